@@ -1,0 +1,517 @@
+//! Local server ↔ authentication server, over UDP (`docs/PROTOCOL.md` §4).
+//!
+//! The protocol has neither sequence numbers nor lengths, so what a datagram means follows from what
+//! went before. Two rules make it safe all the same when datagrams are lost, repeated or late:
+//!
+//! - **Server** ([`Link`]): a datagram of 100 bytes that is a known command, NUL-padded, is always that
+//!   command (a name has at most 99 bytes and no NUL), and starts a new exchange, whatever was half done
+//!   before. Everything else counts only when it comes from the socket that started the exchange.
+//!   Nothing is stored before the last message of `NewGroup`.
+//! - **Client** ([`Exchange`]): one exchange, one socket. After a time-out the exchange is started again
+//!   from a *new* socket, so that a late answer to the old one cannot be taken for an answer to the new.
+//!
+//! What cannot be an answer at the point where it arrives is ignored, never an error: anyone may send
+//! anything to a UDP port.
+
+use crate::{INT_LEN, Int, Text};
+
+/// The bytes of every command: an ASCII word, NUL-padded.
+pub const COMMAND_LEN: usize = 100;
+
+/// The bytes in which the secret of a new group travels: NUL-padded.
+pub const SECRET_LEN: usize = 8;
+
+/// The flag on the close port by which the authentication server tells a local server to quit.
+pub const CLOSE: Int = -10;
+
+const YES: Int = 1;
+const NO: Int = -1;
+
+/// What a local server can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// To the listen port: asks for a command port.
+    Connect,
+    /// To the close port: tells the authentication server where to send [`CLOSE`].
+    Connect2,
+    /// Does the group exist?
+    FindGroup,
+    /// Store a group and its secret.
+    NewGroup,
+    /// Tell the secret of a group.
+    GetSecret,
+    /// Forget a group.
+    DeleteGroup,
+    /// The local server says goodbye.
+    CloseConnection,
+}
+
+impl Command {
+    const ALL: [(Self, &'static [u8]); 7] = [
+        (Self::Connect, b"Connect"),
+        (Self::Connect2, b"Connect_2"),
+        (Self::FindGroup, b"FindGroup"),
+        (Self::NewGroup, b"NewGroup"),
+        (Self::GetSecret, b"GetSecret"),
+        (Self::DeleteGroup, b"DeleteGroup"),
+        (Self::CloseConnection, b"CloseConnection"),
+    ];
+
+    /// The datagram.
+    pub fn encode(self) -> [u8; COMMAND_LEN] {
+        let mut datagram = [0; COMMAND_LEN];
+        for (command, word) in Self::ALL {
+            if command == self {
+                datagram[..word.len()].copy_from_slice(word);
+            }
+        }
+        datagram
+    }
+
+    /// The command that `datagram` is, if it is one.
+    pub fn decode(datagram: &[u8]) -> Option<Self> {
+        if datagram.len() != COMMAND_LEN {
+            return None;
+        }
+        let text = Text::from_padded(datagram)?;
+        Self::ALL.iter().find(|(_, word)| *word == text.as_bytes()).map(|&(command, _)| command)
+    }
+}
+
+/// The datagram that carries `value`.
+pub fn encode_int(value: Int) -> [u8; INT_LEN] {
+    value.to_ne_bytes()
+}
+
+/// The integer that `datagram` carries; `None` when it has not exactly four bytes.
+pub fn decode_int(datagram: &[u8]) -> Option<Int> {
+    Some(Int::from_ne_bytes(datagram.try_into().ok()?))
+}
+
+/// Whether `secret` can be stored: 1 to 7 bytes, so that at least one NUL follows it in
+/// [`SECRET_LEN`] bytes.
+pub fn is_storable_secret(secret: &Text) -> bool {
+    (1..SECRET_LEN).contains(&secret.as_bytes().len())
+}
+
+/// The datagram by which `NewGroup` carries the secret. Bytes beyond the seventh are cut off: see
+/// [`is_storable_secret`].
+pub fn encode_secret(secret: &Text) -> [u8; SECRET_LEN] {
+    let mut datagram = [0; SECRET_LEN];
+    for (to, from) in datagram[..SECRET_LEN - 1].iter_mut().zip(secret.as_bytes()) {
+        *to = *from;
+    }
+    datagram
+}
+
+fn decode_secret(datagram: &[u8]) -> Option<Text> {
+    if datagram.len() != SECRET_LEN {
+        return None;
+    }
+    Text::from_padded(datagram).filter(is_storable_secret)
+}
+
+fn decode_name(datagram: &[u8]) -> Option<Text> {
+    Text::new(datagram).ok().filter(|name| !name.is_empty())
+}
+
+/// One question of a local server about one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Does the group exist?
+    Find(Text),
+    /// Store the group. The secret must be [storable](is_storable_secret).
+    New {
+        /// The group.
+        name: Text,
+        /// Its secret.
+        secret: Text,
+    },
+    /// The secret of the group.
+    Secret(Text),
+    /// Forget the group.
+    Delete(Text),
+}
+
+impl Question {
+    fn command(&self) -> Command {
+        match self {
+            Self::Find(_) => Command::FindGroup,
+            Self::New { .. } => Command::NewGroup,
+            Self::Secret(_) => Command::GetSecret,
+            Self::Delete(_) => Command::DeleteGroup,
+        }
+    }
+
+    fn name(&self) -> &Text {
+        match self {
+            Self::Find(name) | Self::New { name, .. } | Self::Secret(name) | Self::Delete(name) => {
+                name
+            }
+        }
+    }
+}
+
+/// How the authentication server answered a [`Question`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It exists; it is stored; it is forgotten.
+    Yes,
+    /// `Find`, `Secret`, `Delete`: no such group. `New`: the name is taken.
+    No,
+    /// The secret that was asked for.
+    Secret(Text),
+}
+
+/// What one datagram did to an [`Exchange`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Send this, then wait for the next datagram.
+    Send(Vec<u8>),
+    /// The exchange is over.
+    Done(Answer),
+    /// It was no answer to what was asked: keep waiting.
+    Ignored,
+}
+
+/// The local server's side of one exchange on one socket.
+#[derive(Debug)]
+pub struct Exchange {
+    question: Question,
+    step: ClientStep,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ClientStep {
+    /// The command is out; 1 lets the name follow.
+    Ready,
+    /// The name is out; 1 or -1 tells whether the group is known (or, for `New`, may be stored).
+    Verdict,
+    /// `New`: the secret is out; 1 says that it is stored.
+    Stored,
+    /// `Secret`: 1 is out; the secret follows.
+    Secret,
+    Over,
+}
+
+impl Exchange {
+    /// Begins; the datagram is to be sent first.
+    pub fn start(question: Question) -> (Self, Vec<u8>) {
+        let datagram = question.command().encode().to_vec();
+        (Self { question, step: ClientStep::Ready }, datagram)
+    }
+
+    /// Takes one datagram of the authentication server.
+    pub fn receive(&mut self, datagram: &[u8]) -> Progress {
+        use ClientStep as S;
+        let int = decode_int(datagram);
+        let (step, progress) = match (self.step, self.question, int) {
+            (S::Ready, question, Some(YES)) => {
+                (S::Verdict, Progress::Send(question.name().as_bytes().to_vec()))
+            }
+            (S::Verdict, Question::Find(_) | Question::Delete(_), Some(YES)) => {
+                (S::Over, Progress::Done(Answer::Yes))
+            }
+            (S::Verdict, Question::New { secret, .. }, Some(YES)) => {
+                (S::Stored, Progress::Send(encode_secret(&secret).to_vec()))
+            }
+            (S::Verdict, Question::Secret(_), Some(YES)) => {
+                (S::Secret, Progress::Send(encode_int(YES).to_vec()))
+            }
+            (S::Verdict, _, Some(NO)) => (S::Over, Progress::Done(Answer::No)),
+            (S::Stored, _, Some(YES)) => (S::Over, Progress::Done(Answer::Yes)),
+            (S::Stored, _, Some(NO)) => (S::Over, Progress::Done(Answer::No)),
+            // The answer 1 to the command may have come twice, and -1 be the real verdict.
+            (S::Secret, _, Some(NO)) => (S::Over, Progress::Done(Answer::No)),
+            // A secret of four bytes looks like an integer; a repeated flag has NULs and is no text.
+            (S::Secret, ..) => match decode_name(datagram) {
+                Some(secret) => (S::Over, Progress::Done(Answer::Secret(secret))),
+                None => return Progress::Ignored,
+            },
+            _ => return Progress::Ignored,
+        };
+        self.step = step;
+        progress
+    }
+}
+
+/// The groups that a [`Link`] reads and changes, as the local server behind that link may.
+pub trait Groups {
+    /// The secret of a group that exists.
+    fn secret(&self, name: &Text) -> Option<Text>;
+    /// Stores a group; `false` when the name is taken.
+    fn insert(&mut self, name: Text, secret: Text) -> bool;
+    /// Forgets a group; `false` when there is none of that name that this link may delete.
+    fn remove(&mut self, name: &Text) -> bool;
+}
+
+/// What one datagram did on a [`Link`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing that anybody needs to know.
+    Nothing,
+    /// A group was stored.
+    Created(Text),
+    /// A group was deleted.
+    Deleted(Text),
+    /// The local server has said goodbye.
+    Closed,
+}
+
+/// The authentication server's side of one command port: the exchange that is under way there.
+///
+/// `A` is the address of a sender.
+#[derive(Debug)]
+pub struct Link<A> {
+    exchange: Option<(A, ServerStep)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ServerStep {
+    Name(Command),
+    NewSecret(Text),
+    SecretWanted(Text),
+}
+
+impl<A> Default for Link<A> {
+    fn default() -> Self {
+        Self { exchange: None }
+    }
+}
+
+impl<A: PartialEq> Link<A> {
+    /// Takes one datagram from `from`. What is appended to `reply` (if anything) is one datagram to be
+    /// sent back there.
+    pub fn receive(
+        &mut self,
+        from: A,
+        datagram: &[u8],
+        groups: &mut impl Groups,
+        reply: &mut Vec<u8>,
+    ) -> Event {
+        if let Some(command) = Command::decode(datagram) {
+            self.exchange = None;
+            match command {
+                Command::CloseConnection => return Event::Closed,
+                // They belong on the other two ports.
+                Command::Connect | Command::Connect2 => {}
+                Command::FindGroup
+                | Command::NewGroup
+                | Command::GetSecret
+                | Command::DeleteGroup => {
+                    self.exchange = Some((from, ServerStep::Name(command)));
+                    reply.extend(encode_int(YES));
+                }
+            }
+            return Event::Nothing;
+        }
+        match self.exchange.take_if(|(starter, _)| *starter == from) {
+            Some((from, step)) => self.advance(from, step, datagram, groups, reply),
+            None => Event::Nothing,
+        }
+    }
+
+    /// Forgets an exchange that is half done.
+    pub fn abandon(&mut self) {
+        self.exchange = None;
+    }
+
+    /// Whether an exchange is half done.
+    pub fn is_busy(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    fn advance(
+        &mut self,
+        from: A,
+        step: ServerStep,
+        datagram: &[u8],
+        groups: &mut impl Groups,
+        reply: &mut Vec<u8>,
+    ) -> Event {
+        let mut event = Event::Nothing;
+        let mut answer = |yes: bool| reply.extend(encode_int(if yes { YES } else { NO }));
+        let next = match (step, decode_name(datagram)) {
+            (ServerStep::Name(command), Some(name)) => {
+                let secret = groups.secret(&name);
+                match command {
+                    Command::NewGroup => {
+                        answer(secret.is_none());
+                        secret.is_none().then_some(ServerStep::NewSecret(name))
+                    }
+                    Command::GetSecret => {
+                        answer(secret.is_some());
+                        secret.map(ServerStep::SecretWanted)
+                    }
+                    Command::DeleteGroup => {
+                        let deleted = groups.remove(&name);
+                        answer(deleted);
+                        if deleted {
+                            event = Event::Deleted(name);
+                        }
+                        None
+                    }
+                    _ => {
+                        answer(secret.is_some());
+                        None
+                    }
+                }
+            }
+            (ServerStep::NewSecret(name), _) => match decode_secret(datagram) {
+                Some(secret) => {
+                    let stored = groups.insert(name, secret);
+                    answer(stored);
+                    if stored {
+                        event = Event::Created(name);
+                    }
+                    None
+                }
+                // The name again, or rubbish: the secret is still to come.
+                None => Some(step),
+            },
+            (ServerStep::SecretWanted(secret), _) if decode_int(datagram) == Some(YES) => {
+                reply.extend(secret.as_bytes());
+                None
+            }
+            _ => Some(step),
+        };
+        self.exchange = next.map(|step| (from, step));
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[derive(Default)]
+    struct Table(HashMap<Text, Text>);
+
+    impl Groups for Table {
+        fn secret(&self, name: &Text) -> Option<Text> {
+            self.0.get(name).copied()
+        }
+        fn insert(&mut self, name: Text, secret: Text) -> bool {
+            !self.0.contains_key(&name) && self.0.insert(name, secret).is_none()
+        }
+        fn remove(&mut self, name: &Text) -> bool {
+            self.0.remove(name).is_some()
+        }
+    }
+
+    fn text(s: &str) -> Text {
+        Text::new(s.as_bytes()).unwrap()
+    }
+
+    /// Both roles against each other, without a network between them.
+    fn ask(link: &mut Link<u16>, table: &mut Table, question: Question) -> Answer {
+        let (mut exchange, mut datagram) = Exchange::start(question);
+        for _ in 0..8 {
+            let mut reply = Vec::new();
+            link.receive(1, &datagram, table, &mut reply);
+            match exchange.receive(&reply) {
+                Progress::Send(next) => datagram = next,
+                Progress::Done(answer) => return answer,
+                Progress::Ignored => panic!("{reply:?} was ignored"),
+            }
+        }
+        panic!("no end of {question:?}")
+    }
+
+    fn new_group(name: &str, secret: &str) -> Question {
+        Question::New { name: text(name), secret: text(secret) }
+    }
+
+    #[test]
+    fn every_question_gets_its_answer() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        let mut ask = |question| ask(&mut link, &mut table, question);
+        assert_eq!(ask(Question::Find(text("g"))), Answer::No);
+        assert_eq!(ask(new_group("g", "abcde")), Answer::Yes);
+        assert_eq!(ask(new_group("g", "other")), Answer::No);
+        assert_eq!(ask(Question::Find(text("g"))), Answer::Yes);
+        assert_eq!(ask(Question::Secret(text("g"))), Answer::Secret(text("abcde")));
+        assert_eq!(ask(Question::Delete(text("g"))), Answer::Yes);
+        assert_eq!(ask(Question::Delete(text("g"))), Answer::No);
+        assert_eq!(ask(Question::Secret(text("g"))), Answer::No);
+    }
+
+    #[test]
+    fn commands_round_trip_and_nothing_else_is_one() {
+        for (command, word) in Command::ALL {
+            assert_eq!(Command::decode(&command.encode()), Some(command));
+            assert_eq!(Command::decode(word), None, "a command without its padding");
+        }
+        assert_eq!(Command::decode(&[b'x'; COMMAND_LEN]), None);
+        let mut dirty = Command::Connect.encode();
+        dirty[99] = b'x';
+        assert_eq!(Command::decode(&dirty), None);
+    }
+
+    #[test]
+    fn nothing_is_stored_before_the_secret() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        let mut reply = Vec::new();
+        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut reply);
+        link.receive(1, b"g", &mut table, &mut reply);
+        assert!(table.0.is_empty());
+        // The name once more, as a network may repeat it, is no secret; nor are eight bytes without NUL.
+        for repeated in [&b"g"[..], b"12345678", b"\0\0\0\0\0\0\0\0", b"ab\0cd\0\0\0"] {
+            assert_eq!(link.receive(1, repeated, &mut table, &mut Vec::new()), Event::Nothing);
+            assert!(table.0.is_empty(), "{repeated:?} was stored");
+        }
+        assert_eq!(
+            link.receive(1, &encode_secret(&text("abcde")), &mut table, &mut Vec::new()),
+            Event::Created(text("g"))
+        );
+    }
+
+    #[test]
+    fn a_command_restarts_whatever_was_half_done() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, b"g", &mut table, &mut Vec::new());
+        assert_eq!(ask(&mut link, &mut table, Question::Find(text("g"))), Answer::No);
+        assert_eq!(ask(&mut link, &mut table, new_group("g", "abcde")), Answer::Yes);
+    }
+
+    #[test]
+    fn an_exchange_belongs_to_the_socket_that_began_it() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        table.insert(text("old"), text("abcde"));
+        link.receive(2, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        // A late name from an exchange that was given up: it must not be deleted.
+        let mut reply = Vec::new();
+        assert_eq!(link.receive(1, b"old", &mut table, &mut reply), Event::Nothing);
+        assert!(reply.is_empty());
+        assert!(table.secret(&text("old")).is_some());
+        link.receive(2, b"new", &mut table, &mut reply);
+        assert_eq!(decode_int(&reply), Some(NO));
+    }
+
+    #[test]
+    fn repeated_answers_are_not_taken_for_a_secret() {
+        let (mut exchange, _) = Exchange::start(Question::Secret(text("g")));
+        assert_eq!(exchange.receive(&encode_int(1)), Progress::Send(b"g".to_vec()));
+        assert_eq!(exchange.receive(&encode_int(1)), Progress::Send(encode_int(1).to_vec()));
+        assert_eq!(exchange.receive(&encode_int(1)), Progress::Ignored);
+        assert_eq!(exchange.receive(b"abcde"), Progress::Done(Answer::Secret(text("abcde"))));
+        assert_eq!(exchange.receive(b"abcde"), Progress::Ignored);
+    }
+
+    proptest::proptest! {
+        /// Whatever arrives, in whatever order: no panic, and nothing stored that was not sent whole.
+        #[test]
+        fn rubbish_changes_nothing(
+            datagrams in proptest::collection::vec(
+                (0u16..3, proptest::collection::vec(0u8..=255, 0..120)), 0..40)
+        ) {
+            let (mut link, mut table) = (Link::default(), Table::default());
+            for (from, datagram) in datagrams {
+                link.receive(from, &datagram, &mut table, &mut Vec::new());
+            }
+            proptest::prop_assert!(table.0.is_empty());
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The wire of kvs, and nothing else.
+//!
+//! Two protocols: [`app`], between an application and its local server, over UNIX stream sockets; and
+//! [`auth`], between a local server and the authentication server, over UDP. Each is written down byte
+//! by byte in `docs/PROTOCOL.md`, and each is here in both roles.
+//!
+//! Everything is a pure state machine: bytes go in, events and bytes come out. There are no sockets,
+//! clocks, threads or global state here, so that every conversation, legal or hostile, can be played
+//! in a test. Whatever a peer sends, nothing here panics, and no state grows beyond a few hundred
+//! bytes.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod auth;
+mod text;
+
+pub use text::{MAX_TEXT, Text, TextError};
+
+/// An integer as both protocols carry it: four bytes, signed, in the byte order of the host.
+pub type Int = i32;
+
+/// The number of bytes of an [`Int`] on the wire.
+pub const INT_LEN: usize = size_of::<Int>();

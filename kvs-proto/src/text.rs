@@ -1,0 +1,148 @@
+//! The bounded string of both protocols.
+//!
+//! Group names, secrets, keys and values travel as raw bytes without a length or a terminator, and the
+//! programs of the original system keep them in buffers of 100 bytes with a terminating NUL. So a text
+//! has at most 99 bytes and none of them is NUL; everything else is allowed, invalid UTF-8 included.
+//! A [`Text`] that exists obeys both rules, which is why the rest of the code never checks them again.
+
+use std::fmt;
+
+/// The longest text in bytes: a buffer of 100 less its terminating NUL.
+pub const MAX_TEXT: usize = 99;
+
+/// A string of at most [`MAX_TEXT`] bytes without NUL, held in place (no allocation).
+#[derive(Clone, Copy)]
+pub struct Text {
+    len: u8,
+    bytes: [u8; MAX_TEXT],
+}
+
+/// Why some bytes are not a [`Text`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// More than [`MAX_TEXT`] bytes.
+    #[error("{0} bytes are too long: at most {MAX_TEXT} are allowed")]
+    TooLong(usize),
+    /// A NUL byte among them.
+    #[error("a NUL byte stands at position {0}")]
+    Nul(usize),
+}
+
+impl Text {
+    /// Checks and copies `bytes`.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`] above [`MAX_TEXT`] bytes, [`TextError::Nul`] when one of them is NUL.
+    pub fn new(bytes: &[u8]) -> Result<Self, TextError> {
+        if bytes.len() > MAX_TEXT {
+            return Err(TextError::TooLong(bytes.len()));
+        }
+        if let Some(at) = bytes.iter().position(|&b| b == 0) {
+            return Err(TextError::Nul(at));
+        }
+        let mut text = Self { len: bytes.len() as u8, bytes: [0; MAX_TEXT] };
+        text.bytes[..bytes.len()].copy_from_slice(bytes);
+        Ok(text)
+    }
+
+    /// The bytes, without padding or terminator.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Whether there is no byte at all. An empty text puts nothing on the wire.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The text followed by NULs, exactly `N` bytes in all, as fixed-size messages carry it.
+    ///
+    /// # Panics
+    /// At compile time, unless `N` has room for the longest text and a NUL.
+    pub fn padded<const N: usize>(&self) -> [u8; N] {
+        const { assert!(N > MAX_TEXT) };
+        let mut padded = [0; N];
+        padded[..self.as_bytes().len()].copy_from_slice(self.as_bytes());
+        padded
+    }
+
+    /// The inverse of [`padded`](Self::padded): the bytes before the first NUL. `None` when there is no
+    /// NUL, or when something other than NUL follows it.
+    pub fn from_padded(padded: &[u8]) -> Option<Self> {
+        let len = padded.iter().position(|&b| b == 0)?;
+        let (text, padding) = padded.split_at(len);
+        if padding.iter().any(|&b| b != 0) {
+            return None;
+        }
+        Self::new(text).ok()
+    }
+}
+
+impl TryFrom<&[u8]> for Text {
+    type Error = TextError;
+    fn try_from(bytes: &[u8]) -> Result<Self, TextError> {
+        Self::new(bytes)
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+impl Eq for Text {}
+
+impl std::hash::Hash for Text {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+/// For people: invalid UTF-8 is replaced.
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(self.as_bytes()).fmt(f)
+    }
+}
+
+/// For logs: quoted, control bytes escaped, so that a name cannot forge a line.
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_limit_is_99_bytes() {
+        assert_eq!(Text::new(&[b'a'; 99]).unwrap().as_bytes().len(), 99);
+        assert_eq!(Text::new(&[b'a'; 100]).unwrap_err(), TextError::TooLong(100));
+        assert_eq!(Text::new(b"a\0b").unwrap_err(), TextError::Nul(1));
+        assert!(Text::new(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn padding_after_the_nul_must_be_nul() {
+        assert_eq!(Text::from_padded(b"ab\0\0"), Some(Text::new(b"ab").unwrap()));
+        assert_eq!(Text::from_padded(b"ab\0c"), None);
+        assert_eq!(Text::from_padded(b"abcd"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn padding_round_trips(bytes in prop::collection::vec(1u8..=255, 0..=MAX_TEXT)) {
+            let text = Text::new(&bytes).unwrap();
+            prop_assert_eq!(Text::from_padded(&text.padded::<100>()), Some(text));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The administrator's dialogue: commands from standard input, answers to standard output.
+//!
+//! Answers are lines, written and flushed one by one by a thread of their own, so that a terminal that
+//! has been stopped (or a pipe that nobody reads) never holds up a server. When [`BACKLOG`] lines wait, further
+//! ones are dropped and counted, and the count is printed when there is room again.
+//!
+//! Commands are whole lines. The end of the input is not `Quit`: a server started with its input closed
+//! goes on serving.
+
+use std::fmt::Display;
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread;
+use std::time::Duration;
+
+/// How many lines may wait for a slow terminal.
+pub const BACKLOG: usize = 4096;
+
+/// The printed answer to what is no command.
+pub const UNKNOWN_COMMAND: &str = "Unknown Command";
+
+/// Where answers go. Clones write to the same place, in the order of the calls.
+#[derive(Debug, Clone)]
+pub struct Output {
+    lines: SyncSender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Line {
+    Text(String),
+    Flushed(SyncSender<()>),
+}
+
+impl Output {
+    /// Starts the thread that writes to `sink`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn new(sink: impl Write + Send + 'static) -> io::Result<Self> {
+        let (lines, waiting) = mpsc::sync_channel(BACKLOG);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dropped);
+        thread::Builder::new()
+            .name("console-output".into())
+            .spawn(move || write_lines(sink, &waiting, &counter))?;
+        Ok(Self { lines, dropped })
+    }
+
+    /// Prints one line (or several, when `text` contains line feeds, which then stay together). Never
+    /// waits.
+    pub fn say(&self, text: impl Display) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.to_string())) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until all lines said before are written, `limit` at most.
+    pub fn flush(&self, limit: Duration) {
+        let (done, flushed) = mpsc::sync_channel(1);
+        if self.lines.try_send(Line::Flushed(done)).is_ok() {
+            // Either it was written, or whoever reads us is too slow: there is nothing else to do.
+            let _: Result<(), RecvTimeoutError> = flushed.recv_timeout(limit);
+        }
+    }
+}
+
+fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
+    // The end of the reader (a closed pipe) must not end the server: errors are let go.
+    while let Ok(line) = waiting.recv() {
+        match line {
+            Line::Text(text) => {
+                let _ = sink.write_all(format!("{text}\n").as_bytes());
+            }
+            Line::Flushed(done) => {
+                let _ = done.try_send(());
+            }
+        }
+        let missing = dropped.swap(0, Ordering::Relaxed);
+        if missing > 0 {
+            let _ = sink.write_all(format!("({missing} lines were dropped here)\n").as_bytes());
+        }
+        let _ = sink.flush();
+    }
+}
+
+/// The lines that the administrator types.
+#[derive(Debug)]
+pub struct Input<R> {
+    reader: R,
+}
+
+impl<R: BufRead> Input<R> {
+    /// Reads from `reader`.
+    pub fn new(reader: R) -> Self {
+        Self { reader }
+    }
+
+    /// The next line without its end (LF or CR LF); `None` at the end of the input or when it cannot be
+    /// read any more. Bytes that are not UTF-8 are kept.
+    pub fn line(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                if line.last() == Some(&b'\n') {
+                    line.pop();
+                }
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                Some(line)
+            }
+            Err(error) => {
+                tracing::warn!("standard input cannot be read any more: {error}");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A terminal that shows nothing until it is let go.
+    struct Stopped(Receiver<()>, Arc<parking_lot::Mutex<Vec<u8>>>);
+
+    impl Write for Stopped {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stopped_terminal_holds_nobody_up_and_the_loss_is_counted() {
+        let (go, stopped) = mpsc::channel();
+        let shown = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let output = Output::new(Stopped(stopped, Arc::clone(&shown))).unwrap();
+        let total = BACKLOG + 100;
+        for n in 0..total {
+            output.say(n);
+        }
+        drop(go);
+        while Arc::strong_count(&shown) > 1 {
+            let text = String::from_utf8(shown.lock().clone()).unwrap();
+            let dropped: usize = text
+                .lines()
+                .filter_map(|line| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok())
+                .sum();
+            let printed = text.lines().filter(|line| line.parse::<usize>().is_ok()).count();
+            if dropped > 0 && dropped + printed == total {
+                return;
+            }
+            output.flush(Duration::from_secs(5));
+        }
+    }
+
+    #[test]
+    fn lines_lose_their_ends_and_nothing_else() {
+        let mut input = Input::new(&b"Quit\r\n\n \xff x\nlast"[..]);
+        assert_eq!(input.line().as_deref(), Some(&b"Quit"[..]));
+        assert_eq!(input.line().as_deref(), Some(&b""[..]));
+        assert_eq!(input.line().as_deref(), Some(&b" \xff x"[..]));
+        assert_eq!(input.line().as_deref(), Some(&b"last"[..]));
+        assert_eq!(input.line(), None);
+    }
+}

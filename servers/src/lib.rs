@@ -1,0 +1,13 @@
+//! The two servers of kvs as a library; the programs in `bin/` only parse and wire.
+//!
+//! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. What they
+//! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how) and
+//! [`startup`] (logging and the exit code).
+
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod console;
+pub mod local;
+pub mod shutdown;
+pub mod startup;

@@ -1,0 +1,127 @@
+//! How a server ends: anyone asks, the server's `run` obeys.
+//!
+//! A [`Shutdown`] is handed to `run`; its clones go to the console, to the signal thread and to whatever
+//! else may end the server. The first request counts, later ones change nothing.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Why a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// `Quit` on the console.
+    Console,
+    /// SIGTERM or SIGINT.
+    Signal(i32),
+    /// The authentication server told this local server to quit.
+    AuthServer,
+    /// The authentication server does not answer, and the administrator wanted the server to end then.
+    AuthLost,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Console => f.write_str("Quit on the console"),
+            Self::Signal(SIGTERM) => f.write_str("SIGTERM"),
+            Self::Signal(SIGINT) => f.write_str("SIGINT"),
+            Self::Signal(number) => write!(f, "signal {number}"),
+            Self::AuthServer => f.write_str("the authentication server quits"),
+            Self::AuthLost => f.write_str("the authentication server does not answer"),
+        }
+    }
+}
+
+/// A request to end, shared by all who may make it and the server that obeys.
+#[derive(Clone, Default)]
+pub struct Shutdown(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    requested: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    reason: Option<Reason>,
+    /// Called once, at the request: wakes a thread that waits in `epoll` rather than here.
+    wake: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shutdown").field(&self.reason()).finish()
+    }
+}
+
+impl Shutdown {
+    /// Nobody has asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the server to end. Never waits.
+    pub fn request(&self, reason: Reason) {
+        let wake = {
+            let mut state = self.0.state.lock();
+            if state.reason.is_some() {
+                return;
+            }
+            state.reason = Some(reason);
+            state.wake.take()
+        };
+        self.0.requested.notify_all();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// Who has asked first, if anyone.
+    pub fn reason(&self) -> Option<Reason> {
+        self.0.state.lock().reason
+    }
+
+    /// Waits until somebody asks.
+    pub fn wait(&self) -> Reason {
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(reason) = state.reason {
+                return reason;
+            }
+            self.0.requested.wait(&mut state);
+        }
+    }
+
+    /// Calls `wake` at the request, or now when it has already been made. Replaces an earlier `wake`.
+    pub fn on_request(&self, wake: impl FnOnce() + Send + 'static) {
+        let mut state = self.0.state.lock();
+        if state.reason.is_none() {
+            state.wake = Some(Box::new(wake));
+            return;
+        }
+        drop(state);
+        wake();
+    }
+
+    /// Makes SIGTERM and SIGINT requests to end.
+    ///
+    /// # Errors
+    /// When the handlers or their thread cannot be set up.
+    pub fn on_signals(&self) -> io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let shutdown = self.clone();
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                shutdown.request(Reason::Signal(signal));
+            }
+        })?;
+        Ok(())
+    }
+}
