@@ -1,1 +1,57 @@
-//! stub
+//! Shared key-value pairs for the programs of one machine, with a callback when a key changes.
+//!
+//! A program joins one *group* of its local server by name and secret, and shares that group's pairs
+//! with every other program of the group:
+//!
+//! ```no_run
+//! use kvs::Connection;
+//!
+//! # fn main() -> Result<(), kvs::Error> {
+//! let connection = Connection::open("weather", "VKHMp")?;
+//! connection.put("temperature", "21.5")?;
+//! assert_eq!(connection.get("temperature")?.as_deref(), Some(&b"21.5"[..]));
+//! connection.watch("temperature", |key| println!("{} has changed", key.escape_ascii()))?;
+//! connection.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//! Group names, secrets, keys and values have at most [`MAX_TEXT`] = 99 bytes, none of them NUL; all but
+//! values at least one. They need not be UTF-8.
+//!
+//! # Threads
+//! A [`Connection`] may be used by any number of threads at once; their calls take turns. Callbacks run on
+//! one thread of the library per connection, one after the other, and may call everything.
+//!
+//! # Time
+//! No call takes longer than the [timeout](Builder::timeout), 5 s unless set otherwise.
+//!
+//! # Fork
+//! A forked child starts without connections: what it inherits answers [`Error::NotConnected`], and its
+//! descriptors are closed in the child. It may open its own.
+//!
+//! # The C library
+//! With the feature `capi` (on by default) the crate also is `libkvs`: the C functions of `include/kvs.h`.
+
+#![deny(unsafe_code)]
+
+mod callbacks;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+mod capi;
+mod channel;
+mod connection;
+mod error;
+#[allow(unsafe_code)]
+mod fork;
+#[allow(unsafe_code)]
+mod sys;
+mod turn;
+
+pub use connection::{Builder, Connection, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
+pub use error::Error;
+pub use kvs_proto::{MAX_TEXT, TextError};
+
+/// The version of the library.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,1 +1,59 @@
-//! stub
+//! Application ↔ local server, over two UNIX stream sockets (`docs/PROTOCOL.md` §1–§3).
+//!
+//! The *main* channel carries the login and one operation at a time, the *callback* channel the news
+//! that a watched key has changed. [`server`] is the local server's role on both, [`client`] the
+//! application's.
+//!
+//! Strings have neither a length nor a terminator on this wire. What makes them readable all the same
+//! is that each is written by one `send` and that the peer waits for an answer before it goes on; the one
+//! exception, the value of a put, is sorted out by the rule in [`server`].
+
+pub mod client;
+pub mod server;
+
+#[cfg(test)]
+mod grouping_tests;
+
+use crate::Int;
+
+/// "Yes": connected, found, ready, done; and on the callback channel "a key has changed".
+pub const YES: Int = 1;
+/// "No" during the login: no such group, wrong secret.
+pub const REFUSED: Int = 0;
+/// "No" to an operation: no such key.
+pub const NO_SUCH_KEY: Int = -1;
+/// On the callback channel: close the connection.
+pub const CLOSE: Int = -1;
+
+/// The bytes in which the callback channel carries a key: NUL-padded.
+pub const CHANGED_KEY_LEN: usize = 100;
+
+/// The function codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The names are the documentation.
+pub enum Function {
+    Put = 0,
+    Get = 1,
+    Delete = 2,
+    Watch = 3,
+    Close = 4,
+}
+
+impl Function {
+    /// The function of a code; `None` for an unknown one.
+    pub fn from_code(code: Int) -> Option<Self> {
+        Some(match code {
+            0 => Self::Put,
+            1 => Self::Get,
+            2 => Self::Delete,
+            3 => Self::Watch,
+            4 => Self::Close,
+            _ => return None,
+        })
+    }
+
+    /// The bytes on the wire.
+    pub fn encode(self) -> [u8; crate::INT_LEN] {
+        (self as Int).to_ne_bytes()
+    }
+}

@@ -1,0 +1,68 @@
+//! Writes `include/kvs.h` from the doc comments and signatures in `kvs-lib/src/capi`.
+//!
+//! The file is committed, so that C programmers find it without a build; `make check-header` fails when
+//! it is not what this script writes.
+
+use std::error::Error;
+use std::path::Path;
+
+use cbindgen::{Config, DocumentationStyle, Language};
+
+const SOURCE: &str = "kvs-lib/src/capi/mod.rs";
+
+const HEAD: &str = "\
+/*
+ * kvs.h - key-value pairs shared by the programs of one machine, with a callback when a key changes.
+ *
+ * Generated from kvs-lib/src/capi/mod.rs; changes belong there.
+ *
+ *   cc program.c -lkvs
+ *
+ * Strings    Group names, secrets, keys and values are NUL-terminated and have at most KVS_MAX_TEXT
+ *            bytes; all but values must not be empty.
+ * Threads    Every function may be called by any thread at any time, callbacks included. Calls on the
+ *            connection take turns. Callbacks run on one thread of the library.
+ * Time       No call takes longer than KVS_TIMEOUT_MS (environment, 5000 unless set).
+ * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
+ *            affected.
+ * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
+ *            pthread_cancel takes effect after the call.
+ * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
+ *            stderr for each call that fails.
+ *
+ * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
+ *            connected program the connection is closed; calls return -2 until establish_connection
+ *            succeeds again. The same holds after the server has closed the connection, because the
+ *            group was deleted or the server quits.
+ *
+ *    -1 closing a socket failed                    -9 wrong secret
+ *    -2 not connected, or no socket created       -10 receiving the value failed
+ *    -3 sending the function code failed          -11 bind(2) failed
+ *    -4 receiving the ready flag failed           -12 connect(2) failed
+ *    -5 the server is not ready                   -13 receiving the server's greeting failed
+ *    -6 sending a string failed                   -14 the server refused the connection
+ *    -7 no such key or group                      -15 invalid argument, or any other error
+ *    -8 receiving an answer failed                -16 already connected
+ */";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let root = std::env::var("CARGO_MANIFEST_DIR")?;
+    let config = Config {
+        language: Language::C,
+        header: Some(HEAD.into()),
+        include_guard: Some("KVS_H".into()),
+        cpp_compat: true,
+        no_includes: true,
+        documentation_style: DocumentationStyle::C,
+        ..Config::default()
+    };
+    let bindings = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(Path::new(&root).join(SOURCE))
+        .generate()?;
+    // Leaves the file, and its time, alone when nothing has changed.
+    bindings.write_to_file(Path::new(&root).join("include/kvs.h"));
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! The callback channel: its thread, and what it runs.
+//!
+//! One thread per connection reads the channel and runs the callbacks, one after the other. It has all
+//! signals blocked and cancellation disabled. It holds no lock while a callback runs, so a callback may
+//! call everything, [`close`](crate::Connection::close) included, and may take as long as it likes: the
+//! server merges what it misses.
+//!
+//! C callbacks run directly under the thread's start function, with nothing of Rust in between that would
+//! have to be cleaned up, so that a callback may even end its thread (`pthread_exit`). The thread's own
+//! destructor (`sys::spawn_callback_thread`) then starts another thread in its place.
+
+use std::collections::HashMap;
+use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io, mem};
+
+use kvs_proto::Text;
+use kvs_proto::app::CHANGED_KEY_LEN;
+use kvs_proto::app::client::{ListenStep, Listener, News};
+
+use crate::channel::{Channel, Deadline};
+use crate::connection::Shared;
+use crate::error::Error;
+use crate::sys;
+
+/// A callback of a C program.
+pub(crate) type CFunction = unsafe extern "C-unwind" fn(*mut c_char);
+
+/// A callback of a Rust program.
+pub(crate) type Closure = dyn Fn(&[u8]) + Send + Sync;
+
+/// What is called when a key changes.
+#[derive(Clone)]
+pub(crate) enum Callback {
+    Closure(Arc<Closure>),
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    Function(CFunction),
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closure(_) => "Closure",
+            Self::Function(_) => "Function",
+        })
+    }
+}
+
+/// The watch list of a connection, and the state of its callback thread.
+#[derive(Debug)]
+pub(crate) struct Callbacks {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    watches: HashMap<Text, Callback>,
+    thread: ThreadState,
+    /// `None` once the connection is closed.
+    channel: Option<Arc<Channel>>,
+    listener: Listener,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ThreadState {
+    /// Uses the channel.
+    Listening,
+    /// Runs a callback, perhaps for ever; does not use the channel.
+    Calling,
+    /// Has gone, or never was.
+    Ended,
+}
+
+impl Callbacks {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self {
+            state: Mutex::new(State {
+                watches: HashMap::new(),
+                thread: ThreadState::Ended,
+                channel: Some(Arc::new(channel)),
+                listener: Listener::default(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Callbacks are not run under this lock, so it is never poisoned half-way through a change.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the callback of `key` and returns the one before.
+    pub(crate) fn set(&self, key: Text, callback: Callback) -> Option<Callback> {
+        self.lock().watches.insert(key, callback)
+    }
+
+    /// Forgets the callback of `key`.
+    pub(crate) fn remove(&self, key: &Text) -> Option<Callback> {
+        self.lock().watches.remove(key)
+    }
+
+    /// Ends the channel and closes it. Returns when the thread listens no more; it may still run a
+    /// callback (this very call may come from one).
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        // Callbacks may own things whose `Drop` calls us: they go when the lock is free.
+        let _watches = mem::take(&mut state.watches);
+        let Some(channel) = state.channel.take() else { return Ok(()) };
+        channel.shut_down();
+        while state.thread == ThreadState::Listening {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        match Arc::try_unwrap(channel) {
+            Ok(channel) => channel.close(),
+            // The thread drops its share before it stops listening.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The thread has gone, or will touch nothing any more.
+    fn ended(&self) {
+        self.lock().thread = ThreadState::Ended;
+        self.changed.notify_all();
+    }
+
+    /// Waits for changes and runs the closures that watch them; returns at the next C function to be
+    /// called, or when there is nothing more to listen to. Runs on the callback thread.
+    fn listen(shared: &Arc<Shared>, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+        let callbacks = &shared.callbacks;
+        loop {
+            // A callback has forked and returns in the child, where our locks are anybody's.
+            if shared.is_inherited() {
+                return None;
+            }
+            let channel = {
+                let mut state = callbacks.lock();
+                state.thread = ThreadState::Listening;
+                state.channel.clone()
+            }?;
+            let news = callbacks.next_news(&channel, shared.timeout);
+            // From here on the channel is not used; whoever closes the connection need not wait.
+            drop(channel);
+            let callback = {
+                let mut state = callbacks.lock();
+                state.thread = ThreadState::Calling;
+                callbacks.changed.notify_all();
+                match news {
+                    Ok(News::Changed(key)) => {
+                        *key_bytes = key.padded();
+                        state.watches.get(&key).cloned().map(|callback| (key, callback))
+                    }
+                    Ok(News::Close) => {
+                        drop(state);
+                        shared.closed_by_server();
+                        continue;
+                    }
+                    Err(_) => {
+                        drop(state);
+                        shared.callbacks_lost();
+                        continue;
+                    }
+                }
+            };
+            match callback {
+                None => {}
+                Some((_, Callback::Function(function))) => return Some(function),
+                Some((key, Callback::Closure(closure))) => {
+                    // A panic has been reported by the host's panic hook; it ends this callback only.
+                    let _ = catch_unwind(AssertUnwindSafe(|| closure(key.as_bytes())));
+                }
+            }
+        }
+    }
+
+    /// The next change, or the server's wish to close. An error ends the channel.
+    fn next_news(&self, channel: &Channel, timeout: Duration) -> io::Result<News> {
+        // The listener is taken out: nobody else uses it, and it must survive the thread.
+        let mut listener = mem::take(&mut self.lock().listener);
+        let mut buffer = [0; CHANGED_KEY_LEN];
+        let mut in_change = None;
+        loop {
+            match listener.next() {
+                ListenStep::Receive(len) => {
+                    channel.receive(&mut buffer[..len], in_change)?;
+                    let news = listener.received(&buffer[..len]).map_err(io::Error::other)?;
+                    if let Some(news) = news {
+                        self.lock().listener = listener;
+                        return Ok(news);
+                    }
+                }
+                ListenStep::Send(bytes) => {
+                    // Once a change has been announced, the key must follow.
+                    let deadline = Deadline::after(timeout);
+                    channel.send(&bytes, deadline)?;
+                    in_change = Some(deadline);
+                    listener.sent();
+                }
+            }
+        }
+    }
+}
+
+/// Starts the callback thread of a connection.
+pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    shared.callbacks.lock().thread = ThreadState::Listening;
+    let result = sys::spawn_callback_thread(Box::new(Thread(Arc::clone(shared))));
+    if result.is_err() {
+        shared.callbacks.ended();
+    }
+    result
+}
+
+/// What the callback thread does.
+struct Thread(Arc<Shared>);
+
+impl sys::CallbackThread for Thread {
+    fn next_call(&self, key: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+        Callbacks::listen(&self.0, key)
+    }
+
+    fn ended(self: Box<Self>) {
+        if self.0.is_inherited() {
+            mem::forget(self);
+            return;
+        }
+        self.0.callbacks.ended();
+    }
+
+    fn ended_by_callback(self: Box<Self>) {
+        if self.0.is_inherited() {
+            mem::forget(self);
+            return;
+        }
+        if start(&self.0).is_err() {
+            // No other thread is to be had, and changes that nobody hears of must not go unnoticed.
+            self.0.callbacks_lost();
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The C functions: check the arguments, call the core, turn the result into its code.
+//!
+//! The doc comments here become `include/kvs.h`, and are the manual of the C library. Every function
+//! passes through [`guarded`], which keeps panics and cancellation out and prints the line of
+//! `KVS_DEBUG`.
+
+// What callers must keep to stands in each comment, for readers of the header rather than of Rust docs.
+#![allow(clippy::missing_safety_doc)]
+// They are exported as C symbols, not as Rust items.
+#![allow(unreachable_pub)]
+
+mod guard;
+mod process;
+mod strings;
+
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr;
+
+use crate::callbacks::Callback;
+use crate::connection::Builder;
+use crate::error::{Error, Invalid};
+use guard::guarded;
+use process::Process;
+
+/// The most bytes that a group name, secret, key or value may have, its terminating NUL not counted.
+pub const KVS_MAX_TEXT: usize = 99;
+
+const _: () = assert!(KVS_MAX_TEXT == kvs_proto::MAX_TEXT);
+
+/// Joins the group `group_id` at the local server.
+///
+/// A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
+/// server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
+/// unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_DEBUG`
+/// (1: one line to stderr for each failing call).
+///
+/// Both strings are only read, and not used after the call.
+///
+/// Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
+/// group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
+/// secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
+/// did not greet; -14 the server refused; -15 a string is NULL, empty or too long, or `KVS_TIMEOUT_MS`
+/// is no number of milliseconds; -16 connected already. After an error nothing is left open.
+///
+/// Each argument is NULL or points to a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn establish_connection(
+    group_id: *const c_char,
+    secret: *const c_char,
+) -> c_int {
+    guarded("establish_connection", || {
+        let builder = Builder::from_env();
+        Process::current().establish(builder, |builder| {
+            // SAFETY: the caller promises it.
+            let (group, secret) =
+                unsafe { (string("group name", group_id)?, string("secret", secret)?) };
+            builder.open(group, secret)
+        })?;
+        Ok(0)
+    })
+}
+
+/// Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
+/// all who watch the key. The value may be the empty string.
+///
+/// Both strings are only read, and not used after the call.
+///
+/// Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke and is closed; -15 a string is
+/// NULL or too long, or the key is empty; nothing was sent.
+///
+/// Each argument is NULL or points to a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> c_int {
+    guarded("put_value", || {
+        let connection = Process::current().connection()?;
+        // SAFETY: the caller promises it.
+        let (key, value) = unsafe { (string("key", key)?, string("value", value)?) };
+        connection.put(key, value)?;
+        Ok(1)
+    })
+}
+
+/// Gets the value of `key`: `*value` points to a copy of it, NUL-terminated, made with `malloc`. The caller
+/// releases it with `free`.
+///
+/// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
+/// connection broke and is closed; -15 an argument is NULL, the key is empty or too long (nothing was
+/// sent), or there is no memory.
+///
+/// `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) -> c_int {
+    if !value.is_null() {
+        // SAFETY: the caller promises that it is writable.
+        unsafe { value.write(ptr::null_mut()) };
+    }
+    guarded("get_value", || {
+        let connection = Process::current().connection()?;
+        if value.is_null() {
+            return Err(Error::Invalid { what: "value pointer", why: Invalid::Null });
+        }
+        // SAFETY: the caller promises it.
+        let key = unsafe { string("key", key)? };
+        let found = connection.get(key)?.ok_or(Error::NoSuchKey)?;
+        let copy = strings::malloc_copy(&found)?;
+        // SAFETY: the caller promises that it is writable.
+        unsafe { value.write(copy) };
+        Ok(1)
+    })
+}
+
+/// Deletes the pair of `key`, and the watches of all applications of the group on it. No callback is
+/// called.
+///
+/// The string is only read, and not used after the call.
+///
+/// Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
+/// -15 the key is NULL, empty or too long; nothing was sent.
+///
+/// `key` is NULL or points to a NUL-terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
+    guarded("delete_value", || {
+        let connection = Process::current().connection()?;
+        // SAFETY: the caller promises it.
+        let key = unsafe { string("key", key)? };
+        if connection.delete(key)? { Ok(1) } else { Err(Error::NoSuchKey) }
+    })
+}
+
+/// Has `callback_function` called with the key whenever any application of the group, this one included,
+/// puts `key`. The key must exist. A function registered before for the key is replaced.
+///
+/// The function runs on a thread of the library, with all signals blocked, one call after the other. It may
+/// call every function of this library, and may take as long as it likes: changes of a key that it
+/// misses meanwhile are told once. The key is its own copy, valid until it returns. The new value is
+/// stored before: `get_value` in the callback finds it, or a newer one.
+///
+/// Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
+/// -15 an argument is NULL, or the key is empty or too long; nothing was sent.
+///
+/// `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
+/// another thread until the connection is closed or the key is deleted.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn register_callback(
+    key: *const c_char,
+    callback_function: Option<unsafe extern "C-unwind" fn(*mut c_char)>,
+) -> c_int {
+    guarded("register_callback", || {
+        let connection = Process::current().connection()?;
+        // SAFETY: the caller promises it.
+        let key = unsafe { string("key", key)? };
+        let function = callback_function
+            .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })?;
+        connection.watch_with(key, Callback::Function(function))?;
+        Ok(1)
+    })
+}
+
+/// Leaves the group: forgets the callbacks, tells the server, closes both sockets. No callback begins
+/// after it has returned, but one that had been taken up already may still run to its end.
+///
+/// Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told; the
+/// connection is closed all the same; -15 other threads kept the connection busy: call again.
+#[unsafe(no_mangle)]
+pub extern "C" fn close_connection() -> c_int {
+    guarded("close_connection", || {
+        Process::current().close()?;
+        Ok(1)
+    })
+}
+
+/// The text for a code that a function returned, in English, without a line feed. For 0 and 1 it says
+/// that there was no error; for an unknown code it says so.
+///
+/// The string is constant: it must not be changed or released. Needs no connection.
+#[unsafe(no_mangle)]
+pub extern "C" fn kvs_strerror(code: c_int) -> *const c_char {
+    strings::describe(code).as_ptr()
+}
+
+/// The version of the library, such as "0.1.0". The string is constant.
+#[unsafe(no_mangle)]
+pub extern "C" fn kvs_version() -> *const c_char {
+    strings::VERSION.as_ptr()
+}
+
+/// The bytes of a string that a C program has passed.
+///
+/// `pointer` is NULL or points to a NUL-terminated string that outlives `'a`.
+unsafe fn string<'a>(what: &'static str, pointer: *const c_char) -> Result<&'a [u8], Error> {
+    if pointer.is_null() {
+        return Err(Error::Invalid { what, why: Invalid::Null });
+    }
+    // SAFETY: it is not NULL, and the caller promises the rest.
+    Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
+}

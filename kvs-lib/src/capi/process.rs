@@ -1,0 +1,97 @@
+//! The one connection that the C functions of a process share.
+//!
+//! A forked child starts with an empty [`Process`] of its own; the parent's stays where it is and is
+//! never touched again, as threads that do not exist in the child may hold its locks.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::guard;
+use crate::channel::Deadline;
+use crate::connection::{Builder, Connection, DEFAULT_TIMEOUT};
+use crate::error::Error;
+use crate::fork;
+use crate::turn::Turn;
+
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+
+pub(super) struct Process {
+    generation: u32,
+    /// One `establish_connection` at a time.
+    establishing: Turn<()>,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Process {
+    /// That of the calling process.
+    pub(super) fn current() -> &'static Self {
+        let generation = fork::generation();
+        let mut current = PROCESS.load(Ordering::Acquire);
+        loop {
+            // SAFETY: what was once published is never freed.
+            match unsafe { current.as_ref() } {
+                Some(process) if process.generation == generation => return process,
+                _ => {}
+            }
+            let new = Box::into_raw(Box::new(Self {
+                generation,
+                establishing: Turn::new(()),
+                connection: Mutex::new(None),
+            }));
+            match PROCESS.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: it was just published, and is never freed.
+                Ok(_) => return unsafe { &*new },
+                Err(other) => {
+                    // SAFETY: nobody else has seen it.
+                    drop(unsafe { Box::from_raw(new) });
+                    current = other;
+                }
+            }
+        }
+    }
+
+    /// Opens the connection, unless there is an open one.
+    pub(super) fn establish(
+        &self,
+        builder: Result<Builder, Error>,
+        open: impl FnOnce(&Builder) -> Result<Connection, Error>,
+    ) -> Result<(), Error> {
+        guard::read_environment();
+        let timeout = builder.as_ref().map_or(DEFAULT_TIMEOUT, Builder::timeout_value);
+        let _turn = self.establishing.take(Deadline::after(timeout)).map_err(|_| Error::Busy)?;
+        if self.connection().is_ok() {
+            return Err(Error::AlreadyConnected);
+        }
+        let connection = Arc::new(open(&builder?)?);
+        let before = self.lock().replace(connection);
+        // One that the server has closed. Dropped here, where the lock is free.
+        drop(before);
+        Ok(())
+    }
+
+    /// The open connection.
+    pub(super) fn connection(&self) -> Result<Arc<Connection>, Error> {
+        self.lock().clone().filter(|connection| connection.is_open()).ok_or(Error::NotConnected)
+    }
+
+    /// Closes the open connection.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        // Also one that a `close` before has marked but not finished, being too late.
+        let connection = self.lock().clone().ok_or(Error::NotConnected)?;
+        let result = connection.close();
+        if !matches!(result, Err(Error::Busy)) {
+            let mut current = self.lock();
+            let ours = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &connection));
+            let before = if ours { current.take() } else { None };
+            drop(current);
+            drop(before);
+        }
+        result
+    }
+
+    /// Held for a few instructions only, none of which can panic.
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,510 @@
+//! The safe API: [`Connection`] and its [`Builder`].
+//!
+//! The caller's thread does the request itself, when its turn on the main channel has come; the callback
+//! channel has a thread of its own ([`callbacks`](crate::callbacks)). The state machines of
+//! [`kvs_proto::app::client`] say what to send and what to expect; here the steps are played on the
+//! sockets, and a failed step becomes an [`Error`].
+
+use std::env;
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kvs_proto::app::client::{
+    Channel as On, Exchange, Login, LoginResult, LoginStep, Operation, Outcome, Step,
+};
+use kvs_proto::{INT_LEN, MAX_TEXT, Text};
+
+use crate::callbacks::{self, Callback, Callbacks};
+use crate::channel::{Channel, ClientNumber, Deadline};
+use crate::error::{Error, Invalid};
+use crate::fork;
+use crate::turn::{Taken, Turn};
+
+/// Where the local server listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
+
+/// How long a call may take unless told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to open a [`Connection`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    socket: PathBuf,
+    callback_socket: Option<PathBuf>,
+    timeout: Duration,
+}
+
+impl Default for Builder {
+    /// [`DEFAULT_SOCKET`] and [`DEFAULT_TIMEOUT`], whatever the environment says.
+    fn default() -> Self {
+        Self { socket: DEFAULT_SOCKET.into(), callback_socket: None, timeout: DEFAULT_TIMEOUT }
+    }
+}
+
+impl Builder {
+    /// The defaults, or what the environment says instead: `KVS_SOCKET`, `KVS_CALLBACK_SOCKET` (paths)
+    /// and `KVS_TIMEOUT_MS` (a number of milliseconds, at least 1).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a `KVS_TIMEOUT_MS` that is no such number.
+    pub fn from_env() -> Result<Self, Error> {
+        let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
+        let mut builder = Self::default();
+        if let Some(path) = set("KVS_SOCKET") {
+            builder = builder.socket(path);
+        }
+        if let Some(path) = set("KVS_CALLBACK_SOCKET") {
+            builder = builder.callback_socket(path);
+        }
+        if let Some(millis) = set("KVS_TIMEOUT_MS") {
+            let millis = millis.to_str().and_then(|text| text.parse::<u64>().ok());
+            // 0 and what is too large are found out by `open`.
+            builder = builder.timeout(Duration::from_millis(millis.unwrap_or(0)));
+            builder.check_timeout()?;
+        }
+        Ok(builder)
+    }
+
+    /// The path of the local server's main socket.
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = path.into();
+        self
+    }
+
+    /// The path of the local server's callback socket; that of the main socket followed by `_cb` unless
+    /// set.
+    pub fn callback_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.callback_socket = Some(path.into());
+        self
+    }
+
+    /// The longest time that any call may take, from 1 ms to about 24 days.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Joins `group`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchGroup`], [`Error::WrongSecret`]; [`Error::Connect`] when no local server listens at
+    /// the path; [`Error::Invalid`] for names that cannot be. All others say which step of the login
+    /// failed. Nothing is left open after an error.
+    pub fn open(
+        &self,
+        group: impl AsRef<[u8]>,
+        secret: impl AsRef<[u8]>,
+    ) -> Result<Connection, Error> {
+        let group = text("group name", group.as_ref())?;
+        let secret = text("secret", secret.as_ref())?;
+        self.check_timeout()?;
+        fork::watch().map_err(Error::System)?;
+        let (main, callback) = self.log_in(Login::new(group, secret))?;
+        Connection::start(main, callback, self.timeout)
+    }
+
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    pub(crate) fn timeout_value(&self) -> Duration {
+        self.timeout
+    }
+
+    fn check_timeout(&self) -> Result<(), Error> {
+        let millis = self.timeout.as_millis();
+        if (1..=i32::MAX as u128).contains(&millis) {
+            return Ok(());
+        }
+        Err(Error::Invalid { what: "time-out", why: Invalid::Timeout })
+    }
+
+    fn log_in(&self, mut login: Login) -> Result<(Channel, Channel), Error> {
+        let deadline = Deadline::after(self.timeout);
+        let number = ClientNumber::claim();
+        let main = Channel::connect(&self.socket, &number.main(), deadline)?;
+        let mut callback = None;
+        loop {
+            match login.next() {
+                LoginStep::Receive(on, expected) => {
+                    let channel = match on {
+                        On::Main => &main,
+                        On::Callback => callback.as_ref().unwrap_or(&main),
+                    };
+                    let mut bytes = [0; INT_LEN];
+                    channel
+                        .receive(&mut bytes, Some(deadline))
+                        .map_err(|error| Error::receiving(expected, error))?;
+                    login.received(bytes)?;
+                }
+                LoginStep::Send(text) => {
+                    main.send(text.as_bytes(), deadline).map_err(Error::SendText)?;
+                    login.sent();
+                }
+                LoginStep::ConnectCallback => {
+                    callback = Some(self.connect_callback(&main, &number, deadline)?);
+                    login.connected();
+                }
+                LoginStep::Done(LoginResult::NoSuchGroup) => return Err(Error::NoSuchGroup),
+                LoginStep::Done(LoginResult::WrongSecret) => return Err(Error::WrongSecret),
+                LoginStep::Done(LoginResult::LoggedIn) => {
+                    return callback.map(|callback| (main, callback)).ok_or(Error::NotConnected);
+                }
+            }
+        }
+    }
+
+    /// The original server binds its callback socket anew for every application, at some point of the
+    /// login: until it is there, the path is missing or refuses.
+    fn connect_callback(
+        &self,
+        main: &Channel,
+        number: &ClientNumber,
+        deadline: Deadline,
+    ) -> Result<Channel, Error> {
+        const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+        let path = match &self.callback_socket {
+            Some(path) => path.clone(),
+            None => with_suffix(&self.socket, "_cb"),
+        };
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let error = match Channel::connect(&path, &number.callback(), deadline) {
+                Err(error) if is_not_there_yet(&error) => error,
+                result => return result,
+            };
+            let Some(left) = deadline.left() else { return Err(error) };
+            // A server that has hung up will not bind it any more.
+            if main.hangs_up_within(pause.min(left)).unwrap_or(true) {
+                return Err(error);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn is_not_there_yet(error: &Error) -> bool {
+    matches!(error, Error::Connect { source, .. }
+        if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// A text that must not be empty.
+fn text(what: &'static str, bytes: &[u8]) -> Result<Text, Error> {
+    if bytes.is_empty() {
+        return Err(Error::Invalid { what, why: Invalid::Empty });
+    }
+    value(what, bytes)
+}
+
+/// A text that may be empty.
+fn value(what: &'static str, bytes: &[u8]) -> Result<Text, Error> {
+    Text::new(bytes).map_err(|error| Error::Invalid { what, why: error.into() })
+}
+
+/// Membership in one group. Closed when it is dropped.
+///
+/// All methods may be called by any number of threads at once, and from callbacks.
+#[derive(Debug)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+/// What the connection and its callback thread both use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    generation: u32,
+    pub(crate) timeout: Duration,
+    /// Nobody may begin an operation any more. Set before the turn is waited for, so that whoever closes
+    /// waits for one operation at the most.
+    closed: AtomicBool,
+    main: Turn<Main>,
+    pub(crate) callbacks: Callbacks,
+}
+
+#[derive(Debug)]
+struct Main {
+    /// `None` once the connection is closed.
+    channel: Option<Channel>,
+    /// A value was sent that the server may not have read yet.
+    value_under_way: bool,
+}
+
+impl Connection {
+    /// Joins `group` at the local server that the environment names, or the default one: short for
+    /// [`Builder::from_env`] and [`Builder::open`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn open(group: impl AsRef<[u8]>, secret: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Builder::from_env()?.open(group, secret)
+    }
+
+    /// For a connection to another socket, or with another time-out.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn start(main: Channel, callback: Channel, timeout: Duration) -> Result<Self, Error> {
+        let main = Main { channel: Some(main), value_under_way: false };
+        let shared = Arc::new(Shared {
+            generation: fork::generation(),
+            timeout,
+            closed: AtomicBool::new(false),
+            main: Turn::new(main),
+            callbacks: Callbacks::new(callback),
+        });
+        let connection = Self { shared };
+        // Without its thread the connection is dropped here, and thereby closed.
+        callbacks::start(&connection.shared).map_err(Error::System)?;
+        Ok(connection)
+    }
+
+    /// Whether the connection is open, as far as is known here: neither side has closed it, no call has
+    /// found it broken.
+    pub fn is_open(&self) -> bool {
+        self.shared.check_open().is_ok()
+    }
+
+    /// Stores `value` under `key`, in place of the value before, if any. Calls the callbacks of all who
+    /// watch the key.
+    ///
+    /// The original protocol has no answer to a put: when this returns, the value has been sent, and every
+    /// later operation of this connection sees it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::NotConnected`], or one that [closes](Error::closes).
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.shared.check_open()?;
+        let key = text("key", key.as_ref())?;
+        let value = self::value("value", value.as_ref())?;
+        self.shared.call(Operation::Put { key, value }).map(drop)
+    }
+
+    /// The value of `key`; `None` when there is no such key.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
+        self.shared.check_open()?;
+        let key = text("key", key.as_ref())?;
+        match self.shared.call(Operation::Get(key))? {
+            Outcome::Value(value) => Ok(Some(value)),
+            Outcome::NoSuchKey | Outcome::Done => Ok(None),
+        }
+    }
+
+    /// Deletes the pair, and all watches on the key. No callback is called. `false` when there was no such
+    /// key.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
+        self.shared.check_open()?;
+        let key = text("key", key.as_ref())?;
+        match self.shared.call(Operation::Delete(key))? {
+            Outcome::NoSuchKey => Ok(false),
+            Outcome::Done | Outcome::Value(_) => {
+                // The callback may own what it pleases: it is dropped here, where no lock is held.
+                drop(self.shared.callbacks.remove(&key));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Calls `callback` with the key whenever anybody in the group, this connection included, puts `key`,
+    /// until it is deleted. A callback set before for the key is replaced.
+    ///
+    /// Callbacks run on the library's thread, never on the caller's. A key that changes again before its
+    /// callback could run is told once; the value that [`get`](Self::get) then finds is the last one, or
+    /// newer. A callback that panics ends for this change only.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchKey`]: a key must exist to be watched. Otherwise as for [`put`](Self::put).
+    pub fn watch(
+        &self,
+        key: impl AsRef<[u8]>,
+        callback: impl Fn(&[u8]) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.watch_with(key, Callback::Closure(Arc::new(callback)))
+    }
+
+    pub(crate) fn watch_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        callback: Callback,
+    ) -> Result<(), Error> {
+        self.shared.check_open()?;
+        let key = text("key", key.as_ref())?;
+        self.shared.watch(key, callback)
+    }
+
+    /// Leaves the group: forgets the watches, tells the server, closes both sockets. Every later call
+    /// returns [`Error::NotConnected`].
+    ///
+    /// No callback begins after this has returned, but for one that had been taken up already: it may
+    /// still run to its end.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`]; [`Error::SendCode`] when the server could not be told, [`Error::Close`] when
+    /// the system reports one: the connection is closed all the same. [`Error::Busy`]: call again.
+    pub fn close(&self) -> Result<(), Error> {
+        self.shared.close()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.shared.is_inherited() {
+            // Its descriptors are closed, its locks may be held by threads that do not exist here.
+            std::mem::forget(Arc::clone(&self.shared));
+            return;
+        }
+        // Nobody is left to be told.
+        let _ = self.shared.close();
+    }
+}
+
+impl Shared {
+    /// Whether this is a forked child, in which nothing of `self` may be touched.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.is_inherited() || self.closed.load(Ordering::Acquire) {
+            return Err(Error::NotConnected);
+        }
+        Ok(())
+    }
+
+    fn call(&self, operation: Operation) -> Result<Outcome, Error> {
+        let deadline = Deadline::after(self.timeout);
+        let main = self.take_turn(deadline)?;
+        self.play(main, operation, deadline)
+    }
+
+    /// The callback is in the list before the server hears of it: a change may follow at once.
+    fn watch(&self, key: Text, callback: Callback) -> Result<(), Error> {
+        let deadline = Deadline::after(self.timeout);
+        let main = self.take_turn(deadline)?;
+        let before = self.callbacks.set(key, callback);
+        let error = match self.play(main, Operation::Watch(key), deadline) {
+            Ok(Outcome::NoSuchKey) => Error::NoSuchKey,
+            Ok(Outcome::Done | Outcome::Value(_)) => return Ok(()),
+            Err(error) => error,
+        };
+        match before {
+            Some(before) if self.check_open().is_ok() => drop(self.callbacks.set(key, before)),
+            _ => drop(self.callbacks.remove(&key)),
+        }
+        Err(error)
+    }
+
+    fn take_turn(&self, deadline: Deadline) -> Result<Taken<'_, Main>, Error> {
+        let main = self.main.take(deadline).map_err(|_| Error::Busy)?;
+        self.check_open()?;
+        Ok(main)
+    }
+
+    /// Plays one operation; an error that [closes](Error::closes) does so here.
+    fn play(
+        &self,
+        mut main: Taken<'_, Main>,
+        operation: Operation,
+        deadline: Deadline,
+    ) -> Result<Outcome, Error> {
+        let result = main.play(operation, deadline);
+        if result.as_ref().is_err_and(Error::closes) {
+            // What the caller is told is why the connection broke, not how its pieces were closed.
+            let _ = self.tear_down(main);
+        }
+        result
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        if self.is_inherited() {
+            return Err(Error::NotConnected);
+        }
+        let was_closed = self.closed.swap(true, Ordering::AcqRel);
+        let deadline = Deadline::after(self.timeout);
+        let mut main = self.main.take(deadline).map_err(|_| Error::Busy)?;
+        if main.channel.is_none() {
+            debug_assert!(was_closed);
+            return Err(Error::NotConnected);
+        }
+        let told = main.play(Operation::Close, deadline);
+        let closed = self.tear_down(main);
+        told.map(drop).and(closed)
+    }
+
+    /// Closes both channels.
+    fn tear_down(&self, mut main: Taken<'_, Main>) -> Result<(), Error> {
+        self.closed.store(true, Ordering::Release);
+        let main_closed = main.channel.take().map_or(Ok(()), Channel::close);
+        // The callback thread may be waiting for its turn.
+        drop(main);
+        let callback_closed = self.callbacks.close();
+        main_closed.and(callback_closed)
+    }
+
+    /// The server has asked for it, on the callback channel. Runs on the callback thread.
+    pub(crate) fn closed_by_server(&self) {
+        if let Err(Error::Busy) = self.close() {
+            // An operation is under way that has used up its time: it is failing right now.
+            let _ = self.close();
+        }
+        // Whatever the main channel has come to, the callback channel is finished.
+        let _ = self.callbacks.close();
+    }
+
+    /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
+    /// channel is only shut down: the next call finds out, and says so with its own code.
+    pub(crate) fn callbacks_lost(&self) {
+        if let Ok(main) = self.main.take(Deadline::after(self.timeout))
+            && let Some(channel) = &main.channel
+        {
+            channel.shut_down();
+        }
+        // Closed already, or closed with an error that nobody waits for.
+        let _ = self.callbacks.close();
+    }
+}
+
+impl Main {
+    fn play(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
+        let channel = self.channel.as_ref().ok_or(Error::NotConnected)?;
+        if self.value_under_way {
+            channel.wait_until_read(deadline).map_err(Error::SendCode)?;
+            self.value_under_way = false;
+        }
+        let mut exchange = Exchange::new(operation);
+        let mut buffer = [0; MAX_TEXT + 1];
+        loop {
+            match exchange.next() {
+                Step::Send(what, bytes) => {
+                    channel.send(bytes, deadline).map_err(|error| Error::sending(what, error))?;
+                    exchange.sent();
+                }
+                Step::Receive(what, len) => {
+                    let bytes = &mut buffer[..len];
+                    channel
+                        .receive(bytes, Some(deadline))
+                        .map_err(|error| Error::receiving(what, error))?;
+                    exchange.received(bytes)?;
+                }
+                Step::Done(outcome) => {
+                    self.value_under_way = operation.leaves_value();
+                    return Ok(outcome);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What can go wrong, and the integer that the C functions return for it.
+//!
+//! The integers are those of the original system and are never reused. The variants say more than the
+//! integers: which path, which system error, what the server sent instead.
+
+use std::io;
+use std::path::PathBuf;
+
+use kvs_proto::TextError;
+use kvs_proto::app::client::{Expected, Sent, Violation};
+
+/// An error of the library.
+///
+/// After an error for which [`closes`](Self::closes) is true the connection is closed; all others leave
+/// it as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A socket was closed with an error. It is closed all the same.
+    #[error("closing a socket failed: {0}")]
+    Close(#[source] io::Error),
+    /// No socket could be created.
+    #[error("a socket could not be created: {0}")]
+    Socket(#[source] io::Error),
+    /// There is no connection: never opened, closed by either side, broken, or inherited by `fork`.
+    #[error("there is no connection")]
+    NotConnected,
+    /// The function code could not be sent.
+    #[error("sending the function code failed: {0}")]
+    SendCode(#[source] io::Error),
+    /// The flag that lets an operation go on did not come, or not the length of a value.
+    #[error("receiving the ready flag failed: {0}")]
+    ReceiveReady(#[source] io::Error),
+    /// The ready flag is not 1.
+    #[error("the server is not ready: it sent {0} instead of 1")]
+    NotReady(i32),
+    /// A key, value, group name or secret could not be sent.
+    #[error("sending a key, value, group name or secret failed: {0}")]
+    SendText(#[source] io::Error),
+    /// The local server has no group of that name.
+    #[error("there is no such group")]
+    NoSuchGroup,
+    /// The group has no such key. ([`get`](crate::Connection::get) and
+    /// [`delete`](crate::Connection::delete) tell this without an error.)
+    #[error("there is no such key")]
+    NoSuchKey,
+    /// The answer to a key, group name or secret did not come.
+    #[error("receiving the answer failed: {0}")]
+    ReceiveAnswer(#[source] io::Error),
+    /// The answer to a key, group name or secret is none that exists.
+    #[error("the server sent {0} as its answer")]
+    BadAnswer(i32),
+    /// The group exists and has another secret.
+    #[error("the secret is wrong")]
+    WrongSecret,
+    /// The value did not come.
+    #[error("receiving the value failed: {0}")]
+    ReceiveValue(#[source] io::Error),
+    /// The server announced a length that no value has.
+    #[error("the server announced a value of {0} bytes")]
+    BadLength(i32),
+    /// The value has a NUL within, or none at its end.
+    #[error("the server sent a malformed value")]
+    BadValue,
+    /// The application's own socket path could not be bound.
+    #[error("binding a socket to {} failed: {source}", path.display())]
+    Bind {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No local server listens at this path.
+    #[error("connecting to {} failed: {source}", path.display())]
+    Connect {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The first flag did not come, on either channel.
+    #[error("the server did not greet: {0}")]
+    ReceiveGreeting(#[source] io::Error),
+    /// The first flag is not 1.
+    #[error("the server refused the connection: it sent {0} instead of 1")]
+    Refused(i32),
+    /// An argument that no server would take. Nothing was sent.
+    #[error("invalid {what}: {why}")]
+    Invalid {
+        /// Which argument, or which environment variable.
+        what: &'static str,
+        /// What is wrong with it.
+        why: Invalid,
+    },
+    /// Calls of other threads on the same connection took all of the time. Nothing was sent.
+    #[error("other threads kept the connection busy until the time-out")]
+    Busy,
+    /// The machine did not let the library do its work: no thread, no memory.
+    #[error("the system refused a resource: {0}")]
+    System(#[source] io::Error),
+    /// The process is connected already (C functions only: they have one connection per process).
+    #[error("already connected")]
+    AlreadyConnected,
+}
+
+/// What is wrong with an argument.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// A NULL pointer (C functions only).
+    #[error("it is NULL")]
+    Null,
+    /// Nothing where something must be.
+    #[error("it is empty")]
+    Empty,
+    /// Too long, or with a NUL in it.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Not a number of milliseconds, or one out of range.
+    #[error("it is no number of milliseconds from 1 to {}", i32::MAX)]
+    Timeout,
+}
+
+impl Error {
+    /// The integer that the C functions return: -1 to -16, see the table in `include/kvs.h`.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Close(_) => -1,
+            Self::Socket(_) | Self::NotConnected => -2,
+            Self::SendCode(_) => -3,
+            Self::ReceiveReady(_) => -4,
+            Self::NotReady(_) => -5,
+            Self::SendText(_) => -6,
+            Self::NoSuchGroup | Self::NoSuchKey => -7,
+            Self::ReceiveAnswer(_) | Self::BadAnswer(_) => -8,
+            Self::WrongSecret => -9,
+            Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => -10,
+            Self::Bind { .. } => -11,
+            Self::Connect { .. } => -12,
+            Self::ReceiveGreeting(_) => -13,
+            Self::Refused(_) => -14,
+            Self::Invalid { .. } | Self::Busy | Self::System(_) => -15,
+            Self::AlreadyConnected => -16,
+        }
+    }
+
+    /// Whether the connection is closed because of this error: the stream cannot be trusted any more.
+    pub fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::SendCode(_)
+                | Self::ReceiveReady(_)
+                | Self::NotReady(_)
+                | Self::SendText(_)
+                | Self::ReceiveAnswer(_)
+                | Self::BadAnswer(_)
+                | Self::ReceiveValue(_)
+                | Self::BadLength(_)
+                | Self::BadValue
+        )
+    }
+
+    /// A failed send.
+    pub(crate) fn sending(what: Sent, error: io::Error) -> Self {
+        match what {
+            Sent::Code => Self::SendCode(error),
+            Sent::Text => Self::SendText(error),
+        }
+    }
+
+    /// A failed receive.
+    pub(crate) fn receiving(what: Expected, error: io::Error) -> Self {
+        match what {
+            Expected::ConnectionFlag => Self::ReceiveGreeting(error),
+            Expected::Ready | Expected::Length => Self::ReceiveReady(error),
+            Expected::Answer => Self::ReceiveAnswer(error),
+            Expected::Value => Self::ReceiveValue(error),
+        }
+    }
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Refused(flag) => Self::Refused(flag),
+            Violation::NotReady(flag) => Self::NotReady(flag),
+            Violation::BadAnswer(answer) => Self::BadAnswer(answer),
+            Violation::BadLength(length) => Self::BadLength(length),
+            Violation::BadValue => Self::BadValue,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What a forked child inherits.
+//!
+//! A child has none of the parent's threads, and its copies of the parent's sockets are the parent's
+//! conversations: it must not speak on them, and must not keep them open when the parent dies. So right
+//! after `fork`, in the child, a handler closes every registered descriptor and raises the *generation*.
+//! Whatever was created in an older generation is dead and must not be touched, its locks included, as
+//! another thread of the parent may have held them.
+//!
+//! The handler runs in a process where only async-signal-safe calls are allowed: it reads atomics and
+//! calls `close`. The registry is therefore a list whose nodes are never freed, only reused.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+
+use once_cell::sync::OnceCell;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static REGISTRY: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+
+const FREE: RawFd = -1;
+
+struct Node {
+    descriptor: AtomicI32,
+    next: *const Node,
+}
+
+/// Changes in every forked child.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// From now on, forked children are cleaned up. To be called before the first descriptor is opened.
+pub(crate) fn watch() -> io::Result<()> {
+    // Fallible, so not std's `OnceLock`: a failure must be reported, and tried again next time.
+    static WATCHING: OnceCell<()> = OnceCell::new();
+    WATCHING
+        .get_or_try_init(|| {
+            // SAFETY: the handler lives as long as the process, and calls nothing but `close`.
+            match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+                0 => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        })
+        .copied()
+}
+
+unsafe extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    for node in nodes() {
+        let descriptor = node.descriptor.swap(FREE, Ordering::Relaxed);
+        if descriptor != FREE {
+            // SAFETY: it was registered by its owner, who sees by the generation that it is gone. An error
+            // changes nothing: there is nobody to tell.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+}
+
+/// The entry of one descriptor: dropped, the child keeps it.
+#[derive(Debug)]
+pub(crate) struct Registered(&'static Node);
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.descriptor.fmt(f)
+    }
+}
+
+// SAFETY: `next` never changes and points to a node that is never freed.
+unsafe impl Sync for Node {}
+
+/// Closes `descriptor` in forked children for as long as the entry lives.
+pub(crate) fn register(descriptor: RawFd) -> Registered {
+    let free = |node: &&Node| {
+        node.descriptor
+            .compare_exchange(FREE, descriptor, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    };
+    if let Some(node) = nodes().find(free) {
+        return Registered(node);
+    }
+    let node = Box::leak(Box::new(Node {
+        descriptor: AtomicI32::new(descriptor),
+        next: REGISTRY.load(Ordering::Relaxed),
+    }));
+    while let Err(head) = REGISTRY.compare_exchange_weak(
+        node.next.cast_mut(),
+        node,
+        Ordering::Release,
+        Ordering::Relaxed,
+    ) {
+        node.next = head;
+    }
+    Registered(node)
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.descriptor.store(FREE, Ordering::Relaxed);
+    }
+}
+
+fn nodes() -> impl Iterator<Item = &'static Node> {
+    let mut next = REGISTRY.load(Ordering::Acquire).cast_const();
+    std::iter::from_fn(move || {
+        // SAFETY: nodes are leaked, so each lives for ever, and is complete before it is published.
+        let node: &'static Node = unsafe { next.as_ref() }?;
+        next = node.next;
+        Some(node)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_reused() {
+        let first = register(1_000_001);
+        let place = ptr::from_ref(first.0);
+        let second = register(1_000_002);
+        assert_ne!(place, ptr::from_ref(second.0));
+        drop(first);
+        let seen = nodes().filter(|node| ptr::eq(*node, place)).count();
+        assert_eq!(seen, 1, "the list keeps its nodes");
+        drop(second);
+    }
+}
