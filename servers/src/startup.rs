@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -32,5 +33,15 @@ pub fn exit_code(program: &str, result: Result<(), impl Display>) -> ExitCode {
             eprintln!("{program}: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets the process have as many descriptors as the administrator allows: every application takes two, and
+/// the usual soft limit of 1024 is there for programs that use `select`, which these do not.
+pub fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open descriptors could not be raised: {error}");
     }
 }

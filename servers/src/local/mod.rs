@@ -1,1 +1,222 @@
-//! stub
+//! The local server: serves the applications of one machine.
+//!
+//! [`Server::bind`] takes the paths and finds the authentication server, [`Server::run`] serves until a
+//! [`Shutdown`] is requested. Who does what:
+//!
+//! - [`reactor`]: the threads that serve; each owns its [`session`]s. [`mailbox`]: how others speak to them.
+//! - [`groups`]: pairs, applications, watches; the pairs themselves in [`table`]. [`watcher`]: the changes
+//!   that one application has still to be told.
+//! - [`lobby`]: brings the two connections of an application together. [`listener`]: the paths.
+//! - [`auth_link`]: the thread that asks the authentication server.
+//! - [`commands`], [`status`]: the administrator's dialogue.
+
+pub mod auth_link;
+pub mod commands;
+pub mod groups;
+pub mod listener;
+pub mod lobby;
+pub mod mailbox;
+pub mod reactor;
+pub mod session;
+mod socket;
+pub mod status;
+pub mod table;
+pub mod watcher;
+
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::console::{Input, Output};
+use crate::shutdown::{Reason, Shutdown};
+use auth_link::{AuthLink, ConnectError, Options, Worker};
+use commands::Commands;
+use groups::Groups;
+use listener::{ListenError, Listener};
+use mailbox::{Mailbox, Message};
+use reactor::{Context, Reactor};
+
+/// The most threads that serve applications; fewer on a machine with fewer processors.
+const MOST_REACTORS: usize = 4;
+
+/// How long the last lines may take to be printed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a local server is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The authentication server, `HOST:PORT`.
+    pub auth: String,
+    /// The path of the main socket.
+    pub socket: PathBuf,
+    /// The path of the callback socket.
+    pub callback_socket: PathBuf,
+    /// End when the authentication server is lost.
+    pub exit_on_auth_loss: bool,
+}
+
+/// Why a local server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One of its paths.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The authentication server.
+    #[error(transparent)]
+    Auth(#[from] ConnectError),
+    /// The system.
+    #[error("the system refuses what the server needs: {0}")]
+    Io(#[from] io::Error),
+    /// It ended as it was told to (`--exit-on-auth-loss`), with all data lost.
+    #[error("the authentication server {0} does not answer: ended, as --exit-on-auth-loss says")]
+    AuthLost(String),
+}
+
+/// A local server that has its paths and its authentication server.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    shutdown: Shutdown,
+    output: Output,
+    main: Listener,
+    callback: Listener,
+    groups: Arc<Groups>,
+    auth: AuthLink,
+    auth_worker: Worker,
+    port: u16,
+}
+
+impl Server {
+    /// Takes the paths, then finds the authentication server. After an error nothing is left behind.
+    ///
+    /// # Errors
+    /// [`Error`] says what cannot be had, and why.
+    pub fn bind(config: Config, shutdown: &Shutdown, output: &Output) -> Result<Self, Error> {
+        let main = Listener::bind(&config.socket)?;
+        let callback = Listener::bind(&config.callback_socket)?;
+        let groups = Arc::new(Groups::default());
+        let options = Options {
+            server: config.auth.clone(),
+            identity: std::path::absolute(&config.socket)?.into_os_string().into_encoded_bytes(),
+            exit_on_loss: config.exit_on_auth_loss,
+        };
+        let (auth, auth_worker, port) =
+            Worker::connect(options, Arc::clone(&groups), shutdown.clone(), output.clone())?;
+        Ok(Self {
+            config,
+            shutdown: shutdown.clone(),
+            output: output.clone(),
+            main,
+            callback,
+            groups,
+            auth,
+            auth_worker,
+            port,
+        })
+    }
+
+    /// Serves, with the administrator's commands from `input`, until the shutdown is requested. Then all
+    /// applications are closed, the groups deleted, and the paths removed.
+    ///
+    /// # Errors
+    /// When the system does not let it begin, or [`Error::AuthLost`].
+    pub fn run(mut self, input: impl BufRead + Send + 'static) -> Result<(), Error> {
+        let reactors = self.start_reactors()?;
+        let worker = self.auth_worker;
+        let auth_thread =
+            thread::Builder::new().name("auth-link".into()).spawn(move || worker.run())?;
+        self.output.say(format_args!("Port Number: {}", self.port));
+        let commands = Commands {
+            groups: Arc::clone(&self.groups),
+            auth: self.auth.clone(),
+            output: self.output.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        // It may wait for a line for ever, so nobody waits for it.
+        thread::Builder::new()
+            .name("console-input".into())
+            .spawn(move || commands.run(Input::new(input)))?;
+
+        let reason = self.shutdown.wait();
+        tracing::info!("quitting: {reason}");
+        for (mailbox, _) in &reactors {
+            mailbox.send(Message::CloseAll);
+        }
+        for group in self.groups.all() {
+            commands::close_applications(&group);
+        }
+        if reason == Reason::AuthLost {
+            self.auth.stop();
+        } else {
+            for group in self.groups.all() {
+                if let Err(error) = self.auth.delete(group.name()) {
+                    tracing::warn!(group = ?group.name(), "remains registered: {error}");
+                }
+            }
+            self.auth.goodbye();
+        }
+        for (mailbox, _) in &reactors {
+            mailbox.send(Message::Stop);
+        }
+        for (_, thread) in reactors {
+            join(thread);
+        }
+        join(auth_thread);
+        drop((self.main, self.callback));
+        self.output.say("Exiting Local Server...");
+        self.output.flush(LAST_WORDS);
+        match reason {
+            Reason::AuthLost => Err(Error::AuthLost(self.config.auth)),
+            _ => Ok(()),
+        }
+    }
+
+    fn start_reactors(&mut self) -> Result<Vec<ReactorThread>, Error> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let prepared = (0..processors.min(MOST_REACTORS))
+            .map(|_| Reactor::prepare())
+            .collect::<io::Result<Vec<_>>>()?;
+        let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+        let mut threads = Vec::new();
+        for (number, (poll, mailbox)) in prepared.into_iter().enumerate() {
+            let context = Context {
+                groups: Arc::clone(&self.groups),
+                auth: self.auth.clone(),
+                mailbox: Arc::clone(&mailbox),
+                acceptor: Arc::clone(&mailboxes[0]),
+            };
+            let mut reactor = Reactor::new(poll, context);
+            if let (0, Some(main), Some(callback)) =
+                (number, self.main.take(), self.callback.take())
+            {
+                reactor.accept(main, callback, mailboxes.clone())?;
+            }
+            let shutdown = self.shutdown.clone();
+            let thread = thread::Builder::new()
+                .name(format!("reactor-{number}"))
+                .spawn(move || reactor.run().inspect_err(|_| shutdown.request(Reason::Console)))?;
+            threads.push((mailbox, thread));
+        }
+        Ok(threads)
+    }
+}
+
+type ReactorThread = (Arc<Mailbox>, JoinHandle<io::Result<()>>);
+
+fn join(thread: JoinHandle<io::Result<()>>) {
+    let name = thread.thread().name().unwrap_or("thread").to_string();
+    match thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("{name} ended: {error}"),
+        Err(_) => tracing::error!("{name} ended by a panic"),
+    }
+}
+
+/// A number that depends on `bytes` alone, in every run and every build (FNV-1a, 64 bits).
+fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,709 @@
+//! The link to the authentication server: one thread that asks, and waits for datagrams.
+//!
+//! Everybody else hands it a [`Job`] and goes on; the answer comes by a function that must not wait. The
+//! exchanges go one after the other, as the authentication server has one conversation at a time with each
+//! local server. Each is tried again from a new socket until an answer comes or the patience ends
+//! (`kvs_proto::auth` says why that is safe).
+//!
+//! The link is *up* or *lost*. It is lost when nothing at all comes back for [`SILENCE`] and a new
+//! `Connect` is not answered either. Then the administrator is told, waiting jobs fail at once, and the link
+//! tries to connect again: with growing pauses by itself, and at once for each new job. Whenever
+//! it has connected again, the groups of this server are registered again with their secrets, as the
+//! authentication server may have been restarted with an empty table. That it was restarted is also seen
+//! when it does not know a group of ours.
+//!
+//! While the link is up and nobody asks, the thread sleeps without a timer.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use kvs_proto::Text;
+use kvs_proto::auth::{self, Answer, Command, Exchange, Progress, Question};
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::Mutex;
+
+use super::groups::Groups;
+use crate::console::Output;
+use crate::shutdown::{Reason, Shutdown};
+
+/// Without any datagram for so long, an authentication server that was there before is asked to connect
+/// again; then so long again. Together less than a second: an administrator is told within one.
+const SILENCE: Duration = Duration::from_millis(450);
+
+/// How long one exchange may take when the network loses most, but not all, of its datagrams. Less than an
+/// application waits for its login.
+const EXCHANGE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long the start waits for the authentication server.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a try may wait for the next datagram: at least, at first, and at most. In between it follows
+/// what the network was measured to take.
+const SHORTEST_TRY: Duration = Duration::from_millis(20);
+const FIRST_TRY: Duration = Duration::from_millis(100);
+const LONGEST_TRY: Duration = Duration::from_millis(300);
+
+/// The pauses between attempts to connect again, when nobody asks.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The close port is bound to a fixed port of this range, below the usual range of ephemeral ports.
+const CLOSE_PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+const WAKER: Token = Token(0);
+const CLOSE_PORT: Token = Token(1);
+const EXCHANGE: Token = Token(2);
+
+/// The authentication server does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the authentication server {0} does not answer")]
+pub struct Unavailable(Arc<str>);
+
+/// Why the link could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("the address of the authentication server {server} cannot be found: {source}")]
+    Resolve {
+        /// As given.
+        server: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing came back.
+    #[error(
+        "the authentication server {server} does not answer{}. Is KVS-AuthServer running there, \
+         and does the network let UDP through?",
+        last.as_ref().map_or(String::new(), |error| format!(" ({error})"))
+    )]
+    NoAnswer {
+        /// As given.
+        server: String,
+        /// The last error that the system reported, if any.
+        last: Option<io::Error>,
+    },
+    /// The system refuses sockets or the like.
+    #[error("no link to the authentication server: {0}")]
+    Io(#[from] io::Error),
+}
+
+type Reply<T> = Box<dyn FnOnce(Result<T, Unavailable>) + Send>;
+
+/// What the link is asked to do.
+enum Job {
+    Secret(Text, Reply<Option<Text>>),
+    Create {
+        name: Text,
+        secret: Text,
+        reply: Reply<bool>,
+    },
+    Delete(Text, Reply<()>),
+    /// Say goodbye and end the thread.
+    Goodbye,
+    /// End the thread.
+    Stop,
+}
+
+/// For all who ask.
+#[derive(Clone)]
+pub struct AuthLink {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    jobs: Mutex<Vec<Job>>,
+    waker: Waker,
+}
+
+impl fmt::Debug for AuthLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthLink")
+    }
+}
+
+impl AuthLink {
+    /// Asks for the secret of a group; `None`: there is no such group.
+    pub fn secret(
+        &self,
+        name: Text,
+        reply: impl FnOnce(Result<Option<Text>, Unavailable>) + Send + 'static,
+    ) {
+        self.send(Job::Secret(name, Box::new(reply)));
+    }
+
+    /// Stores a group; `false`: the name is taken. Waits for the answer.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn create(&self, name: Text, secret: Text) -> Result<bool, Unavailable> {
+        self.wait(|reply| Job::Create { name, secret, reply })
+    }
+
+    /// Has a group forgotten. Waits for the answer.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn delete(&self, name: Text) -> Result<(), Unavailable> {
+        self.wait(|reply| Job::Delete(name, reply))
+    }
+
+    /// Asks for the secret of a group and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn secret_now(&self, name: Text) -> Result<Option<Text>, Unavailable> {
+        self.wait(|reply| Job::Secret(name, reply))
+    }
+
+    /// Says goodbye; the link ends.
+    pub fn goodbye(&self) {
+        self.send(Job::Goodbye);
+    }
+
+    /// The link ends without a word.
+    pub fn stop(&self) {
+        self.send(Job::Stop);
+    }
+
+    fn send(&self, job: Job) {
+        self.shared.jobs.lock().push(job);
+        if let Err(error) = self.shared.waker.wake() {
+            tracing::error!("the link to the authentication server could not be woken: {error}");
+        }
+    }
+
+    fn wait<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, Unavailable> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.send(job(Box::new(move |result| {
+            // Whoever asked waits below.
+            let _ = answer.send(result);
+        })));
+        // The thread drops a job only when it has ended.
+        answered.recv().unwrap_or_else(|_| Err(Unavailable("(ended)".into())))
+    }
+}
+
+/// How the link behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The authentication server, `HOST:PORT`. Looked up again at each connection.
+    pub server: String,
+    /// What stays the same when this local server is restarted; it selects the close port.
+    pub identity: Vec<u8>,
+    /// End the server when the authentication server is lost.
+    pub exit_on_loss: bool,
+}
+
+/// The thread's side.
+pub struct Worker {
+    options: Options,
+    /// As the administrator knows it.
+    server: Arc<str>,
+    groups: Arc<Groups>,
+    shutdown: Shutdown,
+    output: Output,
+    shared: Arc<Shared>,
+    poll: Poll,
+    up: Option<Up>,
+    /// The administrator has been told that it is lost.
+    lost_told: bool,
+    /// When to connect again by itself, and the pause after that.
+    retry: Option<(Instant, Duration)>,
+    /// How long to wait for the next datagram of an exchange.
+    try_for: Duration,
+}
+
+/// The authentication server as it last answered `Connect`.
+struct Up {
+    command_port: SocketAddr,
+    close_port: UdpSocket,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// No datagram, or no end, in time.
+struct Silent {
+    /// Not one datagram came.
+    completely: bool,
+}
+
+/// An answer, and whether the question had to be asked more than once.
+struct Asked {
+    answer: Answer,
+    repeated: bool,
+}
+
+impl Worker {
+    /// Connects for the first time. Returns the link, its thread's side, and the command port.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(
+        options: Options,
+        groups: Arc<Groups>,
+        shutdown: Shutdown,
+        output: Output,
+    ) -> Result<(AuthLink, Self, u16), ConnectError> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let shared = Arc::new(Shared { jobs: Mutex::default(), waker });
+        let server = options.server.as_str().into();
+        let mut worker = Self {
+            options,
+            server,
+            groups,
+            shutdown,
+            output,
+            shared: Arc::clone(&shared),
+            poll,
+            up: None,
+            lost_told: false,
+            retry: None,
+            try_for: FIRST_TRY,
+        };
+        let port = worker.connect_within(START_PATIENCE)?;
+        Ok((AuthLink { shared }, worker, port))
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// When `poll` fails, which it does only if the server itself is broken.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            let jobs = std::mem::take(&mut *self.shared.jobs.lock());
+            if jobs.is_empty() {
+                let timeout =
+                    self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+                self.wait(timeout)?;
+                self.reconnect_if_due();
+            }
+            let mut jobs = jobs.into_iter();
+            while let Some(job) = jobs.next() {
+                match job {
+                    Job::Goodbye => {
+                        self.say_goodbye();
+                        return Ok(());
+                    }
+                    Job::Stop => return Ok(()),
+                    job => {
+                        if !self.work(job) {
+                            // Whoever waited meanwhile has waited long enough, too.
+                            for job in jobs.by_ref() {
+                                match job {
+                                    Job::Goodbye | Job::Stop => return Ok(()),
+                                    job => self.fail(job),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does one job; `false` when the authentication server is lost.
+    fn work(&mut self, job: Job) -> bool {
+        match job {
+            Job::Secret(name, reply) => self.finish(reply, |worker| worker.secret(name)),
+            Job::Create { name, secret, reply } => {
+                self.finish(reply, |worker| worker.create(name, secret))
+            }
+            Job::Delete(name, reply) => self.finish(reply, |worker| worker.delete(name)),
+            Job::Goodbye | Job::Stop => true,
+        }
+    }
+
+    fn finish<T>(
+        &mut self,
+        reply: Reply<T>,
+        work: impl FnOnce(&mut Self) -> Result<T, Unavailable>,
+    ) -> bool {
+        let result = work(self);
+        let answered = result.is_ok();
+        reply(result);
+        answered
+    }
+
+    fn fail(&self, job: Job) {
+        let error = Unavailable(Arc::clone(&self.server));
+        match job {
+            Job::Secret(_, reply) => reply(Err(error)),
+            Job::Create { reply, .. } => reply(Err(error)),
+            Job::Delete(_, reply) => reply(Err(error)),
+            Job::Goodbye | Job::Stop => {}
+        }
+    }
+
+    fn secret(&mut self, name: Text) -> Result<Option<Text>, Unavailable> {
+        let mut asked = self.ask(Question::Secret(name))?;
+        if asked.answer == Answer::No && self.groups.open_group(&name).is_some() {
+            // Our own group: it was restarted, and its port may by now belong to another local server.
+            tracing::warn!(group = ?name, "the authentication server has lost a group: connecting again");
+            self.reconnect().map_err(|_| self.lost())?;
+            asked = self.ask(Question::Secret(name))?;
+        }
+        match asked.answer {
+            Answer::Secret(secret) => Ok(Some(secret)),
+            Answer::Yes | Answer::No => Ok(None),
+        }
+    }
+
+    fn create(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
+        if self.ask(Question::Find(name))?.answer == Answer::Yes {
+            return Ok(false);
+        }
+        self.register(name, secret, false)
+    }
+
+    /// Stores a group. "Exists" may be the answer to a repetition whose first try had worked.
+    fn register(&mut self, name: Text, secret: Text, again: bool) -> Result<bool, Unavailable> {
+        let asked = self.ask(Question::New { name, secret })?;
+        match asked.answer {
+            Answer::No if asked.repeated || again => {
+                Ok(self.ask(Question::Secret(name))?.answer == Answer::Secret(secret))
+            }
+            Answer::No => Ok(false),
+            Answer::Yes | Answer::Secret(_) => Ok(true),
+        }
+    }
+
+    /// "No such group" is as good: a first try may have worked, or it was restarted.
+    fn delete(&mut self, name: Text) -> Result<(), Unavailable> {
+        self.ask(Question::Delete(name)).map(drop)
+    }
+
+    /// One exchange, with everything that can be done to get an answer.
+    fn ask(&mut self, question: Question) -> Result<Asked, Unavailable> {
+        let mut repeated = false;
+        if self.up.is_some() {
+            match self.exchange(question) {
+                Ok(asked) => return Ok(asked),
+                Err(Silent { completely: false }) => {
+                    // It is there, and the network lets next to nothing through.
+                    tracing::warn!("the network to the authentication server loses too much");
+                    return Err(Unavailable(Arc::clone(&self.server)));
+                }
+                Err(Silent { completely: true }) => repeated = true,
+            }
+        }
+        if self.reconnect().is_ok()
+            && let Ok(asked) = self.exchange(question)
+        {
+            return Ok(Asked { repeated: asked.repeated || repeated, ..asked });
+        }
+        Err(self.lost())
+    }
+
+    /// Notes that the authentication server is lost.
+    fn lost(&mut self) -> Unavailable {
+        self.up = None;
+        if !self.lost_told {
+            self.lost_told = true;
+            self.output.say(format_args!(
+                "Authentication server {} does not answer: no new logins and no group commands until \
+                 it does. Connected applications keep working.",
+                self.server
+            ));
+            tracing::warn!("the authentication server {} does not answer", self.server);
+            if self.options.exit_on_loss {
+                self.shutdown.request(Reason::AuthLost);
+            }
+        }
+        if self.retry.is_none() {
+            self.retry = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
+        }
+        Unavailable(Arc::clone(&self.server))
+    }
+
+    fn reconnect_if_due(&mut self) {
+        let Some((at, pause)) = self.retry else { return };
+        if at <= Instant::now() && self.reconnect().is_err() {
+            self.retry = Some((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
+        }
+    }
+
+    /// Connects again and registers all groups.
+    fn reconnect(&mut self) -> Result<(), ConnectError> {
+        let port = self.connect_within(SILENCE)?;
+        tracing::info!("connected to the authentication server again, port {port}");
+        let groups = self.groups.all();
+        for group in groups.iter().filter(|group| group.is_open()) {
+            self.register_again(group.name(), group.secret());
+        }
+        self.retry = None;
+        if std::mem::take(&mut self.lost_told) {
+            self.output.say(format_args!(
+                "Authentication server {} answers again: logins and group commands work.",
+                self.server
+            ));
+        }
+        Ok(())
+    }
+
+    fn register_again(&mut self, name: Text, secret: Text) {
+        // Not by `ask`: that would connect again, and so come here again.
+        let result = match self.exchange(Question::New { name, secret }) {
+            Ok(Asked { answer: Answer::No, .. }) => self
+                .exchange(Question::Secret(name))
+                .map(|asked| asked.answer == Answer::Secret(secret)),
+            other => other.map(|_| true),
+        };
+        match result {
+            Ok(true) => tracing::info!(group = ?name, "registered again"),
+            Ok(false) => {
+                self.output.say(format_args!(
+                    "Group {name} now belongs to another local server: its applications here keep \
+                     working, but nobody can log in."
+                ));
+                tracing::warn!(group = ?name, "taken by another local server");
+            }
+            // It shows again, and is mended, at the next login to the group.
+            Err(_) => tracing::warn!(group = ?name, "could not be registered again"),
+        }
+    }
+
+    /// `Connect` and `Connect_2`; returns the command port.
+    fn connect_within(&mut self, patience: Duration) -> Result<u16, ConnectError> {
+        // Its port must be free for the new one.
+        self.up = None;
+        let server = &self.options.server;
+        let addresses: Vec<_> = server
+            .to_socket_addrs()
+            .map_err(|source| ConnectError::Resolve { server: server.clone(), source })?
+            .collect();
+        let deadline = Instant::now() + patience;
+        let mut last = None;
+        let mut sockets: Vec<(SocketAddr, UdpSocket)> = Vec::new();
+        for address in addresses {
+            // The same socket for all tries: repeated from the same address, the request is recognised.
+            match new_socket(address, 0) {
+                Ok(socket) => sockets.push((address, socket)),
+                Err(error) => last = Some(error),
+            }
+        }
+        let mut try_for = FIRST_TRY;
+        while Instant::now() < deadline {
+            for (address, socket) in &mut sockets {
+                let try_until = deadline.min(Instant::now() + try_for);
+                match self.request_port(socket, try_until) {
+                    Ok(Some(port)) => {
+                        let command_port = SocketAddr::new(address.ip(), port);
+                        let close_port = self.open_close_port(command_port)?;
+                        self.up = Some(Up { command_port, close_port });
+                        return Ok(port);
+                    }
+                    Ok(None) => {}
+                    Err(error) => last = Some(error),
+                }
+            }
+            if sockets.is_empty() {
+                break;
+            }
+            try_for = (try_for * 2).min(LONGEST_TRY);
+        }
+        Err(ConnectError::NoAnswer { server: self.options.server.clone(), last })
+    }
+
+    /// One `Connect` and the wait for its answer.
+    fn request_port(&mut self, socket: &mut UdpSocket, until: Instant) -> io::Result<Option<u16>> {
+        self.poll.registry().register(socket, EXCHANGE, Interest::READABLE)?;
+        let mut refused = send(socket, &Command::Connect.encode());
+        let mut port = None;
+        while port.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.wait(Some(left))?;
+            let mut buffer = [0; auth::COMMAND_LEN];
+            while let Some(received) = receive(socket, &mut buffer).unwrap_or_else(|error| {
+                refused = Err(error);
+                None
+            }) {
+                port = auth::decode_int(received)
+                    .and_then(|port| u16::try_from(port).ok())
+                    // Its close port follows it.
+                    .filter(|port| (1..u16::MAX).contains(port))
+                    .or(port);
+            }
+        }
+        self.poll.registry().deregister(socket)?;
+        if port.is_none() {
+            refused?;
+        }
+        Ok(port)
+    }
+
+    /// The socket on which the authentication server may tell us to quit. It is bound to the same port each
+    /// time, so that the authentication server can tell that a local server which was killed has been
+    /// started again, and forget what that one left behind.
+    fn open_close_port(&mut self, command_port: SocketAddr) -> io::Result<UdpSocket> {
+        let to = SocketAddr::new(command_port.ip(), command_port.port() + 1);
+        let span = u64::from(CLOSE_PORTS.end - CLOSE_PORTS.start);
+        let offset = super::stable_hash(&self.options.identity) % span;
+        let port = CLOSE_PORTS.start + offset as u16;
+        let mut socket = new_socket(to, port).or_else(|error| {
+            tracing::debug!("close port {port} is not free ({error}): using any");
+            new_socket(to, 0)
+        })?;
+        self.poll.registry().register(&mut socket, CLOSE_PORT, Interest::READABLE)?;
+        if let Err(error) = send(&socket, &Command::Connect2.encode()) {
+            tracing::warn!("the authentication server could not be told the close port: {error}");
+        }
+        Ok(socket)
+    }
+
+    /// One exchange on the command port, tried again until it ends or patience does.
+    fn exchange(&mut self, question: Question) -> Result<Asked, Silent> {
+        let begin = Instant::now();
+        let mut heard = false;
+        for tries in 0u32.. {
+            let patience = if heard { EXCHANGE_PATIENCE } else { SILENCE };
+            let deadline = begin + patience;
+            if Instant::now() >= deadline {
+                break;
+            }
+            match self.try_exchange(question, deadline, &mut heard) {
+                Ok(Some(answer)) => return Ok(Asked { answer, repeated: tries > 0 }),
+                Ok(None) => self.try_for = (self.try_for * 3 / 2).min(LONGEST_TRY),
+                // Nobody has that port: it has gone, or forgotten us.
+                Err(error)
+                    if error.kind() == ErrorKind::ConnectionRefused && !heard && tries > 0 =>
+                {
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!("a datagram could not be exchanged: {error}");
+                    // What the system refuses now it may not refuse in a moment. If it does not let us
+                    // wait, the tries are over the sooner.
+                    let _ = self.wait(Some(self.try_for));
+                }
+            }
+        }
+        Err(Silent { completely: !heard })
+    }
+
+    /// One try from a new socket; `None` when an answer is overdue.
+    fn try_exchange(
+        &mut self,
+        question: Question,
+        deadline: Instant,
+        heard: &mut bool,
+    ) -> io::Result<Option<Answer>> {
+        let Some(up) = &self.up else { return Err(ErrorKind::NotConnected.into()) };
+        let mut socket = new_socket(up.command_port, 0)?;
+        self.poll.registry().register(&mut socket, EXCHANGE, Interest::READABLE)?;
+        let (mut exchange, datagram) = Exchange::start(question);
+        send(&socket, &datagram)?;
+        let mut sent = Instant::now();
+        loop {
+            let until = deadline.min(sent + self.try_for);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.wait(Some(left))?;
+            let mut buffer = [0; auth::COMMAND_LEN + 1];
+            while let Some(received) = receive(&socket, &mut buffer)? {
+                *heard = true;
+                match exchange.receive(received) {
+                    Progress::Ignored => {}
+                    Progress::Send(datagram) => {
+                        self.measured(sent.elapsed());
+                        send(&socket, &datagram)?;
+                        sent = Instant::now();
+                    }
+                    Progress::Done(answer) => {
+                        self.measured(sent.elapsed());
+                        return Ok(Some(answer));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A datagram has come back after so long.
+    fn measured(&mut self, round_trip: Duration) {
+        let wanted = (round_trip * 4).clamp(SHORTEST_TRY, LONGEST_TRY);
+        // Up at once, down slowly: a try that is given up too early costs more than one that waits.
+        self.try_for = wanted.max((self.try_for * 7 + wanted) / 8);
+    }
+
+    /// Sleeps until a datagram, a job, or the end of `timeout`, and looks at the close port.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut events = Events::with_capacity(8);
+        match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        if events.iter().any(|event| event.token() == CLOSE_PORT) {
+            self.read_close_port();
+        }
+        Ok(())
+    }
+
+    fn read_close_port(&mut self) {
+        let Some(up) = &self.up else { return };
+        let mut buffer = [0; auth::COMMAND_LEN];
+        loop {
+            match receive(&up.close_port, &mut buffer) {
+                Ok(Some(datagram)) if auth::decode_int(datagram) == Some(auth::CLOSE) => {
+                    self.shutdown.request(Reason::AuthServer);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                // "Refused" answers our `Connect_2`: the next exchange finds out what is the matter.
+                Err(error) => tracing::debug!("close port: {error}"),
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        let Some(up) = &self.up else { return };
+        let result = new_socket(up.command_port, 0)
+            .and_then(|socket| send(&socket, &Command::CloseConnection.encode()));
+        if let Err(error) = result {
+            tracing::warn!("no goodbye to the authentication server: {error}");
+        }
+    }
+}
+
+/// A socket that speaks to `peer` alone.
+fn new_socket(peer: SocketAddr, port: u16) -> io::Result<UdpSocket> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, port))?;
+    socket.connect(peer)?;
+    Ok(socket)
+}
+
+fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
+    match socket.send(datagram) {
+        // A full buffer loses it like a network does.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+fn receive<'a>(socket: &UdpSocket, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    loop {
+        return match socket.recv(buffer) {
+            Ok(len) => Ok(Some(&buffer[..len])),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+    }
+}

@@ -1,0 +1,110 @@
+//! Brings the two connections of an application together.
+//!
+//! An application connects its callback channel when its session has got the secret, but the two come in
+//! on different sockets, so either may be seen first. What comes first waits here for the other. They
+//! belong together when the kernel says that both come from the same process and, as a process may log in
+//! several times at once, when their sockets are bound to paths of the same name: `app_socket_17` goes
+//! with `app_socket_cb_17`.
+//!
+//! The lobby belongs to the reactor that accepts; it needs no lock. Callback connections that nobody claims
+//! are closed after a while, or when there are too many.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mio::net::UnixStream;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
+use super::mailbox::{Address, Message, SessionId};
+
+/// The callback connections that may wait; the oldest are closed first.
+const UNCLAIMED: usize = 4096;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The process that connected, as the kernel says.
+    pub pid: i32,
+    /// What its socket is bound to, after `app_socket_` or `app_socket_cb_`.
+    name: Option<Vec<u8>>,
+}
+
+impl Ticket {
+    /// Reads it off a connection.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn of(stream: &UnixStream) -> nix::Result<Self> {
+        let pid = getsockopt(stream, PeerCredentials)?.pid();
+        let name = stream.peer_addr().ok().and_then(|address| {
+            let file = address.as_pathname()?.file_name()?.as_encoded_bytes();
+            let number = file
+                .strip_prefix(b"app_socket_cb_")
+                .or_else(|| file.strip_prefix(b"app_socket_"))?;
+            Some(number.to_vec())
+        });
+        Ok(Self { pid, name })
+    }
+}
+
+/// The waiting room.
+#[derive(Debug, Default)]
+pub struct Lobby {
+    sessions: Vec<(Ticket, Address)>,
+    /// In the order of arrival, and so of their deadlines.
+    callbacks: VecDeque<(Ticket, UnixStream, Instant)>,
+}
+
+impl Lobby {
+    /// A session waits for its callback connection.
+    pub fn session(&mut self, ticket: Ticket, address: Address) {
+        match self.callbacks.iter().position(|(theirs, ..)| *theirs == ticket) {
+            Some(at) => {
+                if let Some((_, stream, _)) = self.callbacks.remove(at) {
+                    hand_over(&address, stream);
+                }
+            }
+            None => self.sessions.push((ticket, address)),
+        }
+    }
+
+    /// The session waits no more.
+    pub fn forget(&mut self, session: SessionId) {
+        self.sessions.retain(|(_, address)| address.session != session);
+    }
+
+    /// A callback connection has come; it waits for `patience` at most.
+    pub fn callback(&mut self, ticket: Ticket, stream: UnixStream, patience: Duration) {
+        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == ticket) {
+            hand_over(&self.sessions.remove(at).1, stream);
+            return;
+        }
+        if self.callbacks.len() >= UNCLAIMED {
+            tracing::warn!("{UNCLAIMED} callback connections wait for a login: closing the oldest");
+            self.callbacks.pop_front();
+        }
+        self.callbacks.push_back((ticket, stream, Instant::now() + patience));
+    }
+
+    /// When the first callback connection has waited long enough.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.callbacks.front().map(|(.., deadline)| *deadline)
+    }
+
+    /// Closes what has waited long enough.
+    pub fn expire(&mut self, now: Instant) {
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            if let Some((ticket, ..)) = self.callbacks.pop_front() {
+                tracing::debug!(
+                    pid = ticket.pid,
+                    "a callback connection without a login is closed"
+                );
+            }
+        }
+    }
+}
+
+fn hand_over(address: &Address, stream: UnixStream) {
+    address.mailbox.send(Message::Callback(address.session, stream));
+}

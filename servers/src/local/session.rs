@@ -1,0 +1,424 @@
+//! One application: its two connections, its login, its operations, its changes.
+//!
+//! The conversation itself is `kvs_proto::app::server`'s business; here its requests meet the groups, and its bytes the
+//! sockets. Nothing here waits. A session that has to end says so by an [`End`]; its reactor then drops
+//! it, which closes both connections.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvs_proto::Text;
+use kvs_proto::app::server::{
+    Malformed, Notifier, Request, Session as Conversation, UnexpectedReply,
+};
+use mio::net::UnixStream;
+use mio::{Registry, Token};
+use subtle::ConstantTimeEq;
+
+use super::auth_link::Unavailable;
+use super::groups::Group;
+use super::lobby::Ticket;
+use super::mailbox::{Address, SessionId};
+use super::reactor::Context;
+use super::socket::{Read1, Socket};
+use super::watcher::Watcher;
+
+/// How long a login may take, from the connection to the verdict.
+pub const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an application may take to close after it was told to.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// More than any legal application ever has under way, so that one read takes all there is.
+const READ_BUFFER: usize = 4096;
+
+/// An application that is connected.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    ticket: Ticket,
+    main: Socket,
+    conversation: Conversation,
+    callback: Option<(Socket, Notifier)>,
+    stage: Stage,
+    /// It has been told to close, or will be as soon as its callback channel allows.
+    closing: bool,
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Has not named a group that exists.
+    New,
+    /// Has named a group, and perhaps its secret.
+    Login(Login),
+    /// Is in.
+    Member(Member),
+}
+
+struct Login {
+    group: Arc<Group>,
+    /// What the application says.
+    secret: Option<Text>,
+    /// What the authentication server says, once it has; `None` in it: it knows no such group.
+    right: Option<Option<Text>>,
+}
+
+impl fmt::Debug for Login {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    group: Arc<Group>,
+    number: u64,
+    watcher: Arc<Watcher>,
+}
+
+/// Why a session ends.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The application said goodbye.
+    #[error("closed by the application")]
+    Goodbye,
+    /// The main connection has ended without a goodbye.
+    #[error("the application is gone")]
+    Gone,
+    /// No such group, or a wrong secret; the application was told.
+    #[error("login refused: {0}")]
+    Refused(&'static str),
+    /// The secret cannot be asked for.
+    #[error("login not possible: {0}")]
+    Unavailable(Unavailable),
+    /// The group was deleted during the login.
+    #[error("the group was deleted during the login")]
+    GroupDeleted,
+    /// The application broke the protocol on the main channel.
+    #[error("protocol error: {0}")]
+    Malformed(#[from] Malformed),
+    /// The application broke the protocol on the callback channel.
+    #[error("protocol error: {0}")]
+    UnexpectedReply(#[from] UnexpectedReply),
+    /// The login took too long.
+    #[error("the login was not finished within {} s", LOGIN_PATIENCE.as_secs())]
+    LoginTooLong,
+    /// It was told to close.
+    #[error("closed, as its group was deleted or the server quits")]
+    Told,
+    /// It was told to close, and did not.
+    #[error("did not close within {} s of being told to", CLOSE_PATIENCE.as_secs())]
+    Deaf,
+}
+
+impl End {
+    /// Whether an administrator may want to know: not for what happens every day.
+    fn is_remarkable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::Malformed(_)
+                | Self::UnexpectedReply(_)
+                | Self::LoginTooLong
+                | Self::Deaf
+        )
+    }
+}
+
+/// The token of a session's main connection; its callback connection has the next one.
+fn main_token(id: SessionId) -> Token {
+    Token(id.0 as usize * 2)
+}
+
+/// The session that a token belongs to, and whether it is that of its callback connection.
+pub(super) fn session_of(token: Token) -> (SessionId, bool) {
+    (SessionId(token.0 as u64 / 2), token.0 % 2 == 1)
+}
+
+impl Session {
+    /// Greets a connection that was just accepted.
+    pub(super) fn accept(
+        id: SessionId,
+        ticket: Ticket,
+        stream: UnixStream,
+        registry: &Registry,
+    ) -> std::io::Result<Self> {
+        let mut main = Socket::new(stream);
+        main.register(registry, main_token(id))?;
+        let mut greeting = Vec::new();
+        let conversation = Conversation::accept(&mut greeting);
+        main.write(&mut greeting)?;
+        Ok(Self {
+            id,
+            ticket,
+            main,
+            conversation,
+            callback: None,
+            stage: Stage::New,
+            closing: false,
+            deadline: Some(Instant::now() + LOGIN_PATIENCE),
+        })
+    }
+
+    /// The point in time at which [`expired`](Self::expired) is to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expired(&self) -> End {
+        if self.closing { End::Deaf } else { End::LoginTooLong }
+    }
+
+    /// The main connection may be read or written.
+    pub(super) fn main_ready(&mut self, read_closed: bool, context: &Context) -> Result<(), End> {
+        self.main.flush().map_err(|_| End::Gone)?;
+        let mut buffer = [0; READ_BUFFER];
+        let mut out = Vec::new();
+        // One that does not take its answers is not listened to until it does.
+        while !self.main.is_stuck() {
+            let read = match self.main.read(&mut buffer) {
+                Read1::Bytes(read) => &buffer[..read],
+                Read1::Nothing => break,
+                Read1::End => return Err(self.gone()),
+            };
+            let result = self.conversation.receive(read, &mut out);
+            let mut requests = result?;
+            requests.try_for_each(|request| self.serve(request, &mut out, context))?;
+            self.main.write(&mut out).map_err(|_| self.gone())?;
+            if self.conversation.is_over() {
+                // Told that there is no such group.
+                return Err(End::Refused("no such group"));
+            }
+            // A stream socket that gave less than was asked for is empty, so the next `read` would be in
+            // vain; what comes later is a new event. Not so the end of the stream, if that was it.
+            if read.len() < READ_BUFFER && !read_closed {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn gone(&self) -> End {
+        if self.closing { End::Told } else { End::Gone }
+    }
+
+    fn serve(&mut self, request: Request, out: &mut Vec<u8>, context: &Context) -> Result<(), End> {
+        let member = match (&self.stage, request) {
+            (_, Request::Group(name)) => {
+                let group = context.groups.open_group(&name);
+                tracing::debug!(pid = self.ticket.pid, group = ?name, found = group.is_some(), "login");
+                self.conversation.answer_group(group.is_some(), out);
+                if let Some(group) = group {
+                    self.stage = Stage::Login(Login { group, secret: None, right: None });
+                }
+                return Ok(());
+            }
+            (_, Request::Secret(secret)) => {
+                self.ask_for_secret(secret, context);
+                return Ok(());
+            }
+            (_, Request::Close) => {
+                return Err(if self.closing { End::Told } else { End::Goodbye });
+            }
+            (Stage::Member(member), _) => member,
+            // The conversation lets nothing else through before the verdict.
+            (Stage::New | Stage::Login(_), _) => return Err(End::Refused("not logged in")),
+        };
+        let pid = self.ticket.pid;
+        match request {
+            Request::Put { key, value } => {
+                let watchers = member.group.put(&key, &value);
+                tracing::debug!(pid, ?key, watchers = watchers.len(), "put");
+                for watcher in watchers {
+                    watcher.changed(key);
+                }
+            }
+            Request::Get(key) => {
+                let conversation = &mut self.conversation;
+                let found = member.group.get(&key, |value| {
+                    conversation.answer_get(value, out);
+                    value.is_some()
+                });
+                tracing::debug!(pid, ?key, found, "get");
+            }
+            Request::Delete(key) => {
+                let found = member.group.delete(&key);
+                tracing::debug!(pid, ?key, found, "delete");
+                self.conversation.answer_found(found, out);
+            }
+            Request::Watch(key) => {
+                let found = member.group.watch(&key, member.number);
+                tracing::debug!(pid, ?key, found, "watch");
+                self.conversation.answer_found(found, out);
+            }
+            Request::Group(_) | Request::Secret(_) | Request::Close => {}
+        }
+        Ok(())
+    }
+
+    /// The secret is here: the callback connection and the authentication server's answer must follow.
+    fn ask_for_secret(&mut self, secret: Text, context: &Context) {
+        if let Stage::Login(login) = &mut self.stage {
+            login.secret = Some(secret);
+            context.await_callback(self.ticket.clone(), self.id);
+            context.ask_for_secret(login.group.name(), self.id);
+        }
+    }
+
+    /// The callback connection is here.
+    pub(super) fn callback_connected(
+        &mut self,
+        stream: UnixStream,
+        registry: &Registry,
+        context: &Context,
+    ) -> Result<(), End> {
+        let mut socket = Socket::new(stream);
+        let token = Token(main_token(self.id).0 + 1);
+        socket.register(registry, token).map_err(|_| End::Gone)?;
+        let mut greeting = Vec::new();
+        let notifier = Notifier::accept(&mut greeting);
+        socket.write(&mut greeting).map_err(|_| End::Gone)?;
+        self.callback = Some((socket, notifier));
+        self.decide(context)
+    }
+
+    /// The authentication server has answered, or does not.
+    pub(super) fn secret_known(
+        &mut self,
+        answer: Result<Option<Text>, Unavailable>,
+        context: &Context,
+    ) -> Result<(), End> {
+        if let Stage::Login(login) = &mut self.stage {
+            login.right = Some(answer.map_err(End::Unavailable)?);
+        }
+        self.decide(context)
+    }
+
+    /// The verdict, as soon as everything for it is here. The callback channel was greeted before.
+    fn decide(&mut self, context: &Context) -> Result<(), End> {
+        let Stage::Login(Login { group, secret: Some(secret), right: Some(right) }) = &self.stage
+        else {
+            return Ok(());
+        };
+        if self.callback.is_none() {
+            return Ok(());
+        }
+        let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
+        let mut out = Vec::new();
+        if !matches {
+            self.conversation.answer_secret(false, &mut out);
+            // It is refused whether it hears of it or not.
+            let _ = self.main.write(&mut out);
+            return Err(End::Refused("wrong secret"));
+        }
+        let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
+        let watcher = Arc::new(Watcher::new(address));
+        let number =
+            group.enter(self.ticket.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
+        let group = Arc::clone(group);
+        self.stage = Stage::Member(Member { group, number, watcher });
+        self.deadline = None;
+        self.conversation.answer_secret(true, &mut out);
+        self.main.write(&mut out).map_err(|_| End::Gone)
+    }
+
+    /// The callback connection may be read or written.
+    pub(super) fn callback_ready(&mut self) -> Result<(), End> {
+        let Some((socket, notifier)) = &mut self.callback else { return Ok(()) };
+        let mut buffer = [0; READ_BUFFER];
+        let mut out = Vec::new();
+        let mut ended = socket.flush().is_err();
+        while !ended && !socket.is_stuck() {
+            match socket.read(&mut buffer) {
+                Read1::Bytes(read) => {
+                    notifier.receive(&buffer[..read], &mut out)?;
+                    ended = socket.write(&mut out).is_err();
+                }
+                Read1::Nothing => break,
+                Read1::End => ended = true,
+            }
+        }
+        if ended {
+            return self.callback_lost();
+        }
+        self.notify()
+    }
+
+    /// It can be told nothing any more, and goes on without. On an orderly goodbye both connections end,
+    /// in any order.
+    fn callback_lost(&mut self) -> Result<(), End> {
+        self.callback = None;
+        match &self.stage {
+            Stage::Member(member) => {
+                member.watcher.deafen();
+                if self.closing { Err(End::Told) } else { Ok(()) }
+            }
+            Stage::New | Stage::Login(_) => Err(End::Gone),
+        }
+    }
+
+    /// Tells the next change, or that it is to close, if the callback channel is ready for it.
+    pub(super) fn notify(&mut self) -> Result<(), End> {
+        let (Some((socket, notifier)), Stage::Member(member)) = (&mut self.callback, &self.stage)
+        else {
+            return Ok(());
+        };
+        if socket.is_stuck() || !notifier.is_idle() {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        if self.closing {
+            notifier.close(&mut out);
+        } else if let Some(key) = member.watcher.next() {
+            notifier.announce(key, &mut out);
+        }
+        if socket.write(&mut out).is_err() {
+            return self.callback_lost();
+        }
+        Ok(())
+    }
+
+    /// It is to close, within [`CLOSE_PATIENCE`].
+    pub(super) fn close(&mut self) -> Result<(), End> {
+        if self.closing {
+            return Ok(());
+        }
+        self.closing = true;
+        if !matches!(self.stage, Stage::Member(_)) || self.callback.is_none() {
+            // It cannot be told, other than by the end of its connection.
+            return Err(End::Told);
+        }
+        self.deadline = Some(Instant::now() + CLOSE_PATIENCE);
+        self.notify()
+    }
+
+    /// The last act: leaves the group and the lobby.
+    pub(super) fn end(self, why: &End, context: &Context) {
+        let pid = self.ticket.pid;
+        let group = match &self.stage {
+            Stage::New => None,
+            Stage::Login(login) => Some(login.group.name()),
+            Stage::Member(member) => Some(member.group.name()),
+        };
+        if why.is_remarkable() {
+            tracing::warn!(pid, ?group, "application: {why}");
+        } else {
+            tracing::debug!(pid, ?group, "application: {why}");
+        }
+        match self.stage {
+            Stage::Member(member) => {
+                member.watcher.deafen();
+                // The connections are closed first: whoever waits for the group to be empty may count on
+                // it.
+                drop((self.main, self.callback));
+                member.group.leave(member.number);
+            }
+            Stage::Login(_) if self.callback.is_none() => context.forget_callback(self.id),
+            Stage::Login(_) | Stage::New => {}
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A non-blocking connection with what is still to be written to it.
+//!
+//! What the kernel does not take at once waits here until the socket is writable. The caller does not read
+//! from a peer that has not taken its answers ([`Socket::is_stuck`]), so no more than one answer waits.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use mio::event::Source;
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
+
+/// A connection of an application.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: UnixStream,
+    /// What was not written yet.
+    waiting: Vec<u8>,
+}
+
+/// What one `read` brought.
+#[derive(Debug)]
+pub(super) enum Read1 {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// Nothing ever more: the end of the stream, or an error.
+    End,
+}
+
+impl Socket {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self { stream, waiting: Vec::new() }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// One `read`.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Read1 {
+        loop {
+            return match self.stream.read(buffer) {
+                Ok(0) => Read1::End,
+                Ok(read) => Read1::Bytes(read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Read1::Nothing,
+                Err(_) => Read1::End,
+            };
+        }
+    }
+
+    /// Writes `bytes` and leaves them empty; what the kernel does not take waits.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub(super) fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            let written = self.write_now(bytes)?;
+            self.waiting.extend_from_slice(&bytes[written..]);
+        } else {
+            self.waiting.extend_from_slice(bytes);
+        }
+        bytes.clear();
+        Ok(())
+    }
+
+    /// The socket is writable: writes what waits.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            let written = self.write_now(&waiting)?;
+            self.waiting.extend_from_slice(&waiting[written..]);
+        }
+        Ok(())
+    }
+
+    fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.stream.write(&bytes[written..]) {
+                Ok(n) => written += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn is_stuck(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}

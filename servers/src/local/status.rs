@@ -1,0 +1,41 @@
+//! What `Show application status` prints.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use chrono::{DateTime, Local};
+
+use super::groups::{Application, Group};
+
+/// The applications of a group, connected and past; no line feed at the end.
+pub fn describe(group: &Group) -> String {
+    let mut text = format!("{}:", group.name());
+    for (number, application) in group.applications() {
+        describe_application(&mut text, number, &application);
+    }
+    text
+}
+
+fn describe_application(text: &mut String, number: u64, application: &Application) {
+    let (status, closed) = match application.closed_at {
+        None => ("Connected", "-".to_string()),
+        Some(closed) => ("Closed", time(closed)),
+    };
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "\nApp {number}\nPID: {}\nStatus: {status}\nConnection time: {}\nClose Connection time: {closed}\n\
+         Connected time interval: {:.6}\nKeys in WatchList for callback function:",
+        application.pid,
+        time(application.connected_at),
+        application.stay().as_secs_f64(),
+    );
+    for key in &application.watches {
+        let _ = write!(text, "\n{key}");
+    }
+}
+
+/// As in `Sun 22-11-2026 06:26:08`, in local time.
+fn time(time: SystemTime) -> String {
+    DateTime::<Local>::from(time).format("%a %d-%m-%Y %H:%M:%S").to_string()
+}

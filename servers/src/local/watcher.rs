@@ -1,0 +1,77 @@
+//! The changes that one application has still to be told.
+//!
+//! Any reactor may add one, only the application's own takes them out, when its callback channel is ready
+//! for the next. A key that changes again while it waits keeps its place: it is told once, and the
+//! application then reads the last value. So what waits is bounded by the number of keys watched, however
+//! slow the application is, and the last change of a key is never lost.
+
+use std::collections::{HashSet, VecDeque};
+
+use kvs_proto::Text;
+use parking_lot::Mutex;
+
+use super::mailbox::{Address, Message};
+
+/// One application as those see it who change what it watches.
+#[derive(Debug)]
+pub struct Watcher {
+    address: Address,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    order: VecDeque<Text>,
+    keys: HashSet<Text>,
+    /// The reactor knows that there is something, and will ask until there is nothing.
+    announced: bool,
+    /// There is no callback channel any more.
+    deaf: bool,
+}
+
+impl Watcher {
+    /// Nothing has changed yet for the session at `address`.
+    pub fn new(address: Address) -> Self {
+        Self { address, pending: Mutex::default() }
+    }
+
+    /// `key` has changed. Call it with no lock held.
+    pub fn changed(&self, key: Text) {
+        let announce = {
+            let mut pending = self.pending.lock();
+            if pending.deaf {
+                return;
+            }
+            if pending.keys.insert(key) {
+                pending.order.push_back(key);
+            }
+            !std::mem::replace(&mut pending.announced, true)
+        };
+        if announce {
+            self.address.mailbox.send(Message::Changes(self.address.session));
+        }
+    }
+
+    /// The application is to close. Call it with no lock held.
+    pub fn close(&self) {
+        self.address.mailbox.send(Message::Close(self.address.session));
+    }
+
+    /// The next key to tell. After `None` the reactor is told again when there is one.
+    pub fn next(&self) -> Option<Text> {
+        let mut pending = self.pending.lock();
+        let key = pending.order.pop_front();
+        match &key {
+            Some(key) => {
+                pending.keys.remove(key);
+            }
+            None => pending.announced = false,
+        }
+        key
+    }
+
+    /// From now on nothing is kept.
+    pub fn deafen(&self) {
+        *self.pending.lock() = Pending { deaf: true, ..Pending::default() };
+    }
+}
