@@ -1,0 +1,50 @@
+# Everything a developer does has one target here; `make help` lists them.
+
+CARGO ?= cargo
+
+.PHONY: help build examples demo test check-header lint fmt fmt-check clippy doc clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the servers, libkvs.so, libkvs.a (target/release) and include/kvs.h
+	$(CARGO) build --release --workspace
+
+examples: build ## the C programs in c-examples
+	$(MAKE) -C c-examples
+
+demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
+	c-examples/demo.sh
+
+test: build examples check-header lint ## all tests: Rust, C, C++, recordings, end to end; and lint
+	$(CARGO) test --release --workspace
+
+check-header: build ## fails when the committed include/kvs.h is not the generated one
+	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
+		git diff --exit-code -- include/kvs.h || \
+		{ echo "include/kvs.h has changed with the sources: commit it"; exit 1; }; \
+	else \
+		echo "skipped: check-header (needs a git checkout)"; \
+	fi
+
+lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation without warnings
+
+fmt: ## format the Rust sources
+	$(CARGO) fmt --all
+
+fmt-check:
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; \
+	else echo "skipped: formatting (install rustfmt: rustup component add rustfmt)"; fi
+
+clippy:
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
+		$(CARGO) clippy --workspace --all-targets -- -D warnings && \
+		$(CARGO) clippy -p kvs-lib --no-default-features -- -D warnings; \
+	else echo "skipped: clippy (install it: rustup component add clippy)"; fi
+
+doc: ## the Rust documentation, in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+clean: ## remove everything that was built
+	$(CARGO) clean
+	$(MAKE) -C c-examples clean
