@@ -23,6 +23,8 @@ pub enum Reason {
     AuthServer,
     /// The authentication server does not answer, and the administrator wanted the server to end then.
     AuthLost,
+    /// A thread of the server has ended that must not: a bug, or a system that refuses everything.
+    Broken,
 }
 
 impl fmt::Display for Reason {
@@ -33,6 +35,7 @@ impl fmt::Display for Reason {
             Self::Signal(SIGINT) => f.write_str("SIGINT"),
             Self::Signal(number) => write!(f, "signal {number}"),
             Self::AuthServer => f.write_str("the authentication server quits"),
+            Self::Broken => f.write_str("a thread of the server has failed"),
             Self::AuthLost => f.write_str("the authentication server does not answer"),
         }
     }
@@ -124,4 +127,22 @@ impl Shutdown {
         })?;
         Ok(())
     }
+}
+
+/// Runs the whole life of a thread without which the server is no server: when it fails or panics, the
+/// server ends.
+///
+/// # Errors
+/// That of `life`.
+pub fn vital<E>(shutdown: &Shutdown, life: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    struct Alarm<'a>(&'a Shutdown);
+    impl Drop for Alarm<'_> {
+        fn drop(&mut self) {
+            self.0.request(Reason::Broken);
+        }
+    }
+    let alarm = Alarm(shutdown);
+    life()?;
+    std::mem::forget(alarm);
+    Ok(())
 }

@@ -12,6 +12,12 @@
 //! authentication server may have been restarted with an empty table. That it was restarted is also seen
 //! when it does not know a group of ours.
 //!
+//! **Repeated datagrams.** The answer "1" means several things, so one that the network repeats may be taken for
+//! the next answer. What is in the socket before anything was sent to deserve it is thrown away. What
+//! comes later still cannot be told apart, so wherever the network has shown lately that it loses or repeats
+//! datagrams, a "1" that changed something is confirmed by a question whose answer cannot be mistaken:
+//! a secret, or -1.
+//!
 //! While the link is up and nobody asks, the thread sleeps without a timer.
 
 use std::fmt;
@@ -51,6 +57,12 @@ const LONGEST_TRY: Duration = Duration::from_millis(300);
 /// The pauses between attempts to connect again, when nobody asks.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// For how many exchanges the network is distrusted after it has lost or repeated a datagram.
+const DISTRUST: u32 = 100;
+
+/// How often something is tried again that a distrusted network did not confirm.
+const CONFIRMATIONS: u32 = 10;
 
 /// The close port is bound to a fixed port of this range, below the usual range of ephemeral ports.
 const CLOSE_PORTS: std::ops::Range<u16> = 20_000..30_000;
@@ -216,6 +228,8 @@ pub struct Worker {
     retry: Option<(Instant, Duration)>,
     /// How long to wait for the next datagram of an exchange.
     try_for: Duration,
+    /// For how many exchanges more the network is distrusted.
+    distrust: u32,
 }
 
 /// The authentication server as it last answered `Connect`.
@@ -269,6 +283,7 @@ impl Worker {
             lost_told: false,
             retry: None,
             try_for: FIRST_TRY,
+            distrust: 0,
         };
         let port = worker.connect_within(START_PATIENCE)?;
         Ok((AuthLink { shared }, worker, port))
@@ -345,41 +360,60 @@ impl Worker {
     }
 
     fn secret(&mut self, name: Text) -> Result<Option<Text>, Unavailable> {
-        let mut asked = self.ask(Question::Secret(name))?;
-        if asked.answer == Answer::No && self.groups.open_group(&name).is_some() {
-            // Our own group: it was restarted, and its port may by now belong to another local server.
-            tracing::warn!(group = ?name, "the authentication server has lost a group: connecting again");
-            self.reconnect().map_err(|_| self.lost())?;
-            asked = self.ask(Question::Secret(name))?;
+        let secret = self.secret_of(name)?;
+        if secret.is_some() || self.groups.open_group(&name).is_none() {
+            return Ok(secret);
         }
-        match asked.answer {
+        // Our own group: it was restarted, and its port may by now belong to another local server.
+        tracing::warn!(group = ?name, "the authentication server has lost a group: connecting again");
+        self.reconnect().map_err(|_| self.lost())?;
+        self.secret_of(name)
+    }
+
+    fn create(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
+        // "Yes" may be a repetition, the secret cannot.
+        if self.ask(Question::Find(name))?.answer == Answer::Yes && self.secret_of(name)?.is_some()
+        {
+            return Ok(false);
+        }
+        for _ in 0..CONFIRMATIONS {
+            let asked = self.ask(Question::New { name, secret })?;
+            match asked.answer {
+                // A first try may have worked.
+                Answer::No => {
+                    return Ok(asked.repeated && self.secret_of(name)? == Some(secret));
+                }
+                Answer::Yes | Answer::Secret(_) if self.distrust == 0 => return Ok(true),
+                Answer::Yes | Answer::Secret(_) => match self.secret_of(name)? {
+                    Some(stored) => return Ok(stored == secret),
+                    None => continue,
+                },
+            }
+        }
+        Err(self.too_lossy())
+    }
+
+    fn delete(&mut self, name: Text) -> Result<(), Unavailable> {
+        for _ in 0..CONFIRMATIONS {
+            match self.ask(Question::Delete(name))?.answer {
+                Answer::Yes if self.distrust > 0 => {}
+                // "No such group" is as good: a first try may have worked, or it was restarted.
+                Answer::Yes | Answer::No | Answer::Secret(_) => return Ok(()),
+            }
+        }
+        Err(self.too_lossy())
+    }
+
+    fn secret_of(&mut self, name: Text) -> Result<Option<Text>, Unavailable> {
+        match self.ask(Question::Secret(name))?.answer {
             Answer::Secret(secret) => Ok(Some(secret)),
             Answer::Yes | Answer::No => Ok(None),
         }
     }
 
-    fn create(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
-        if self.ask(Question::Find(name))?.answer == Answer::Yes {
-            return Ok(false);
-        }
-        self.register(name, secret, false)
-    }
-
-    /// Stores a group. "Exists" may be the answer to a repetition whose first try had worked.
-    fn register(&mut self, name: Text, secret: Text, again: bool) -> Result<bool, Unavailable> {
-        let asked = self.ask(Question::New { name, secret })?;
-        match asked.answer {
-            Answer::No if asked.repeated || again => {
-                Ok(self.ask(Question::Secret(name))?.answer == Answer::Secret(secret))
-            }
-            Answer::No => Ok(false),
-            Answer::Yes | Answer::Secret(_) => Ok(true),
-        }
-    }
-
-    /// "No such group" is as good: a first try may have worked, or it was restarted.
-    fn delete(&mut self, name: Text) -> Result<(), Unavailable> {
-        self.ask(Question::Delete(name)).map(drop)
+    fn too_lossy(&self) -> Unavailable {
+        tracing::warn!("the network to the authentication server loses too much");
+        Unavailable(Arc::clone(&self.server))
     }
 
     /// One exchange, with everything that can be done to get an answer.
@@ -388,11 +422,8 @@ impl Worker {
         if self.up.is_some() {
             match self.exchange(question) {
                 Ok(asked) => return Ok(asked),
-                Err(Silent { completely: false }) => {
-                    // It is there, and the network lets next to nothing through.
-                    tracing::warn!("the network to the authentication server loses too much");
-                    return Err(Unavailable(Arc::clone(&self.server)));
-                }
+                // It is there, and the network lets next to nothing through.
+                Err(Silent { completely: false }) => return Err(self.too_lossy()),
                 Err(Silent { completely: true }) => repeated = true,
             }
         }
@@ -453,10 +484,11 @@ impl Worker {
     fn register_again(&mut self, name: Text, secret: Text) {
         // Not by `ask`: that would connect again, and so come here again.
         let result = match self.exchange(Question::New { name, secret }) {
-            Ok(Asked { answer: Answer::No, .. }) => self
+            Ok(Asked { answer: Answer::Yes, .. }) if self.distrust == 0 => Ok(true),
+            Ok(_) => self
                 .exchange(Question::Secret(name))
                 .map(|asked| asked.answer == Answer::Secret(secret)),
-            other => other.map(|_| true),
+            Err(silent) => Err(silent),
         };
         match result {
             Ok(true) => tracing::info!(group = ?name, "registered again"),
@@ -574,8 +606,14 @@ impl Worker {
                 break;
             }
             match self.try_exchange(question, deadline, &mut heard) {
-                Ok(Some(answer)) => return Ok(Asked { answer, repeated: tries > 0 }),
-                Ok(None) => self.try_for = (self.try_for * 3 / 2).min(LONGEST_TRY),
+                Ok(Some(answer)) => {
+                    self.distrust = self.distrust.saturating_sub(1);
+                    return Ok(Asked { answer, repeated: tries > 0 });
+                }
+                Ok(None) => {
+                    self.distrust = DISTRUST;
+                    self.try_for = (self.try_for * 3 / 2).min(LONGEST_TRY);
+                }
                 // Nobody has that port: it has gone, or forgotten us.
                 Err(error)
                     if error.kind() == ErrorKind::ConnectionRefused && !heard && tries > 0 =>
@@ -617,9 +655,13 @@ impl Worker {
             while let Some(received) = receive(&socket, &mut buffer)? {
                 *heard = true;
                 match exchange.receive(received) {
-                    Progress::Ignored => {}
+                    Progress::Ignored => self.distrust = DISTRUST,
                     Progress::Send(datagram) => {
                         self.measured(sent.elapsed());
+                        let mut repeated = [0; auth::COMMAND_LEN];
+                        while receive(&socket, &mut repeated)?.is_some() {
+                            self.distrust = DISTRUST;
+                        }
                         send(&socket, &datagram)?;
                         sent = Instant::now();
                     }

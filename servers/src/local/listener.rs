@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use mio::net::{UnixListener, UnixStream};
 
+/// The longest path of a UNIX socket: 108 bytes with the terminating NUL (unix(7)).
+const MAX_PATH: usize = 107;
+
 /// Why a path cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -21,6 +24,10 @@ pub enum ListenError {
     /// Something else is there.
     #[error("{} exists and is not a socket; it is left alone. Choose another path", .0.display())]
     NotASocket(PathBuf),
+    /// The system has no room for it.
+    #[error("{} is too long for a socket: {} bytes, at most {MAX_PATH} are allowed. Choose a shorter --socket",
+        .0.display(), .0.as_os_str().len())]
+    TooLong(PathBuf),
     /// Anything else.
     #[error("{} cannot be served: {source}", path.display())]
     Io {
@@ -49,6 +56,9 @@ impl Listener {
     /// [`ListenError`] says what is there, or why it cannot be used.
     pub fn bind(path: &Path) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_path_buf(), source };
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(ListenError::TooLong(path.to_path_buf()));
+        }
         let guard = guard(path).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse(path.to_path_buf()),
             _ => io(error),

@@ -30,7 +30,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::console::{Input, Output};
-use crate::shutdown::{Reason, Shutdown};
+use crate::shutdown::{Reason, Shutdown, vital};
 use auth_link::{AuthLink, ConnectError, Options, Worker};
 use commands::Commands;
 use groups::Groups;
@@ -69,6 +69,9 @@ pub enum Error {
     /// The system.
     #[error("the system refuses what the server needs: {0}")]
     Io(#[from] io::Error),
+    /// A bug, or a system that refuses everything; the log says more.
+    #[error("a thread of the server has failed: ended in good order, with all data lost")]
+    Broken,
     /// It ended as it was told to (`--exit-on-auth-loss`), with all data lost.
     #[error("the authentication server {0} does not answer: ended, as --exit-on-auth-loss says")]
     AuthLost(String),
@@ -125,8 +128,10 @@ impl Server {
     pub fn run(mut self, input: impl BufRead + Send + 'static) -> Result<(), Error> {
         let reactors = self.start_reactors()?;
         let worker = self.auth_worker;
-        let auth_thread =
-            thread::Builder::new().name("auth-link".into()).spawn(move || worker.run())?;
+        let shutdown = self.shutdown.clone();
+        let auth_thread = thread::Builder::new()
+            .name("auth-link".into())
+            .spawn(move || vital(&shutdown, || worker.run()))?;
         self.output.say(format_args!("Port Number: {}", self.port));
         let commands = Commands {
             groups: Arc::clone(&self.groups),
@@ -169,6 +174,7 @@ impl Server {
         self.output.flush(LAST_WORDS);
         match reason {
             Reason::AuthLost => Err(Error::AuthLost(self.config.auth)),
+            Reason::Broken => Err(Error::Broken),
             _ => Ok(()),
         }
     }
@@ -196,7 +202,7 @@ impl Server {
             let shutdown = self.shutdown.clone();
             let thread = thread::Builder::new()
                 .name(format!("reactor-{number}"))
-                .spawn(move || reactor.run().inspect_err(|_| shutdown.request(Reason::Console)))?;
+                .spawn(move || vital(&shutdown, || reactor.run()))?;
             threads.push((mailbox, thread));
         }
         Ok(threads)
