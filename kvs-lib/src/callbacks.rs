@@ -23,7 +23,7 @@ use kvs_proto::app::client::{ListenStep, Listener, News};
 use crate::channel::{Channel, Deadline};
 use crate::connection::Shared;
 use crate::error::Error;
-use crate::sys;
+use crate::thread;
 
 /// A callback of a C program.
 pub(crate) type CFunction = unsafe extern "C-unwind" fn(*mut c_char);
@@ -127,55 +127,6 @@ impl Callbacks {
         self.changed.notify_all();
     }
 
-    /// Waits for changes and runs the closures that watch them; returns at the next C function to be
-    /// called, or when there is nothing more to listen to. Runs on the callback thread.
-    fn listen(shared: &Arc<Shared>, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
-        let callbacks = &shared.callbacks;
-        loop {
-            // A callback has forked and returns in the child, where our locks are anybody's.
-            if shared.is_inherited() {
-                return None;
-            }
-            let channel = {
-                let mut state = callbacks.lock();
-                state.thread = ThreadState::Listening;
-                state.channel.clone()
-            }?;
-            let news = callbacks.next_news(&channel, shared.timeout);
-            // From here on the channel is not used; whoever closes the connection need not wait.
-            drop(channel);
-            let callback = {
-                let mut state = callbacks.lock();
-                state.thread = ThreadState::Calling;
-                callbacks.changed.notify_all();
-                match news {
-                    Ok(News::Changed(key)) => {
-                        *key_bytes = key.padded();
-                        state.watches.get(&key).cloned().map(|callback| (key, callback))
-                    }
-                    Ok(News::Close) => {
-                        drop(state);
-                        shared.closed_by_server();
-                        continue;
-                    }
-                    Err(_) => {
-                        drop(state);
-                        shared.callbacks_lost();
-                        continue;
-                    }
-                }
-            };
-            match callback {
-                None => {}
-                Some((_, Callback::Function(function))) => return Some(function),
-                Some((key, Callback::Closure(closure))) => {
-                    // A panic has been reported by the host's panic hook; it ends this callback only.
-                    let _ = catch_unwind(AssertUnwindSafe(|| closure(key.as_bytes())));
-                }
-            }
-        }
-    }
-
     /// The next change, or the server's wish to close. An error ends the channel.
     fn next_news(&self, channel: &Channel, timeout: Duration) -> io::Result<News> {
         // The listener is taken out: nobody else uses it, and it must survive the thread.
@@ -207,37 +158,79 @@ impl Callbacks {
 /// Starts the callback thread of a connection.
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     shared.callbacks.lock().thread = ThreadState::Listening;
-    let result = sys::spawn_callback_thread(Box::new(Thread(Arc::clone(shared))));
+    let result = thread::spawn(Arc::clone(shared));
     if result.is_err() {
         shared.callbacks.ended();
     }
     result
 }
 
-/// What the callback thread does.
-struct Thread(Arc<Shared>);
-
-impl sys::CallbackThread for Thread {
-    fn next_call(&self, key: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
-        Callbacks::listen(&self.0, key)
+/// Waits for changes and runs the closures that watch them; returns at the next C function to be
+/// called, or when there is nothing more to listen to. Runs on the callback thread.
+pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+    let callbacks = &shared.callbacks;
+    loop {
+        // A callback has forked and returns in the child, where our locks are anybody's.
+        if shared.is_inherited() {
+            return None;
+        }
+        let channel = {
+            let mut state = callbacks.lock();
+            state.thread = ThreadState::Listening;
+            state.channel.clone()
+        }?;
+        let news = callbacks.next_news(&channel, shared.timeout);
+        // From here on the channel is not used; whoever closes the connection need not wait.
+        drop(channel);
+        let callback = {
+            let mut state = callbacks.lock();
+            state.thread = ThreadState::Calling;
+            callbacks.changed.notify_all();
+            match news {
+                Ok(News::Changed(key)) => {
+                    *key_bytes = key.padded();
+                    state.watches.get(&key).cloned().map(|callback| (key, callback))
+                }
+                Ok(News::Close) => {
+                    drop(state);
+                    shared.closed_by_server();
+                    continue;
+                }
+                Err(_) => {
+                    drop(state);
+                    shared.callbacks_lost();
+                    continue;
+                }
+            }
+        };
+        match callback {
+            None => {}
+            Some((_, Callback::Function(function))) => return Some(function),
+            Some((key, Callback::Closure(closure))) => {
+                // A panic has been reported by the host's panic hook; it ends this callback only.
+                let _ = catch_unwind(AssertUnwindSafe(|| closure(key.as_bytes())));
+            }
+        }
     }
+}
 
-    fn ended(self: Box<Self>) {
-        if self.0.is_inherited() {
-            mem::forget(self);
-            return;
-        }
-        self.0.callbacks.ended();
+/// The thread has nothing more to listen to.
+pub(crate) fn thread_ended(shared: Arc<Shared>) {
+    if shared.is_inherited() {
+        mem::forget(shared);
+        return;
     }
+    shared.callbacks.ended();
+}
 
-    fn ended_by_callback(self: Box<Self>) {
-        if self.0.is_inherited() {
-            mem::forget(self);
-            return;
-        }
-        if start(&self.0).is_err() {
-            // No other thread is to be had, and changes that nobody hears of must not go unnoticed.
-            self.0.callbacks_lost();
-        }
+/// A C function has ended the thread: another one goes on.
+pub(crate) fn thread_ended_by_callback(shared: Arc<Shared>) {
+    if shared.is_inherited() {
+        mem::forget(shared);
+        return;
+    }
+    if start(&shared).is_err() {
+        // No other thread is to be had, and changes that nobody hears of must not go unnoticed.
+        shared.callbacks_lost();
     }
 }

@@ -225,6 +225,8 @@ pub(crate) struct Shared {
     /// Nobody may begin an operation any more. Set before the turn is waited for, so that whoever closes
     /// waits for one operation at the most.
     closed: AtomicBool,
+    /// The callback channel has ended without a word: the next call will find that the server is gone.
+    broken: AtomicBool,
     main: Turn<Main>,
     pub(crate) callbacks: Callbacks,
 }
@@ -258,6 +260,7 @@ impl Connection {
             generation: fork::generation(),
             timeout,
             closed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             main: Turn::new(main),
             callbacks: Callbacks::new(callback),
         });
@@ -267,10 +270,25 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Whether the connection is open, as far as is known here: neither side has closed it, no call has
-    /// found it broken.
+    /// Whether the connection is open, as far as is known here: neither side has closed it, and the server
+    /// has not gone.
     pub fn is_open(&self) -> bool {
-        self.shared.check_open().is_ok()
+        !self.is_closed() && !self.shared.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether every call is in vain. (A connection to a server that has gone is closed by the next call,
+    /// which tells how it failed.)
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.check_open().is_err()
+    }
+
+    /// The argument cannot be sent. That there is nobody to send it to goes first.
+    pub(crate) fn invalid(&self, error: Error) -> Error {
+        if self.is_open() { error } else { Error::NotConnected }
+    }
+
+    fn key(&self, key: &[u8]) -> Result<Text, Error> {
+        text("key", key).map_err(|error| self.invalid(error))
     }
 
     /// Stores `value` under `key`, in place of the value before, if any. Calls the callbacks of all who
@@ -283,8 +301,8 @@ impl Connection {
     /// [`Error::Invalid`], [`Error::NotConnected`], or one that [closes](Error::closes).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.shared.check_open()?;
-        let key = text("key", key.as_ref())?;
-        let value = self::value("value", value.as_ref())?;
+        let key = self.key(key.as_ref())?;
+        let value = self::value("value", value.as_ref()).map_err(|error| self.invalid(error))?;
         self.shared.call(Operation::Put { key, value }).map(drop)
     }
 
@@ -294,7 +312,7 @@ impl Connection {
     /// As for [`put`](Self::put).
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
         self.shared.check_open()?;
-        let key = text("key", key.as_ref())?;
+        let key = self.key(key.as_ref())?;
         match self.shared.call(Operation::Get(key))? {
             Outcome::Value(value) => Ok(Some(value)),
             Outcome::NoSuchKey | Outcome::Done => Ok(None),
@@ -308,7 +326,7 @@ impl Connection {
     /// As for [`put`](Self::put).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         self.shared.check_open()?;
-        let key = text("key", key.as_ref())?;
+        let key = self.key(key.as_ref())?;
         match self.shared.call(Operation::Delete(key))? {
             Outcome::NoSuchKey => Ok(false),
             Outcome::Done | Outcome::Value(_) => {
@@ -342,7 +360,7 @@ impl Connection {
         callback: Callback,
     ) -> Result<(), Error> {
         self.shared.check_open()?;
-        let key = text("key", key.as_ref())?;
+        let key = self.key(key.as_ref())?;
         self.shared.watch(key, callback)
     }
 
@@ -468,6 +486,7 @@ impl Shared {
     /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
     /// channel is only shut down: the next call finds out, and says so with its own code.
     pub(crate) fn callbacks_lost(&self) {
+        self.broken.store(true, Ordering::Release);
         if let Ok(main) = self.main.take(Deadline::after(self.timeout))
             && let Some(channel) = &main.channel
         {

@@ -60,7 +60,10 @@ unsafe extern "C" fn in_child() {
 
 /// The entry of one descriptor: dropped, the child keeps it.
 #[derive(Debug)]
-pub(crate) struct Registered(&'static Node);
+pub(crate) struct Registered {
+    node: &'static Node,
+    descriptor: RawFd,
+}
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,26 +82,33 @@ pub(crate) fn register(descriptor: RawFd) -> Registered {
             .is_ok()
     };
     if let Some(node) = nodes().find(free) {
-        return Registered(node);
+        return Registered { node, descriptor };
     }
-    let node = Box::leak(Box::new(Node {
+    let new = Box::into_raw(Box::new(Node {
         descriptor: AtomicI32::new(descriptor),
         next: REGISTRY.load(Ordering::Relaxed),
     }));
-    while let Err(head) = REGISTRY.compare_exchange_weak(
-        node.next.cast_mut(),
-        node,
-        Ordering::Release,
-        Ordering::Relaxed,
-    ) {
-        node.next = head;
+    loop {
+        // SAFETY: it is ours alone until it is published.
+        let expected = unsafe { (*new).next.cast_mut() };
+        match REGISTRY.compare_exchange(expected, new, Ordering::Release, Ordering::Relaxed) {
+            // SAFETY: it is never freed, and only read from now on.
+            Ok(_) => return Registered { node: unsafe { &*new }, descriptor },
+            // SAFETY: it is still ours alone.
+            Err(head) => unsafe { (*new).next = head },
+        }
     }
-    Registered(node)
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.0.descriptor.store(FREE, Ordering::Relaxed);
+        // In a forked child the handler has freed it already, and it may be in use again.
+        let _ = self.node.descriptor.compare_exchange(
+            self.descriptor,
+            FREE,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -119,9 +129,9 @@ mod tests {
     #[test]
     fn entries_are_reused() {
         let first = register(1_000_001);
-        let place = ptr::from_ref(first.0);
+        let place = ptr::from_ref(first.node);
         let second = register(1_000_002);
-        assert_ne!(place, ptr::from_ref(second.0));
+        assert_ne!(place, ptr::from_ref(second.node));
         drop(first);
         let seen = nodes().filter(|node| ptr::eq(*node, place)).count();
         assert_eq!(seen, 1, "the list keeps its nodes");

@@ -47,6 +47,8 @@ mod error;
 mod fork;
 #[allow(unsafe_code)]
 mod sys;
+#[allow(unsafe_code)]
+mod thread;
 mod turn;
 
 pub use connection::{Builder, Connection, DEFAULT_SOCKET, DEFAULT_TIMEOUT};

@@ -1,5 +1,8 @@
 //! A lock that can be waited for until a deadline, and that `fork` cannot leave broken.
 //!
+//! Whoever comes while others wait queues behind them: a thread that calls in a loop cannot keep the others
+//! out.
+//!
 //! The value is *taken out* while somebody has the turn, so the mutex itself is held for a few
 //! instructions only and never across a system call on a socket.
 
@@ -42,14 +45,17 @@ impl<T> Turn<T> {
     /// Waits for the turn.
     pub(crate) fn take(&self, deadline: Deadline) -> Result<Taken<'_, T>, NotInTime> {
         let mut slot = self.lock();
+        // When others wait, a value that is there has been returned for one of them.
+        let mut my_turn = slot.waiting == 0;
         loop {
-            if let Some(value) = slot.value.take() {
+            if my_turn && let Some(value) = slot.value.take() {
                 return Ok(Taken { turn: self, value: Some(value) });
             }
             let left = deadline.left().ok_or(NotInTime)?;
             slot.waiting += 1;
             slot = self.returned.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
             slot.waiting -= 1;
+            my_turn = true;
         }
     }
 
@@ -88,6 +94,24 @@ impl<T> DerefMut for Taken<'_, T> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    /// Between two turns of one thread that takes turns in a loop, a waiting thread gets one.
+    #[test]
+    fn a_thread_in_a_loop_does_not_keep_others_out() {
+        let turn = Turn::new(Vec::new());
+        let long = || Deadline::after(Duration::from_secs(60));
+        let waiting = || turn.lock().waiting > 0;
+        std::thread::scope(|scope| {
+            let first = turn.take(long()).unwrap();
+            scope.spawn(|| turn.take(long()).unwrap().push("waiting"));
+            while !waiting() {
+                std::thread::yield_now();
+            }
+            drop(first);
+            turn.take(long()).unwrap().push("looping");
+        });
+        assert_eq!(*turn.take(long()).unwrap(), ["waiting", "looping"]);
+    }
 
     #[test]
     fn turns_exclude_each_other_and_waiting_ends() {

@@ -74,7 +74,9 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
     guarded("put_value", || {
         let connection = Process::current().connection()?;
         // SAFETY: the caller promises it.
-        let (key, value) = unsafe { (string("key", key)?, string("value", value)?) };
+        let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
+        // SAFETY: likewise.
+        let value = unsafe { string("value", value) }.map_err(|error| connection.invalid(error))?;
         connection.put(key, value)?;
         Ok(1)
     })
@@ -97,10 +99,11 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
     guarded("get_value", || {
         let connection = Process::current().connection()?;
         if value.is_null() {
-            return Err(Error::Invalid { what: "value pointer", why: Invalid::Null });
+            let error = Error::Invalid { what: "value pointer", why: Invalid::Null };
+            return Err(connection.invalid(error));
         }
         // SAFETY: the caller promises it.
-        let key = unsafe { string("key", key)? };
+        let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let found = connection.get(key)?.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found)?;
         // SAFETY: the caller promises that it is writable.
@@ -123,7 +126,7 @@ pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
     guarded("delete_value", || {
         let connection = Process::current().connection()?;
         // SAFETY: the caller promises it.
-        let key = unsafe { string("key", key)? };
+        let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         if connection.delete(key)? { Ok(1) } else { Err(Error::NoSuchKey) }
     })
 }
@@ -149,9 +152,10 @@ pub unsafe extern "C" fn register_callback(
     guarded("register_callback", || {
         let connection = Process::current().connection()?;
         // SAFETY: the caller promises it.
-        let key = unsafe { string("key", key)? };
+        let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let function = callback_function
-            .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })?;
+            .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
+            .map_err(|error| connection.invalid(error))?;
         connection.watch_with(key, Callback::Function(function))?;
         Ok(1)
     })

@@ -18,10 +18,19 @@ static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
 pub(super) struct Process {
     generation: u32,
+    /// That of the parent, never to be used: kept so that leak checkers find what it holds.
+    _inherited: Inherited,
     /// One `establish_connection` at a time.
     establishing: Turn<()>,
     connection: Mutex<Option<Arc<Connection>>>,
 }
+
+struct Inherited(#[allow(dead_code)] *mut Process);
+
+// SAFETY: the pointer is never used.
+unsafe impl Send for Inherited {}
+// SAFETY: likewise.
+unsafe impl Sync for Inherited {}
 
 impl Process {
     /// That of the calling process.
@@ -36,6 +45,7 @@ impl Process {
             }
             let new = Box::into_raw(Box::new(Self {
                 generation,
+                _inherited: Inherited(current),
                 establishing: Turn::new(()),
                 connection: Mutex::new(None),
             }));
@@ -60,19 +70,19 @@ impl Process {
         guard::read_environment();
         let timeout = builder.as_ref().map_or(DEFAULT_TIMEOUT, Builder::timeout_value);
         let _turn = self.establishing.take(Deadline::after(timeout)).map_err(|_| Error::Busy)?;
-        if self.connection().is_ok() {
+        if self.connection().is_ok_and(|connection| connection.is_open()) {
             return Err(Error::AlreadyConnected);
         }
         let connection = Arc::new(open(&builder?)?);
         let before = self.lock().replace(connection);
-        // One that the server has closed. Dropped here, where the lock is free.
+        // One that the server has closed, or that is broken. Dropped here, where the lock is free.
         drop(before);
         Ok(())
     }
 
-    /// The open connection.
+    /// The connection, unless it is closed. One that has broken unnoticed is for the next call to find.
     pub(super) fn connection(&self) -> Result<Arc<Connection>, Error> {
-        self.lock().clone().filter(|connection| connection.is_open()).ok_or(Error::NotConnected)
+        self.lock().clone().filter(|connection| !connection.is_closed()).ok_or(Error::NotConnected)
     }
 
     /// Closes the open connection.

@@ -1,0 +1,163 @@
+/*
+ * check.h - what the test programs share.
+ *
+ * A check that fails says so on standard error and ends its process at once with exit code 1,
+ * wherever it stands: in main, in a callback, in a forked child. A wait is for an event and bounded
+ * by PATIENCE_S. Programs call limit_run_time first, so that a call that hangs ends them too.
+ */
+
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Nothing that works comes near it, not even under valgrind. */
+#define PATIENCE_S 15
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fail(__FILE__, __LINE__, "not true: %s", #condition);                                  \
+    } while (0)
+
+/* The call must return this code. */
+#define CHECK_CODE(expected, call) check_code(__FILE__, __LINE__, #call, expected, call)
+
+/* Changes what other threads wait for. */
+#define NOTE(statement)                                                                            \
+    do {                                                                                           \
+        lock_events();                                                                             \
+        statement;                                                                                 \
+        unlock_events();                                                                           \
+    } while (0)
+
+/* Waits until another thread has made the condition true with NOTE. */
+#define AWAIT(condition)                                                                           \
+    do {                                                                                           \
+        struct timespec event_deadline = patience_from_now();                                      \
+        lock_events();                                                                             \
+        while (!(condition))                                                                       \
+            if (wait_for_event(&event_deadline) == ETIMEDOUT)                                      \
+                fail(__FILE__, __LINE__, "did not come true: %s", #condition);                     \
+        unlock_events();                                                                           \
+    } while (0)
+
+static pthread_mutex_t event_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t event = PTHREAD_COND_INITIALIZER;
+
+/* For a forked child: another thread of the parent may have held the lock. */
+static inline void reset_events(void)
+{
+    pthread_mutex_init(&event_mutex, NULL);
+    pthread_cond_init(&event, NULL);
+}
+
+static inline void lock_events(void)
+{
+    pthread_mutex_lock(&event_mutex);
+}
+
+static inline void unlock_events(void)
+{
+    pthread_cond_broadcast(&event);
+    pthread_mutex_unlock(&event_mutex);
+}
+
+static inline int wait_for_event(const struct timespec *deadline)
+{
+    return pthread_cond_timedwait(&event, &event_mutex, deadline);
+}
+
+static inline void fail(const char *file, int line, const char *format, ...)
+{
+    char message[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "%s:%d: [%ld] %s\n", file, line, (long)getpid(), message);
+    fflush(NULL);
+    _exit(EXIT_FAILURE);
+}
+
+static inline void check_code(const char *file, int line, const char *call, int expected, int code)
+{
+    if (code != expected)
+        fail(file, line, "%s is %d instead of %d", call, code, expected);
+}
+
+static inline void limit_run_time(unsigned seconds)
+{
+    alarm(seconds); /* whose signal ends the process */
+}
+
+static inline struct timespec patience_from_now(void)
+{
+    struct timespec deadline;
+
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += PATIENCE_S;
+    return deadline;
+}
+
+static inline double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* The number of this process's open descriptors. */
+static inline int descriptors(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    int count = -3; /* `.`, `..` and the directory itself */
+
+    CHECK(directory != NULL);
+    while (readdir(directory) != NULL)
+        count++;
+    closedir(directory);
+    return count;
+}
+
+/* Waits for a forked child, which must have ended with exit code 0. */
+static inline void check_child(pid_t child)
+{
+    int status;
+
+    CHECK(child > 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+}
+
+static inline void write_all(int descriptor, const void *bytes, size_t length)
+{
+    CHECK(write(descriptor, bytes, length) == (ssize_t)length);
+}
+
+static inline void read_all(int descriptor, void *bytes, size_t length)
+{
+    size_t have = 0;
+
+    while (have < length) {
+        ssize_t count = read(descriptor, (char *)bytes + have, length - have);
+
+        CHECK(count > 0);
+        have += (size_t)count;
+    }
+}
+
+#endif

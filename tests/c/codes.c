@@ -1,0 +1,236 @@
+/*
+ * codes.c - the error codes that arise without anything being broken, from their real causes.
+ *
+ *     codes GROUP SECRET VERSION
+ *
+ * After every failure the next attempt works, no value is handed out, and no descriptor stays open.
+ */
+
+#define _POSIX_C_SOURCE 200809L
+
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "check.h"
+#include "kvs.h"
+
+static const char *group, *secret;
+
+/* Open descriptors while unconnected. */
+static int descriptors_before;
+
+/* Texts of the greatest length and of one byte more. */
+static char text99[KVS_MAX_TEXT + 1], text100[KVS_MAX_TEXT + 2];
+
+static void callback(char *key)
+{
+    (void)key;
+}
+
+/* get_value must return this code, and take away whatever stood in *value. */
+static void check_no_value(int code, const char *key)
+{
+    char *value = text99;
+
+    CHECK_CODE(code, get_value(key, &value));
+    CHECK(value == NULL);
+}
+
+static void check_unconnected(void)
+{
+    CHECK(descriptors() == descriptors_before);
+    CHECK_CODE(-2, put_value("k", "v"));
+    check_no_value(-2, "k");
+    CHECK_CODE(-2, delete_value("k"));
+    CHECK_CODE(-2, register_callback("k", callback));
+    CHECK_CODE(-2, close_connection());
+
+    /* Without a connection the arguments are not looked at. */
+    CHECK_CODE(-2, put_value(NULL, NULL));
+    check_no_value(-2, NULL);
+    CHECK_CODE(-2, get_value("k", NULL));
+    CHECK_CODE(-2, delete_value(""));
+    CHECK_CODE(-2, register_callback(text100, NULL));
+    CHECK(descriptors() == descriptors_before);
+}
+
+static void connect_and_close(void)
+{
+    CHECK_CODE(0, establish_connection(group, secret));
+    CHECK_CODE(1, close_connection());
+    CHECK(descriptors() == descriptors_before);
+}
+
+/* The attempt fails with this code, the process is as unconnected as before, and the next works. */
+static void check_failed_attempt(int code, const char *with_group, const char *with_secret)
+{
+    CHECK_CODE(code, establish_connection(with_group, with_secret));
+    check_unconnected();
+    connect_and_close();
+}
+
+static void texts_for_all_codes(void)
+{
+    for (int code = -16; code <= -1; code++) {
+        CHECK(kvs_strerror(code) != NULL);
+        CHECK(strlen(kvs_strerror(code)) > 0);
+        CHECK(strchr(kvs_strerror(code), '\n') == NULL);
+        for (int other = code + 1; other <= -1; other++)
+            CHECK(strcmp(kvs_strerror(code), kvs_strerror(other)) != 0);
+    }
+    /* What is no code has a text too, and a code's text stays what it is. */
+    for (int i = 0; i < 5; i++) {
+        static const int no_codes[] = {0, 1, -17, INT_MIN, INT_MAX};
+        const char *text = kvs_strerror(-7);
+
+        CHECK(kvs_strerror(no_codes[i]) != NULL);
+        CHECK(strlen(kvs_strerror(no_codes[i])) > 0);
+        CHECK(kvs_strerror(-7) == text);
+    }
+}
+
+static void establish_with_wrong_arguments(void)
+{
+    check_failed_attempt(-15, NULL, secret);
+    check_failed_attempt(-15, group, NULL);
+    check_failed_attempt(-15, NULL, NULL);
+    check_failed_attempt(-15, "", secret);
+    check_failed_attempt(-15, group, "");
+    check_failed_attempt(-15, text100, secret);
+    check_failed_attempt(-15, group, text100);
+
+    check_failed_attempt(-7, "no such group", secret);
+    check_failed_attempt(-7, text99, secret);
+    check_failed_attempt(-9, group, "wrong");
+    check_failed_attempt(-9, group, text99);
+}
+
+/* `name` is the variable that says where to connect. */
+static void establish_without_a_server(const char *name)
+{
+    struct sockaddr_un stale = {.sun_family = AF_UNIX};
+    char *right = strdup(getenv(name));
+    int listener;
+
+    CHECK(right != NULL);
+    /* The library waits for a callback socket that is still to be bound. */
+    setenv("KVS_TIMEOUT_MS", "300", 1);
+
+    setenv(name, "/nonexistent/socket", 1);
+    CHECK_CODE(-12, establish_connection(group, secret));
+    check_unconnected();
+
+    /* A file that is no socket. */
+    setenv(name, "/dev/null", 1);
+    CHECK_CODE(-12, establish_connection(group, secret));
+    check_unconnected();
+
+    /* The path of a server that has died. */
+    snprintf(stale.sun_path, sizeof stale.sun_path, "%s.stale", right);
+    listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK(bind(listener, (struct sockaddr *)&stale, sizeof stale) == 0);
+    close(listener);
+    setenv(name, stale.sun_path, 1);
+    CHECK_CODE(-12, establish_connection(group, secret));
+    check_unconnected();
+    CHECK(unlink(stale.sun_path) == 0);
+
+    setenv(name, right, 1);
+    free(right);
+    unsetenv("KVS_TIMEOUT_MS");
+    connect_and_close();
+}
+
+static void already_connected(void)
+{
+    CHECK_CODE(0, establish_connection(group, secret));
+    CHECK_CODE(-16, establish_connection(group, secret));
+    CHECK_CODE(-16, establish_connection("no such group", "wrong"));
+    /* The connection that there is has not suffered. */
+    CHECK_CODE(1, put_value("k", "v"));
+    CHECK_CODE(1, delete_value("k"));
+    CHECK_CODE(1, close_connection());
+    check_unconnected();
+    connect_and_close();
+}
+
+static void check_pair(const char *key, const char *value)
+{
+    char *answer;
+
+    CHECK_CODE(1, put_value(key, value));
+    CHECK_CODE(1, get_value(key, &answer));
+    CHECK(strcmp(answer, value) == 0);
+    free(answer);
+}
+
+static void operations_with_wrong_arguments(void)
+{
+    char *no_keys[] = {NULL, "", text100};
+    char *value = text99;
+
+    CHECK_CODE(0, establish_connection(group, secret));
+    for (int i = 0; i < 3; i++) {
+        CHECK_CODE(-15, put_value(no_keys[i], "v"));
+        check_no_value(-15, no_keys[i]);
+        CHECK_CODE(-15, delete_value(no_keys[i]));
+        CHECK_CODE(-15, register_callback(no_keys[i], callback));
+    }
+    CHECK_CODE(1, put_value("k", "v"));
+    CHECK_CODE(-15, put_value("k", NULL));
+    CHECK_CODE(-15, put_value("k", text100));
+    CHECK_CODE(-15, put_value(NULL, NULL));
+    CHECK_CODE(-15, get_value("k", NULL));
+    CHECK_CODE(-15, get_value(NULL, NULL));
+    CHECK_CODE(-15, register_callback("k", NULL));
+
+    /* None of them has changed anything, and what is just allowed works. */
+    CHECK_CODE(1, get_value("k", &value));
+    CHECK(strcmp(value, "v") == 0);
+    free(value);
+    CHECK_CODE(1, delete_value("k"));
+    check_pair(text99, text99);
+    check_pair(text99, "");
+    CHECK_CODE(1, register_callback(text99, callback));
+    CHECK_CODE(1, delete_value(text99));
+
+    check_no_value(-7, "no such key");
+    check_no_value(-7, text99);
+    CHECK_CODE(-7, delete_value("no such key"));
+    CHECK_CODE(-7, delete_value(text99));
+    CHECK_CODE(-7, register_callback("no such key", callback));
+    CHECK_CODE(-7, register_callback(text99, callback));
+    check_pair("k", "v");
+    CHECK_CODE(1, delete_value("k"));
+
+    CHECK_CODE(1, close_connection());
+    check_unconnected();
+}
+
+int main(int argc, char *argv[])
+{
+    CHECK(argc == 4);
+    group = argv[1];
+    secret = argv[2];
+    limit_run_time(100);
+    memset(text99, 'x', sizeof text99 - 1);
+    memset(text100, 'x', sizeof text100 - 1);
+
+    CHECK(strcmp(kvs_version(), argv[3]) == 0);
+    texts_for_all_codes();
+
+    descriptors_before = descriptors();
+    check_unconnected();
+    connect_and_close();
+    check_unconnected();
+
+    establish_with_wrong_arguments();
+    establish_without_a_server("KVS_SOCKET");
+    establish_without_a_server("KVS_CALLBACK_SOCKET");
+    already_connected();
+    operations_with_wrong_arguments();
+
+    puts("every code is right");
+    return EXIT_SUCCESS;
+}
