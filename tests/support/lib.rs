@@ -1,1 +1,48 @@
-//! stub
+//! What the end-to-end tests are made of: the real programs, a terminal in front of them, and peers
+//! that speak the protocols byte by byte.
+//!
+//! - [`Process`]: one real program with its console (pipes or a pseudo-terminal), its output line by
+//!   line, its end. [`AuthServer`], [`LocalServer`], [`App`] and [`Driver`] are processes that know their
+//!   commands.
+//! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
+//! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
+//! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
+//! - [`Relay`]: a network between the servers that loses, repeats and delays datagrams.
+//! - [`Conversation`]: a recorded conversation of the original programs.
+//!
+//! Rules that all of them keep. Nothing is shared between two tests: sockets are in a temporary
+//! directory of their own, UDP ports come from a reserved block ([`Ports`]). Every wait ends at an
+//! event, and after [`DEADLINE`] at the latest, with a message that says what was awaited and what had
+//! been seen. A process never outlives the value that stands for it.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod conversation;
+mod local;
+mod ports;
+mod process;
+mod programs;
+mod raw;
+mod relay;
+mod scripted;
+mod terminal;
+
+use std::time::Duration;
+
+pub use app::{App, Driver, application_paths, compile_c};
+pub use auth::{AuthServer, AuthServerBuilder, RawLocalServer};
+pub use conversation::{Conversation, Message};
+pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
+pub use ports::Ports;
+pub use process::{Finished, Process, Program};
+pub use programs::{bin, lib_dir, project_dir};
+pub use raw::{Channel, RawApp};
+pub use relay::{Fate, Relay};
+pub use scripted::ScriptedServer;
+pub use terminal::Console;
+
+/// The longest time that anything may be waited for. Nothing that works comes near it, on a loaded
+/// machine neither.
+pub const DEADLINE: Duration = Duration::from_secs(20);

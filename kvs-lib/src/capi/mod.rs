@@ -63,6 +63,9 @@ pub unsafe extern "C" fn establish_connection(
 /// Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
 /// all who watch the key. The value may be the empty string.
 ///
+/// The original protocol has no answer to a put: when the function returns, the value has been sent. Every
+/// later call in this process sees it; another process may see the value before for an instant.
+///
 /// Both strings are only read, and not used after the call.
 ///
 /// Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke and is closed; -15 a string is

@@ -37,7 +37,8 @@ Exit codes: 0 after Quit, 1 when it cannot start or go on, 2 for wrong options."
 )]
 struct Arguments {
     /// The authentication server
-    #[arg(long, value_name = "HOST:PORT", env = "KVS_AUTH", default_value = "127.0.0.1:58032")]
+    #[arg(long, value_name = "HOST:PORT", env = "KVS_AUTH", default_value = "127.0.0.1:58032",
+        value_parser = host_and_port)]
     auth: String,
 
     /// Where applications connect
@@ -85,4 +86,16 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
     };
     let server = Server::bind(config, &shutdown, &output)?;
     server.run(io::BufReader::new(io::stdin()))
+}
+
+/// Checks the form; whether there is such a host shows at the connection.
+fn host_and_port(address: &str) -> Result<String, String> {
+    match address.rsplit_once(':') {
+        Some((host, port))
+            if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+        {
+            Ok(address.to_string())
+        }
+        _ => Err("it must be a host name or address, a colon, and a port from 1 to 65535".into()),
+    }
 }

@@ -1,0 +1,585 @@
+//! What happens when one of the programs dies or stops: to the others, as little as can be
+//! (the table of faults in the documentation, row by row).
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use kvs_tests::{
+    App, AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, RawLocalServer, Relay,
+    application_paths,
+};
+use nix::sys::signal::Signal;
+
+/// What is promised to be seen or answered at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
+    kvs::Connection::builder()
+        .socket(server.socket())
+        .callback_socket(server.callback_socket())
+        .timeout(DEADLINE)
+        .open(group, secret)
+        .expect("the server is there and knows the group")
+}
+
+/// Stores a value, so that every application finds it from now on: the answer to a later call shows that
+/// it has been stored.
+fn store(connection: &kvs::Connection, key: &str, value: &str) {
+    connection.put(key, value).expect("it is connected");
+    let stored = connection.get(key).expect("it is connected");
+    assert_eq!(stored.as_deref(), Some(value.as_bytes()));
+}
+
+/// A day, a date and a time as the console prints them.
+fn is_time(text: &str) -> bool {
+    let pattern = "Sun 22-11-2026 06:26:08";
+    text.len() == pattern.len()
+        && text.chars().zip(pattern.chars()).all(|(seen, example)| match example {
+            'A'..='Z' => seen.is_ascii_uppercase(),
+            'a'..='z' => seen.is_ascii_lowercase(),
+            '0'..='9' => seen.is_ascii_digit(),
+            other => seen == other,
+        })
+}
+
+// The local server dies.
+
+#[test]
+fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing_else_happens() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let idle = Driver::connected(&server, "g", &secret);
+    idle.store("k", "v");
+    let blocked = Driver::connected(&server, "g", &secret);
+    assert_eq!(blocked.call("register_blocked_callback k"), 1);
+    let wrapper = connect(&server, "g", &secret);
+    assert_eq!(idle.put("k", "w"), 1);
+    blocked.expect_log("its callback", |line| line == "blocked k");
+
+    server.kill9();
+    for (app, call) in [(&idle, "get_value k"), (&blocked, "put_value k x")] {
+        let (code, _) = app.call_within(AT_ONCE, call);
+        assert!([-3, -4].contains(&code), "{call} returned {code}\n{}", app.report());
+        for call in ["put_value k v", "get_value k", "register_callback k", "close_connection"] {
+            assert_eq!(app.call_within(AT_ONCE, call).0, -2, "{call}");
+        }
+        assert_eq!(app.establish("g", &secret), -12, "nobody listens");
+        for path in application_paths(app.pid()) {
+            assert!(!path.exists(), "{} was left behind", path.display());
+        }
+    }
+    let code = wrapper.put("k", "v").map_err(|error| error.code());
+    assert!([Err(-3), Err(-4)].contains(&code), "put returned {code:?}");
+    assert_eq!(wrapper.put("k", "v").map_err(|error| error.code()), Err(-2));
+
+    // Nothing was printed, and no signal was raised: they are alive and end as they want to.
+    assert_eq!(idle.log_so_far(), [""; 0]);
+    assert_eq!(blocked.log_so_far(), ["blocked k"]);
+    blocked.call("release");
+    for app in [idle, blocked] {
+        app.end_input();
+        assert_eq!(app.wait_exit().code(), Some(0), "{}", app.report());
+    }
+}
+
+#[test]
+fn a_call_in_progress_returns_when_the_local_server_dies() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    server.signal(Signal::SIGSTOP);
+    // The stopped server cannot answer: the call is in progress, or will be when it is killed.
+    app.send("put_value k v");
+    server.kill9();
+    let answer = app.expect_line_within(AT_ONCE, "the return of put_value", |_| true);
+    assert!(["put_value -3", "put_value -4"].contains(&answer.as_str()), "{answer}");
+    assert_eq!(app.put("k", "v"), -2);
+}
+
+#[test]
+fn the_interactive_application_survives_the_death_of_the_local_server() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = App::connected(&server, "g", &secret);
+    assert!(app.put("k", "v"));
+    server.kill9();
+    // Either the command finds out, or the program has found out by itself and has ended.
+    app.end_input_with("close_connection");
+    let ended = app.finish();
+    assert_eq!(ended.stdout.last().map(String::as_str), Some("Exiting the app..."));
+    assert!(ended.status.code().is_some(), "no signal ended it: {}", ended.status);
+}
+
+#[test]
+fn a_local_server_can_be_started_again_where_one_has_died() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    assert_eq!(app.put("k", "v"), 1);
+    server.kill9();
+    assert!(server.socket().exists() && server.callback_socket().exists(), "stale paths");
+    assert!([-3, -4].contains(&app.put("k", "v")));
+
+    // The authentication server goes on, and knows the group of the dead one.
+    let again = LocalServer::builder(auth.addr()).socket(server.socket()).start();
+    assert_eq!(app.establish("g", &secret), -7, "a restarted server starts empty");
+    let new_secret = again.create_group("g");
+    assert_eq!(app.establish("g", &secret), -9, "the old secret is nothing any more");
+    assert_eq!(app.establish("g", &new_secret), 0);
+    assert_eq!(app.get("k"), Err(-7));
+    assert_eq!(app.put("k", "w"), 1);
+    assert_eq!(app.get("k").as_deref(), Ok("w"));
+}
+
+// An application dies.
+
+#[test]
+fn the_death_of_an_application_is_seen_at_once() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let other = Driver::connected(&server, "g", &secret);
+    other.store("k", "v");
+    let doomed = Driver::connected(&server, "g", &secret);
+    assert_eq!(doomed.call("register_callback k"), 1);
+    let find = |status: &[kvs_tests::AppStatus], pid| {
+        status
+            .iter()
+            .find(|app| app.pid == pid)
+            .expect("every application is in the status")
+            .clone()
+    };
+    let before = find(&server.status(), doomed.pid());
+    assert_eq!((before.status.as_str(), before.closed_at.as_str()), ("Connected", "-"));
+    assert_eq!(before.watched, ["k"]);
+
+    doomed.kill9();
+    let status = server.status_within(AT_ONCE, "the dead application is closed", |status| {
+        find(status, doomed.pid()).status == "Closed"
+    });
+    let after = find(&status, doomed.pid());
+    assert!(is_time(&after.closed_at), "closed at {:?}", after.closed_at);
+    assert_eq!((after.number, &after.connected_at), (before.number, &before.connected_at));
+    assert!(after.interval >= before.interval);
+    // It does not grow any more.
+    assert_eq!(find(&server.status(), doomed.pid()).interval.to_bits(), after.interval.to_bits());
+
+    assert_eq!(find(&status, other.pid()).status, "Connected");
+    assert_eq!(other.put("k", "w"), 1);
+    assert_eq!(other.get("k").as_deref(), Ok("w"));
+}
+
+#[test]
+fn an_application_that_dies_in_the_middle_of_an_operation_stores_nothing() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let other = Driver::connected(&server, "g", &secret);
+    let mut dying = server.raw_app("g", &secret);
+    dying.main.send_int(0);
+    dying.main.expect_int(1);
+    dying.main.send(b"k");
+    dying.main.expect_int(1);
+    drop(dying);
+    server.status_within(AT_ONCE, "it is closed", |status| {
+        status.iter().any(|app| app.status == "Closed")
+    });
+    assert_eq!(other.get("k"), Err(-7));
+}
+
+// The authentication server dies.
+
+/// The console says that the authentication server does not answer, in time; then the answer to the
+/// command, which was typed before.
+fn expect_complaint(server: &LocalServer, auth: &AuthServer, answer: &str) {
+    let complaint = format!("Authentication server {} does not answer", auth.addr());
+    server.expect_line_within(AT_ONCE, &format!("`{complaint}…`"), |line| {
+        line.starts_with(&complaint)
+    });
+    server.expect_line_where(&format!("`{answer}…`"), |line| line.starts_with(answer));
+}
+
+fn expect_answers_again(server: &LocalServer, auth: &AuthServer) {
+    let line = format!("Authentication server {} answers again", auth.addr());
+    server.expect_line_where(&format!("`{line}…`"), |seen| seen.starts_with(&line));
+}
+
+/// The authentication server is put out of action in one way or another: what does not work, and what
+/// goes on working.
+fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    assert_eq!(app.put("k", "v"), 1);
+    assert_eq!(app.call("register_callback k"), 1);
+
+    put_out(&auth);
+    server.send("Create group");
+    server.expect_line("Insert group id:");
+    server.send("new");
+    expect_complaint(&server, &auth, "Group not created: ");
+
+    // Nothing is lost, and what needs no authentication server is done.
+    assert_eq!(app.get("k").as_deref(), Ok("v"));
+    let refusal = server.ask("Delete group", "g");
+    assert!(refusal.starts_with("Group not deleted: "), "{refusal}");
+    let refusal = server.ask("Show group info", "g");
+    assert!(refusal.starts_with("Group info not available: "), "{refusal}");
+    assert_eq!(server.ask("Delete group", "none"), "Group id doesn't exist");
+    assert_eq!(server.ask("Show group info", "none"), "Group id not found!");
+    assert_eq!(server.ask("Create group", "g"), "Group id already exists");
+    assert_eq!(server.status().len(), 1);
+
+    // A login cannot be decided: no verdict comes.
+    let late = Driver::start(&server);
+    assert_eq!(late.establish("g", &secret), -8, "{}", server.report());
+    assert_eq!(late.establish("none", &secret), -7, "this one needs no secret");
+
+    assert_eq!(app.put("k", "w"), 1);
+    app.expect_change("k");
+    assert_eq!(app.get("k").as_deref(), Ok("w"));
+}
+
+#[test]
+fn without_the_authentication_server_only_groups_and_logins_fail() {
+    without_authentication_server(|auth| auth.kill9());
+}
+
+#[test]
+fn with_a_stopped_authentication_server_only_groups_and_logins_fail() {
+    without_authentication_server(|auth| auth.signal(Signal::SIGSTOP));
+}
+
+#[test]
+fn a_login_that_waits_for_the_authentication_server_holds_nobody_up() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    auth.signal(Signal::SIGSTOP);
+    let mut waiting = Channel::connect("main", server.socket()).unwrap();
+    waiting.expect_int(1);
+    waiting.send(b"g");
+    waiting.expect_int(1);
+    waiting.send(secret.as_bytes());
+    let mut callback = Channel::connect("callback", server.callback_socket()).unwrap();
+    callback.expect_int(1);
+    for n in 0..50 {
+        assert_eq!(app.call_within(AT_ONCE, &format!("put_value k {n}")).0, 1);
+    }
+    auth.signal(Signal::SIGCONT);
+    // It is decided: let in, or, when that took too long, without a verdict.
+    let verdict = waiting.text();
+    assert!(verdict.is_empty() || verdict == 1i32.to_ne_bytes(), "{}", verdict.escape_ascii());
+}
+
+#[test]
+fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_registered_again() {
+    let mut auth = AuthServer::start();
+    let first = LocalServer::start(&auth);
+    let second = LocalServer::start(&auth);
+    let secrets = [first.create_group("one"), second.create_group("two")];
+    let apps = [
+        Driver::connected(&first, "one", &secrets[0]),
+        Driver::connected(&second, "two", &secrets[1]),
+    ];
+    apps[0].store("k", "v");
+
+    auth.kill9();
+    // Both learn of it, each by a command of its own.
+    for server in [&first, &second] {
+        server.send("Create group");
+        server.expect_line("Insert group id:");
+        server.send("new");
+        expect_complaint(server, &auth, "Group not created: ");
+    }
+    auth.restart();
+    // By themselves: nothing is asked of them.
+    for server in [&first, &second] {
+        expect_answers_again(server, &auth);
+    }
+    let observer = RawLocalServer::connect(auth.addr());
+    for (name, secret) in ["one", "two"].iter().zip(&secrets) {
+        assert_eq!(observer.get_secret(name).as_ref(), Some(secret));
+    }
+
+    // Names are unique again, old secrets are good, and nothing was lost.
+    assert_eq!(second.ask("Create group", "one"), "Group id already exists");
+    assert_eq!(Driver::start(&first).establish("one", &secrets[0]), 0);
+    assert_eq!(Driver::start(&second).establish("two", &secrets[1]), 0);
+    assert_eq!(Driver::start(&first).establish("one", "wrong"), -9);
+    assert_eq!(
+        first.group_info("one").map(|info| (info.secret, info.pairs)),
+        Ok((secrets[0].clone(), 1))
+    );
+    assert_eq!(apps[0].get("k").as_deref(), Ok("v"));
+    assert_eq!(apps[1].put("k", "v"), 1);
+
+    // And what was refused meanwhile is possible.
+    first.create_group("new");
+    first.delete_group("one");
+    assert_eq!(apps[0].put("k", "v"), -2);
+    assert_eq!(observer.get_secret("one"), None);
+}
+
+#[test]
+fn a_restart_of_the_authentication_server_that_nobody_noticed_costs_no_login() {
+    let mut auth = AuthServer::start();
+    let first = LocalServer::start(&auth);
+    let second = LocalServer::start(&auth);
+    let secrets = [first.create_group("one"), second.create_group("two")];
+
+    auth.kill9_and_restart();
+    // The port of the first now belongs to somebody else.
+    let stranger = RawLocalServer::connect(auth.addr());
+    assert_eq!(stranger.port, first.port());
+
+    assert_eq!(Driver::start(&first).establish("one", &secrets[0]), 0, "{}", first.report());
+    assert_eq!(Driver::start(&second).establish("two", &secrets[1]), 0, "{}", second.report());
+    assert_eq!(stranger.get_secret("one").as_ref(), Some(&secrets[0]));
+    assert_eq!(stranger.get_secret("two").as_ref(), Some(&secrets[1]));
+    assert_eq!(first.ask("Create group", "two"), "Group id already exists");
+}
+
+#[test]
+fn the_local_server_quits_without_the_authentication_server_too() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    auth.kill9();
+    server.quit();
+    assert!(!server.socket().exists() && !server.callback_socket().exists());
+    assert_eq!(app.put("k", "v"), -2);
+}
+
+#[test]
+fn exit_on_auth_loss_ends_the_local_server_at_its_next_request() {
+    for by_environment in [false, true] {
+        let auth = AuthServer::start();
+        let builder = LocalServer::builder(auth.addr());
+        let server = if by_environment {
+            builder.env("KVS_EXIT_ON_AUTH_LOSS", "1").start()
+        } else {
+            builder.arg("--exit-on-auth-loss").start()
+        };
+        let secret = server.create_group("g");
+        let app = Driver::connected(&server, "g", &secret);
+        assert_eq!(app.put("k", "v"), 1);
+        auth.kill9();
+        assert_eq!(app.get("k").as_deref(), Ok("v"), "no request yet");
+        server.send("Show group info");
+        server.expect_line("Insert group id:");
+        server.send("g");
+        let complaint = format!("Authentication server {} does not answer", auth.addr());
+        server.expect_line_within(AT_ONCE, "the complaint", |line| line.starts_with(&complaint));
+        let status = server.wait_exit();
+        assert_eq!(status.code(), Some(1), "{}", server.report());
+        assert!(!server.socket().exists() && !server.callback_socket().exists());
+        assert!(app.put("k", "v") < 0);
+    }
+}
+
+// A datagram between the two servers is lost, comes twice, or comes late.
+
+/// Everything for which the local server asks the authentication server, while datagram number `n` of all
+/// has this fate. Whether there was such a datagram.
+fn everything_works_although(n: usize, fate: Fate) -> bool {
+    let auth = AuthServer::start();
+    let relay = Relay::start(&auth, move |number| if number == n { fate } else { Fate::Arrives });
+    let server = LocalServer::builder(relay.addr()).start();
+    let secret = server.create_group("g");
+    assert_eq!(server.ask("Create group", "g"), "Group id already exists");
+    assert_eq!(Driver::start(&server).establish("g", "wrong"), -9);
+    let app = Driver::connected(&server, "g", &secret);
+    assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret.clone()));
+    let other_secret = server.create_group("other");
+    // A repeated answer may be taken for the next one, which then comes a moment later.
+    auth.expect_line("Group created!");
+    auth.expect_line("Group created!");
+    let observer = RawLocalServer::connect(auth.addr());
+    assert_eq!(observer.get_secret("g"), Some(secret));
+    assert_eq!(observer.get_secret("other"), Some(other_secret));
+    server.delete_group("g");
+    assert_eq!(app.put("k", "v"), -2);
+    auth.expect_line("Group deleted!");
+    assert!(!observer.find_group("g"));
+    server.quit();
+    auth.expect_line("Group deleted!");
+    assert!(!observer.find_group("other"));
+    relay.count() > n
+}
+
+/// Once for each datagram of the whole conversation, a few at a time: most of it is waiting.
+fn everything_works_although_one_is(fate: Fate) {
+    const AT_A_TIME: usize = 8;
+    let mut failed = Vec::new();
+    for first in (0..).step_by(AT_A_TIME) {
+        let mut happened = first == 0;
+        thread::scope(|scope| {
+            let runs: Vec<_> = (first..first + AT_A_TIME)
+                .map(|n| (n, scope.spawn(move || everything_works_although(n, fate))))
+                .collect();
+            for (n, run) in runs {
+                match run.join() {
+                    Ok(has_come) => happened |= has_come,
+                    Err(_) => failed.push(n),
+                }
+            }
+        });
+        if !happened {
+            break;
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "something failed when one of the datagrams {failed:?} was {fate:?}"
+    );
+}
+
+#[test]
+fn a_lost_datagram_costs_no_operation() {
+    everything_works_although_one_is(Fate::Lost);
+}
+
+#[test]
+fn a_repeated_datagram_costs_no_operation() {
+    everything_works_although_one_is(Fate::Twice);
+}
+
+#[test]
+fn a_late_datagram_costs_no_operation() {
+    everything_works_although_one_is(Fate::Late);
+}
+
+// A watcher stops reading.
+
+#[test]
+fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goes_on() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let writer = connect(&server, "g", &secret);
+    store(&writer, "k", "0");
+    let stopped = Driver::connected(&server, "g", &secret);
+    assert_eq!(stopped.call("register_reading_callback k"), 1);
+    let (changed, changes) = mpsc::channel();
+    let awake = connect(&server, "g", &secret);
+    let tell = move |_: &[u8]| {
+        // Nobody listens any more when the test has failed.
+        let _ = changed.send(());
+    };
+    awake.watch("k", tell).unwrap();
+
+    stopped.signal(Signal::SIGSTOP);
+    for n in 1..=5000 {
+        writer.put("k", n.to_string()).unwrap();
+    }
+    store(&writer, "k", "last");
+    changes.recv_timeout(AT_ONCE).expect("the other watcher is told at once");
+    assert_eq!(awake.get("k").unwrap().as_deref(), Some(&b"last"[..]));
+    let status = server.status();
+    assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
+    assert_eq!(stopped.log_so_far().iter().filter(|line| line.ends_with("last")).count(), 0);
+
+    stopped.signal(Signal::SIGCONT);
+    stopped.expect_log("the last change", |line| line == "read k 1 last");
+    assert_eq!(stopped.get("k").as_deref(), Ok("last"));
+}
+
+#[test]
+fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let writer = connect(&server, "g", &secret);
+    let keys = ["k1", "k2", "k3", "z"];
+    for key in keys {
+        store(&writer, key, "0");
+    }
+    let mut watcher = server.raw_app("g", &secret);
+    for key in keys {
+        assert!(watcher.register(key));
+    }
+
+    for n in 0..3000 {
+        writer.put(keys[n % 3], n.to_string()).unwrap();
+    }
+    // Its own operations go on.
+    assert_eq!(writer.get("k3").unwrap().as_deref(), Some(&b"2999"[..]));
+    assert_eq!(watcher.get("k3").as_deref(), Some("2999"));
+    writer.put("z", "end").unwrap();
+
+    // One change of a key may be under way already; all later ones are one.
+    let mut seen = HashMap::<String, usize>::new();
+    while seen.len() < keys.len() {
+        *seen.entry(watcher.change()).or_default() += 1;
+    }
+    // Whatever else was to come comes before this.
+    writer.put("z", "again").unwrap();
+    let before = seen["z"];
+    while seen["z"] == before {
+        *seen.entry(watcher.change()).or_default() += 1;
+    }
+    for key in &keys[..3] {
+        let times = seen[*key];
+        assert!(times <= 2, "{key} was changed 1000 times and told {times} times");
+    }
+}
+
+// An application stops where others would wait for it.
+
+#[test]
+fn an_application_that_stops_in_the_middle_of_an_operation_or_a_login_holds_nobody_up() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let other_secret = server.create_group("other");
+    let group_mate = Driver::connected(&server, "g", &secret);
+    let stranger = Driver::connected(&server, "other", &other_secret);
+    group_mate.store("k", "v");
+
+    // Stopped after the code, after the key, after the answer to the key.
+    let mut stopped: Vec<_> = (0..3).map(|_| server.raw_app("g", &secret)).collect();
+    stopped[0].main.send_int(0);
+    stopped[1].main.send_int(0);
+    stopped[1].main.expect_int(1);
+    stopped[1].main.send(b"k");
+    stopped[2].main.send_int(1);
+    stopped[2].main.expect_int(1);
+    stopped[2].main.send(b"k");
+    // Stopped before the group, before the secret, before the callback channel.
+    let connect = || Channel::connect("main", server.socket()).unwrap();
+    let _before_the_group = connect();
+    let mut before_the_secret = connect();
+    before_the_secret.expect_int(1);
+    before_the_secret.send(b"g");
+    before_the_secret.expect_int(1);
+    let mut before_the_callback = connect();
+    before_the_callback.expect_int(1);
+    before_the_callback.send(b"g");
+    before_the_callback.expect_int(1);
+    before_the_callback.send(secret.as_bytes());
+
+    for app in [&group_mate, &stranger] {
+        assert_eq!(app.call_within(AT_ONCE, "put_value k w").0, 1);
+        assert_eq!(app.call_within(AT_ONCE, "get_value k"), (1, "w".into()));
+    }
+    // This process has half-open logins itself; another one is let in meanwhile.
+    let late = Driver::start(&server);
+    let (code, _) = late.call_within(AT_ONCE, &format!("establish_connection g {secret}"));
+    assert_eq!(code, 0);
+    assert_eq!(server.group_info("g").map(|info| info.pairs), Ok(1));
+    server.delete_group("other");
+    assert_eq!(stranger.put("k", "v"), -2);
+    assert_eq!(late.get("k").as_deref(), Ok("w"));
+}

@@ -1,0 +1,44 @@
+//! Servers that have nothing to do use no processor time. This is measured over real time: there is no
+//! event to wait for, its absence is the promise.
+
+#![forbid(unsafe_code)]
+
+use std::thread;
+use std::time::Duration;
+
+use kvs_tests::{AuthServer, Driver, LocalServer};
+
+/// How long the servers are left alone.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The clock ticks (1/100 s) that they may use meanwhile.
+const ALLOWED: u64 = 2;
+
+#[test]
+fn idle_servers_with_ten_applications_use_no_processor_time() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let apps: Vec<Driver> = (0..10).map(|_| Driver::connected(&server, "g", &secret)).collect();
+    // All of them are in use and watch, so that nothing that work leaves behind goes unnoticed.
+    for app in &apps {
+        assert_eq!(app.put("k", "v"), 1);
+        assert_eq!(app.call("register_callback k"), 1);
+    }
+    assert_eq!(apps[0].put("k", "w"), 1);
+    for app in &apps {
+        app.expect_change("k");
+    }
+
+    let before = [auth.cpu_ticks(), server.cpu_ticks()];
+    thread::sleep(IDLE);
+    let after = [auth.cpu_ticks(), server.cpu_ticks()];
+    for (program, (before, after)) in
+        ["KVS-AuthServer", "KVS-LocalServer"].into_iter().zip(before.into_iter().zip(after))
+    {
+        let used = after - before;
+        println!("{program}: {used} ticks in {IDLE:?}");
+        assert!(used <= ALLOWED, "{program} used {used} clock ticks in {IDLE:?}");
+    }
+    assert_eq!(apps[9].get("k").as_deref(), Ok("w"));
+}

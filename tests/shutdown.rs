@@ -1,0 +1,271 @@
+//! What ends a group or a server ends the connections of its applications, all of them, and nothing
+//! else: no process hangs, whatever an application is doing, every application can connect again, and
+//! nothing is left behind.
+
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use kvs_tests::{
+    App, AuthServer, DEADLINE, Driver, LocalServer, RawApp, RawLocalServer, application_paths,
+};
+use nix::sys::signal::Signal;
+
+/// How long the call may take that finds the connection gone.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// One application of each kind in the group `g`.
+struct Applications {
+    /// The interactive program.
+    interactive: App,
+    /// A C program that does nothing at the moment.
+    idle: Driver,
+    /// A C program whose callback does not return before it is told to.
+    blocked: Driver,
+    /// This process, through the Rust wrapper.
+    wrapper: kvs::Connection,
+    /// This process, through the Rust wrapper, with a callback that does not return before `release` is
+    /// dropped.
+    blocked_wrapper: kvs::Connection,
+    release: mpsc::Sender<()>,
+    /// An application that has been told of a change and does not say that it is ready for the key.
+    silent: RawApp,
+}
+
+fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
+    kvs::Connection::builder()
+        .socket(server.socket())
+        .callback_socket(server.callback_socket())
+        .timeout(DEADLINE)
+        .open(group, secret)
+        .expect("the server is there and knows the group")
+}
+
+impl Applications {
+    fn connected(server: &LocalServer, secret: &str) -> Self {
+        let interactive = App::connected(server, "g", secret);
+        let idle = Driver::connected(server, "g", secret);
+        idle.store("k", "v1");
+
+        let blocked = Driver::connected(server, "g", secret);
+        assert_eq!(blocked.call("register_blocked_callback k"), 1);
+        let wrapper = connect(server, "g", secret);
+        let blocked_wrapper = connect(server, "g", secret);
+        let (release, released) = mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let (called, calls) = mpsc::channel();
+        blocked_wrapper
+            .watch("k", move |_| {
+                // The test has given up when nobody listens.
+                let _ = called.send(());
+                let _ = released.lock().expect("no callback panics").recv();
+            })
+            .expect("the key exists");
+        let mut silent = server.raw_app("g", secret);
+        assert!(silent.register("k"));
+
+        assert_eq!(idle.put("k", "v2"), 1);
+        blocked.expect_log("its callback", |line| line == "blocked k");
+        calls.recv_timeout(DEADLINE).expect("the callback is called");
+        silent.callback.expect_int(1);
+        Self { interactive, idle, blocked, wrapper, blocked_wrapper, release, silent }
+    }
+
+    /// All connections are gone.
+    fn expect_closed(&mut self) {
+        self.silent.main.expect_end();
+        self.silent.callback.expect_end();
+
+        let ended = self.interactive.finish();
+        let last = [
+            "App: Closing connection due to deletion of group or closed server",
+            "Exiting the app...",
+        ];
+        assert_eq!(ended.stdout[ended.stdout.len() - 2..], last, "{}", self.interactive.report());
+        assert!(ended.status.success(), "{}", ended.status);
+
+        let (code, _) = self.idle.call_within(AT_ONCE, "put_value k v3");
+        assert_eq!(code, -2, "the library had been told\n{}", self.idle.report());
+        let code = self.wrapper.put("k", "v3").map_err(|error| error.code());
+        assert_eq!(code, Err(-2), "the library had been told");
+
+        // The thread that would have been told is in the callback: the next call finds out.
+        let (code, _) = self.blocked.call_within(AT_ONCE, "put_value k v3");
+        assert!([-2, -3, -4].contains(&code), "put_value returned {code}");
+        assert_eq!(self.blocked.put("k", "v3"), -2);
+        let code = self.blocked_wrapper.put("k", "v3").map_err(|error| error.code());
+        assert!([Err(-2), Err(-3), Err(-4)].contains(&code), "put returned {code:?}");
+        let code = self.blocked_wrapper.put("k", "v3").map_err(|error| error.code());
+        assert_eq!(code, Err(-2));
+
+        for pid in [self.interactive.pid(), self.idle.pid(), self.blocked.pid()] {
+            for path in application_paths(pid) {
+                assert!(!path.exists(), "{} was left behind", path.display());
+            }
+        }
+    }
+
+    /// Every application can join the group `name` of this server, which stands where the other one did,
+    /// and works there; then they end.
+    fn expect_connected_again(self, server: &LocalServer, name: &str) {
+        let secret = server.create_group(name);
+        assert_eq!(self.idle.establish(name, &secret), 0);
+        // Its old callback has not returned yet.
+        assert_eq!(self.blocked.establish(name, &secret), 0);
+        let wrapper = connect(server, name, &secret);
+        self.idle.store("k", "v4");
+        assert_eq!(self.blocked.get("k").as_deref(), Ok("v4"));
+        assert_eq!(wrapper.get("k").expect("it is connected").as_deref(), Some(&b"v4"[..]));
+
+        drop(self.release);
+        self.blocked.call("release");
+        self.blocked.expect_log("the end of its old callback", |line| line == "released k");
+        assert_eq!(self.blocked.call("register_callback k"), 1);
+        assert_eq!(self.idle.put("k", "v5"), 1);
+        self.blocked.expect_change("k");
+
+        wrapper.close().expect("it is connected");
+        for app in [self.idle, self.blocked] {
+            assert_eq!(app.call("close_connection"), 1);
+            app.end_input();
+            assert!(app.wait_exit().success());
+        }
+    }
+}
+
+/// The server has ended as after its own `Quit`.
+fn expect_quit(server: &LocalServer) {
+    server.expect_line("Exiting Local Server...");
+    let status = server.wait_exit();
+    assert_eq!(status.code(), Some(0), "{status}\n{}", server.report());
+    assert_gone(server.socket());
+    assert_gone(server.callback_socket());
+}
+
+fn assert_gone(path: &Path) {
+    assert!(path.symlink_metadata().is_err(), "{} was left behind", path.display());
+}
+
+/// Starts a server where the other one was.
+fn start_again(server: &LocalServer, auth: &AuthServer) -> LocalServer {
+    LocalServer::builder(auth.addr()).socket(server.socket()).start()
+}
+
+#[test]
+fn deleting_a_group_closes_its_applications_and_no_others() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let other_secret = server.create_group("other");
+    let stranger = Driver::connected(&server, "other", &other_secret);
+    let mut applications = Applications::connected(&server, &secret);
+
+    server.delete_group("g");
+    applications.expect_closed();
+    assert_eq!(stranger.put("k", "v"), 1, "the other group goes on");
+    assert!(!RawLocalServer::connect(auth.addr()).find_group("g"), "its name is free");
+
+    applications.expect_connected_again(&server, "g");
+    assert_eq!(stranger.get("k").as_deref(), Ok("v"));
+}
+
+/// The local server is told to end in one of three ways.
+fn local_server_quits(tell: impl Fn(&LocalServer)) {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    server.create_group("empty");
+    let mut applications = Applications::connected(&server, &secret);
+    let observer = RawLocalServer::connect(auth.addr());
+    assert!(observer.find_group("g") && observer.find_group("empty"));
+
+    tell(&server);
+    expect_quit(&server);
+    applications.expect_closed();
+    assert!(!observer.find_group("g"), "deleted at the authentication server");
+    assert!(!observer.find_group("empty"), "deleted at the authentication server");
+    auth.expect_line("Connection closed");
+
+    applications.expect_connected_again(&start_again(&server, &auth), "g");
+}
+
+#[test]
+fn quit_of_the_local_server_closes_everything() {
+    local_server_quits(|server| server.send("Quit"));
+}
+
+#[test]
+fn sigterm_of_the_local_server_is_quit() {
+    local_server_quits(|server| server.signal(Signal::SIGTERM));
+}
+
+#[test]
+fn sigint_of_the_local_server_is_quit() {
+    local_server_quits(|server| server.signal(Signal::SIGINT));
+}
+
+/// The authentication server is told to end in one of three ways.
+fn authentication_server_quits(tell: impl Fn(&AuthServer)) {
+    let mut auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let second = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let second_secret = second.create_group("second");
+    let mut applications = Applications::connected(&server, &secret);
+    let elsewhere = Driver::connected(&second, "second", &second_secret);
+
+    tell(&auth);
+    expect_quit(&server);
+    expect_quit(&second);
+    auth.expect_line("Exiting Authentification Server...");
+    let status = auth.wait_exit();
+    assert_eq!(status.code(), Some(0), "{status}\n{}", auth.report());
+    applications.expect_closed();
+    assert_eq!(elsewhere.put("k", "v"), -2);
+
+    auth.restart();
+    applications.expect_connected_again(&start_again(&server, &auth), "g");
+}
+
+#[test]
+fn quit_of_the_authentication_server_closes_everything() {
+    authentication_server_quits(|auth| auth.send("Quit"));
+}
+
+#[test]
+fn sigterm_of_the_authentication_server_is_quit() {
+    authentication_server_quits(|auth| auth.signal(Signal::SIGTERM));
+}
+
+#[test]
+fn sigint_of_the_authentication_server_is_quit() {
+    authentication_server_quits(|auth| auth.signal(Signal::SIGINT));
+}
+
+#[test]
+fn the_authentication_server_does_not_wait_for_ever_for_a_goodbye() {
+    let auth = AuthServer::start();
+    let silent = RawLocalServer::connect(auth.addr());
+    assert!(silent.new_group("g", "abcde"));
+    auth.send("Quit");
+    let mut flag = [0; 8];
+    let (count, from) =
+        silent.close.recv_from(&mut flag).expect("the local server is told to close");
+    assert_eq!(flag[..count], (-10i32).to_ne_bytes());
+    assert_eq!(from.port(), silent.port + 1);
+    auth.expect_line("Exiting Authentification Server...");
+    assert_eq!(auth.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn servers_without_groups_or_applications_quit_too() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    server.send("Quit");
+    expect_quit(&server);
+    auth.send("Quit");
+    auth.expect_line("Exiting Authentification Server...");
+    assert_eq!(auth.wait_exit().code(), Some(0));
+}

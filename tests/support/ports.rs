@@ -1,0 +1,96 @@
+//! UDP ports that belong to one test.
+//!
+//! Tests run at the same time, in several processes, and some of them must start a server again on the
+//! port that it had. A port that the kernel chooses is no good for that: as soon as it is free, the
+//! kernel may give it to somebody else. So blocks of ports are reserved below the range from which the
+//! kernel chooses. The reservation is a TCP listener on the first port of the block: TCP and UDP ports
+//! are numbered apart, so it disturbs nobody, every process of the machine sees it, and it ends with its
+//! process, however that ends.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A reserved block of UDP ports of 127.0.0.1. Given back when dropped.
+#[derive(Debug)]
+pub struct Ports {
+    first: u16,
+    _reservation: TcpListener,
+}
+
+impl Ports {
+    /// The ports of one block. An authentication server uses the first, and two for each local server.
+    pub const COUNT: u16 = 32;
+
+    const BLOCKS: u16 = 380;
+    const LOWEST: u16 = 20_480;
+
+    /// Reserves a block of free ports.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn reserve() -> Self {
+        // Different processes begin at different blocks, only to be faster.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let start = (std::process::id() as u16).wrapping_mul(13);
+        for _ in 0..Self::BLOCKS {
+            let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            let first = Self::LOWEST + (n % Self::BLOCKS) * Self::COUNT;
+            let Ok(reservation) = TcpListener::bind((Ipv4Addr::LOCALHOST, first)) else { continue };
+            let taken = udp_ports_in_use();
+            if !(first..first + Self::COUNT).any(|port| taken.contains(&port)) {
+                return Self { first, _reservation: reservation };
+            }
+        }
+        panic!("all {} blocks of test ports are in use", Self::BLOCKS);
+    }
+
+    /// The port number `n` of the block.
+    ///
+    /// # Panics
+    /// When `n` is not below [`COUNT`](Self::COUNT).
+    pub fn port(&self, n: u16) -> u16 {
+        assert!(n < Self::COUNT);
+        self.first + n
+    }
+
+    /// The address with the port number `n` of the block.
+    pub fn addr(&self, n: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port(n))
+    }
+}
+
+/// The UDP ports of this machine that are bound now, at whatever address.
+///
+/// To try them out would not do: a process that another test starts at that moment would inherit the
+/// socket for an instant, and the port would not be free just after it was found to be.
+fn udp_ports_in_use() -> HashSet<u16> {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok())
+        .flat_map(|table| {
+            // The second field is the local address: `0100007F:E2B1`.
+            let port = |line: &str| {
+                let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+                u16::from_str_radix(port, 16).ok()
+            };
+            table.lines().skip(1).filter_map(port).collect::<Vec<u16>>()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    #[test]
+    fn blocks_are_apart_and_bound_ports_are_seen() {
+        let (one, other) = (Ports::reserve(), Ports::reserve());
+        assert!(one.port(0).abs_diff(other.port(0)) >= Ports::COUNT);
+        let bound = UdpSocket::bind(one.addr(3)).unwrap();
+        let in_use = udp_ports_in_use();
+        assert!(in_use.contains(&bound.local_addr().unwrap().port()));
+        assert!(!in_use.contains(&other.port(3)));
+    }
+}
