@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help build examples demo test check-header lint fmt fmt-check clippy doc clean
+.PHONY: help build examples demo test check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples check-header lint ## all tests: Rust, C, C++, recordings, end to end; and lint
+test: build examples check-header check-symbols lint ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test --release --workspace
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
@@ -26,6 +26,14 @@ check-header: build ## fails when the committed include/kvs.h is not the generat
 	else \
 		echo "skipped: check-header (needs a git checkout)"; \
 	fi
+
+check-symbols: ## fails when the crate exports a C symbol without its feature `capi`
+	@$(CARGO) rustc --quiet --release -p kvs-lib --lib --no-default-features --crate-type cdylib \
+		--target-dir target/no-capi
+	@if command -v nm >/dev/null; then \
+		symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
+		if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi; \
+	else echo "skipped: check-symbols (install the Debian package binutils)"; fi
 
 lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation without warnings
 
