@@ -1,7 +1,7 @@
 //! The safe API: [`Connection`] and its [`Builder`].
 //!
 //! The caller's thread does the request itself, when its turn on the main channel has come; the callback
-//! channel has a thread of its own ([`callbacks`](crate::callbacks)). The state machines of
+//! channel has a thread of its own ([`crate::callbacks`]). The state machines of
 //! [`kvs_proto::app::client`] say what to send and what to expect; here the steps are played on the
 //! sockets, and a failed step becomes an [`Error`].
 

@@ -5,7 +5,7 @@
 //! that have nothing to clean up: so nothing with a destructor lives in [`main`], and no Rust frame
 //! but that one lies under the C function. A thread-specific value tells when a C function has ended the thread.
 //!
-//! What it listens to and calls is [`callbacks`](crate::callbacks)' business.
+//! What it listens to and calls is [`crate::callbacks`]' business.
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;

@@ -1,7 +1,7 @@
 //! The application's side: [`Login`] and [`Operation`] on the main channel, [`Listener`] on the callback
 //! channel.
 //!
-//! Each is a script of steps that the caller plays on its sockets: ask for the [`next`](Operation::next)
+//! Each is a script of steps that the caller plays on its sockets: ask for the [`next`](Exchange::next)
 //! step, do it, report what was received, until it is done. Which error code a failed step means is the
 //! caller's business; [`Expected`] and [`Sent`] name the step for that.
 //!

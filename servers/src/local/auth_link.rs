@@ -1,11 +1,11 @@
 //! The link to the authentication server: one thread that asks, and waits for datagrams.
 //!
-//! Everybody else hands it a [`Job`] and goes on; the answer comes by a function that must not wait. The
+//! Everybody else hands it a job and goes on; the answer comes by a function that must not wait. The
 //! exchanges go one after the other, as the authentication server has one conversation at a time with each
 //! local server. Each is tried again from a new socket until an answer comes or the patience ends
 //! (`kvs_proto::auth` says why that is safe).
 //!
-//! The link is *up* or *lost*. It is lost when nothing at all comes back for [`SILENCE`] and a new
+//! The link is *up* or *lost*. It is lost when nothing at all comes back for half a second and a new
 //! `Connect` is not answered either. Then the administrator is told, waiting jobs fail at once, and the link
 //! tries to connect again: with growing pauses by itself, and at once for each new job. Whenever
 //! it has connected again, the groups of this server are registered again with their secrets, as the
