@@ -2,6 +2,9 @@
 
 CARGO ?= cargo
 
+# The examples and the demo look for the programs where cargo puts them unless told otherwise.
+unexport CARGO_TARGET_DIR
+
 .PHONY: help build examples demo test check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets

@@ -43,14 +43,14 @@ int main(int argc, char *argv[])
 
     check("establish_connection", establish_connection(argv[1], argv[2]));
 
-    check("put_value", put_value("greeting", "hello"));
-    show("greeting");
+    check("put_value", put_value("example", "hello"));
+    show("example");
 
-    check("put_value", put_value("greeting", "good morning"));
-    show("greeting");
+    check("put_value", put_value("example", "good morning"));
+    show("example");
 
-    check("delete_value", delete_value("greeting"));
-    show("greeting");
+    check("delete_value", delete_value("example"));
+    show("example");
 
     check("close_connection", close_connection());
     return EXIT_SUCCESS;

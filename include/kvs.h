@@ -14,6 +14,9 @@
  *            affected.
  * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
  *            pthread_cancel takes effect after the call.
+ * Closed     There is no event for the end of a connection. A program that only waits for callbacks asks
+ *            now and then: put_value(NULL, NULL) sends nothing, and returns -15 while connected and -2
+ *            when not. After connecting again the callbacks must be registered again.
  * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
  *            stderr for each call that fails.
  *

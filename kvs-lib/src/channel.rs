@@ -270,7 +270,7 @@ impl ClientPath {
 
     fn is_our_socket(&self) -> bool {
         std::fs::symlink_metadata(&self.path).is_ok_and(|found| {
-            found.file_type().is_socket() && found.uid() == nix::unistd::geteuid().as_raw()
+            found.file_type().is_socket() && found.uid() == sys::effective_user()
         })
     }
 }

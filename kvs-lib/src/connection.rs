@@ -175,9 +175,10 @@ impl Builder {
                 Err(error) if is_not_there_yet(&error) => error,
                 result => return result,
             };
-            let Some(left) = deadline.left() else { return Err(error) };
-            // A server that has hung up will not bind it any more.
-            if main.hangs_up_within(pause.min(left)).unwrap_or(true) {
+            // A server that has hung up will not bind it any more. At the end of the time, what is told
+            // is why it could not be reached, not that the time is over.
+            let left = deadline.left().filter(|left| *left > pause);
+            if left.is_none() || main.hangs_up_within(pause).unwrap_or(true) {
                 return Err(error);
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -26,6 +26,12 @@ pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
+/// The user as whom the process acts.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 unsafe extern "C" {
     // POSIX; missing in the `libc` crate for Linux.
     safe fn pthread_setcancelstate(state: c_int, oldstate: Option<&mut c_int>) -> c_int;

@@ -5,15 +5,24 @@
 //! ones are dropped and counted, and the count is printed when there is room again.
 //!
 //! Commands are whole lines. The end of the input is not `Quit`: a server started with its input closed
-//! goes on serving.
+//! goes on serving. On a terminal the dialogue goes on, too: after Ctrl-D at once, and for a server in the
+//! background as soon as it is continued in the foreground.
 
 use std::fmt::Display;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Stdin, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::SIGCONT;
+use signal_hook::iterator::Signals;
+
+/// Two ends of a terminal's input within this time are not a person typing Ctrl-D twice: it has hung up.
+const CTRL_D_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many lines may wait for a slow terminal.
 pub const BACKLOG: usize = 4096;
@@ -86,39 +95,76 @@ fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU
     }
 }
 
-/// The lines that the administrator types.
+/// The lines that the administrator types. To be read by a thread of its own.
 #[derive(Debug)]
 pub struct Input<R> {
     reader: R,
+    /// There is somebody who may go away and come back.
+    terminal: bool,
+}
+
+impl Input<BufReader<Stdin>> {
+    /// Reads standard input.
+    pub fn stdin() -> Self {
+        let stdin = io::stdin();
+        let terminal = stdin.is_terminal();
+        Self { reader: BufReader::new(stdin), terminal }
+    }
 }
 
 impl<R: BufRead> Input<R> {
-    /// Reads from `reader`.
+    /// Reads from `reader`, which is no terminal.
     pub fn new(reader: R) -> Self {
-        Self { reader }
+        Self { reader, terminal: false }
     }
 
-    /// The next line without its end (LF or CR LF); `None` at the end of the input or when it cannot be
-    /// read any more. Bytes that are not UTF-8 are kept.
+    /// The next line without its end (LF or CR LF); `None` when there will be none any more. Bytes that are
+    /// not UTF-8 are kept.
     pub fn line(&mut self) -> Option<Vec<u8>> {
-        let mut line = Vec::new();
-        match self.reader.read_until(b'\n', &mut line) {
-            Ok(0) => None,
-            Ok(_) => {
-                if line.last() == Some(&b'\n') {
-                    line.pop();
+        if self.terminal {
+            // In the background a read stops the whole process, unless its thread has the signal blocked:
+            // then it fails with EIO. Blocking a valid signal does not fail.
+            let _ = SigSet::from(Signal::SIGTTIN).thread_block();
+        }
+        loop {
+            let begin = Instant::now();
+            let mut line = Vec::new();
+            match self.reader.read_until(b'\n', &mut line) {
+                Ok(0) if self.terminal && begin.elapsed() > CTRL_D_PAUSE => {
+                    tracing::info!("the end of the input is not Quit: type Quit to end the server");
                 }
-                if line.last() == Some(&b'\r') {
-                    line.pop();
+                Ok(0) => {
+                    tracing::info!("end of the input: no more commands; SIGTERM ends the server");
+                    return None;
                 }
-                Some(line)
-            }
-            Err(error) => {
-                tracing::warn!("standard input cannot be read any more: {error}");
-                None
+                Ok(_) => {
+                    if line.last() == Some(&b'\n') {
+                        line.pop();
+                    }
+                    if line.last() == Some(&b'\r') {
+                        line.pop();
+                    }
+                    return Some(line);
+                }
+                Err(error) if self.terminal && error.raw_os_error() == Some(Errno::EIO as i32) => {
+                    wait_for_foreground()?;
+                }
+                Err(error) => {
+                    tracing::warn!("standard input cannot be read any more: {error}");
+                    return None;
+                }
             }
         }
     }
+}
+
+/// Waits until the process is continued, as a shell does when it brings a stopped job to the foreground.
+fn wait_for_foreground() -> Option<()> {
+    tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
+    let mut signals = Signals::new([SIGCONT])
+        .inspect_err(|error| tracing::warn!("no more commands: {error}"))
+        .ok()?;
+    signals.forever().next().map(drop)
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! The keyboard and the screen in front of a program: pipes, or a pseudo-terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 
-use nix::fcntl::OFlag;
-use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 /// What a program finds at its standard input and output. Standard error is a pipe in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,20 +39,16 @@ pub(crate) struct Screen {
 pub(crate) fn open_terminal(echo: bool) -> io::Result<(Ends, Screen)> {
     // Not `openpty`: its descriptors would be inherited by whatever another test starts meanwhile, and
     // the terminal then never hangs up.
-    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
-    let slave = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlag::O_NOCTTY.bits())
-        .open(ptsname_r(&master)?)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = open(ptsname(&master, Vec::new())?, flags, Mode::empty())?;
     if !echo {
         let mut modes = tcgetattr(&slave)?;
-        modes.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(&slave, SetArg::TCSANOW, &modes)?;
+        modes.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&slave, OptionalActions::Now, &modes)?;
     }
-    let master: OwnedFd = master.into();
     let ends = Ends { stdin: slave.try_clone()?.into(), stdout: slave.into() };
     Ok((ends, Screen { master: master.into() }))
 }

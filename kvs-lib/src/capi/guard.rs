@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::Error;
 use crate::sys;
@@ -10,7 +10,11 @@ use crate::sys;
 /// What a caller gets when the library has a bug: "any other error".
 const PANICKED: c_int = -15;
 
-static DEBUG: AtomicBool = AtomicBool::new(false);
+/// Whether `KVS_DEBUG` is set.
+static DEBUG: AtomicU8 = AtomicU8::new(UNREAD);
+const UNREAD: u8 = 0;
+const OFF: u8 = 1;
+const ON: u8 = 2;
 
 /// Runs `call` so that no panic leaves it and `pthread_cancel` waits until it is over, and turns its
 /// result into a code.
@@ -29,15 +33,18 @@ pub(super) fn guarded(name: &str, call: impl FnOnce() -> Result<c_int, Error>) -
     }
 }
 
-/// Reads `KVS_DEBUG`.
+/// Reads `KVS_DEBUG`: at each `establish_connection`, and at the first failure if that is earlier.
 pub(super) fn read_environment() {
     let wanted =
         std::env::var_os("KVS_DEBUG").is_some_and(|value| !value.is_empty() && value != "0");
-    DEBUG.store(wanted, Ordering::Relaxed);
+    DEBUG.store(if wanted { ON } else { OFF }, Ordering::Relaxed);
 }
 
 fn debug(name: &str, code: c_int, error: &dyn std::fmt::Display) {
-    if DEBUG.load(Ordering::Relaxed) {
+    if DEBUG.load(Ordering::Relaxed) == UNREAD {
+        read_environment();
+    }
+    if DEBUG.load(Ordering::Relaxed) == ON {
         sys::write_stderr(&format!("kvs: {name}: {code}: {error}\n"));
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
-use kvs_servers::console::Output;
+use kvs_servers::console::{Input, Output};
 use kvs_servers::local::{Config, Error, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
@@ -33,7 +33,11 @@ Commands on standard input, each a line (the first three ask for a group id):
 The end of standard input is not Quit: the server goes on. SIGTERM and SIGINT are Quit.
 Answers go to standard output, logs and errors to standard error.
 
-Exit codes: 0 after Quit, 1 when it cannot start or go on, 2 for wrong options."
+Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start or go on; 2 for a wrong option.
+
+Examples:
+  KVS-LocalServer --auth 192.0.2.1:58032
+  KVS-LocalServer </dev/null >/var/log/kvs.log 2>&1 &"
 )]
 struct Arguments {
     /// The authentication server
@@ -54,7 +58,7 @@ struct Arguments {
     #[arg(long, env = "KVS_EXIT_ON_AUTH_LOSS", value_parser = FalseyValueParser::new())]
     exit_on_auth_loss: bool,
 
-    /// Log every operation
+    /// Log every operation on standard error
     #[arg(short, long, env = "KVS_VERBOSE", value_parser = FalseyValueParser::new())]
     verbose: bool,
 }
@@ -85,7 +89,7 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
         exit_on_auth_loss: arguments.exit_on_auth_loss,
     };
     let server = Server::bind(config, &shutdown, &output)?;
-    server.run(io::BufReader::new(io::stdin()))
+    server.run(Input::stdin())
 }
 
 /// Checks the form; whether there is such a host shows at the connection.

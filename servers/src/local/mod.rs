@@ -125,7 +125,7 @@ impl Server {
     ///
     /// # Errors
     /// When the system does not let it begin, or [`Error::AuthLost`].
-    pub fn run(mut self, input: impl BufRead + Send + 'static) -> Result<(), Error> {
+    pub fn run(mut self, input: Input<impl BufRead + Send + 'static>) -> Result<(), Error> {
         let reactors = self.start_reactors()?;
         let worker = self.auth_worker;
         let shutdown = self.shutdown.clone();
@@ -140,9 +140,7 @@ impl Server {
             shutdown: self.shutdown.clone(),
         };
         // It may wait for a line for ever, so nobody waits for it.
-        thread::Builder::new()
-            .name("console-input".into())
-            .spawn(move || commands.run(Input::new(input)))?;
+        thread::Builder::new().name("console-input".into()).spawn(move || commands.run(input))?;
 
         let reason = self.shutdown.wait();
         tracing::info!("quitting: {reason}");

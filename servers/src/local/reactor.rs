@@ -271,7 +271,7 @@ impl Reactor {
                 self.set_deadline(id, None, session.deadline());
                 self.sessions.insert(id, session);
             }
-            Err(error) => tracing::warn!(pid, "a connection cannot be served: {error}"),
+            Err(error) => tracing::debug!(pid, "gone before it was greeted: {error}"),
         }
     }
 

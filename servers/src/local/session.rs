@@ -404,10 +404,11 @@ impl Session {
             Stage::Login(login) => Some(login.group.name()),
             Stage::Member(member) => Some(member.group.name()),
         };
+        let group = group.map(tracing::field::debug);
         if why.is_remarkable() {
-            tracing::warn!(pid, ?group, "application: {why}");
+            tracing::warn!(pid, group, "application: {why}");
         } else {
-            tracing::debug!(pid, ?group, "application: {why}");
+            tracing::debug!(pid, group, "application: {why}");
         }
         match self.stage {
             Stage::Member(member) => {
