@@ -10,6 +10,8 @@ use cbindgen::{Config, DocumentationStyle, Language};
 
 const SOURCE: &str = "kvs-lib/src/capi/mod.rs";
 
+const HEADER: &str = "include/kvs.h";
+
 const HEAD: &str = "\
 /*
  * kvs.h - key-value pairs shared by the programs of one machine, with a callback when a key changes.
@@ -51,6 +53,8 @@ const HEAD: &str = "\
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={SOURCE}");
+    // Changed by hand, it is written anew.
+    println!("cargo:rerun-if-changed={HEADER}");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
     let config = Config {
         language: Language::C,
@@ -66,6 +70,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_src(Path::new(&root).join(SOURCE))
         .generate()?;
     // Leaves the file, and its time, alone when nothing has changed.
-    bindings.write_to_file(Path::new(&root).join("include/kvs.h"));
+    bindings.write_to_file(Path::new(&root).join(HEADER));
     Ok(())
 }

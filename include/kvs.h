@@ -53,15 +53,16 @@ extern "C" {
  A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
  server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
  unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_DEBUG`
- (1: one line to stderr for each failing call).
+ (anything but empty or 0: one line to stderr for each call that returns a negative code).
 
  Both strings are only read, and not used after the call.
 
  Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
  group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
  secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
- did not greet; -14 the server refused; -15 a string is NULL, empty or too long, or `KVS_TIMEOUT_MS`
- is no number of milliseconds; -16 connected already. After an error nothing is left open.
+ did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
+ number of milliseconds, another thread was connecting for all of the time, or the system gives no
+ thread; -16 connected already. After an error nothing is left open.
 
  Each argument is NULL or points to a NUL-terminated string.
  */
@@ -78,7 +79,7 @@ int establish_connection(const char *group_id,
  Both strings are only read, and not used after the call.
 
  Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke and is closed; -15 a string is
- NULL or too long, or the key is empty; nothing was sent.
+ NULL or too long, the key is empty, or other threads kept the connection busy; nothing was sent.
 
  Each argument is NULL or points to a NUL-terminated string.
  */
@@ -90,8 +91,8 @@ int put_value(const char *key,
  releases it with `free`.
 
  Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
- connection broke and is closed; -15 an argument is NULL, the key is empty or too long (nothing was
- sent), or there is no memory.
+ connection broke and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
+ kept the connection busy (nothing was sent), or there is no memory.
 
  `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
  */
@@ -105,7 +106,7 @@ int get_value(const char *key,
  The string is only read, and not used after the call.
 
  Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
- -15 the key is NULL, empty or too long; nothing was sent.
+ -15 the key is NULL, empty or too long, or other threads kept the connection busy; nothing was sent.
 
  `key` is NULL or points to a NUL-terminated string.
  */
@@ -121,7 +122,8 @@ int delete_value(const char *key);
  stored before: `get_value` in the callback finds it, or a newer one.
 
  Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
- -15 an argument is NULL, or the key is empty or too long; nothing was sent.
+ -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy; nothing
+ was sent.
 
  `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
  another thread until the connection is closed or the key is deleted.

@@ -5,9 +5,8 @@
 //! call everything, [`close`](crate::Connection::close) included, and may take as long as it likes: the
 //! server merges what it misses.
 //!
-//! C callbacks run directly under the thread's start function, with nothing of Rust in between that would
-//! have to be cleaned up, so that a callback may even end its thread (`pthread_exit`). The thread's own
-//! destructor (`sys::spawn_callback_thread`) then starts another thread in its place.
+//! A C callback may even end the thread (`pthread_exit`); another one then takes its place. So C callbacks
+//! are not called here but by [`crate::thread`], between two calls of [`listen`].
 
 use std::collections::HashMap;
 use std::ffi::c_char;
@@ -105,11 +104,15 @@ impl Callbacks {
     /// Ends the channel and closes it. Returns when the thread listens no more; it may still run a
     /// callback (this very call may come from one).
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let mut state = self.lock();
-        // Callbacks may own things whose `Drop` calls us: they go when the lock is free.
-        let _watches = mem::take(&mut state.watches);
-        let Some(channel) = state.channel.take() else { return Ok(()) };
+        let (watches, channel) = {
+            let mut state = self.lock();
+            (mem::take(&mut state.watches), state.channel.take())
+        };
+        // Callbacks may own things whose `Drop` calls us, so not under the lock.
+        drop(watches);
+        let Some(channel) = channel else { return Ok(()) };
         channel.shut_down();
+        let mut state = self.lock();
         while state.thread == ThreadState::Listening {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -121,9 +124,13 @@ impl Callbacks {
         }
     }
 
-    /// The thread has gone, or will touch nothing any more.
-    fn ended(&self) {
-        self.lock().thread = ThreadState::Ended;
+    fn callback(&self, key: &Text) -> Option<Callback> {
+        self.lock().watches.get(key).cloned()
+    }
+
+    /// The thread does not use the channel any more.
+    fn set_thread_state(&self, thread: ThreadState) {
+        self.lock().thread = thread;
         self.changed.notify_all();
     }
 
@@ -160,7 +167,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     shared.callbacks.lock().thread = ThreadState::Listening;
     let result = thread::spawn(Arc::clone(shared));
     if result.is_err() {
-        shared.callbacks.ended();
+        shared.callbacks.set_thread_state(ThreadState::Ended);
     }
     result
 }
@@ -182,31 +189,26 @@ pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> 
         let news = callbacks.next_news(&channel, shared.timeout);
         // From here on the channel is not used; whoever closes the connection need not wait.
         drop(channel);
-        let callback = {
-            let mut state = callbacks.lock();
-            state.thread = ThreadState::Calling;
-            callbacks.changed.notify_all();
-            match news {
-                Ok(News::Changed(key)) => {
-                    *key_bytes = key.padded();
-                    state.watches.get(&key).cloned().map(|callback| (key, callback))
-                }
-                Ok(News::Close) => {
-                    drop(state);
-                    shared.closed_by_server();
-                    continue;
-                }
-                Err(_) => {
-                    drop(state);
-                    shared.callbacks_lost();
-                    continue;
-                }
+        callbacks.set_thread_state(ThreadState::Calling);
+        let key = match news {
+            Ok(News::Changed(key)) => key,
+            Ok(News::Close) => {
+                shared.closed_by_server();
+                continue;
+            }
+            Err(_) => {
+                shared.callbacks_lost();
+                continue;
             }
         };
-        match callback {
+        match callbacks.callback(&key) {
+            // Deleted by us just now.
             None => {}
-            Some((_, Callback::Function(function))) => return Some(function),
-            Some((key, Callback::Closure(closure))) => {
+            Some(Callback::Function(function)) => {
+                *key_bytes = key.padded();
+                return Some(function);
+            }
+            Some(Callback::Closure(closure)) => {
                 // A panic has been reported by the host's panic hook; it ends this callback only.
                 let _ = catch_unwind(AssertUnwindSafe(|| closure(key.as_bytes())));
             }
@@ -220,7 +222,7 @@ pub(crate) fn thread_ended(shared: Arc<Shared>) {
         mem::forget(shared);
         return;
     }
-    shared.callbacks.ended();
+    shared.callbacks.set_thread_state(ThreadState::Ended);
 }
 
 /// A C function has ended the thread: another one goes on.

@@ -9,12 +9,11 @@
 //! ([`ClientPath`]). The path is unlinked as soon as the connection stands: the peer keeps the name, the
 //! file system does not.
 
-use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -198,8 +197,18 @@ fn whole_millis(left: Duration) -> PollTimeout {
     PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::MAX)
 }
 
-/// The number that makes the paths of several connections of one process distinct.
-static NUMBERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// The numbers below [`REUSED`] that are in use, a bit each. Not behind a lock, which a fork at the wrong
+/// moment would leave locked in the child.
+static IN_USE: AtomicU64 = AtomicU64::new(0);
+const REUSED: u32 = u64::BITS;
+
+/// Further numbers, each used once.
+static NEXT: AtomicU32 = AtomicU32::new(REUSED);
+
+/// In a forked child: none of its connections is being opened. Async-signal-safe.
+pub(crate) fn forget_numbers() {
+    IN_USE.store(0, Ordering::Relaxed);
+}
 
 /// The path to which an application's socket is bound: `/tmp/app_socket_<pid>` on the main channel and
 /// `/tmp/app_socket_cb_<pid>` on the callback channel, followed by `_<n>` for connections of the same
@@ -217,10 +226,15 @@ pub(crate) struct ClientNumber {
 }
 
 impl ClientNumber {
-    /// The lowest number that is free in this process.
+    /// The lowest number that is free in this process, so that usually it is 0.
     pub(crate) fn claim() -> Self {
-        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = (0..).find(|number| numbers.insert(*number)).unwrap_or(u32::MAX);
+        let is_free = |number: &u32| {
+            let bit = 1 << number;
+            IN_USE.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        };
+        let number = (0..REUSED)
+            .find(is_free)
+            .unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed).max(REUSED));
         Self { generation: fork::generation(), number }
     }
 
@@ -246,8 +260,8 @@ impl ClientNumber {
 
 impl Drop for ClientNumber {
     fn drop(&mut self) {
-        if self.generation == fork::generation() {
-            NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        if self.number < REUSED && self.generation == fork::generation() {
+            IN_USE.fetch_and(!(1 << self.number), Ordering::Relaxed);
         }
     }
 }

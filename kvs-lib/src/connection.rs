@@ -1,6 +1,6 @@
 //! The safe API: [`Connection`] and its [`Builder`].
 //!
-//! The caller's thread does the request itself, when its turn on the main channel has come; the callback
+//! The caller's thread does the request itself, when it has the main channel to itself; the callback
 //! channel has a thread of its own ([`crate::callbacks`]). The state machines of
 //! [`kvs_proto::app::client`] say what to send and what to expect; here the steps are played on the
 //! sockets, and a failed step becomes an [`Error`].
@@ -21,8 +21,8 @@ use kvs_proto::{INT_LEN, MAX_TEXT, Text};
 use crate::callbacks::{self, Callback, Callbacks};
 use crate::channel::{Channel, ClientNumber, Deadline};
 use crate::error::{Error, Invalid};
+use crate::fair_mutex::{FairMutex, FairMutexGuard};
 use crate::fork;
-use crate::turn::{Taken, Turn};
 
 /// Where the local server listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
@@ -63,9 +63,11 @@ impl Builder {
         }
         if let Some(millis) = set("KVS_TIMEOUT_MS") {
             let millis = millis.to_str().and_then(|text| text.parse::<u64>().ok());
-            // 0 and what is too large are found out by `open`.
+            // What is no number is as wrong as 0.
             builder = builder.timeout(Duration::from_millis(millis.unwrap_or(0)));
-            builder.check_timeout()?;
+            if !builder.has_legal_timeout() {
+                return Err(Error::Invalid { what: "KVS_TIMEOUT_MS", why: Invalid::Timeout });
+            }
         }
         Ok(builder)
     }
@@ -100,11 +102,23 @@ impl Builder {
         group: impl AsRef<[u8]>,
         secret: impl AsRef<[u8]>,
     ) -> Result<Connection, Error> {
-        let group = text("group name", group.as_ref())?;
-        let secret = text("secret", secret.as_ref())?;
-        self.check_timeout()?;
+        if !self.has_legal_timeout() {
+            return Err(Error::Invalid { what: "time-out", why: Invalid::Timeout });
+        }
+        self.open_until(group.as_ref(), secret.as_ref(), Deadline::after(self.timeout))
+    }
+
+    /// [`open`](Self::open) in what is left of the time-out, which must be legal.
+    pub(crate) fn open_until(
+        &self,
+        group: &[u8],
+        secret: &[u8],
+        deadline: Deadline,
+    ) -> Result<Connection, Error> {
+        let group = text("group name", group)?;
+        let secret = text("secret", secret)?;
         fork::watch().map_err(Error::System)?;
-        let (main, callback) = self.log_in(Login::new(group, secret))?;
+        let (main, callback) = self.log_in(Login::new(group, secret), deadline)?;
         Connection::start(main, callback, self.timeout)
     }
 
@@ -113,16 +127,11 @@ impl Builder {
         self.timeout
     }
 
-    fn check_timeout(&self) -> Result<(), Error> {
-        let millis = self.timeout.as_millis();
-        if (1..=i32::MAX as u128).contains(&millis) {
-            return Ok(());
-        }
-        Err(Error::Invalid { what: "time-out", why: Invalid::Timeout })
+    fn has_legal_timeout(&self) -> bool {
+        (1..=i32::MAX as u128).contains(&self.timeout.as_millis())
     }
 
-    fn log_in(&self, mut login: Login) -> Result<(Channel, Channel), Error> {
-        let deadline = Deadline::after(self.timeout);
+    fn log_in(&self, mut login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
         let number = ClientNumber::claim();
         let main = Channel::connect(&self.socket, &number.main(), deadline)?;
         let mut callback = None;
@@ -223,12 +232,12 @@ pub struct Connection {
 pub(crate) struct Shared {
     generation: u32,
     pub(crate) timeout: Duration,
-    /// Nobody may begin an operation any more. Set before the turn is waited for, so that whoever closes
-    /// waits for one operation at the most.
+    /// Nobody may begin an operation any more. Set before the main channel is waited for, so that whoever
+    /// closes waits for one operation at the most.
     closed: AtomicBool,
     /// The callback channel has ended without a word: the next call will find that the server is gone.
     broken: AtomicBool,
-    main: Turn<Main>,
+    main: FairMutex<Main>,
     pub(crate) callbacks: Callbacks,
 }
 
@@ -262,7 +271,7 @@ impl Connection {
             timeout,
             closed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
-            main: Turn::new(main),
+            main: FairMutex::new(main),
             callbacks: Callbacks::new(callback),
         });
         let connection = Self { shared };
@@ -373,7 +382,8 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::NotConnected`]; [`Error::SendCode`] when the server could not be told, [`Error::Close`] when
-    /// the system reports one: the connection is closed all the same. [`Error::Busy`]: call again.
+    /// the system reports one: the connection is closed all the same. [`Error::Busy`]: no further call is
+    /// let through, but one that was under way has not ended; call again to finish.
     pub fn close(&self) -> Result<(), Error> {
         self.shared.close()
     }
@@ -406,14 +416,14 @@ impl Shared {
 
     fn call(&self, operation: Operation) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.timeout);
-        let main = self.take_turn(deadline)?;
+        let main = self.lock_main(deadline)?;
         self.play(main, operation, deadline)
     }
 
     /// The callback is in the list before the server hears of it: a change may follow at once.
     fn watch(&self, key: Text, callback: Callback) -> Result<(), Error> {
         let deadline = Deadline::after(self.timeout);
-        let main = self.take_turn(deadline)?;
+        let main = self.lock_main(deadline)?;
         let before = self.callbacks.set(key, callback);
         let error = match self.play(main, Operation::Watch(key), deadline) {
             Ok(Outcome::NoSuchKey) => Error::NoSuchKey,
@@ -427,8 +437,8 @@ impl Shared {
         Err(error)
     }
 
-    fn take_turn(&self, deadline: Deadline) -> Result<Taken<'_, Main>, Error> {
-        let main = self.main.take(deadline).map_err(|_| Error::Busy)?;
+    fn lock_main(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, Main>, Error> {
+        let main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
         self.check_open()?;
         Ok(main)
     }
@@ -436,7 +446,7 @@ impl Shared {
     /// Plays one operation; an error that [closes](Error::closes) does so here.
     fn play(
         &self,
-        mut main: Taken<'_, Main>,
+        mut main: FairMutexGuard<'_, Main>,
         operation: Operation,
         deadline: Deadline,
     ) -> Result<Outcome, Error> {
@@ -454,7 +464,7 @@ impl Shared {
         }
         let was_closed = self.closed.swap(true, Ordering::AcqRel);
         let deadline = Deadline::after(self.timeout);
-        let mut main = self.main.take(deadline).map_err(|_| Error::Busy)?;
+        let mut main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
         if main.channel.is_none() {
             debug_assert!(was_closed);
             return Err(Error::NotConnected);
@@ -465,10 +475,10 @@ impl Shared {
     }
 
     /// Closes both channels.
-    fn tear_down(&self, mut main: Taken<'_, Main>) -> Result<(), Error> {
+    fn tear_down(&self, mut main: FairMutexGuard<'_, Main>) -> Result<(), Error> {
         self.closed.store(true, Ordering::Release);
         let main_closed = main.channel.take().map_or(Ok(()), Channel::close);
-        // The callback thread may be waiting for its turn.
+        // The callback thread may be waiting for it.
         drop(main);
         let callback_closed = self.callbacks.close();
         main_closed.and(callback_closed)
@@ -488,7 +498,7 @@ impl Shared {
     /// channel is only shut down: the next call finds out, and says so with its own code.
     pub(crate) fn callbacks_lost(&self) {
         self.broken.store(true, Ordering::Release);
-        if let Ok(main) = self.main.take(Deadline::after(self.timeout))
+        if let Ok(main) = self.main.lock(Deadline::after(self.timeout))
             && let Some(channel) = &main.channel
         {
             channel.shut_down();

@@ -11,8 +11,8 @@ use kvs_proto::app::client::{Expected, Sent, Violation};
 
 /// An error of the library.
 ///
-/// After an error for which [`closes`](Self::closes) is true the connection is closed; all others leave
-/// it as it was.
+/// After an error for which [`closes`](Self::closes) is true the connection is closed. All others leave it
+/// as it was, but for those of [`Connection::close`](crate::Connection::close).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

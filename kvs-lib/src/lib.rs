@@ -43,16 +43,16 @@ mod capi;
 mod channel;
 mod connection;
 mod error;
+mod fair_mutex;
 #[allow(unsafe_code)]
 mod fork;
 #[allow(unsafe_code)]
 mod sys;
 #[allow(unsafe_code)]
 mod thread;
-mod turn;
 
 pub use connection::{Builder, Connection, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
-pub use error::Error;
+pub use error::{Error, Invalid};
 pub use kvs_proto::{MAX_TEXT, TextError};
 
 /// The version of the library.

@@ -9,13 +9,14 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, ptr};
 
 use kvs_proto::app::CHANGED_KEY_LEN;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use once_cell::sync::OnceCell;
+use once_cell::race::OnceNonZeroUsize;
 
 use crate::callbacks::{self, CFunction};
 use crate::connection::Shared;
@@ -103,17 +104,19 @@ fn end(argument: *mut c_void, last_act: fn(Arc<Shared>)) {
 /// The key whose value is not NULL while a C function runs, so that its destructor tells when one ends
 /// the thread.
 fn exit_key() -> io::Result<libc::pthread_key_t> {
-    static KEY: OnceCell<libc::pthread_key_t> = OnceCell::new();
-    KEY.get_or_try_init(|| {
-        let mut key = 0;
+    // One more than the key, as that may be 0. Not a cell that blocks, because of `fork`; two threads may
+    // both make a key, and that of the slower one is never used.
+    static KEY: OnceNonZeroUsize = OnceNonZeroUsize::new();
+    let one_more = KEY.get_or_try_init(|| {
+        let mut key: libc::pthread_key_t = 0;
         // SAFETY: the key is written before the call returns; the destructor lives as long as the process
         // (the library cannot be unloaded).
         match unsafe { libc::pthread_key_create(&mut key, Some(ended_by_callback)) } {
-            0 => Ok(key),
+            0 => Ok(NonZeroUsize::MIN.saturating_add(key as usize)),
             error => Err(io::Error::from_raw_os_error(error)),
         }
-    })
-    .copied()
+    })?;
+    Ok((one_more.get() - 1) as libc::pthread_key_t)
 }
 
 fn mark_in_callback(argument: *mut c_void) {

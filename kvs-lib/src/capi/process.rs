@@ -11,8 +11,8 @@ use super::guard;
 use crate::channel::Deadline;
 use crate::connection::{Builder, Connection, DEFAULT_TIMEOUT};
 use crate::error::Error;
+use crate::fair_mutex::FairMutex;
 use crate::fork;
-use crate::turn::Turn;
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
@@ -21,7 +21,7 @@ pub(super) struct Process {
     /// That of the parent, never to be used: kept so that leak checkers find what it holds.
     _inherited: Inherited,
     /// One `establish_connection` at a time.
-    establishing: Turn<()>,
+    establishing: FairMutex<()>,
     connection: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -46,7 +46,7 @@ impl Process {
             let new = Box::into_raw(Box::new(Self {
                 generation,
                 _inherited: Inherited(current),
-                establishing: Turn::new(()),
+                establishing: FairMutex::new(()),
                 connection: Mutex::new(None),
             }));
             match PROCESS.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -65,15 +65,16 @@ impl Process {
     pub(super) fn establish(
         &self,
         builder: Result<Builder, Error>,
-        open: impl FnOnce(&Builder) -> Result<Connection, Error>,
+        open: impl FnOnce(&Builder, Deadline) -> Result<Connection, Error>,
     ) -> Result<(), Error> {
         guard::read_environment();
         let timeout = builder.as_ref().map_or(DEFAULT_TIMEOUT, Builder::timeout_value);
-        let _turn = self.establishing.take(Deadline::after(timeout)).map_err(|_| Error::Busy)?;
+        let deadline = Deadline::after(timeout);
+        let _guard = self.establishing.lock(deadline).map_err(|_| Error::Busy)?;
         if self.connection().is_ok_and(|connection| connection.is_open()) {
             return Err(Error::AlreadyConnected);
         }
-        let connection = Arc::new(open(&builder?)?);
+        let connection = Arc::new(open(&builder?, deadline)?);
         let before = self.lock().replace(connection);
         // One that the server has closed, or that is broken. Dropped here, where the lock is free.
         drop(before);
