@@ -74,7 +74,8 @@ int establish_connection(const char *group_id,
  all who watch the key. The value may be the empty string.
 
  The original protocol has no answer to a put: when the function returns, the value has been sent. Every
- later call in this process sees it; another process may see the value before for an instant.
+ later call in this process sees it; another process may see the value before for an instant. (An empty
+ value is followed by a get of the same key, as it cannot be sent otherwise.)
 
  Both strings are only read, and not used after the call.
 

@@ -123,6 +123,30 @@ impl Channel {
         Ok(())
     }
 
+    /// Fills `buffer`, unless the peer hangs up on `other` before the first byte is here.
+    pub(crate) fn receive_while_open(
+        &self,
+        buffer: &mut [u8],
+        other: &Self,
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        loop {
+            let timeout = whole_millis(deadline.left_or_timed_out()?);
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(other.socket.as_fd(), HANG_UP),
+            ];
+            match poll(&mut fds, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) if fds[0].any() == Some(true) => {
+                    return self.receive(buffer, Some(deadline));
+                }
+                Ok(_) => return Err(ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Waits until the peer has read everything that was sent, or has gone: then nothing waits any more.
     ///
     /// The kernel has no event for it. It is nearly always so already, or as soon as the peer was

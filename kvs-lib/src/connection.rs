@@ -134,18 +134,21 @@ impl Builder {
     fn log_in(&self, mut login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
         let number = ClientNumber::claim();
         let main = Channel::connect(&self.socket, &number.main(), deadline)?;
-        let mut callback = None;
+        let mut callback: Option<Channel> = None;
         loop {
             match login.next() {
                 LoginStep::Receive(on, expected) => {
-                    let channel = match on {
-                        On::Main => &main,
-                        On::Callback => callback.as_ref().unwrap_or(&main),
-                    };
                     let mut bytes = [0; INT_LEN];
-                    channel
-                        .receive(&mut bytes, Some(deadline))
-                        .map_err(|error| Error::receiving(expected, error))?;
+                    match (on, &callback) {
+                        // A server that closes the main channel will not greet on the other.
+                        (On::Callback, Some(callback)) => {
+                            callback.receive_while_open(&mut bytes, &main, deadline)
+                        }
+                        (On::Main, _) | (On::Callback, None) => {
+                            main.receive(&mut bytes, Some(deadline))
+                        }
+                    }
+                    .map_err(|error| Error::receiving(expected, error))?;
                     login.received(bytes)?;
                 }
                 LoginStep::Send(text) => {
@@ -337,14 +340,7 @@ impl Connection {
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         self.shared.check_open()?;
         let key = self.key(key.as_ref())?;
-        match self.shared.call(Operation::Delete(key))? {
-            Outcome::NoSuchKey => Ok(false),
-            Outcome::Done | Outcome::Value(_) => {
-                // The callback may own what it pleases: it is dropped here, where no lock is held.
-                drop(self.shared.callbacks.remove(&key));
-                Ok(true)
-            }
-        }
+        Ok(self.shared.delete(key)? != Outcome::NoSuchKey)
     }
 
     /// Calls `callback` with the key whenever anybody in the group, this connection included, puts `key`,
@@ -416,25 +412,44 @@ impl Shared {
 
     fn call(&self, operation: Operation) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.timeout);
-        let main = self.lock_main(deadline)?;
-        self.play(main, operation, deadline)
+        let mut main = self.lock_main(deadline)?;
+        let result = main.play(operation, deadline);
+        self.finish(main, &result);
+        result
+    }
+
+    /// The callback leaves the list before another operation can begin: it may register a new one.
+    fn delete(&self, key: Text) -> Result<Outcome, Error> {
+        let deadline = Deadline::after(self.timeout);
+        let mut main = self.lock_main(deadline)?;
+        let result = main.play(Operation::Delete(key), deadline);
+        let removed = match &result {
+            Ok(Outcome::Done | Outcome::Value(_)) => self.callbacks.remove(&key),
+            Ok(Outcome::NoSuchKey) | Err(_) => None,
+        };
+        self.finish(main, &result);
+        // It may own what it pleases, whose `Drop` may call us: so not before the lock is free.
+        drop(removed);
+        result
     }
 
     /// The callback is in the list before the server hears of it: a change may follow at once.
     fn watch(&self, key: Text, callback: Callback) -> Result<(), Error> {
         let deadline = Deadline::after(self.timeout);
-        let main = self.lock_main(deadline)?;
+        let mut main = self.lock_main(deadline)?;
         let before = self.callbacks.set(key, callback);
-        let error = match self.play(main, Operation::Watch(key), deadline) {
-            Ok(Outcome::NoSuchKey) => Error::NoSuchKey,
-            Ok(Outcome::Done | Outcome::Value(_)) => return Ok(()),
-            Err(error) => error,
+        let result = main.play(Operation::Watch(key), deadline);
+        let unused = match (&result, before) {
+            (Ok(Outcome::Done | Outcome::Value(_)), before) => before,
+            (_, Some(before)) => self.callbacks.set(key, before),
+            (_, None) => self.callbacks.remove(&key),
         };
-        match before {
-            Some(before) if self.check_open().is_ok() => drop(self.callbacks.set(key, before)),
-            _ => drop(self.callbacks.remove(&key)),
+        self.finish(main, &result);
+        drop(unused);
+        match result? {
+            Outcome::NoSuchKey => Err(Error::NoSuchKey),
+            Outcome::Done | Outcome::Value(_) => Ok(()),
         }
-        Err(error)
     }
 
     fn lock_main(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, Main>, Error> {
@@ -443,19 +458,12 @@ impl Shared {
         Ok(main)
     }
 
-    /// Plays one operation; an error that [closes](Error::closes) does so here.
-    fn play(
-        &self,
-        mut main: FairMutexGuard<'_, Main>,
-        operation: Operation,
-        deadline: Deadline,
-    ) -> Result<Outcome, Error> {
-        let result = main.play(operation, deadline);
+    /// Lets the next operation begin, or closes the connection if that is what this one has come to.
+    fn finish(&self, main: FairMutexGuard<'_, Main>, result: &Result<Outcome, Error>) {
         if result.as_ref().is_err_and(Error::closes) {
             // What the caller is told is why the connection broke, not how its pieces were closed.
             let _ = self.tear_down(main);
         }
-        result
     }
 
     fn close(&self) -> Result<(), Error> {
@@ -509,7 +517,19 @@ impl Shared {
 }
 
 impl Main {
+    /// An empty value puts no byte on the wire, so the server knows of it only when the next function code
+    /// comes. That must not wait until the application happens to call again: a get follows at once.
     fn play(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
+        let outcome = self.play_one(operation, deadline)?;
+        match operation {
+            Operation::Put { key, value } if value.is_empty() => {
+                self.play_one(Operation::Get(key), deadline).map(|_| Outcome::Done)
+            }
+            _ => Ok(outcome),
+        }
+    }
+
+    fn play_one(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
         let channel = self.channel.as_ref().ok_or(Error::NotConnected)?;
         if self.value_under_way {
             channel.wait_until_read(deadline).map_err(Error::SendCode)?;

@@ -78,19 +78,6 @@ impl Text {
     }
 }
 
-impl TryFrom<&[u8]> for Text {
-    type Error = TextError;
-    fn try_from(bytes: &[u8]) -> Result<Self, TextError> {
-        Self::new(bytes)
-    }
-}
-
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes()
@@ -104,10 +91,18 @@ impl std::hash::Hash for Text {
     }
 }
 
-/// For people: invalid UTF-8 is replaced.
+/// For people: invalid UTF-8 is replaced, and control characters are escaped, so that no text can forge a
+/// line or speak to a terminal.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        String::from_utf8_lossy(self.as_bytes()).fmt(f)
+        use fmt::Write;
+        for character in String::from_utf8_lossy(self.as_bytes()).chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -129,6 +124,13 @@ mod tests {
         assert_eq!(Text::new(&[b'a'; 100]).unwrap_err(), TextError::TooLong(100));
         assert_eq!(Text::new(b"a\0b").unwrap_err(), TextError::Nul(1));
         assert!(Text::new(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_text_can_speak_to_a_terminal() {
+        let text = Text::new("k\n\x1b[31m \u{9b}é\\".as_bytes()).unwrap();
+        assert_eq!(text.to_string(), r"k\n\u{1b}[31m \u{9b}é\");
+        assert_eq!(Text::new(b"\xff").unwrap().to_string(), "\u{fffd}");
     }
 
     #[test]

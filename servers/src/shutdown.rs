@@ -134,15 +134,15 @@ impl Shutdown {
 ///
 /// # Errors
 /// That of `life`.
-pub fn vital<E>(shutdown: &Shutdown, life: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
-    struct Alarm<'a>(&'a Shutdown);
-    impl Drop for Alarm<'_> {
+pub fn end_with<E>(shutdown: &Shutdown, life: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    struct OnFailure<'a>(&'a Shutdown);
+    impl Drop for OnFailure<'_> {
         fn drop(&mut self) {
             self.0.request(Reason::Broken);
         }
     }
-    let alarm = Alarm(shutdown);
+    let on_failure = OnFailure(shutdown);
     life()?;
-    std::mem::forget(alarm);
+    std::mem::forget(on_failure);
     Ok(())
 }

@@ -74,9 +74,9 @@ fn main() -> ExitCode {
 
 fn serve(arguments: Arguments) -> Result<(), Error> {
     startup::raise_descriptor_limit();
-    let output = Output::new(io::stdout())?;
+    let output = Output::new(io::stdout()).map_err(Error::io("a thread for the console"))?;
     let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
+    shutdown.on_signals().map_err(Error::io("a handler for signals"))?;
     let callback_socket = arguments.callback_socket.unwrap_or_else(|| {
         let mut path = arguments.socket.clone().into_os_string();
         path.push("_cb");

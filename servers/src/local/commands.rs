@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvs_proto::{Text, TextError};
+use kvs_proto::Text;
 use rand::distr::{Alphanumeric, SampleString};
 
 use super::auth_link::{AuthLink, Unavailable};
@@ -19,21 +19,25 @@ const SECRET_LEN: usize = 5;
 
 /// The dialogue of a local server.
 #[derive(Debug)]
-pub struct Commands {
+pub(crate) struct Commands {
     /// All groups.
-    pub groups: Arc<Groups>,
+    pub(crate) groups: Arc<Groups>,
     /// Who asks the authentication server.
-    pub auth: AuthLink,
+    pub(crate) auth: AuthLink,
     /// Where answers go.
-    pub output: Output,
+    pub(crate) output: Output,
     /// For `Quit`.
-    pub shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl Commands {
     /// Reads and obeys until the end of the input.
-    pub fn run(&self, mut input: Input<impl BufRead>) {
+    pub(crate) fn run(&self, mut input: Input<impl BufRead>) {
         while let Some(line) = input.line() {
+            // Whoever has asked the server to quit, its groups are on their way out.
+            if self.shutdown.reason().is_some() {
+                return;
+            }
             match line.as_slice() {
                 b"Create group" => self.with_group_id(&mut input, |name| self.create(name)),
                 b"Delete group" => self.with_group_id(&mut input, |name| self.delete(name)),
@@ -51,9 +55,7 @@ impl Commands {
         match Text::new(&line) {
             Ok(name) if !name.is_empty() => command(name),
             Ok(_) => self.output.say("Invalid group id: it is empty"),
-            Err(error @ (TextError::TooLong(_) | TextError::Nul(_))) => {
-                self.output.say(format_args!("Invalid group id: {error}"));
-            }
+            Err(error) => self.output.say(format_args!("Invalid group id: {error}")),
         }
     }
 
@@ -63,7 +65,7 @@ impl Commands {
             return;
         }
         let secret = Alphanumeric.sample_string(&mut rand::rng(), SECRET_LEN);
-        let Ok(secret) = Text::new(secret.as_bytes()) else { return };
+        let secret = Text::new(secret.as_bytes()).expect("it has five letters and digits");
         match self.auth.create(name, secret) {
             Ok(true) => {
                 self.groups.add(name, secret);

@@ -16,16 +16,16 @@ use super::watcher::Watcher;
 
 /// How many closed applications of a group are remembered for its status; the oldest are forgotten
 /// first, so that a server that runs for years does not grow by its visitors.
-pub const PAST_APPLICATIONS: usize = 1000;
+pub(crate) const PAST_APPLICATIONS: usize = 1000;
 
 /// All groups.
 #[derive(Debug, Default)]
-pub struct Groups {
+pub(crate) struct Groups {
     groups: RwLock<HashMap<Text, Arc<Group>>>,
 }
 
 /// One group.
-pub struct Group {
+pub(crate) struct Group {
     name: Text,
     secret: Text,
     created: Instant,
@@ -66,15 +66,15 @@ enum Phase {
 
 /// One application, as `Show application status` tells of it.
 #[derive(Debug, Clone)]
-pub struct Application {
+pub(crate) struct Application {
     /// As the kernel says, at the time of the connection.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// When it was let in.
-    pub connected_at: SystemTime,
+    pub(crate) connected_at: SystemTime,
     /// When it left.
-    pub closed_at: Option<SystemTime>,
+    pub(crate) closed_at: Option<SystemTime>,
     /// The keys it watches, in the order of their registration. Empty after it has left.
-    pub watches: Vec<Text>,
+    pub(crate) watches: Vec<Text>,
     entered: Instant,
     stayed: Option<Duration>,
     watcher: Option<Arc<Watcher>>,
@@ -82,28 +82,28 @@ pub struct Application {
 
 impl Application {
     /// How long it was, or has been, connected.
-    pub fn stay(&self) -> Duration {
+    pub(crate) fn stay(&self) -> Duration {
         self.stayed.unwrap_or_else(|| self.entered.elapsed())
     }
 }
 
 /// The group is closed: nobody can enter.
 #[derive(Debug)]
-pub struct GroupClosed;
+pub(crate) struct GroupClosed;
 
 impl Groups {
     /// A group that applications may enter.
-    pub fn open_group(&self, name: &Text) -> Option<Arc<Group>> {
+    pub(crate) fn open_group(&self, name: &Text) -> Option<Arc<Group>> {
         self.find(name).filter(|group| group.is_open())
     }
 
     /// A group, open or on its way out.
-    pub fn find(&self, name: &Text) -> Option<Arc<Group>> {
+    pub(crate) fn find(&self, name: &Text) -> Option<Arc<Group>> {
         self.groups.read().get(name).cloned()
     }
 
     /// Adds a group that the authentication server has accepted.
-    pub fn add(&self, name: Text, secret: Text) {
+    pub(crate) fn add(&self, name: Text, secret: Text) {
         let group = Arc::new(Group {
             name,
             secret,
@@ -115,12 +115,12 @@ impl Groups {
     }
 
     /// Forgets a group.
-    pub fn remove(&self, name: &Text) {
+    pub(crate) fn remove(&self, name: &Text) {
         self.groups.write().remove(name);
     }
 
     /// All groups, the oldest first.
-    pub fn all(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Group>> {
         let mut groups: Vec<_> = self.groups.read().values().cloned().collect();
         groups.sort_by_key(|group| group.created);
         groups
@@ -129,22 +129,22 @@ impl Groups {
 
 impl Group {
     /// Its name.
-    pub fn name(&self) -> Text {
+    pub(crate) fn name(&self) -> Text {
         self.name
     }
 
     /// The secret that this server made for it.
-    pub fn secret(&self) -> Text {
+    pub(crate) fn secret(&self) -> Text {
         self.secret
     }
 
     /// Whether applications may enter.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state.lock().phase == Phase::Open
     }
 
     /// Stores a pair. All who watch the key are to be told.
-    pub fn put(&self, key: &Text, value: &Text) -> Vec<Arc<Watcher>> {
+    pub(crate) fn put(&self, key: &Text, value: &Text) -> Vec<Arc<Watcher>> {
         let mut state = self.state.lock();
         state.table.put(key.as_bytes(), value.as_bytes());
         let Some(numbers) = state.watches.get(key) else { return Vec::new() };
@@ -153,12 +153,12 @@ impl Group {
     }
 
     /// Hands the value of a key to `read`, which must only copy it: the group is locked meanwhile.
-    pub fn get<T>(&self, key: &Text, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
+    pub(crate) fn get<T>(&self, key: &Text, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
         read(self.state.lock().table.get(key.as_bytes()))
     }
 
     /// Deletes a pair and all watches on its key; `false` when there is none.
-    pub fn delete(&self, key: &Text) -> bool {
+    pub(crate) fn delete(&self, key: &Text) -> bool {
         let state = &mut *self.state.lock();
         for number in state.watches.remove(key).unwrap_or_default() {
             if let Some(application) = state.applications.get_mut(&number) {
@@ -169,7 +169,7 @@ impl Group {
     }
 
     /// Makes an application watch a key; `false` when there is no such key.
-    pub fn watch(&self, key: &Text, number: u64) -> bool {
+    pub(crate) fn watch(&self, key: &Text, number: u64) -> bool {
         let state = &mut *self.state.lock();
         if !state.table.contains(key.as_bytes()) {
             return false;
@@ -188,7 +188,7 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupClosed`] when the group was deleted meanwhile.
-    pub fn enter(&self, pid: i32, watcher: Arc<Watcher>) -> Result<u64, GroupClosed> {
+    pub(crate) fn enter(&self, pid: i32, watcher: Arc<Watcher>) -> Result<u64, GroupClosed> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Err(GroupClosed);
@@ -209,8 +209,9 @@ impl Group {
     }
 
     /// The application has gone: it watches nothing any more.
-    pub fn leave(&self, number: u64) {
-        let state = &mut *self.state.lock();
+    pub(crate) fn leave(&self, number: u64) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let Some(application) = state.applications.get_mut(&number) else { return };
         application.closed_at = Some(SystemTime::now());
         application.stayed = Some(application.entered.elapsed());
@@ -229,28 +230,29 @@ impl Group {
         {
             state.applications.remove(&oldest);
         }
+        drop(guard);
         self.left.notify_all();
     }
 
     /// Nobody may enter for now.
-    pub fn begin_closing(&self) {
+    pub(crate) fn begin_closing(&self) {
         self.state.lock().phase = Phase::Closing;
     }
 
     /// The deletion did not come about.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.state.lock().phase = Phase::Open;
     }
 
     /// Nobody may enter any more. All who are in are to be told to close.
-    pub fn close(&self) -> Vec<Arc<Watcher>> {
+    pub(crate) fn close(&self) -> Vec<Arc<Watcher>> {
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
         state.applications.values().filter_map(|application| application.watcher.clone()).collect()
     }
 
     /// Waits until all applications have left, `limit` at most, and returns how many have not.
-    pub fn wait_until_empty(&self, limit: Duration) -> usize {
+    pub(crate) fn wait_until_empty(&self, limit: Duration) -> usize {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
         loop {
@@ -262,12 +264,12 @@ impl Group {
     }
 
     /// How many pairs there are.
-    pub fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         self.state.lock().table.count()
     }
 
     /// The applications that are connected or remembered, with their numbers.
-    pub fn applications(&self) -> Vec<(u64, Application)> {
+    pub(crate) fn applications(&self) -> Vec<(u64, Application)> {
         let state = self.state.lock();
         state
             .applications

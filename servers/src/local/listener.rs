@@ -19,13 +19,13 @@ const MAX_PATH: usize = 107;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// A live server is there.
-    #[error("{} is in use: another KVS-LocalServer is serving there. Stop it, or choose another --socket", .0.display())]
+    #[error("{} is in use: another KVS-LocalServer is serving there. Stop it, or choose another path", .0.display())]
     InUse(PathBuf),
     /// Something else is there.
     #[error("{} exists and is not a socket; it is left alone. Choose another path", .0.display())]
     NotASocket(PathBuf),
     /// The system has no room for it.
-    #[error("{} is too long for a socket: {} bytes, at most {MAX_PATH} are allowed. Choose a shorter --socket",
+    #[error("{} is too long for a socket: {} bytes, at most {MAX_PATH} are allowed. Choose a shorter path",
         .0.display(), .0.as_os_str().len())]
     TooLong(PathBuf),
     /// Anything else.
@@ -40,7 +40,7 @@ pub enum ListenError {
 
 /// A listening socket; its path is removed when it is dropped.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Hand it to a reactor with [`take`](Self::take).
     socket: Option<UnixListener>,
     path: PathBuf,
@@ -54,7 +54,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError`] says what is there, or why it cannot be used.
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_path_buf(), source };
         if path.as_os_str().len() > MAX_PATH {
             return Err(ListenError::TooLong(path.to_path_buf()));
@@ -75,7 +75,7 @@ impl Listener {
     }
 
     /// The socket, once.
-    pub fn take(&mut self) -> Option<UnixListener> {
+    pub(crate) fn take(&mut self) -> Option<UnixListener> {
         self.socket.take()
     }
 }

@@ -1,6 +1,6 @@
 //! How other threads speak to a reactor: messages in a box, and a wake-up when it was empty.
 //!
-//! A reactor empties its box before it sleeps, so what it sends to itself needs no wake-up.
+//! A reactor looks into its box before it sleeps, so what it sends to itself needs no wake-up.
 
 use std::io;
 use std::mem;
@@ -11,20 +11,20 @@ use mio::net::UnixStream;
 use parking_lot::Mutex;
 
 use super::auth_link::Unavailable;
-use super::lobby::Ticket;
+use super::pairing::Peer;
 use kvs_proto::Text;
 
 /// Identifies a session for as long as the server runs; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
+pub(crate) struct SessionId(pub u64);
 
 /// What a reactor can be told.
 #[derive(Debug)]
-pub enum Message {
+pub(crate) enum Message {
     /// Serve this connection from now on.
-    Serve(UnixStream, Ticket),
+    Serve(UnixStream, Peer),
     /// To the accepting reactor: a session waits for its callback connection.
-    AwaitCallback(Ticket, Address),
+    AwaitCallback(Peer, Address),
     /// To the accepting reactor: it waits no more.
     ForgetCallback(SessionId),
     /// The callback connection of a session is here.
@@ -44,16 +44,16 @@ pub enum Message {
 
 /// Where to reach a session.
 #[derive(Debug, Clone)]
-pub struct Address {
+pub(crate) struct Address {
     /// The box of its reactor.
-    pub mailbox: std::sync::Arc<Mailbox>,
+    pub(crate) mailbox: std::sync::Arc<Mailbox>,
     /// Its number.
-    pub session: SessionId,
+    pub(crate) session: SessionId,
 }
 
 /// The box of one reactor.
 #[derive(Debug)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     messages: Mutex<Vec<Message>>,
     waker: mio::Waker,
     owner: OnceLock<ThreadId>,
@@ -61,18 +61,18 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// For the reactor that `waker` wakes.
-    pub fn new(waker: mio::Waker) -> Self {
+    pub(crate) fn new(waker: mio::Waker) -> Self {
         Self { messages: Mutex::default(), waker, owner: OnceLock::new() }
     }
 
     /// Makes the calling thread the one that needs no wake-up.
-    pub fn own(&self) {
+    pub(crate) fn own(&self) {
         // It is called once, first thing by the reactor's thread.
         let _ = self.owner.set(thread::current().id());
     }
 
     /// Puts a message in. Never waits.
-    pub fn send(&self, message: Message) {
+    pub(crate) fn send(&self, message: Message) {
         let was_empty = {
             let mut messages = self.messages.lock();
             messages.push(message);
@@ -86,8 +86,13 @@ impl Mailbox {
         }
     }
 
+    /// Whether there is a message.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.messages.lock().is_empty()
+    }
+
     /// Takes all messages out, in order.
-    pub fn take(&self) -> Vec<Message> {
+    pub(crate) fn take(&self) -> Vec<Message> {
         mem::take(&mut *self.messages.lock())
     }
 }

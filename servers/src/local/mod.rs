@@ -3,25 +3,26 @@
 //! [`Server::bind`] takes the paths and finds the authentication server, [`Server::run`] serves until a
 //! [`Shutdown`] is requested. Who does what:
 //!
-//! - [`reactor`]: the threads that serve; each owns its [`session`]s. [`mailbox`]: how others speak to them.
-//! - [`groups`]: pairs, applications, watches; the pairs themselves in [`table`]. [`watcher`]: the changes
-//!   that one application has still to be told.
-//! - [`lobby`]: brings the two connections of an application together. [`listener`]: the paths.
-//! - [`auth_link`]: the thread that asks the authentication server.
-//! - [`commands`], [`status`]: the administrator's dialogue.
+//! - `reactor`: the threads that serve; each owns its sessions (`session`, with a `socket` for each
+//!   connection). `mailbox`: how others speak to them.
+//! - `groups`: pairs, applications, watches; the pairs themselves in `table`. `watcher`: the changes that one
+//!   application has still to be told.
+//! - `pairing`: brings the two connections of an application together. `listener`: the paths.
+//! - `auth_link`: the thread that asks the authentication server.
+//! - `commands`, `status`: the administrator's dialogue.
 
-pub mod auth_link;
-pub mod commands;
-pub mod groups;
-pub mod listener;
-pub mod lobby;
-pub mod mailbox;
-pub mod reactor;
-pub mod session;
+mod auth_link;
+mod commands;
+mod groups;
+mod listener;
+mod mailbox;
+mod pairing;
+mod reactor;
+mod session;
 mod socket;
-pub mod status;
-pub mod table;
-pub mod watcher;
+mod status;
+mod table;
+mod watcher;
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
@@ -29,12 +30,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+pub use auth_link::ConnectError;
+pub use listener::ListenError;
+
 use crate::console::{Input, Output};
-use crate::shutdown::{Reason, Shutdown, vital};
-use auth_link::{AuthLink, ConnectError, Options, Worker};
+use crate::shutdown::{Reason, Shutdown, end_with};
+use auth_link::{AuthLink, Options, Worker};
 use commands::Commands;
 use groups::Groups;
-use listener::{ListenError, Listener};
+use listener::Listener;
 use mailbox::{Mailbox, Message};
 use reactor::{Context, Reactor};
 
@@ -42,7 +46,7 @@ use reactor::{Context, Reactor};
 const MOST_REACTORS: usize = 4;
 
 /// How long the last lines may take to be printed.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a local server is told at its start.
 #[derive(Debug, Clone)]
@@ -60,6 +64,9 @@ pub struct Config {
 /// Why a local server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Two sockets, one path.
+    #[error("--socket and --callback-socket must differ, and both are {}", .0.display())]
+    SamePath(PathBuf),
     /// One of its paths.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -67,14 +74,26 @@ pub enum Error {
     #[error(transparent)]
     Auth(#[from] ConnectError),
     /// The system.
-    #[error("the system refuses what the server needs: {0}")]
-    Io(#[from] io::Error),
+    #[error("{what} cannot be had: {source}")]
+    Io {
+        /// What the server needs.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// A bug, or a system that refuses everything; the log says more.
     #[error("a thread of the server has failed: ended in good order, with all data lost")]
     Broken,
     /// It ended as it was told to (`--exit-on-auth-loss`), with all data lost.
     #[error("the authentication server {0} does not answer: ended, as --exit-on-auth-loss says")]
     AuthLost(String),
+}
+
+impl Error {
+    /// For `map_err`.
+    pub fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
 }
 
 /// A local server that has its paths and its authentication server.
@@ -97,12 +116,18 @@ impl Server {
     /// # Errors
     /// [`Error`] says what cannot be had, and why.
     pub fn bind(config: Config, shutdown: &Shutdown, output: &Output) -> Result<Self, Error> {
+        if config.socket == config.callback_socket {
+            return Err(Error::SamePath(config.socket));
+        }
         let main = Listener::bind(&config.socket)?;
         let callback = Listener::bind(&config.callback_socket)?;
         let groups = Arc::new(Groups::default());
         let options = Options {
             server: config.auth.clone(),
-            identity: std::path::absolute(&config.socket)?.into_os_string().into_encoded_bytes(),
+            identity: std::path::absolute(&config.socket)
+                .map_err(Error::io("the current directory"))?
+                .into_os_string()
+                .into_encoded_bytes(),
             exit_on_loss: config.exit_on_auth_loss,
         };
         let (auth, auth_worker, port) =
@@ -131,7 +156,8 @@ impl Server {
         let shutdown = self.shutdown.clone();
         let auth_thread = thread::Builder::new()
             .name("auth-link".into())
-            .spawn(move || vital(&shutdown, || worker.run()))?;
+            .spawn(move || end_with(&shutdown, || worker.run()))
+            .map_err(Error::io("a thread for the authentication server"))?;
         self.output.say(format_args!("Port Number: {}", self.port));
         let commands = Commands {
             groups: Arc::clone(&self.groups),
@@ -140,7 +166,10 @@ impl Server {
             shutdown: self.shutdown.clone(),
         };
         // It may wait for a line for ever, so nobody waits for it.
-        thread::Builder::new().name("console-input".into()).spawn(move || commands.run(input))?;
+        thread::Builder::new()
+            .name("console-input".into())
+            .spawn(move || commands.run(input))
+            .map_err(Error::io("a thread for the console"))?;
 
         let reason = self.shutdown.wait();
         tracing::info!("quitting: {reason}");
@@ -150,7 +179,7 @@ impl Server {
         for group in self.groups.all() {
             commands::close_applications(&group);
         }
-        if reason == Reason::AuthLost {
+        if matches!(reason, Reason::AuthLost | Reason::Broken) {
             self.auth.stop();
         } else {
             for group in self.groups.all() {
@@ -169,7 +198,7 @@ impl Server {
         join(auth_thread);
         drop((self.main, self.callback));
         self.output.say("Exiting Local Server...");
-        self.output.flush(LAST_WORDS);
+        self.output.flush(FLUSH_PATIENCE);
         match reason {
             Reason::AuthLost => Err(Error::AuthLost(self.config.auth)),
             Reason::Broken => Err(Error::Broken),
@@ -181,7 +210,8 @@ impl Server {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let prepared = (0..processors.min(MOST_REACTORS))
             .map(|_| Reactor::prepare())
-            .collect::<io::Result<Vec<_>>>()?;
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(Error::io("epoll"))?;
         let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
         let mut threads = Vec::new();
         for (number, (poll, mailbox)) in prepared.into_iter().enumerate() {
@@ -195,12 +225,15 @@ impl Server {
             if let (0, Some(main), Some(callback)) =
                 (number, self.main.take(), self.callback.take())
             {
-                reactor.accept(main, callback, mailboxes.clone())?;
+                reactor
+                    .accept(main, callback, mailboxes.clone())
+                    .map_err(Error::io("epoll for the sockets"))?;
             }
             let shutdown = self.shutdown.clone();
             let thread = thread::Builder::new()
                 .name(format!("reactor-{number}"))
-                .spawn(move || vital(&shutdown, || reactor.run()))?;
+                .spawn(move || end_with(&shutdown, || reactor.run()))
+                .map_err(Error::io("a thread for the applications"))?;
             threads.push((mailbox, thread));
         }
         Ok(threads)

@@ -16,12 +16,15 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::auth_link::AuthLink;
 use super::groups::Groups;
-use super::lobby::{Lobby, Ticket};
 use super::mailbox::{Address, Mailbox, Message, SessionId};
+use super::pairing::{Pairing, Peer};
 use super::session::{End, LOGIN_PATIENCE, Session, session_of};
 
 /// The events that one `poll` returns at most.
 const EVENTS: usize = 1024;
+
+/// How many connections one listener accepts before the applications have their turn again.
+const ACCEPT_BURST: usize = 32;
 
 /// How long accepting pauses when the system has no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -33,22 +36,22 @@ const CALLBACK_LISTENER: Token = Token(usize::MAX - 2);
 
 /// What sessions need from the rest of the server.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// All groups.
-    pub groups: Arc<Groups>,
+    pub(crate) groups: Arc<Groups>,
     /// Who asks the authentication server.
-    pub auth: AuthLink,
+    pub(crate) auth: AuthLink,
     /// The box of the session's own reactor.
-    pub mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// The box of the reactor that accepts.
-    pub acceptor: Arc<Mailbox>,
+    pub(crate) acceptor: Arc<Mailbox>,
 }
 
 impl Context {
     /// The session wants its callback connection as soon as it is there.
-    pub(super) fn await_callback(&self, ticket: Ticket, session: SessionId) {
+    pub(super) fn await_callback(&self, peer: Peer, session: SessionId) {
         let address = Address { mailbox: Arc::clone(&self.mailbox), session };
-        self.acceptor.send(Message::AwaitCallback(ticket, address));
+        self.acceptor.send(Message::AwaitCallback(peer, address));
     }
 
     /// It does not any more.
@@ -65,7 +68,7 @@ impl Context {
 
 /// One thread that serves applications.
 #[derive(Debug)]
-pub struct Reactor {
+pub(crate) struct Reactor {
     poll: Poll,
     context: Context,
     sessions: HashMap<SessionId, Session>,
@@ -80,10 +83,12 @@ pub struct Reactor {
 struct Acceptor {
     main: UnixListener,
     callback: UnixListener,
-    lobby: Lobby,
+    pairing: Pairing,
     /// All reactors, for the next connections in turn.
     reactors: Vec<Arc<Mailbox>>,
     next: usize,
+    /// More connections wait than were accepted.
+    more: bool,
     /// When to try again, after the system had no room for another connection.
     paused_until: Option<Instant>,
     /// The server quits: connections are closed at once.
@@ -95,14 +100,14 @@ impl Reactor {
     ///
     /// # Errors
     /// When the system has no more descriptors.
-    pub fn prepare() -> io::Result<(Poll, Arc<Mailbox>)> {
+    pub(crate) fn prepare() -> io::Result<(Poll, Arc<Mailbox>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         Ok((poll, Arc::new(Mailbox::new(waker))))
     }
 
     /// One that serves what it is handed.
-    pub fn new(poll: Poll, context: Context) -> Self {
+    pub(crate) fn new(poll: Poll, context: Context) -> Self {
         Self {
             poll,
             context,
@@ -117,7 +122,7 @@ impl Reactor {
     ///
     /// # Errors
     /// When a listener cannot be watched.
-    pub fn accept(
+    pub(crate) fn accept(
         &mut self,
         mut main: UnixListener,
         mut callback: UnixListener,
@@ -129,9 +134,10 @@ impl Reactor {
         self.acceptor = Some(Acceptor {
             main,
             callback,
-            lobby: Lobby::default(),
+            pairing: Pairing::default(),
             reactors,
             next: 0,
+            more: false,
             paused_until: None,
             closed: false,
         });
@@ -142,21 +148,18 @@ impl Reactor {
     ///
     /// # Errors
     /// When `poll` fails, which it does only if the server itself is broken.
-    pub fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
         self.context.mailbox.own();
         let mut events = Events::with_capacity(EVENTS);
         while !self.stopped {
-            let timeout = self
-                .next_deadline()
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.poll.poll(&mut events, timeout) {
+            match self.poll.poll(&mut events, self.time_to_sleep()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    MAIN_LISTENER | CALLBACK_LISTENER => self.accept_all(),
+                    MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
                     token => {
                         let (id, is_callback) = session_of(token);
                         self.with_session(id, |session, context, _| match is_callback {
@@ -166,18 +169,30 @@ impl Reactor {
                     }
                 }
             }
-            self.read_messages();
             self.expire();
+            if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more) {
+                self.accept_some();
+            }
+            self.read_messages();
         }
         Ok(())
+    }
+
+    /// How long there is nothing to do. Messages to ourselves wake nobody, so they are looked for here.
+    fn time_to_sleep(&self) -> Option<Duration> {
+        let more = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more);
+        if more || self.context.mailbox.has_messages() {
+            return Some(Duration::ZERO);
+        }
+        self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let session = self.deadlines.first().map(|(deadline, _)| *deadline);
         let acceptor = self.acceptor.as_ref();
-        let lobby = acceptor.and_then(|acceptor| acceptor.lobby.deadline());
+        let pairing = acceptor.and_then(|acceptor| acceptor.pairing.deadline());
         let paused = acceptor.and_then(|acceptor| acceptor.paused_until);
-        [session, lobby, paused].into_iter().flatten().min()
+        [session, pairing, paused].into_iter().flatten().min()
     }
 
     /// Lets `act` do something to a session, and ends it if that is what comes of it.
@@ -214,30 +229,24 @@ impl Reactor {
         }
     }
 
-    /// Messages may lead to further ones to ourselves, for which nobody will wake us.
+    /// Those that come meanwhile have their turn after the next look at the sockets.
     fn read_messages(&mut self) {
-        loop {
-            let messages = self.context.mailbox.take();
-            if messages.is_empty() {
-                return;
-            }
-            for message in messages {
-                self.read(message);
-            }
+        for message in self.context.mailbox.take() {
+            self.read(message);
         }
     }
 
     fn read(&mut self, message: Message) {
         match message {
-            Message::Serve(stream, ticket) => self.serve(stream, ticket),
-            Message::AwaitCallback(ticket, address) => {
+            Message::Serve(stream, peer) => self.serve(stream, peer),
+            Message::AwaitCallback(peer, address) => {
                 if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.lobby.session(ticket, address);
+                    acceptor.pairing.session(peer, address);
                 }
             }
             Message::ForgetCallback(session) => {
                 if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.lobby.forget(session);
+                    acceptor.pairing.forget(session);
                 }
             }
             Message::Callback(id, stream) => self.with_session(id, |session, context, registry| {
@@ -261,12 +270,12 @@ impl Reactor {
         }
     }
 
-    fn serve(&mut self, stream: UnixStream, ticket: Ticket) {
+    fn serve(&mut self, stream: UnixStream, peer: Peer) {
         /// Numbers are unique over all reactors.
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed));
-        let pid = ticket.pid;
-        match Session::accept(id, ticket, stream, self.poll.registry()) {
+        let pid = peer.pid;
+        match Session::accept(id, peer, stream, self.poll.registry()) {
             Ok(session) => {
                 self.set_deadline(id, None, session.deadline());
                 self.sessions.insert(id, session);
@@ -284,17 +293,17 @@ impl Reactor {
             self.with_session(id, |session, _, _| Err(session.expired()));
         }
         if let Some(acceptor) = &mut self.acceptor {
-            acceptor.lobby.expire(now);
+            acceptor.pairing.expire(now);
             if acceptor.paused_until.is_some_and(|until| until <= now) {
-                self.accept_all();
-                self.read_messages();
+                self.accept_some();
             }
         }
     }
 
-    fn accept_all(&mut self) {
+    fn accept_some(&mut self) {
         if let Some(acceptor) = &mut self.acceptor {
             acceptor.paused_until = None;
+            acceptor.more = false;
             acceptor.accept_main();
             acceptor.accept_callbacks();
         }
@@ -303,29 +312,32 @@ impl Reactor {
 
 impl Acceptor {
     fn accept_main(&mut self) {
-        while let Some(stream) = accept(&self.main, &mut self.paused_until) {
-            if let Some(ticket) = self.admit(&stream) {
-                self.reactors[self.next].send(Message::Serve(stream, ticket));
+        for _ in 0..ACCEPT_BURST {
+            let Some(stream) = accept(&self.main, &mut self.paused_until) else { return };
+            if let Some(peer) = self.admit(&stream) {
+                self.reactors[self.next].send(Message::Serve(stream, peer));
                 self.next = (self.next + 1) % self.reactors.len();
             }
         }
+        self.more = true;
     }
 
     fn accept_callbacks(&mut self) {
-        while let Some(stream) = accept(&self.callback, &mut self.paused_until) {
-            if let Some(ticket) = self.admit(&stream) {
-                self.lobby.callback(ticket, stream, LOGIN_PATIENCE);
+        for _ in 0..ACCEPT_BURST {
+            let Some(stream) = accept(&self.callback, &mut self.paused_until) else { return };
+            if let Some(peer) = self.admit(&stream) {
+                self.pairing.callback(peer, stream, LOGIN_PATIENCE);
             }
         }
+        self.more = true;
     }
 
-    fn admit(&self, stream: &UnixStream) -> Option<Ticket> {
+    fn admit(&self, stream: &UnixStream) -> Option<Peer> {
         if self.closed {
             return None;
         }
-        let ticket = Ticket::of(stream);
-        ticket
-            .inspect_err(|error| tracing::warn!("a connection without an owner is closed: {error}"))
+        let peer = Peer::of(stream);
+        peer.inspect_err(|error| tracing::warn!("a connection without an owner is closed: {error}"))
             .ok()
     }
 }

@@ -1,6 +1,6 @@
 //! One application: its two connections, its login, its operations, its changes.
 //!
-//! The conversation itself is `kvs_proto::app::server`'s business; here its requests meet the groups, and its bytes the
+//! What is said is `kvs_proto::app::server`'s business; here its requests meet the groups, and its bytes the
 //! sockets. Nothing here waits. A session that has to end says so by an [`End`]; its reactor then drops
 //! it, which closes both connections.
 
@@ -9,37 +9,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvs_proto::Text;
-use kvs_proto::app::server::{
-    Malformed, Notifier, Request, Session as Conversation, UnexpectedReply,
-};
+use kvs_proto::app::server::{Malformed, Notifier, Request, Session as Protocol, UnexpectedReply};
 use mio::net::UnixStream;
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
 use super::auth_link::Unavailable;
 use super::groups::Group;
-use super::lobby::Ticket;
 use super::mailbox::{Address, SessionId};
+use super::pairing::Peer;
 use super::reactor::Context;
-use super::socket::{Read1, Socket};
+use super::socket::{Received, Socket};
 use super::watcher::Watcher;
 
 /// How long a login may take, from the connection to the verdict.
-pub const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an application may take to close after it was told to.
-pub const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// More than any legal application ever has under way, so that one read takes all there is.
 const READ_BUFFER: usize = 4096;
 
 /// An application that is connected.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     id: SessionId,
-    ticket: Ticket,
+    peer: Peer,
     main: Socket,
-    conversation: Conversation,
+    protocol: Protocol,
     callback: Option<(Socket, Notifier)>,
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
@@ -81,7 +79,7 @@ struct Member {
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
-pub enum End {
+pub(crate) enum End {
     /// The application said goodbye.
     #[error("closed by the application")]
     Goodbye,
@@ -108,10 +106,10 @@ pub enum End {
     LoginTooLong,
     /// It was told to close.
     #[error("closed, as its group was deleted or the server quits")]
-    Told,
+    ClosedByServer,
     /// It was told to close, and did not.
     #[error("did not close within {} s of being told to", CLOSE_PATIENCE.as_secs())]
-    Deaf,
+    Unresponsive,
 }
 
 impl End {
@@ -123,7 +121,7 @@ impl End {
                 | Self::Malformed(_)
                 | Self::UnexpectedReply(_)
                 | Self::LoginTooLong
-                | Self::Deaf
+                | Self::Unresponsive
         )
     }
 }
@@ -142,20 +140,20 @@ impl Session {
     /// Greets a connection that was just accepted.
     pub(super) fn accept(
         id: SessionId,
-        ticket: Ticket,
+        peer: Peer,
         stream: UnixStream,
         registry: &Registry,
     ) -> std::io::Result<Self> {
         let mut main = Socket::new(stream);
         main.register(registry, main_token(id))?;
         let mut greeting = Vec::new();
-        let conversation = Conversation::accept(&mut greeting);
+        let protocol = Protocol::accept(&mut greeting);
         main.write(&mut greeting)?;
         Ok(Self {
             id,
-            ticket,
+            peer,
             main,
-            conversation,
+            protocol,
             callback: None,
             stage: Stage::New,
             closing: false,
@@ -170,7 +168,7 @@ impl Session {
 
     /// The deadline has passed.
     pub(super) fn expired(&self) -> End {
-        if self.closing { End::Deaf } else { End::LoginTooLong }
+        if self.closing { End::Unresponsive } else { End::LoginTooLong }
     }
 
     /// The main connection may be read or written.
@@ -181,20 +179,21 @@ impl Session {
         // One that does not take its answers is not listened to until it does.
         while !self.main.is_stuck() {
             let read = match self.main.read(&mut buffer) {
-                Read1::Bytes(read) => &buffer[..read],
-                Read1::Nothing => break,
-                Read1::End => return Err(self.gone()),
+                Received::Bytes(read) => &buffer[..read],
+                Received::Nothing => break,
+                Received::End => return Err(self.gone()),
             };
-            let result = self.conversation.receive(read, &mut out);
+            let result = self.protocol.receive(read, &mut out);
             let mut requests = result?;
             requests.try_for_each(|request| self.serve(request, &mut out, context))?;
             self.main.write(&mut out).map_err(|_| self.gone())?;
-            if self.conversation.is_over() {
-                // Told that there is no such group.
+            if self.protocol.is_over() {
+                // ClosedByServer that there is no such group.
                 return Err(End::Refused("no such group"));
             }
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in
-            // vain; what comes later is a new event. Not so the end of the stream, if that was it.
+            // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
+            // descriptors that are passed along cut a read short; who does that waits for his next byte.)
             if read.len() < READ_BUFFER && !read_closed {
                 break;
             }
@@ -203,15 +202,15 @@ impl Session {
     }
 
     fn gone(&self) -> End {
-        if self.closing { End::Told } else { End::Gone }
+        if self.closing { End::ClosedByServer } else { End::Gone }
     }
 
     fn serve(&mut self, request: Request, out: &mut Vec<u8>, context: &Context) -> Result<(), End> {
         let member = match (&self.stage, request) {
             (_, Request::Group(name)) => {
                 let group = context.groups.open_group(&name);
-                tracing::debug!(pid = self.ticket.pid, group = ?name, found = group.is_some(), "login");
-                self.conversation.answer_group(group.is_some(), out);
+                tracing::debug!(pid = self.peer.pid, group = ?name, found = group.is_some(), "login");
+                self.protocol.answer_group(group.is_some(), out);
                 if let Some(group) = group {
                     self.stage = Stage::Login(Login { group, secret: None, right: None });
                 }
@@ -222,13 +221,13 @@ impl Session {
                 return Ok(());
             }
             (_, Request::Close) => {
-                return Err(if self.closing { End::Told } else { End::Goodbye });
+                return Err(if self.closing { End::ClosedByServer } else { End::Goodbye });
             }
             (Stage::Member(member), _) => member,
-            // The conversation lets nothing else through before the verdict.
+            // The protocol lets nothing else through before the verdict.
             (Stage::New | Stage::Login(_), _) => return Err(End::Refused("not logged in")),
         };
-        let pid = self.ticket.pid;
+        let pid = self.peer.pid;
         match request {
             Request::Put { key, value } => {
                 let watchers = member.group.put(&key, &value);
@@ -238,9 +237,9 @@ impl Session {
                 }
             }
             Request::Get(key) => {
-                let conversation = &mut self.conversation;
+                let protocol = &mut self.protocol;
                 let found = member.group.get(&key, |value| {
-                    conversation.answer_get(value, out);
+                    protocol.answer_get(value, out);
                     value.is_some()
                 });
                 tracing::debug!(pid, ?key, found, "get");
@@ -248,12 +247,12 @@ impl Session {
             Request::Delete(key) => {
                 let found = member.group.delete(&key);
                 tracing::debug!(pid, ?key, found, "delete");
-                self.conversation.answer_found(found, out);
+                self.protocol.answer_found(found, out);
             }
             Request::Watch(key) => {
                 let found = member.group.watch(&key, member.number);
                 tracing::debug!(pid, ?key, found, "watch");
-                self.conversation.answer_found(found, out);
+                self.protocol.answer_found(found, out);
             }
             Request::Group(_) | Request::Secret(_) | Request::Close => {}
         }
@@ -264,7 +263,7 @@ impl Session {
     fn ask_for_secret(&mut self, secret: Text, context: &Context) {
         if let Stage::Login(login) = &mut self.stage {
             login.secret = Some(secret);
-            context.await_callback(self.ticket.clone(), self.id);
+            context.await_callback(self.peer.clone(), self.id);
             context.ask_for_secret(login.group.name(), self.id);
         }
     }
@@ -281,7 +280,11 @@ impl Session {
         socket.register(registry, token).map_err(|_| End::Gone)?;
         let mut greeting = Vec::new();
         let notifier = Notifier::accept(&mut greeting);
-        socket.write(&mut greeting).map_err(|_| End::Gone)?;
+        if socket.write(&mut greeting).is_err() {
+            // It was left over from a login that was given up: ours is still to come.
+            context.await_callback(self.peer.clone(), self.id);
+            return Ok(());
+        }
         self.callback = Some((socket, notifier));
         self.decide(context)
     }
@@ -310,7 +313,7 @@ impl Session {
         let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
         let mut out = Vec::new();
         if !matches {
-            self.conversation.answer_secret(false, &mut out);
+            self.protocol.answer_secret(false, &mut out);
             // It is refused whether it hears of it or not.
             let _ = self.main.write(&mut out);
             return Err(End::Refused("wrong secret"));
@@ -318,11 +321,11 @@ impl Session {
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
         let watcher = Arc::new(Watcher::new(address));
         let number =
-            group.enter(self.ticket.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
+            group.enter(self.peer.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
         let group = Arc::clone(group);
         self.stage = Stage::Member(Member { group, number, watcher });
         self.deadline = None;
-        self.conversation.answer_secret(true, &mut out);
+        self.protocol.answer_secret(true, &mut out);
         self.main.write(&mut out).map_err(|_| End::Gone)
     }
 
@@ -334,12 +337,12 @@ impl Session {
         let mut ended = socket.flush().is_err();
         while !ended && !socket.is_stuck() {
             match socket.read(&mut buffer) {
-                Read1::Bytes(read) => {
+                Received::Bytes(read) => {
                     notifier.receive(&buffer[..read], &mut out)?;
                     ended = socket.write(&mut out).is_err();
                 }
-                Read1::Nothing => break,
-                Read1::End => ended = true,
+                Received::Nothing => break,
+                Received::End => ended = true,
             }
         }
         if ended {
@@ -354,8 +357,8 @@ impl Session {
         self.callback = None;
         match &self.stage {
             Stage::Member(member) => {
-                member.watcher.deafen();
-                if self.closing { Err(End::Told) } else { Ok(()) }
+                member.watcher.stop();
+                if self.closing { Err(End::ClosedByServer) } else { Ok(()) }
             }
             Stage::New | Stage::Login(_) => Err(End::Gone),
         }
@@ -390,15 +393,15 @@ impl Session {
         self.closing = true;
         if !matches!(self.stage, Stage::Member(_)) || self.callback.is_none() {
             // It cannot be told, other than by the end of its connection.
-            return Err(End::Told);
+            return Err(End::ClosedByServer);
         }
         self.deadline = Some(Instant::now() + CLOSE_PATIENCE);
         self.notify()
     }
 
-    /// The last act: leaves the group and the lobby.
+    /// The last act: leaves the group and the pairing.
     pub(super) fn end(self, why: &End, context: &Context) {
-        let pid = self.ticket.pid;
+        let pid = self.peer.pid;
         let group = match &self.stage {
             Stage::New => None,
             Stage::Login(login) => Some(login.group.name()),
@@ -412,7 +415,7 @@ impl Session {
         }
         match self.stage {
             Stage::Member(member) => {
-                member.watcher.deafen();
+                member.watcher.stop();
                 // The connections are closed first: whoever waits for the group to be empty may count on
                 // it.
                 drop((self.main, self.callback));

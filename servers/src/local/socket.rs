@@ -19,7 +19,7 @@ pub(super) struct Socket {
 
 /// What one `read` brought.
 #[derive(Debug)]
-pub(super) enum Read1 {
+pub(super) enum Received {
     /// So many bytes.
     Bytes(usize),
     /// Nothing now.
@@ -38,14 +38,14 @@ impl Socket {
     }
 
     /// One `read`.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Read1 {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Received {
         loop {
             return match self.stream.read(buffer) {
-                Ok(0) => Read1::End,
-                Ok(read) => Read1::Bytes(read),
+                Ok(0) => Received::End,
+                Ok(read) => Received::Bytes(read),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Read1::Nothing,
-                Err(_) => Read1::End,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+                Err(_) => Received::End,
             };
         }
     }

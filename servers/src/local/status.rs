@@ -8,7 +8,7 @@ use chrono::{DateTime, Local};
 use super::groups::{Application, Group};
 
 /// The applications of a group, connected and past; no line feed at the end.
-pub fn describe(group: &Group) -> String {
+pub(crate) fn describe(group: &Group) -> String {
     let mut text = format!("{}:", group.name());
     for (number, application) in group.applications() {
         describe_application(&mut text, number, &application);

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 /// Keys and their values.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     pairs: HashMap<Box<[u8]>, Box<[u8]>>,
 }
 
 impl Table {
     /// Creates the pair, or replaces the value of a key that exists.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) {
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
         match self.pairs.get_mut(key) {
             Some(present) if present.len() == value.len() => present.copy_from_slice(value),
             Some(present) => *present = value.into(),
@@ -25,22 +25,22 @@ impl Table {
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.pairs.get(key).map(AsRef::as_ref)
     }
 
     /// Whether the key exists.
-    pub fn contains(&self, key: &[u8]) -> bool {
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
         self.pairs.contains_key(key)
     }
 
     /// Removes a pair; `false` when there is none.
-    pub fn delete(&mut self, key: &[u8]) -> bool {
+    pub(crate) fn delete(&mut self, key: &[u8]) -> bool {
         self.pairs.remove(key).is_some()
     }
 
     /// How many pairs there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.pairs.len()
     }
 }

@@ -14,7 +14,7 @@ use super::mailbox::{Address, Message};
 
 /// One application as those see it who change what it watches.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     address: Address,
     pending: Mutex<Pending>,
 }
@@ -26,20 +26,20 @@ struct Pending {
     /// The reactor knows that there is something, and will ask until there is nothing.
     announced: bool,
     /// There is no callback channel any more.
-    deaf: bool,
+    stopped: bool,
 }
 
 impl Watcher {
     /// Nothing has changed yet for the session at `address`.
-    pub fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         Self { address, pending: Mutex::default() }
     }
 
     /// `key` has changed. Call it with no lock held.
-    pub fn changed(&self, key: Text) {
+    pub(crate) fn changed(&self, key: Text) {
         let announce = {
             let mut pending = self.pending.lock();
-            if pending.deaf {
+            if pending.stopped {
                 return;
             }
             if pending.keys.insert(key) {
@@ -53,12 +53,12 @@ impl Watcher {
     }
 
     /// The application is to close. Call it with no lock held.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.address.mailbox.send(Message::Close(self.address.session));
     }
 
     /// The next key to tell. After `None` the reactor is told again when there is one.
-    pub fn next(&self) -> Option<Text> {
+    pub(crate) fn next(&self) -> Option<Text> {
         let mut pending = self.pending.lock();
         let key = pending.order.pop_front();
         match &key {
@@ -71,7 +71,7 @@ impl Watcher {
     }
 
     /// From now on nothing is kept.
-    pub fn deafen(&self) {
-        *self.pending.lock() = Pending { deaf: true, ..Pending::default() };
+    pub(crate) fn stop(&self) {
+        *self.pending.lock() = Pending { stopped: true, ..Pending::default() };
     }
 }

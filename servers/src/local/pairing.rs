@@ -6,15 +6,17 @@
 //! several times at once, when their sockets are bound to paths of the same name: `app_socket_17` goes
 //! with `app_socket_cb_17`.
 //!
-//! The lobby belongs to the reactor that accepts; it needs no lock. Callback connections that nobody claims
-//! are closed after a while, or when there are too many.
+//! It belongs to the reactor that accepts, and needs no lock. Callback connections that nobody claims are
+//! closed after a while, or when there are too many; those whose peer has hung up are never handed out.
 
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
-use nix::sys::socket::getsockopt;
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{MsgFlags, getsockopt, recv};
 
 use super::mailbox::{Address, Message, SessionId};
 
@@ -23,20 +25,21 @@ const UNCLAIMED: usize = 4096;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ticket {
+pub(crate) struct Peer {
     /// The process that connected, as the kernel says.
-    pub pid: i32,
+    pub(crate) pid: i32,
+    uid: u32,
     /// What its socket is bound to, after `app_socket_` or `app_socket_cb_`.
     name: Option<Vec<u8>>,
 }
 
-impl Ticket {
+impl Peer {
     /// Reads it off a connection.
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub fn of(stream: &UnixStream) -> nix::Result<Self> {
-        let pid = getsockopt(stream, PeerCredentials)?.pid();
+    pub(crate) fn of(stream: &UnixStream) -> nix::Result<Self> {
+        let credentials = getsockopt(stream, PeerCredentials)?;
         let name = stream.peer_addr().ok().and_then(|address| {
             let file = address.as_pathname()?.file_name()?.as_encoded_bytes();
             let number = file
@@ -44,39 +47,41 @@ impl Ticket {
                 .or_else(|| file.strip_prefix(b"app_socket_"))?;
             Some(number.to_vec())
         });
-        Ok(Self { pid, name })
+        Ok(Self { pid: credentials.pid(), uid: credentials.uid(), name })
     }
 }
 
 /// The waiting room.
 #[derive(Debug, Default)]
-pub struct Lobby {
-    sessions: Vec<(Ticket, Address)>,
+pub(crate) struct Pairing {
+    sessions: Vec<(Peer, Address)>,
     /// In the order of arrival, and so of their deadlines.
-    callbacks: VecDeque<(Ticket, UnixStream, Instant)>,
+    callbacks: VecDeque<(Peer, UnixStream, Instant)>,
 }
 
-impl Lobby {
+impl Pairing {
     /// A session waits for its callback connection.
-    pub fn session(&mut self, ticket: Ticket, address: Address) {
-        match self.callbacks.iter().position(|(theirs, ..)| *theirs == ticket) {
+    pub(crate) fn session(&mut self, peer: Peer, address: Address) {
+        // One that has hung up belongs to a login that was given up.
+        self.callbacks.retain(|(theirs, stream, _)| *theirs != peer || !has_hung_up(stream));
+        match self.callbacks.iter().position(|(theirs, ..)| *theirs == peer) {
             Some(at) => {
                 if let Some((_, stream, _)) = self.callbacks.remove(at) {
                     hand_over(&address, stream);
                 }
             }
-            None => self.sessions.push((ticket, address)),
+            None => self.sessions.push((peer, address)),
         }
     }
 
     /// The session waits no more.
-    pub fn forget(&mut self, session: SessionId) {
+    pub(crate) fn forget(&mut self, session: SessionId) {
         self.sessions.retain(|(_, address)| address.session != session);
     }
 
     /// A callback connection has come; it waits for `patience` at most.
-    pub fn callback(&mut self, ticket: Ticket, stream: UnixStream, patience: Duration) {
-        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == ticket) {
+    pub(crate) fn callback(&mut self, peer: Peer, stream: UnixStream, patience: Duration) {
+        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == peer) {
             hand_over(&self.sessions.remove(at).1, stream);
             return;
         }
@@ -84,25 +89,28 @@ impl Lobby {
             tracing::warn!("{UNCLAIMED} callback connections wait for a login: closing the oldest");
             self.callbacks.pop_front();
         }
-        self.callbacks.push_back((ticket, stream, Instant::now() + patience));
+        self.callbacks.push_back((peer, stream, Instant::now() + patience));
     }
 
     /// When the first callback connection has waited long enough.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.callbacks.front().map(|(.., deadline)| *deadline)
     }
 
     /// Closes what has waited long enough.
-    pub fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            if let Some((ticket, ..)) = self.callbacks.pop_front() {
-                tracing::debug!(
-                    pid = ticket.pid,
-                    "a callback connection without a login is closed"
-                );
+            if let Some((peer, ..)) = self.callbacks.pop_front() {
+                tracing::debug!(pid = peer.pid, "a callback connection without a login is closed");
             }
         }
     }
+}
+
+/// Whether the end of the stream is the next thing to read.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !matches!(recv(stream.as_raw_fd(), &mut [0], flags), Ok(1) | Err(Errno::EAGAIN | Errno::EINTR))
 }
 
 fn hand_over(address: &Address, stream: UnixStream) {

@@ -1,31 +1,10 @@
-//! The link to the authentication server: one thread that asks, and waits for datagrams.
-//!
-//! Everybody else hands it a job and goes on; the answer comes by a function that must not wait. The
-//! exchanges go one after the other, as the authentication server has one conversation at a time with each
-//! local server. Each is tried again from a new socket until an answer comes or the patience ends
-//! (`kvs_proto::auth` says why that is safe).
-//!
-//! The link is *up* or *lost*. It is lost when nothing at all comes back for half a second and a new
-//! `Connect` is not answered either. Then the administrator is told, waiting jobs fail at once, and the link
-//! tries to connect again: with growing pauses by itself, and at once for each new job. Whenever
-//! it has connected again, the groups of this server are registered again with their secrets, as the
-//! authentication server may have been restarted with an empty table. That it was restarted is also seen
-//! when it does not know a group of ours.
-//!
-//! **Repeated datagrams.** The answer "1" means several things, so one that the network repeats may be taken for
-//! the next answer. What is in the socket before anything was sent to deserve it is thrown away. What
-//! comes later still cannot be told apart, so wherever the network has shown lately that it loses or repeats
-//! datagrams, a "1" that changed something is confirmed by a question whose answer cannot be mistaken:
-//! a secret, or -1.
-//!
-//! While the link is up and nobody asks, the thread sleeps without a timer.
+//! The thread that asks the authentication server.
 
-use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::collections::{HashMap, VecDeque};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use std::{fmt, io, mem};
 
 use kvs_proto::Text;
 use kvs_proto::auth::{self, Answer, Command, Exchange, Progress, Question};
@@ -33,8 +12,11 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
-use super::groups::Groups;
+use super::udp::{is_shortage, new_socket, receive, send};
+use super::{AuthLink, ConnectError, Job, Options, Reply, Shared, Unavailable};
 use crate::console::Output;
+use crate::local::groups::Groups;
+use crate::local::stable_hash;
 use crate::shutdown::{Reason, Shutdown};
 
 /// Without any datagram for so long, an authentication server that was there before is asked to connect
@@ -71,148 +53,8 @@ const WAKER: Token = Token(0);
 const CLOSE_PORT: Token = Token(1);
 const EXCHANGE: Token = Token(2);
 
-/// The authentication server does not answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the authentication server {0} does not answer")]
-pub struct Unavailable(Arc<str>);
-
-/// Why the link could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The name has no address.
-    #[error("the address of the authentication server {server} cannot be found: {source}")]
-    Resolve {
-        /// As given.
-        server: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nothing came back.
-    #[error(
-        "the authentication server {server} does not answer{}. Is KVS-AuthServer running there, \
-         and does the network let UDP through?",
-        last.as_ref().map_or(String::new(), |error| format!(" ({error})"))
-    )]
-    NoAnswer {
-        /// As given.
-        server: String,
-        /// The last error that the system reported, if any.
-        last: Option<io::Error>,
-    },
-    /// The system refuses sockets or the like.
-    #[error("no link to the authentication server: {0}")]
-    Io(#[from] io::Error),
-}
-
-type Reply<T> = Box<dyn FnOnce(Result<T, Unavailable>) + Send>;
-
-/// What the link is asked to do.
-enum Job {
-    Secret(Text, Reply<Option<Text>>),
-    Create {
-        name: Text,
-        secret: Text,
-        reply: Reply<bool>,
-    },
-    Delete(Text, Reply<()>),
-    /// Say goodbye and end the thread.
-    Goodbye,
-    /// End the thread.
-    Stop,
-}
-
-/// For all who ask.
-#[derive(Clone)]
-pub struct AuthLink {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    jobs: Mutex<Vec<Job>>,
-    waker: Waker,
-}
-
-impl fmt::Debug for AuthLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuthLink")
-    }
-}
-
-impl AuthLink {
-    /// Asks for the secret of a group; `None`: there is no such group.
-    pub fn secret(
-        &self,
-        name: Text,
-        reply: impl FnOnce(Result<Option<Text>, Unavailable>) + Send + 'static,
-    ) {
-        self.send(Job::Secret(name, Box::new(reply)));
-    }
-
-    /// Stores a group; `false`: the name is taken. Waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub fn create(&self, name: Text, secret: Text) -> Result<bool, Unavailable> {
-        self.wait(|reply| Job::Create { name, secret, reply })
-    }
-
-    /// Has a group forgotten. Waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub fn delete(&self, name: Text) -> Result<(), Unavailable> {
-        self.wait(|reply| Job::Delete(name, reply))
-    }
-
-    /// Asks for the secret of a group and waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub fn secret_now(&self, name: Text) -> Result<Option<Text>, Unavailable> {
-        self.wait(|reply| Job::Secret(name, reply))
-    }
-
-    /// Says goodbye; the link ends.
-    pub fn goodbye(&self) {
-        self.send(Job::Goodbye);
-    }
-
-    /// The link ends without a word.
-    pub fn stop(&self) {
-        self.send(Job::Stop);
-    }
-
-    fn send(&self, job: Job) {
-        self.shared.jobs.lock().push(job);
-        if let Err(error) = self.shared.waker.wake() {
-            tracing::error!("the link to the authentication server could not be woken: {error}");
-        }
-    }
-
-    fn wait<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, Unavailable> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.send(job(Box::new(move |result| {
-            // Whoever asked waits below.
-            let _ = answer.send(result);
-        })));
-        // The thread drops a job only when it has ended.
-        answered.recv().unwrap_or_else(|_| Err(Unavailable("(ended)".into())))
-    }
-}
-
-/// How the link behaves.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The authentication server, `HOST:PORT`. Looked up again at each connection.
-    pub server: String,
-    /// What stays the same when this local server is restarted; it selects the close port.
-    pub identity: Vec<u8>,
-    /// End the server when the authentication server is lost.
-    pub exit_on_loss: bool,
-}
-
 /// The thread's side.
-pub struct Worker {
+pub(crate) struct Worker {
     options: Options,
     /// As the administrator knows it.
     server: Arc<str>,
@@ -230,6 +72,11 @@ pub struct Worker {
     try_for: Duration,
     /// For how many exchanges more the network is distrusted.
     distrust: u32,
+    /// Where it was found last.
+    addresses: Vec<SocketAddr>,
+    /// Groups of which it is not known whether they were stored, with their secrets: nobody here has
+    /// them, so if they were, they must go again.
+    unconfirmed: HashMap<Text, Text>,
 }
 
 /// The authentication server as it last answered `Connect`.
@@ -244,10 +91,14 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// No datagram, or no end, in time.
-struct Silent {
+/// Why an exchange did not end.
+enum NoAnswer {
     /// Not one datagram came.
-    completely: bool,
+    Silence,
+    /// Some came.
+    Loss,
+    /// None could be sent.
+    Shortage(io::Error),
 }
 
 /// An answer, and whether the question had to be asked more than once.
@@ -261,7 +112,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub fn connect(
+    pub(crate) fn connect(
         options: Options,
         groups: Arc<Groups>,
         shutdown: Shutdown,
@@ -269,7 +120,7 @@ impl Worker {
     ) -> Result<(AuthLink, Self, u16), ConnectError> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let shared = Arc::new(Shared { jobs: Mutex::default(), waker });
+        let shared = Arc::new(Shared { jobs: Mutex::new(Some(Vec::new())), waker });
         let server = options.server.as_str().into();
         let mut worker = Self {
             options,
@@ -284,7 +135,10 @@ impl Worker {
             retry: None,
             try_for: FIRST_TRY,
             distrust: 0,
+            addresses: Vec::new(),
+            unconfirmed: HashMap::new(),
         };
+        worker.look_up()?;
         let port = worker.connect_within(START_PATIENCE)?;
         Ok((AuthLink { shared }, worker, port))
     }
@@ -293,32 +147,31 @@ impl Worker {
     ///
     /// # Errors
     /// When `poll` fails, which it does only if the server itself is broken.
-    pub fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut jobs = VecDeque::new();
         loop {
-            let jobs = std::mem::take(&mut *self.shared.jobs.lock());
-            if jobs.is_empty() {
-                let timeout =
-                    self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
-                self.wait(timeout)?;
-                self.reconnect_if_due();
-            }
-            let mut jobs = jobs.into_iter();
-            while let Some(job) = jobs.next() {
-                match job {
-                    Job::Goodbye => {
-                        self.say_goodbye();
-                        return Ok(());
-                    }
-                    Job::Stop => return Ok(()),
-                    job => {
-                        if !self.work(job) {
-                            // Whoever waited meanwhile has waited long enough, too.
-                            for job in jobs.by_ref() {
-                                match job {
-                                    Job::Goodbye | Job::Stop => return Ok(()),
-                                    job => self.fail(job),
-                                }
-                            }
+            jobs.extend(self.shared.jobs.lock().as_mut().map(mem::take).unwrap_or_default());
+            match jobs.pop_front() {
+                None => {
+                    let timeout =
+                        self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+                    self.wait(timeout)?;
+                    self.reconnect_if_due();
+                }
+                Some(Job::Goodbye) => {
+                    self.say_goodbye();
+                    return Ok(());
+                }
+                Some(Job::Stop) => return Ok(()),
+                Some(job) => {
+                    if !self.work(job) {
+                        // Whoever waited meanwhile has waited long enough, too.
+                        let silent = Unavailable::Silent(Arc::clone(&self.server));
+                        let is_question = |job: &Job| !matches!(job, Job::Goodbye | Job::Stop);
+                        let (late, rest): (Vec<_>, _) = jobs.into_iter().partition(is_question);
+                        jobs = rest.into();
+                        for job in late {
+                            job.fail(silent.clone());
                         }
                     }
                 }
@@ -344,19 +197,9 @@ impl Worker {
         work: impl FnOnce(&mut Self) -> Result<T, Unavailable>,
     ) -> bool {
         let result = work(self);
-        let answered = result.is_ok();
+        let is_there = !matches!(result, Err(Unavailable::Silent(_)));
         reply(result);
-        answered
-    }
-
-    fn fail(&self, job: Job) {
-        let error = Unavailable(Arc::clone(&self.server));
-        match job {
-            Job::Secret(_, reply) => reply(Err(error)),
-            Job::Create { reply, .. } => reply(Err(error)),
-            Job::Delete(_, reply) => reply(Err(error)),
-            Job::Goodbye | Job::Stop => {}
-        }
+        is_there
     }
 
     fn secret(&mut self, name: Text) -> Result<Option<Text>, Unavailable> {
@@ -366,16 +209,26 @@ impl Worker {
         }
         // Our own group: it was restarted, and its port may by now belong to another local server.
         tracing::warn!(group = ?name, "the authentication server has lost a group: connecting again");
-        self.reconnect().map_err(|_| self.lost())?;
+        if let Err(error) = self.reconnect() {
+            return Err(self.lost(error));
+        }
         self.secret_of(name)
     }
 
     fn create(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
+        self.forget_unconfirmed();
         // "Yes" may be a repetition, the secret cannot.
         if self.ask(Question::Find(name))?.answer == Answer::Yes && self.secret_of(name)?.is_some()
         {
             return Ok(false);
         }
+        self.unconfirmed.insert(name, secret);
+        let stored = self.store(name, secret)?;
+        self.unconfirmed.remove(&name);
+        Ok(stored)
+    }
+
+    fn store(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
         for _ in 0..CONFIRMATIONS {
             let asked = self.ask(Question::New { name, secret })?;
             match asked.answer {
@@ -391,6 +244,19 @@ impl Worker {
             }
         }
         Err(self.too_lossy())
+    }
+
+    /// Deletes the groups whose creation was given up, if they were stored after all.
+    fn forget_unconfirmed(&mut self) {
+        for (name, secret) in mem::take(&mut self.unconfirmed) {
+            let stored = match self.exchange(Question::Secret(name)) {
+                Ok(asked) => asked.answer == Answer::Secret(secret),
+                Err(_) => true,
+            };
+            if stored && self.exchange(Question::Delete(name)).is_err() {
+                self.unconfirmed.insert(name, secret);
+            }
+        }
     }
 
     fn delete(&mut self, name: Text) -> Result<(), Unavailable> {
@@ -412,8 +278,8 @@ impl Worker {
     }
 
     fn too_lossy(&self) -> Unavailable {
-        tracing::warn!("the network to the authentication server loses too much");
-        Unavailable(Arc::clone(&self.server))
+        tracing::warn!("the network to the authentication server loses too many datagrams");
+        Unavailable::TooLossy(Arc::clone(&self.server))
     }
 
     /// One exchange, with everything that can be done to get an answer.
@@ -422,22 +288,35 @@ impl Worker {
         if self.up.is_some() {
             match self.exchange(question) {
                 Ok(asked) => return Ok(asked),
-                // It is there, and the network lets next to nothing through.
-                Err(Silent { completely: false }) => return Err(self.too_lossy()),
-                Err(Silent { completely: true }) => repeated = true,
+                Err(NoAnswer::Loss) => return Err(self.too_lossy()),
+                Err(NoAnswer::Shortage(error)) => return Err(self.shortage(error)),
+                Err(NoAnswer::Silence) => repeated = true,
             }
         }
-        if self.reconnect().is_ok()
-            && let Ok(asked) = self.exchange(question)
-        {
-            return Ok(Asked { repeated: asked.repeated || repeated, ..asked });
+        if let Err(error) = self.reconnect() {
+            return Err(self.lost(error));
         }
-        Err(self.lost())
+        match self.exchange(question) {
+            Ok(asked) => Ok(Asked { repeated: asked.repeated || repeated, ..asked }),
+            Err(NoAnswer::Loss | NoAnswer::Silence) => Err(self.too_lossy()),
+            Err(NoAnswer::Shortage(error)) => Err(self.shortage(error)),
+        }
     }
 
-    /// Notes that the authentication server is lost.
-    fn lost(&mut self) -> Unavailable {
-        self.up = None;
+    fn shortage(&self, error: io::Error) -> Unavailable {
+        tracing::warn!("the authentication server {} cannot be asked: {error}", self.server);
+        Unavailable::Shortage { server: Arc::clone(&self.server), error: Arc::new(error) }
+    }
+
+    /// Notes that the authentication server is lost, unless it is this machine that lacks something.
+    fn lost(&mut self, error: ConnectError) -> Unavailable {
+        if self.retry.is_none() {
+            self.retry = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
+        }
+        let error = match error {
+            ConnectError::Io(error) if is_shortage(&error) => return self.shortage(error),
+            other => other,
+        };
         if !self.lost_told {
             self.lost_told = true;
             self.output.say(format_args!(
@@ -445,20 +324,25 @@ impl Worker {
                  it does. Connected applications keep working.",
                 self.server
             ));
-            tracing::warn!("the authentication server {} does not answer", self.server);
+            tracing::warn!("{error}");
             if self.options.exit_on_loss {
                 self.shutdown.request(Reason::AuthLost);
             }
         }
-        if self.retry.is_none() {
-            self.retry = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
-        }
-        Unavailable(Arc::clone(&self.server))
+        Unavailable::Silent(Arc::clone(&self.server))
     }
 
     fn reconnect_if_due(&mut self) {
         let Some((at, pause)) = self.retry else { return };
-        if at <= Instant::now() && self.reconnect().is_err() {
+        if at > Instant::now() {
+            return;
+        }
+        // It may have moved. Nobody waits for this attempt, so a slow look-up holds up those only who come
+        // meanwhile.
+        if let Err(error) = self.look_up() {
+            tracing::debug!("{error}");
+        }
+        if self.reconnect().is_err() {
             self.retry = Some((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE)));
         }
     }
@@ -471,8 +355,9 @@ impl Worker {
         for group in groups.iter().filter(|group| group.is_open()) {
             self.register_again(group.name(), group.secret());
         }
+        self.forget_unconfirmed();
         self.retry = None;
-        if std::mem::take(&mut self.lost_told) {
+        if mem::take(&mut self.lost_told) {
             self.output.say(format_args!(
                 "Authentication server {} answers again: logins and group commands work.",
                 self.server
@@ -504,22 +389,29 @@ impl Worker {
         }
     }
 
+    /// Finds the addresses of the authentication server. With a host name, this takes as long as the
+    /// system's resolver takes.
+    fn look_up(&mut self) -> Result<(), ConnectError> {
+        let server = &self.options.server;
+        self.addresses = server
+            .to_socket_addrs()
+            .map_err(|source| ConnectError::Resolve { server: server.clone(), source })?
+            .collect();
+        Ok(())
+    }
+
     /// `Connect` and `Connect_2`; returns the command port.
     fn connect_within(&mut self, patience: Duration) -> Result<u16, ConnectError> {
         // Its port must be free for the new one.
         self.up = None;
-        let server = &self.options.server;
-        let addresses: Vec<_> = server
-            .to_socket_addrs()
-            .map_err(|source| ConnectError::Resolve { server: server.clone(), source })?
-            .collect();
         let deadline = Instant::now() + patience;
         let mut last = None;
         let mut sockets: Vec<(SocketAddr, UdpSocket)> = Vec::new();
-        for address in addresses {
+        for &address in &self.addresses {
             // The same socket for all tries: repeated from the same address, the request is recognised.
             match new_socket(address, 0) {
                 Ok(socket) => sockets.push((address, socket)),
+                Err(error) if is_shortage(&error) => return Err(error.into()),
                 Err(error) => last = Some(error),
             }
         }
@@ -582,7 +474,7 @@ impl Worker {
     fn open_close_port(&mut self, command_port: SocketAddr) -> io::Result<UdpSocket> {
         let to = SocketAddr::new(command_port.ip(), command_port.port() + 1);
         let span = u64::from(CLOSE_PORTS.end - CLOSE_PORTS.start);
-        let offset = super::stable_hash(&self.options.identity) % span;
+        let offset = stable_hash(&self.options.identity) % span;
         let port = CLOSE_PORTS.start + offset as u16;
         let mut socket = new_socket(to, port).or_else(|error| {
             tracing::debug!("close port {port} is not free ({error}): using any");
@@ -596,7 +488,7 @@ impl Worker {
     }
 
     /// One exchange on the command port, tried again until it ends or patience does.
-    fn exchange(&mut self, question: Question) -> Result<Asked, Silent> {
+    fn exchange(&mut self, question: Question) -> Result<Asked, NoAnswer> {
         let begin = Instant::now();
         let mut heard = false;
         for tries in 0u32.. {
@@ -615,8 +507,9 @@ impl Worker {
                     self.try_for = (self.try_for * 3 / 2).min(LONGEST_TRY);
                 }
                 // Nobody has that port: it has gone, or forgotten us.
+                Err(error) if is_shortage(&error) => return Err(NoAnswer::Shortage(error)),
                 Err(error)
-                    if error.kind() == ErrorKind::ConnectionRefused && !heard && tries > 0 =>
+                    if error.kind() == io::ErrorKind::ConnectionRefused && !heard && tries > 0 =>
                 {
                     break;
                 }
@@ -628,7 +521,7 @@ impl Worker {
                 }
             }
         }
-        Err(Silent { completely: !heard })
+        Err(if heard { NoAnswer::Loss } else { NoAnswer::Silence })
     }
 
     /// One try from a new socket; `None` when an answer is overdue.
@@ -638,7 +531,7 @@ impl Worker {
         deadline: Instant,
         heard: &mut bool,
     ) -> io::Result<Option<Answer>> {
-        let Some(up) = &self.up else { return Err(ErrorKind::NotConnected.into()) };
+        let Some(up) = &self.up else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut socket = new_socket(up.command_port, 0)?;
         self.poll.registry().register(&mut socket, EXCHANGE, Interest::READABLE)?;
         let (mut exchange, datagram) = Exchange::start(question);
@@ -685,7 +578,7 @@ impl Worker {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = Events::with_capacity(8);
         match self.poll.poll(&mut events, timeout) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         if events.iter().any(|event| event.token() == CLOSE_PORT) {
@@ -711,6 +604,7 @@ impl Worker {
     }
 
     fn say_goodbye(&mut self) {
+        self.forget_unconfirmed();
         let Some(up) = &self.up else { return };
         let result = new_socket(up.command_port, 0)
             .and_then(|socket| send(&socket, &Command::CloseConnection.encode()));
@@ -720,32 +614,12 @@ impl Worker {
     }
 }
 
-/// A socket that speaks to `peer` alone.
-fn new_socket(peer: SocketAddr, port: u16) -> io::Result<UdpSocket> {
-    let any: IpAddr = match peer {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, port))?;
-    socket.connect(peer)?;
-    Ok(socket)
-}
-
-fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<()> {
-    match socket.send(datagram) {
-        // A full buffer loses it like a network does.
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-        result => result.map(drop),
-    }
-}
-
-fn receive<'a>(socket: &UdpSocket, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
-    loop {
-        return match socket.recv(buffer) {
-            Ok(len) => Ok(Some(&buffer[..len])),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
+impl Drop for Worker {
+    /// Whoever has asked, or asks from now on, is told that nobody answers.
+    fn drop(&mut self) {
+        let jobs = self.shared.jobs.lock().take();
+        for job in jobs.into_iter().flatten() {
+            job.fail(Unavailable::Ended);
+        }
     }
 }
