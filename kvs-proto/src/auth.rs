@@ -12,6 +12,9 @@
 //!
 //! What cannot be an answer at the point where it arrives is ignored, never an error: anyone may send
 //! anything to a UDP port.
+//!
+//! What stays open: a 1 that answers a command and is repeated on its way looks like the verdict 1 on the
+//! name that follows, and no client of this protocol can tell them apart. Only a secret proves itself.
 
 use crate::{INT_LEN, Int, Text};
 
@@ -383,6 +386,9 @@ impl<A: PartialEq> Link<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use std::collections::HashMap;
 
     #[derive(Default)]
@@ -468,6 +474,30 @@ mod tests {
     }
 
     #[test]
+    fn a_taken_name_ends_the_exchange() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        table.insert(text("g"), text("abcde"));
+        let mut reply = Vec::new();
+        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, b"g", &mut table, &mut reply);
+        assert_eq!(decode_int(&reply), Some(NO));
+        assert!(!link.is_busy());
+    }
+
+    #[test]
+    fn what_is_out_of_place_does_not_end_an_exchange() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        table.insert(text("g"), text("abcde"));
+        let mut reply = Vec::new();
+        link.receive(1, &Command::GetSecret.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &[0; 8], &mut table, &mut Vec::new());
+        link.receive(1, b"g", &mut table, &mut Vec::new());
+        link.receive(1, b"g", &mut table, &mut Vec::new());
+        link.receive(1, &encode_int(YES), &mut table, &mut reply);
+        assert_eq!(reply, b"abcde");
+    }
+
+    #[test]
     fn a_command_restarts_whatever_was_half_done() {
         let (mut link, mut table) = (Link::default(), Table::default());
         link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
@@ -500,18 +530,233 @@ mod tests {
         assert_eq!(exchange.receive(b"abcde"), Progress::Ignored);
     }
 
-    proptest::proptest! {
-        /// Whatever arrives, in whatever order: no panic, and nothing stored that was not sent whole.
+    /// One datagram that some sender might send, well-formed or not.
+    fn datagram() -> impl Strategy<Value = Vec<u8>> {
+        let command = select(&Command::ALL[..]).prop_map(|(command, _)| command.encode().to_vec());
+        let name = select(vec![&b"a"[..], b"b", b"four", &[b'n'; 99]]).prop_map(<[u8]>::to_vec);
+        let secret = select(vec!["abcde", "xyz", "1234567"])
+            .prop_map(|secret| encode_secret(&text(secret)).to_vec());
+        let int = prop_oneof![Just(YES), Just(NO), any::<Int>()]
+            .prop_map(|value| encode_int(value).to_vec());
+        let almost = (select(&Command::ALL[..]), 0..COMMAND_LEN, any::<u8>(), any::<bool>())
+            .prop_map(|((command, _), at, byte, cut)| {
+                let mut datagram = command.encode().to_vec();
+                datagram[at] = byte;
+                datagram.truncate(if cut { at } else { COMMAND_LEN });
+                datagram
+            });
+        let rubbish = vec(any::<u8>(), 0..120);
+        prop_oneof![4 => command, 4 => name, 3 => secret, 2 => int, 1 => almost, 1 => rubbish]
+    }
+
+    /// What a network does to one datagram.
+    #[derive(Debug, Clone, Copy)]
+    enum Fate {
+        Arrives,
+        IsLost,
+        /// Arrives after so many others.
+        IsLate(usize),
+        ArrivesTwice,
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            4 => Just(Fate::Arrives),
+            2 => Just(Fate::IsLost),
+            2 => (1usize..8).prop_map(Fate::IsLate),
+            1 => Just(Fate::ArrivesTwice),
+        ]
+    }
+
+    /// Both roles with a network between them that does its worst until it runs out of fates.
+    struct Network {
+        fates: std::vec::IntoIter<Fate>,
+        link: Link<usize>,
+        table: Table,
+        /// The socket that the local server uses now; answers to earlier ones reach nobody.
+        socket: usize,
+        /// What is on its way: how many others arrive before, whose, to the server or not, the datagram.
+        on_the_way: Vec<(usize, usize, bool, Vec<u8>)>,
+    }
+
+    impl Network {
+        fn send(&mut self, socket: usize, to_server: bool, datagram: Vec<u8>) {
+            // A ready flag that comes twice looks like a verdict to any client of this protocol.
+            let may_be_repeated = to_server && Command::decode(&datagram).is_none();
+            let delay = match self.fates.next().unwrap_or(Fate::Arrives) {
+                Fate::IsLost => return,
+                Fate::IsLate(others) => others,
+                Fate::ArrivesTwice if may_be_repeated => {
+                    self.on_the_way.push((0, socket, to_server, datagram.clone()));
+                    0
+                }
+                Fate::Arrives | Fate::ArrivesTwice => 0,
+            };
+            self.on_the_way.push((delay, socket, to_server, datagram));
+        }
+
+        /// The next datagram that arrives anywhere; `None` when all that is left is late.
+        fn arrival(&mut self) -> Option<(usize, bool, Vec<u8>)> {
+            let next = self.on_the_way.iter().position(|(delay, ..)| *delay == 0)?;
+            let (_, socket, to_server, datagram) = self.on_the_way.remove(next);
+            for (delay, ..) in &mut self.on_the_way {
+                *delay = delay.saturating_sub(1);
+            }
+            Some((socket, to_server, datagram))
+        }
+
+        /// One attempt from a new socket; `None` after a time-out.
+        fn attempt(&mut self, question: Question) -> Option<Answer> {
+            self.socket += 1;
+            let (mut exchange, datagram) = Exchange::start(question);
+            self.send(self.socket, true, datagram);
+            while let Some((socket, to_server, datagram)) = self.arrival() {
+                if to_server {
+                    let mut reply = Vec::new();
+                    self.link.receive(socket, &datagram, &mut self.table, &mut reply);
+                    if !reply.is_empty() {
+                        self.send(socket, false, reply);
+                    }
+                } else if socket == self.socket {
+                    match exchange.receive(&datagram) {
+                        Progress::Send(next) => self.send(socket, true, next),
+                        Progress::Done(answer) => return Some(answer),
+                        Progress::Ignored => {}
+                    }
+                }
+            }
+            None
+        }
+
+        /// Repeats the question until it is answered, by the rules of `docs/PROTOCOL.md` §4.
+        fn ask(&mut self, question: Question) -> Answer {
+            let mut repeated = false;
+            loop {
+                let Some(answer) = self.attempt(question) else {
+                    repeated = true;
+                    continue;
+                };
+                // Nothing of this question troubles the next one.
+                self.on_the_way.clear();
+                return match (question, answer) {
+                    (Question::New { name, secret }, Answer::No) if repeated => {
+                        match self.ask(Question::Secret(name)) {
+                            Answer::Secret(stored) if stored == secret => Answer::Yes,
+                            _ => Answer::No,
+                        }
+                    }
+                    (Question::Delete(_), Answer::No) if repeated => Answer::Yes,
+                    _ => answer,
+                };
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever arrives from whomever, in whatever order: a group is stored or deleted, and a secret
+        /// told, only at the end of a whole exchange with one sender, whom no command has interrupted.
         #[test]
-        fn rubbish_changes_nothing(
-            datagrams in proptest::collection::vec(
-                (0u16..3, proptest::collection::vec(0u8..=255, 0..120)), 0..40)
+        fn only_a_whole_exchange_has_an_effect(
+            deliveries in vec((0u16..2, datagram(), 1usize..3), 0..60)
         ) {
             let (mut link, mut table) = (Link::default(), Table::default());
-            for (from, datagram) in datagrams {
-                link.receive(from, &datagram, &mut table, &mut Vec::new());
+            table.insert(text("b"), text("old"));
+            // Who gave the last command, which, and the names that the same sender sent since.
+            let mut current: Option<(u16, Command)> = None;
+            let mut names: Vec<Text> = Vec::new();
+            let copies = deliveries.iter().flat_map(|(from, datagram, copies)| {
+                std::iter::repeat_n((*from, datagram), *copies)
+            });
+            for (from, datagram) in copies {
+                let before = table.0.clone();
+                let mut reply = Vec::new();
+                let event = link.receive(from, datagram, &mut table, &mut reply);
+                if let Some(command) = Command::decode(datagram) {
+                    current = Some((from, command));
+                    names.clear();
+                    let opens = !matches!(
+                        command,
+                        Command::Connect | Command::Connect2 | Command::CloseConnection
+                    );
+                    prop_assert_eq!(decode_int(&reply), opens.then_some(YES));
+                    prop_assert_eq!(event == Event::Closed, command == Command::CloseConnection);
+                    prop_assert_eq!(&before, &table.0);
+                    continue;
+                }
+                let command = current.filter(|(giver, _)| *giver == from).map(|(_, command)| command);
+                match event {
+                    Event::Created(name) => {
+                        prop_assert_eq!(command, Some(Command::NewGroup));
+                        prop_assert_eq!(names.first(), Some(&name));
+                        prop_assert!(!before.contains_key(&name));
+                        prop_assert_eq!(&encode_secret(&table.0[&name])[..], datagram);
+                    }
+                    Event::Deleted(name) => {
+                        prop_assert_eq!(command, Some(Command::DeleteGroup));
+                        prop_assert!(names.is_empty());
+                        prop_assert_eq!(name.as_bytes(), datagram);
+                        prop_assert!(before.contains_key(&name) && !table.0.contains_key(&name));
+                    }
+                    Event::Nothing => prop_assert_eq!(&before, &table.0),
+                    Event::Closed => prop_assert!(false, "closed by {:?}", datagram),
+                }
+                if !reply.is_empty() && !matches!(decode_int(&reply), Some(YES | NO)) {
+                    prop_assert_eq!(command, Some(Command::GetSecret));
+                    prop_assert_eq!(decode_int(datagram), Some(YES));
+                    let told = names.first().and_then(|name| before.get(name)).map(Text::as_bytes);
+                    prop_assert_eq!(told, Some(&reply[..]));
+                }
+                prop_assert!(command.is_some() || reply.is_empty(), "a stranger was answered");
+                if command.is_some() {
+                    names.extend(decode_name(datagram));
+                }
             }
-            proptest::prop_assert!(table.0.is_empty());
+        }
+
+        /// Datagrams get lost, late and doubled; every question is answered all the same, and truly.
+        #[test]
+        fn questions_survive_a_bad_network(
+            fates in vec(fate(), 0..80),
+            questions in vec((0usize..4, select(vec!["a", "four"]), select(vec!["abcde", "zzzz"])), 1..8)
+        ) {
+            let mut network = Network {
+                fates: fates.into_iter(),
+                link: Link::default(),
+                table: Table::default(),
+                socket: 0,
+                on_the_way: Vec::new(),
+            };
+            let mut expected: HashMap<Text, Text> = HashMap::new();
+            for (kind, name, secret) in questions {
+                let (name, secret) = (text(name), text(secret));
+                let known = expected.get(&name).copied();
+                let yes_if = |yes| if yes { Answer::Yes } else { Answer::No };
+                match kind {
+                    0 => {
+                        let answer = network.ask(Question::Find(name));
+                        prop_assert_eq!(answer, yes_if(known.is_some()));
+                    }
+                    1 => {
+                        let answer = network.ask(Question::New { name, secret });
+                        // "Taken" by its own secret is told as "stored" after a repetition.
+                        if known != Some(secret) {
+                            prop_assert_eq!(answer, yes_if(known.is_none()));
+                        }
+                        expected.entry(name).or_insert(secret);
+                    }
+                    2 => {
+                        let answer = network.ask(Question::Secret(name));
+                        prop_assert_eq!(answer, known.map_or(Answer::No, Answer::Secret));
+                    }
+                    _ => {
+                        let answer = network.ask(Question::Delete(name));
+                        // "Unknown" is told as "deleted" after a repetition.
+                        prop_assert!(answer == Answer::Yes || known.is_none());
+                        expected.remove(&name);
+                    }
+                }
+                prop_assert_eq!(&network.table.0, &expected);
+            }
         }
     }
 }

@@ -224,10 +224,10 @@ impl<'a> Reactor<'a> {
         };
         let owners = self.registry.owners();
         let silent = |link: &Link| now.duration_since(link.heard) >= self.config.silence;
-        let unused = self
-            .links
-            .iter()
-            .filter(|(id, link)| link.confirmed && silent(link) && !owners.contains(id));
+        // A link without a close address has never behaved like a local server.
+        let unused = self.links.iter().filter(|(id, link)| {
+            link.confirmed && !owners.contains(id) && (link.close_address.is_none() || silent(link))
+        });
         let Some((id, _)) = unused.min_by_key(|(_, link)| link.heard) else {
             return Err(reason);
         };

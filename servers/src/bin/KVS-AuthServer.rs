@@ -16,7 +16,6 @@ use kvs_servers::auth::{Config, Server};
 use kvs_servers::console::{Input, Output, UNKNOWN_COMMAND};
 use kvs_servers::shutdown::{Reason, Shutdown};
 use kvs_servers::startup;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const NAME: &str = "KVS-AuthServer";
 
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    raise_descriptor_limit();
+    startup::raise_descriptor_limit();
     let server = Server::bind(&Config { listen: options.listen, ..Config::default() })?;
     let output = Output::new(io::stdout())
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
@@ -72,21 +71,11 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 
 /// Reads commands until the end of the input, which ends nothing but this.
 fn obey_console(output: &Output, shutdown: &Shutdown) {
-    let mut input = Input::new(io::stdin().lock());
+    let mut input = Input::stdin();
     while let Some(line) = input.line() {
         match line.as_slice() {
-            b"Quit" => shutdown.request(Reason::Console),
+            b"Quit" => return shutdown.request(Reason::Console),
             _ => output.say(UNKNOWN_COMMAND),
         }
-    }
-}
-
-/// Every local server takes two descriptors, and the usual soft limit of 1024 would be reached with 500
-/// of them.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!("the number of open descriptors stays limited: {error}");
     }
 }
