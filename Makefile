@@ -1,6 +1,8 @@
 # Everything a developer does has one target here; `make help` lists them.
 
 CARGO ?= cargo
+# `make LOCKED=--locked` fails when Cargo.lock is not up to date.
+LOCKED =
 
 # The examples and the demo look for the programs where cargo puts them unless told otherwise.
 unexport CARGO_TARGET_DIR
@@ -11,7 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the servers, libkvs.so, libkvs.a (target/release) and include/kvs.h
-	$(CARGO) build --release --workspace
+	$(CARGO) build $(LOCKED) --release --workspace
 
 examples: build ## the C programs in c-examples
 	$(MAKE) -C c-examples
@@ -20,7 +22,7 @@ demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from
 	c-examples/demo.sh
 
 test: build examples check-header check-symbols lint ## all tests: Rust, C, C++, recordings, end to end; and lint
-	$(CARGO) test --release --workspace
+	$(CARGO) test $(LOCKED) --release --workspace
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
@@ -31,7 +33,7 @@ check-header: build ## fails when the committed include/kvs.h is not the generat
 	fi
 
 check-symbols: ## fails when the crate exports a C symbol without its feature `capi`
-	@$(CARGO) rustc --quiet --release -p kvs-lib --lib --no-default-features --crate-type cdylib \
+	@$(CARGO) rustc $(LOCKED) --quiet --release -p kvs-lib --lib --no-default-features --crate-type cdylib \
 		--target-dir target/no-capi
 	@if command -v nm >/dev/null; then \
 		symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
@@ -49,12 +51,12 @@ fmt-check:
 
 clippy:
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
-		$(CARGO) clippy --workspace --all-targets -- -D warnings && \
-		$(CARGO) clippy -p kvs-lib --no-default-features -- -D warnings; \
+		$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings && \
+		$(CARGO) clippy $(LOCKED) -p kvs-lib --no-default-features -- -D warnings; \
 	else echo "skipped: clippy (install it: rustup component add clippy)"; fi
 
 doc: ## the Rust documentation, in target/doc
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 clean: ## remove everything that was built
 	$(CARGO) clean

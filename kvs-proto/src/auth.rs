@@ -14,7 +14,8 @@
 //! anything to a UDP port.
 //!
 //! What stays open: a 1 that answers a command and is repeated on its way looks like the verdict 1 on the
-//! name that follows, and no client of this protocol can tell them apart. Only a secret proves itself.
+//! name that follows, and no client of this protocol can tell them apart. Only a secret, or -1, proves itself; a client in a bad
+//! network asks for one.
 
 use crate::{INT_LEN, Int, Text};
 

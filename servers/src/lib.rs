@@ -2,7 +2,7 @@
 //!
 //! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. What they
 //! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how) and
-//! [`startup`] (logging and the exit code).
+//! [`startup`] (logging, limits and the exit code).
 
 #![forbid(unsafe_code)]
 

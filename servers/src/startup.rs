@@ -1,4 +1,4 @@
-//! What both programs do before and after they serve: logging, and the exit code.
+//! What both programs do before and after they serve: logging, the limit of descriptors, the exit code.
 //!
 //! Logs go to standard error, through a thread of their own that drops lines rather than wait for a
 //! reader that has stopped. Errors that prevent the start are printed there too, as one sentence that

@@ -45,7 +45,7 @@ pub enum Request {
     Close,
 }
 
-/// The application broke the protocol. Close its connection; nothing of what it sent counts.
+/// The application broke the protocol. Close its connection; nothing of what was read last counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A string breaks the rules.
