@@ -10,19 +10,18 @@
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, IsTerminal, Stdin, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::SIGCONT;
 use signal_hook::iterator::Signals;
-
-/// Two ends of a terminal's input within this time are not a person typing Ctrl-D twice: it has hung up.
-const CTRL_D_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many lines may wait for a slow terminal.
 pub const BACKLOG: usize = 4096;
@@ -127,10 +126,9 @@ impl<R: BufRead> Input<R> {
             let _ = SigSet::from(Signal::SIGTTIN).thread_block();
         }
         loop {
-            let begin = Instant::now();
             let mut line = Vec::new();
             match self.reader.read_until(b'\n', &mut line) {
-                Ok(0) if self.terminal && begin.elapsed() > CTRL_D_PAUSE => {
+                Ok(0) if self.terminal && !terminal_has_hung_up() => {
                     tracing::info!("the end of the input is not Quit: type Quit to end the server");
                 }
                 Ok(0) => {
@@ -158,6 +156,14 @@ impl<R: BufRead> Input<R> {
     }
 }
 
+/// Whether the end of the input is for ever, and not a Ctrl-D.
+fn terminal_has_hung_up() -> bool {
+    let stdin = io::stdin();
+    // A hang-up is reported without being asked for.
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+}
+
 /// Waits until the process is continued, as a shell does when it brings a stopped job to the foreground.
 fn wait_for_foreground() -> Option<()> {
     tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
@@ -170,6 +176,7 @@ fn wait_for_foreground() -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     /// A terminal that shows nothing until it is let go.
     struct Stopped(Receiver<()>, Arc<parking_lot::Mutex<Vec<u8>>>);
