@@ -58,8 +58,10 @@ pub(crate) struct Callbacks {
 struct State {
     watches: HashMap<Text, Callback>,
     thread: ThreadState,
-    /// `None` once the connection is closed.
+    /// `None` as soon as somebody closes it.
     channel: Option<Arc<Channel>>,
+    /// The socket is closed.
+    closed: bool,
     listener: Listener,
 }
 
@@ -80,6 +82,7 @@ impl Callbacks {
                 watches: HashMap::new(),
                 thread: ThreadState::Ended,
                 channel: Some(Arc::new(channel)),
+                closed: false,
                 listener: Listener::default(),
             }),
             changed: Condvar::new(),
@@ -101,26 +104,35 @@ impl Callbacks {
         self.lock().watches.remove(key)
     }
 
-    /// Ends the channel and closes it. Returns when the thread listens no more; it may still run a
-    /// callback (this very call may come from one).
+    /// Ends the channel and closes it, or waits until whoever else does so has done it. Returns when the
+    /// thread listens no more; it may still run a callback (this very call may come from one).
     pub(crate) fn close(&self) -> Result<(), Error> {
         let (watches, channel) = {
             let mut state = self.lock();
             (mem::take(&mut state.watches), state.channel.take())
         };
-        // Callbacks may own things whose `Drop` calls us, so not under the lock.
-        drop(watches);
-        let Some(channel) = channel else { return Ok(()) };
+        let Some(channel) = channel else {
+            self.wait_until(|state| state.closed);
+            return Ok(());
+        };
         channel.shut_down();
-        let mut state = self.lock();
-        while state.thread == ThreadState::Listening {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(state);
-        match Arc::try_unwrap(channel) {
+        self.wait_until(|state| state.thread != ThreadState::Listening);
+        let result = match Arc::try_unwrap(channel) {
             Ok(channel) => channel.close(),
             // The thread drops its share before it stops listening.
             Err(_) => Ok(()),
+        };
+        self.lock().closed = true;
+        self.changed.notify_all();
+        // Callbacks may own things whose `Drop` calls us: so last, and not under the lock.
+        drop(watches);
+        result
+    }
+
+    fn wait_until(&self, condition: impl Fn(&State) -> bool) {
+        let mut state = self.lock();
+        while !condition(&state) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
