@@ -122,8 +122,15 @@ int main(int argc, char *argv[])
     sigaction(SIGTERM, &action, NULL);
 
     check("establish_connection", establish_connection(argv[optind], argv[optind + 1]));
-    for (int i = 0; i < key_count; i++)
-        check(keys[i], register_callback(keys[i], key_changed));
+    for (int i = 0; i < key_count; i++) {
+        int code = register_callback(keys[i], key_changed);
+
+        if (code == -7) {
+            fprintf(stderr, "watch: %s: no such key: put it before you watch it\n", keys[i]);
+            return EXIT_FAILURE;
+        }
+        check(keys[i], code);
+    }
     printf("watching %d %s\n", key_count, key_count == 1 ? "key" : "keys");
 
     if (!wait_until_finished()) {

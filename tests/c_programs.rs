@@ -19,19 +19,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvs_tests::{
-    AuthServer, Channel, Console, Finished, LocalServer, Process, Program, ScriptedServer,
-    application_paths, compile_c, lib_dir, project_dir,
+    AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
+    ScriptedServer, Sockets, application_paths, compile_c, lib_dir, private_dir, project_dir,
+    shared_library, static_library, tool,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 /// For whole programs that do tens of thousands of operations, on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
-
-/// What a C program that contains the library links besides.
-const STATIC_LIBRARIES: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-lrt"];
-
-const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 /// Both servers, and a group.
 struct World {
@@ -52,20 +48,13 @@ impl World {
 
     /// A program for these servers.
     fn program(&self, path: impl AsRef<Path>) -> Program {
-        program(path)
-            .env("KVS_SOCKET", self.local.socket())
-            .env("KVS_CALLBACK_SOCKET", self.local.callback_socket())
+        Program::new(path.as_ref()).served_by(&self.local)
     }
 
     /// One whose first arguments are the group and its secret.
     fn member(&self, path: impl AsRef<Path>) -> Program {
         self.program(path).args([GROUP, &self.secret])
     }
-}
-
-/// A program without the library path that cargo gives to tests: it must find the library without.
-fn program(path: impl AsRef<Path>) -> Program {
-    Program::new("env").args(["-u", "LD_LIBRARY_PATH"]).arg(path.as_ref())
 }
 
 /// Runs a program to its end, which must be good. The library says nothing by itself.
@@ -103,53 +92,18 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// Runs a tool to its end, which must be good; what it printed.
-fn tool(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn temp_dir() -> TempDir {
-    tempfile::Builder::new().prefix("kvs-c-").tempdir().expect("a temporary directory can be made")
-}
-
-/// Compiles a source of `tests/c` into `dir`, as strictly as can be; `more` comes after it.
+/// Compiles a source of `tests/c` into `dir`.
 fn compile(
     dir: &TempDir,
     compiler: &str,
     standard: &str,
     source: &str,
-    more: impl IntoIterator<Item = impl Into<OsString>>,
+    libraries: &[OsString],
 ) -> PathBuf {
-    let source = project_dir().join("tests/c").join(source);
-    let program = dir.path().join(source.file_stem().expect("the source is a file"));
-    let mut command = Command::new(compiler);
-    command
-        .arg(format!("-std={standard}"))
-        .args(["-O1", "-g", "-pthread"])
-        .args(STRICT)
-        .arg("-I")
-        .arg(project_dir().join("include"))
-        .arg(&source)
-        .arg("-o")
-        .arg(&program)
-        .args(more.into_iter().map(Into::into));
-    tool(&mut command);
+    let program = dir.path().join(source).with_extension("");
+    let source = format!("tests/c/{source}");
+    kvs_tests::compile(compiler, standard, &source, &program, libraries);
     program
-}
-
-/// What a program links that uses the library where it was built.
-fn shared_library() -> [OsString; 4] {
-    let dir = lib_dir();
-    let rpath = format!("-Wl,-rpath,{}", dir.display());
-    ["-L".into(), dir.into(), "-lkvs".into(), rpath.into()]
 }
 
 // --- the original's habits, and many at work ------------------------------------------------------
@@ -158,9 +112,9 @@ fn shared_library() -> [OsString; 4] {
 fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() {
     let _alone = alone();
     let world = World::start();
-    let dir = temp_dir();
-    let habits = compile(&dir, "gcc", "c99", "habits.c", [] as [&str; 0]);
-    let lines = run(program(habits)
+    let dir = private_dir();
+    let habits = compile(&dir, "gcc", "c99", "habits.c", &[]);
+    let lines = run(Program::new(habits)
         .arg(world.local.socket())
         .arg(world.local.callback_socket())
         .args([GROUP, &world.secret, "20000"]));
@@ -241,52 +195,61 @@ fn nothing_is_wrong_under_valgrind() {
         return;
     }
     let world = World::start();
-    for source in ["codes", "api"] {
-        let program = compile_c(&format!("tests/c/{source}.c"));
-        let valgrind = world
+    let valgrind = |source: &str, options: &[&str]| {
+        world
             .program("valgrind")
             .args(["-q", "--leak-check=full", "--show-leak-kinds=definite"])
             .args(["--errors-for-leak-kinds=definite", "--error-exitcode=99"])
-            .arg(program)
-            .args([GROUP, &world.secret]);
-        run(if source == "codes" { valgrind.arg(env!("CARGO_PKG_VERSION")) } else { valgrind });
+            .arg(compile_c(&format!("tests/c/{source}.c")))
+            .args(options)
+            .args([GROUP, &world.secret])
+    };
+    run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
+    run(valgrind("api", &[]));
+    run(valgrind("old_style", &[]));
+    run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
+}
+
+/// Both headers, each alone, without a warning.
+fn check_headers(compiler: &str, standard: &str, language: &str) {
+    for header in ["kvs.h", "KVS-lib.h"] {
+        tool(
+            Command::new(compiler)
+                .arg(format!("-std={standard}"))
+                .args(STRICT)
+                .args(["-fsyntax-only", "-x", language])
+                .arg(project_dir().join("include").join(header)),
+        );
     }
 }
 
 #[test]
-fn both_headers_serve_c99_and_cpp17_programs_old_and_new() {
+fn both_headers_serve_c_programs_old_and_new() {
     let world = World::start();
-    let dir = temp_dir();
-    for header in ["kvs.h", "KVS-lib.h"] {
-        for (compiler, standard, language) in
-            [("gcc", "c99", "c"), ("gcc", "c17", "c"), ("g++", "c++17", "c++")]
-        {
-            let include = project_dir().join("include");
-            tool(
-                Command::new(compiler)
-                    .arg(format!("-std={standard}"))
-                    .args(STRICT)
-                    .args(["-fsyntax-only", "-x", language])
-                    .arg(include.join(header)),
-            );
-        }
+    check_headers("gcc", "c99", "c");
+    check_headers("gcc", "c17", "c");
+    run(world.member(compile_c("tests/c/old_style.c")));
+}
+
+#[test]
+fn both_headers_serve_cpp17_programs() {
+    if !is_installed("g++") {
+        skipped("both_headers_serve_cpp17_programs", "g++");
+        return;
     }
-    for (compiler, standard, source) in
-        [("gcc", "c99", "old_style.c"), ("g++", "c++17", "cplusplus.cpp")]
-    {
-        run(world.member(compile(&dir, compiler, standard, source, shared_library())));
-    }
+    let world = World::start();
+    let dir = private_dir();
+    check_headers("g++", "c++17", "c++");
+    run(world.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
 }
 
 #[test]
 fn programs_that_contain_the_library_work_too() {
     let world = World::start();
-    let dir = temp_dir();
-    let mut libraries = vec![lib_dir().join("libkvs.a").into_os_string()];
-    libraries.extend(STATIC_LIBRARIES.map(OsString::from));
-    let codes = compile(&dir, "gcc", "c99", "codes.c", libraries.clone());
+    let dir = private_dir();
+    let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
     run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
-    run(world.member(compile(&dir, "gcc", "c99", "api.c", libraries)));
+    run(world.member(compile(&dir, "gcc", "c99", "api.c", &static_library())));
 }
 
 #[test]
@@ -315,73 +278,112 @@ fn the_library_exports_its_eight_functions_and_nothing_else() {
 #[test]
 fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to() {
     let world = World::start();
-    let calls = compile_c("tests/c/calls.c");
-    let failures = ["establish unknown abcde", "establish g wrong", "put k v"];
-    let debugged = world.program(&calls).args(failures).env("KVS_DEBUG", "1").spawn().finish();
-    assert_eq!(debugged.stdout[..3], ["-7", "-9", "-2"]);
-    assert_eq!(debugged.stderr.len(), 3, "{:?}", debugged.stderr);
-    let silent = run(world.program(&calls).args(failures));
-    assert_eq!(silent, debugged.stdout);
+    let failures = [
+        // The first before anything else, when no connection was ever asked for.
+        ("put_value k v", -2),
+        ("establish_connection unknown abcde", -7),
+        ("establish_connection g wrong", -9),
+        ("get_value k", -2),
+    ];
+    for debug in ["1", "0", ""] {
+        let driver =
+            Driver::spawn(Driver::program().served_by(&world.local).env("KVS_DEBUG", debug));
+        for (call, code) in failures {
+            assert_eq!(driver.call(call), code, "{call}");
+        }
+        driver.end_input();
+        let lines = driver.finish().stderr;
+        if debug != "1" {
+            assert_eq!(lines, [""; 0], "KVS_DEBUG={debug}");
+            continue;
+        }
+        assert_eq!(lines.len(), failures.len(), "{lines:?}");
+        for (line, (call, code)) in lines.iter().zip(failures) {
+            let function = call.split(' ').next().unwrap_or_default();
+            assert!(line.starts_with(&format!("kvs: {function}: {code}: ")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn forking_while_another_thread_is_in_the_library_never_hangs_the_child() {
+    let _alone = alone();
+    let world = World::start();
+    let lines = run(world.member(compile_c("tests/c/forks.c")).arg("2000"));
+    assert!(lines[0].starts_with("2000 forks during "), "{lines:?}");
+    measured("forks", &lines);
 }
 
 // --- servers that break off -----------------------------------------------------------------------
 
-/// Plays the server's part of a login of the program `calls`.
-fn greet(server: &ScriptedServer) -> (Channel, Channel) {
-    let mut main = server.accept_main();
-    main.send_int(1);
-    main.expect(b"g");
-    main.send_int(1);
-    main.expect(b"abcde");
-    let mut callback = server.accept_callback();
-    callback.send_int(1);
-    main.send_int(1);
-    (main, callback)
+const LOGIN: &str = "establish_connection g abcde";
+
+/// A program that logs in while the test plays the server.
+struct Client {
+    server: ScriptedServer,
+    driver: Driver,
+    /// How many it has open while it is not connected.
+    descriptors: i32,
 }
 
-fn calls(server: &ScriptedServer, calls: &[&str]) -> Process {
-    program(compile_c("tests/c/calls.c"))
-        .env("KVS_SOCKET", server.socket())
-        .env("KVS_CALLBACK_SOCKET", server.callback_socket())
-        .args(calls)
-        .spawn()
-}
+impl Client {
+    fn start() -> Self {
+        Self::with(|program| program)
+    }
 
-const LOGIN: &str = "establish g abcde";
+    /// One of which the program is changed before.
+    fn with(change: impl FnOnce(Program) -> Program) -> Self {
+        let server = ScriptedServer::start();
+        let driver = Driver::spawn(change(Driver::program().served_by(&server)));
+        let descriptors = driver.call("descriptors");
+        Self { server, driver, descriptors }
+    }
+
+    fn log_in(&self) -> (Channel, Channel) {
+        self.driver.begin(LOGIN);
+        let channels = self.server.login("g", "abcde");
+        assert_eq!(self.driver.returned(LOGIN), 0);
+        channels
+    }
+
+    /// It has no connection any more and nothing left of it, and the next login works.
+    fn expect_closed(&self, what: &str) {
+        assert_eq!(self.driver.put("k", "v"), -2, "{what}");
+        assert_eq!(self.driver.call("descriptors"), self.descriptors, "{what}");
+        let (mut main, _callback) = self.log_in();
+        assert_eq!(self.driver.call("close_connection"), 1, "{what}");
+        main.expect_int(4);
+        self.driver.end_input();
+        succeeded(&self.driver);
+    }
+}
 
 /// A login that the server breaks off: it fails with `code`, and the next one works.
 fn broken_login(code: i32, break_off: impl FnOnce(&ScriptedServer)) {
-    let server = ScriptedServer::start();
-    let calls = calls(&server, &[LOGIN, "put k v", LOGIN, "close"]);
-    break_off(&server);
-    let (mut main, _callback) = greet(&server);
-    main.expect_int(4);
-    let code = code.to_string();
-    let lines = succeeded(&calls);
-    assert_eq!(lines, [&code, "-2", "0", "1", "descriptors left open: 0"], "login, code {code}");
+    let client = Client::start();
+    client.driver.begin(LOGIN);
+    break_off(&client.server);
+    assert_eq!(client.driver.returned(LOGIN), code);
+    client.expect_closed(&format!("login, code {code}"));
 }
 
 /// A call that the server breaks off: it fails with `code`, the connection is closed, and the next
 /// login works.
 fn broken_call(call: &str, code: i32, break_off: impl FnOnce(Channel) -> Option<Channel>) {
-    let server = ScriptedServer::start();
-    let calls = calls(&server, &[LOGIN, "wait", call, "put k v", LOGIN, "close"]);
-    let (main, _callback) = greet(&server);
+    let client = Client::start();
+    let (main, _callback) = client.log_in();
     let kept_open = if code == -3 {
         // The call begins when the server has broken off.
         let kept_open = break_off(main);
-        calls.send("");
+        client.driver.begin(call);
         kept_open
     } else {
-        calls.send("");
+        client.driver.begin(call);
         break_off(main)
     };
-    let (mut main, _callback) = greet(&server);
-    main.expect_int(4);
+    assert_eq!(client.driver.returned(call), code, "{call}");
+    client.expect_closed(&format!("{call}, code {code}"));
     drop(kept_open);
-    let code = code.to_string();
-    let lines = succeeded(&calls);
-    assert_eq!(lines, ["0", &code, "-2", "0", "1", "descriptors left open: 0"], "{call}, {code}");
 }
 
 #[test]
@@ -393,14 +395,7 @@ fn a_login_that_is_broken_off_fails_with_its_code_and_the_next_works() {
         main.send_int(1);
         main.expect(b"g");
     });
-    let up_to_callback = |server: &ScriptedServer| {
-        let mut main = server.accept_main();
-        main.send_int(1);
-        main.expect(b"g");
-        main.send_int(1);
-        main.expect(b"abcde");
-        (main, server.accept_callback())
-    };
+    let up_to_callback = |server: &ScriptedServer| server.half_a_login("g", "abcde");
     broken_login(-13, |server| drop(up_to_callback(server).1));
     broken_login(-14, |server| up_to_callback(server).1.send_int(7));
     broken_login(-8, |server| {
@@ -412,24 +407,24 @@ fn a_login_that_is_broken_off_fails_with_its_code_and_the_next_works() {
 
 #[test]
 fn a_call_that_is_broken_off_fails_with_its_code_and_never_raises_sigpipe() {
-    broken_call("put k v", -3, |_| None);
-    broken_call("get k", -4, |mut main| {
+    broken_call("put_value k v", -3, |_| None);
+    broken_call("get_value k", -4, |mut main| {
         main.expect_int(1);
         None
     });
-    broken_call("put k v", -5, |mut main| {
+    broken_call("put_value k v", -5, |mut main| {
         main.expect_int(0);
         main.send_int(2);
         Some(main)
     });
-    broken_call("put k v", -6, |mut main| {
+    broken_call("put_value k v", -6, |mut main| {
         main.expect_int(0);
         // From now on, sending to it fails; only then may the program go on.
         main.stream().shutdown(Shutdown::Read).expect("the socket is connected");
         main.send_int(1);
         Some(main)
     });
-    for (call, function) in [("delete k", 2), ("register k", 3)] {
+    for (call, function) in [("delete_value k", 2), ("register_callback k", 3)] {
         broken_call(call, -8, |mut main| {
             main.expect_int(function);
             main.send_int(1);
@@ -437,7 +432,7 @@ fn a_call_that_is_broken_off_fails_with_its_code_and_never_raises_sigpipe() {
             None
         });
     }
-    broken_call("get k", -10, |mut main| {
+    broken_call("get_value k", -10, |mut main| {
         main.expect_int(1);
         main.send_int(1);
         main.expect(b"k");
@@ -449,30 +444,36 @@ fn a_call_that_is_broken_off_fails_with_its_code_and_never_raises_sigpipe() {
 
 #[test]
 fn a_silent_server_costs_no_more_than_the_timeout() {
-    let server = ScriptedServer::start();
-    let calls = program(compile_c("tests/c/calls.c"))
-        .env("KVS_SOCKET", server.socket())
-        .env("KVS_CALLBACK_SOCKET", server.callback_socket())
-        .env("KVS_TIMEOUT_MS", "300")
-        .args([LOGIN, "wait", "get k", "get k"])
-        .spawn();
-    let (_main, _callback) = greet(&server);
-    calls.expect_line("0");
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let client = Client::with(|program| program.env("KVS_TIMEOUT_MS", "1000"));
+    let _channels = client.log_in();
     let begin = Instant::now();
-    calls.send("");
-    calls.expect_line("-4");
+    assert_eq!(client.driver.call("get_value k"), -4);
     let waited = begin.elapsed();
-    assert!(waited >= Duration::from_millis(300), "{waited:?}");
-    assert!(waited < Duration::from_secs(3), "{waited:?}");
-    calls.expect_line("-2");
-    succeeded(&calls);
+    assert!(waited >= TIMEOUT, "{waited:?}");
+    assert!(waited < TIMEOUT + AT_ONCE, "{waited:?}");
+    client.expect_closed("after the time-out");
+}
+
+#[test]
+fn two_logins_at_a_time_at_a_silent_server_cost_no_more_than_one_timeout() {
+    let server = ScriptedServer::start();
+    let lines = run(Program::new(compile_c("tests/c/silence.c"))
+        .served_by(&server)
+        .env("KVS_TIMEOUT_MS", "1000")
+        .arg("1500"));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0], "-13", "the server did not greet");
+    assert!(
+        ["-13", "-15"].contains(&lines[1].as_str()),
+        "not greeted, or never its turn: {lines:?}"
+    );
 }
 
 #[test]
 fn a_callback_channel_that_breaks_raises_no_sigpipe() {
-    let server = ScriptedServer::start();
-    let calls = calls(&server, &[LOGIN, "wait", "put k v", "close"]);
-    let (mut main, mut callback) = greet(&server);
+    let client = Client::start();
+    let (mut main, mut callback) = client.log_in();
     // The program's answer to this flag is sent to a socket that nobody reads any more.
     callback.stream().shutdown(Shutdown::Read).expect("the socket is connected");
     callback.send_int(1);
@@ -480,9 +481,8 @@ fn a_callback_channel_that_breaks_raises_no_sigpipe() {
     drop(callback);
     // The library gives the connection up.
     main.expect_end();
-    calls.send("");
-    let lines = succeeded(&calls);
-    assert_eq!(lines, ["0", "-3", "-2", "descriptors left open: 0"]);
+    assert_eq!(client.driver.put("k", "v"), -3);
+    client.expect_closed("after the callback channel broke");
 }
 
 // --- the examples ---------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ struct Examples {
 
 impl Examples {
     fn build() -> Self {
-        let dir = temp_dir();
+        let dir = private_dir();
         let copy = dir.path().join("c-examples");
         let build = || {
             fs::create_dir(&copy)?;
@@ -528,7 +528,7 @@ fn the_small_examples_do_what_they_say() {
 
     assert_eq!(
         run(world.member(examples.path("put_get"))),
-        ["greeting = hello", "greeting = good morning", "greeting: no such key"]
+        ["example = hello", "example = good morning", "example: no such key"]
     );
     assert_eq!(
         run(world.member(examples.path("threads"))),
@@ -559,6 +559,9 @@ fn the_examples_report_errors() {
         assert_eq!(finished.status.code(), Some(2), "{name}: {finished:?}");
         assert!(finished.stderr[0].starts_with("usage: "), "{name}: {finished:?}");
     }
+    let missing = world.member(examples.path("watch")).arg("missing").spawn().finish();
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert_eq!(missing.stderr, ["watch: missing: no such key: put it before you watch it"]);
 }
 
 #[test]
@@ -639,13 +642,13 @@ fn assert_empty(dir: &Path) {
 }
 
 fn demo(examples: &Examples, private: &TempDir) -> Program {
-    program(examples.path("demo.sh")).env("TMPDIR", private.path()).console(Console::NoInput)
+    Program::new(examples.path("demo.sh")).env("TMPDIR", private.path()).console(Console::NoInput)
 }
 
 #[test]
 fn the_demonstration_shows_all_and_leaves_nothing() {
     let examples = Examples::build();
-    let private = temp_dir();
+    let private = private_dir();
     let begin = Instant::now();
     let demo = demo(&examples, &private).spawn();
     demo.wait_exit();
@@ -678,7 +681,7 @@ fn the_demonstration_shows_all_and_leaves_nothing() {
 #[test]
 fn a_demonstration_that_fails_says_so_and_stops_everything() {
     let examples = Examples::build();
-    let private = temp_dir();
+    let private = private_dir();
     let script = "#!/bin/sh\necho broken on purpose >&2\nexit 3\n";
     // Not written into the program itself: the copy keeps its execute permission.
     fs::remove_file(examples.path("meminfo")).unwrap();
@@ -697,7 +700,7 @@ fn a_demonstration_that_fails_says_so_and_stops_everything() {
 #[test]
 fn a_demonstration_that_is_stopped_stops_everything() {
     let examples = Examples::build();
-    let private = temp_dir();
+    let private = private_dir();
     let demo = demo(&examples, &private).spawn();
     demo.expect_line("watch       | watching 3 keys");
     demo.signal(Signal::SIGTERM);
@@ -711,15 +714,14 @@ fn a_demonstration_that_is_stopped_stops_everything() {
 #[test]
 fn applications_leave_no_socket_path_behind() {
     let world = World::start();
-    let calls = compile_c("tests/c/calls.c");
-    let login = format!("establish {GROUP} {}", world.secret);
-    let calls = world.program(calls).args([&login, "wait", "close"]).spawn();
-    calls.expect_line("0");
-    for path in application_paths(calls.pid()) {
+    let driver = Driver::connected(&world.local, GROUP, &world.secret);
+    for path in application_paths(driver.pid()) {
         assert!(!path.exists(), "{} while connected", path.display());
     }
-    calls.send("");
-    succeeded(&calls);
+    assert_eq!(driver.call("close_connection"), 1);
+    for path in application_paths(driver.pid()) {
+        assert!(!path.exists(), "{} afterwards", path.display());
+    }
     world.local.quit();
     assert!(!world.local.socket().exists() && !world.local.callback_socket().exists());
     assert!(world.auth.exit_status().is_none());

@@ -11,10 +11,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvs_tests::{
-    App, AuthServer, Channel, Console, Driver, LocalServer, Ports, Process, Program,
-    RawLocalServer, bin,
+    AT_ONCE, App, AuthServer, Channel, Console, Driver, LocalServer, Ports, Process, Program,
+    RawLocalServer, Sockets, bin, private_dir,
 };
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
 
 const CONSOLES: [Console; 3] =
     [Console::Pipes, Console::Terminal { echo: false }, Console::Terminal { echo: true }];
@@ -52,10 +52,8 @@ impl<P: Deref<Target = Process>> Dialogue<P> {
 
     /// Nothing more is said up to the end of the process, which is a success.
     fn ends(&self) {
-        let said = self.process.lines_so_far().len();
-        let finished = self.process.finish();
-        assert_eq!(finished.stdout.len(), said, "more after the end: {:?}", finished.stdout);
-        assert_eq!(finished.status.code(), Some(0), "{}", self.process.report());
+        let status = self.process.expect_end();
+        assert_eq!(status.code(), Some(0), "{}", self.process.report());
     }
 }
 
@@ -156,21 +154,15 @@ fn dialogue_of_the_local_server_about_groups() {
         dialogue.goes(&[("Create group", &["Insert group id:"])]);
         dialogue.types("two words: é");
         assert!(server.next_line().starts_with("Group created with secret "));
-        for (name, invalid) in [("", "an empty name"), (&*format!("{long}x"), "100 bytes")] {
+        for (name, answer) in [
+            ("", "Invalid group id: it is empty"),
+            (
+                &*format!("{long}x"),
+                "Invalid group id: 100 bytes are too long: at most 99 are allowed",
+            ),
+        ] {
             for command in ["Create group", "Show group info", "Delete group"] {
-                dialogue.goes(&[(command, &["Insert group id:"])]);
-                dialogue.types(name);
-                let answer = server.next_line();
-                let expected = match command {
-                    // A name that cannot be is the name of no group, and either may be said.
-                    "Show group info" => Some("Group id not found!"),
-                    "Delete group" => Some("Group id doesn't exist"),
-                    _ => None,
-                };
-                assert!(
-                    answer.starts_with("Invalid group id: ") || Some(answer.as_str()) == expected,
-                    "{command}, {invalid}: {answer}"
-                );
+                dialogue.goes(&[(command, &["Insert group id:"]), (name, &[answer])]);
             }
         }
         dialogue.goes(&[
@@ -352,6 +344,47 @@ fn dialogue_of_the_authentication_server_with_a_local_server() {
     }
 }
 
+// Both servers.
+
+#[test]
+fn nothing_that_follows_quit_is_obeyed_or_answered() {
+    for console in [Console::Pipes, Console::Terminal { echo: false }] {
+        let auth = AuthServer::builder().console(console).start();
+        let server = LocalServer::builder(auth.addr()).console(console).start();
+        server.send("Create group\ng\nQuit\nfoo\nCreate group\nh");
+        server.expect_next(&["Insert group id:"]);
+        after(&server.next_line(), "Group created with secret ");
+        server.expect_next(&["Exiting Local Server..."]);
+        assert_eq!(server.expect_end().code(), Some(0), "{}", server.report());
+
+        auth.expect_line("New Local Server Connected");
+        auth.expect_next(&["Group created!", "Group deleted!", "Connection closed"]);
+        auth.send("foo\nQuit\nfoo\nQuit");
+        auth.expect_next(&["Unknown Command", "Exiting Authentification Server..."]);
+        assert_eq!(auth.expect_end().code(), Some(0), "{}", auth.report());
+    }
+}
+
+#[test]
+fn names_and_keys_cannot_forge_a_line() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let group = "g\u{1b}[2Jé";
+    let secret = server.create_group(group);
+    let mut app = server.raw_app(group, &secret);
+    for key in ["k\nApp 2\nPID: 1", "\u{1b}[31mred\r", "\u{7f}\t"] {
+        app.put(key, "v");
+        assert!(app.register(key));
+    }
+    let lines = server.lines_of("Show application status");
+    assert_eq!(lines[..2], [r"g\u{1b}[2Jé:", "App 1"]);
+    let mut keys = lines[8..].to_vec();
+    keys.sort();
+    assert_eq!(keys, [r"\u{1b}[31mred\r", r"\u{7f}\t", r"k\nApp 2\nPID: 1"]);
+    let info = server.group_info(group).expect("it exists");
+    assert_eq!((info.name.as_str(), info.pairs), (r"g\u{1b}[2Jé", 3));
+}
+
 // The interactive application.
 
 #[test]
@@ -498,9 +531,77 @@ fn the_end_of_the_input_is_not_quit() {
         // The authentication server last: its end is theirs.
         for process in [&*server, &*deaf, &*auth] {
             assert_eq!(process.exit_status(), None, "{}", process.report());
-            process.signal(nix::sys::signal::Signal::SIGTERM);
+            process.signal(Signal::SIGTERM);
             assert_eq!(process.wait_exit().code(), Some(0), "{}", process.report());
         }
+    }
+}
+
+#[test]
+fn on_a_terminal_commands_are_obeyed_after_the_end_of_the_input() {
+    let console = Console::Terminal { echo: false };
+    let auth = AuthServer::builder().console(console).start();
+    let server = LocalServer::builder(auth.addr()).console(console).start();
+    let processes: [&Process; 2] = [&auth, &server];
+    for process in processes {
+        for _ in 0..3 {
+            process.end_input();
+            process.expect_log("what Ctrl-D does", |line| line.contains("Quit"));
+            process.send("foo");
+            process.expect_line("Unknown Command");
+        }
+    }
+    server.create_group("g");
+    server.quit();
+    auth.send("Quit");
+    auth.expect_line("Exiting Authentification Server...");
+    assert_eq!(auth.wait_exit().code(), Some(0));
+}
+
+/// A shell on a terminal of its own with a server in its background, as `program &` puts it there; it
+/// ends with the shell. A line that is typed brings it to the foreground.
+fn in_background(program: &str, args: &[&str]) -> Process {
+    let script = r#"set -m; setpriv --pdeathsig KILL "$@" & read -r line; fg"#;
+    Program::new("setsid")
+        .args(["--ctty", "sh", "-c", script, "sh"])
+        .arg(bin(program))
+        .args(args)
+        .console(Console::Terminal { echo: false })
+        .spawn()
+}
+
+#[test]
+fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey() {
+    let ports = Ports::reserve();
+    let address = ports.addr(0).to_string();
+    let dir = private_dir();
+    let socket = dir.path().join("sock");
+    let socket = socket.to_str().expect("test paths are UTF-8");
+    let not_reading = |process: &Process| {
+        process.expect_log("that it does not read", |line| line.contains("in the background"))
+    };
+    let auth = in_background("KVS-AuthServer", &["--listen", &address]);
+    not_reading(&auth);
+    let server = in_background("KVS-LocalServer", &["--auth", &address, "--socket", socket]);
+    server.expect_line(&format!("Port Number: {}", ports.port(1)));
+    not_reading(&server);
+
+    // A stopped server would not answer.
+    let app = Driver::spawn(Driver::program().env("KVS_SOCKET", socket));
+    let (code, _) = app.call_within(AT_ONCE, "establish_connection g abcde");
+    assert_eq!(code, -7, "{}", server.report());
+
+    // The shell takes one line, the server in its foreground all others.
+    for (process, answers) in [
+        (&server, &["Insert group id:", "Group id not found!", "Exiting Local Server..."][..]),
+        (&auth, &["Unknown Command", "Exiting Authentification Server..."]),
+    ] {
+        process.send("to the foreground");
+        process.send("Show group info\nnone\nQuit");
+        for answer in answers {
+            process.expect_line(answer);
+        }
+        assert_eq!(process.wait_exit().code(), Some(0), "{}", process.report());
     }
 }
 
@@ -516,7 +617,16 @@ fn help_names_every_option_its_variable_and_its_default() {
     let expected: [(&str, &[&str]); 2] = [
         (
             "KVS-AuthServer",
-            &["--listen", "KVS_LISTEN", "127.0.0.1:58032", "--verbose", "KVS_VERBOSE"],
+            &[
+                "--listen",
+                "KVS_LISTEN",
+                "127.0.0.1:58032",
+                "-v,",
+                "--verbose",
+                "KVS_VERBOSE",
+                "--help",
+                "--version",
+            ],
         ),
         (
             "KVS-LocalServer",
@@ -531,7 +641,7 @@ fn help_names_every_option_its_variable_and_its_default() {
                 "KVS_CALLBACK_SOCKET",
                 "--exit-on-auth-loss",
                 "KVS_EXIT_ON_AUTH_LOSS",
-                "-v",
+                "-v,",
                 "--verbose",
                 "KVS_VERBOSE",
                 "--help",
@@ -571,6 +681,12 @@ fn usage_errors_are_explained_and_exit_with_2() {
         ("KVS-LocalServer", &["--socket"], "--socket"),
         ("KVS-LocalServer", &["-q"], "-q"),
         ("KVS-LocalServer", &["/tmp/x"], "/tmp/x"),
+        ("KVS-LocalServer", &["--auth", "127.0.0.1"], "127.0.0.1"),
+        ("KVS-LocalServer", &["--auth", "127.0.0.1:"], "127.0.0.1:"),
+        ("KVS-LocalServer", &["--auth", "127.0.0.1:0"], "127.0.0.1:0"),
+        ("KVS-LocalServer", &["--auth", "127.0.0.1:70000"], "127.0.0.1:70000"),
+        ("KVS-LocalServer", &["--auth", "127.0.0.1:port"], "127.0.0.1:port"),
+        ("KVS-LocalServer", &["--auth", ":58032"], ":58032"),
     ] {
         let refused = run(program, args);
         let text = refused.stderr.join("\n");
@@ -583,7 +699,7 @@ fn usage_errors_are_explained_and_exit_with_2() {
 #[test]
 fn every_option_can_be_set_in_the_environment_and_the_command_line_wins() {
     let ports = Ports::reserve();
-    let dir = TempDir::with_prefix("kvs-").expect("a temporary directory can be made");
+    let dir = private_dir();
     let address = ports.addr(0).to_string();
     let auth = Program::new(bin("KVS-AuthServer")).env("KVS_LISTEN", &address).spawn();
     auth.expect_log("the address", |line| line.ends_with(&format!("listening on {address}")));
@@ -689,18 +805,6 @@ fn an_authentication_server_that_cannot_listen_says_why() {
 }
 
 #[test]
-fn an_address_that_is_none_is_named() {
-    for address in ["127.0.0.1", "127.0.0.1:70000", "127.0.0.1:", ":58032"] {
-        let server = LocalServer::builder(address).console(Console::NoInput).spawn();
-        let refused = server.finish();
-        assert!(matches!(refused.status.code(), Some(1 | 2)), "{}", server.report());
-        assert!(refused.stderr.iter().any(|line| line.contains(address)), "{}", server.report());
-        assert_eq!(refused.stdout, [""; 0]);
-        assert!(!server.socket().exists() && !server.callback_socket().exists());
-    }
-}
-
-#[test]
 fn a_local_server_without_authentication_server_says_so_and_leaves_nothing_behind() {
     let ports = Ports::reserve();
     let address = ports.addr(0).to_string();
@@ -745,7 +849,7 @@ fn expect_bad_paths(
 #[test]
 fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind() {
     let auth = AuthServer::start();
-    let dir = TempDir::with_prefix("kvs-").expect("a temporary directory can be made");
+    let dir = private_dir();
     let path = |name: &str| dir.path().join(name);
     fs::write(path("file"), "precious").expect("the directory is new");
     fs::create_dir(path("directory")).expect("the directory is new");
@@ -771,7 +875,9 @@ fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind()
     // Long enough for the one, too long for the other.
     let fits = path(&"y".repeat(106 - dir.path().as_os_str().len()));
     expect_bad_paths(&auth, dir.path(), &fits, None, &["_cb", "long"]);
-    expect_bad_paths(&auth, dir.path(), &path("sock"), Some(&path("sock")), &["sock"]);
+    let same = path("sock");
+    let name = same.to_str().expect("test paths are UTF-8");
+    expect_bad_paths(&auth, dir.path(), &same, Some(&same), &[name, "must differ"]);
     assert_eq!(fs::read_to_string(path("file")).expect("it is there"), "precious");
 }
 
@@ -799,7 +905,7 @@ fn a_second_server_on_a_live_path_refuses_and_leaves_the_first_alone() {
 #[test]
 fn a_stale_path_is_replaced() {
     let auth = AuthServer::start();
-    let dir = TempDir::with_prefix("kvs-").expect("a temporary directory can be made");
+    let dir = private_dir();
     let socket = dir.path().join("sock");
     let other = LocalServer::start(&auth);
     for name in ["sock", "sock_cb"] {

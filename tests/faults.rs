@@ -3,28 +3,19 @@
 
 #![forbid(unsafe_code)]
 
+mod wrapper;
+
 use std::collections::HashMap;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use kvs_tests::{
-    App, AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, RawLocalServer, Relay,
+    AT_ONCE, App, AuthServer, Channel, Driver, Fate, LocalServer, RawLocalServer, Relay, Sockets,
     application_paths,
 };
 use nix::sys::signal::Signal;
-
-/// What is promised to be seen or answered at once.
-const AT_ONCE: Duration = Duration::from_secs(1);
-
-fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
-    kvs::Connection::builder()
-        .socket(server.socket())
-        .callback_socket(server.callback_socket())
-        .timeout(DEADLINE)
-        .open(group, secret)
-        .expect("the server is there and knows the group")
-}
+use wrapper::connect;
 
 /// Stores a value, so that every application finds it from now on: the answer to a later call shows that
 /// it has been stored.
@@ -57,7 +48,7 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
     idle.store("k", "v");
     let blocked = Driver::connected(&server, "g", &secret);
     assert_eq!(blocked.call("register_blocked_callback k"), 1);
-    let wrapper = connect(&server, "g", &secret);
+    let wrapper = connect(&server, "g", &secret).unwrap();
     assert_eq!(idle.put("k", "w"), 1);
     blocked.expect_log("its callback", |line| line == "blocked k");
 
@@ -137,6 +128,27 @@ fn a_local_server_can_be_started_again_where_one_has_died() {
     assert_eq!(app.get("k"), Err(-7));
     assert_eq!(app.put("k", "w"), 1);
     assert_eq!(app.get("k").as_deref(), Ok("w"));
+}
+
+#[test]
+fn an_idle_application_learns_that_its_server_is_gone_and_can_connect_to_the_next() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    // The question that sends nothing.
+    assert_eq!(app.call("put_value"), -15);
+
+    server.kill9();
+    let end = Instant::now() + AT_ONCE;
+    while app.call("put_value") != -2 {
+        assert!(Instant::now() < end, "still connected, {AT_ONCE:?} after the server was killed");
+    }
+    let again = LocalServer::builder(auth.addr()).socket(server.socket()).start();
+    let secret = again.create_group("new");
+    let login = format!("establish_connection new {secret}");
+    assert_eq!(app.call_within(AT_ONCE, &login).0, 0, "{}", app.report());
+    app.store("k", "v");
 }
 
 // An application dies.
@@ -468,12 +480,12 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
-    let writer = connect(&server, "g", &secret);
+    let writer = connect(&server, "g", &secret).unwrap();
     store(&writer, "k", "0");
     let stopped = Driver::connected(&server, "g", &secret);
     assert_eq!(stopped.call("register_reading_callback k"), 1);
     let (changed, changes) = mpsc::channel();
-    let awake = connect(&server, "g", &secret);
+    let awake = connect(&server, "g", &secret).unwrap();
     let tell = move |_: &[u8]| {
         // Nobody listens any more when the test has failed.
         let _ = changed.send(());
@@ -501,7 +513,7 @@ fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
-    let writer = connect(&server, "g", &secret);
+    let writer = connect(&server, "g", &secret).unwrap();
     let keys = ["k1", "k2", "k3", "z"];
     for key in keys {
         store(&writer, key, "0");

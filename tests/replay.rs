@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod wrapper;
+
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::thread;
@@ -14,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AuthServer, Channel, Conversation, DEADLINE, LocalServer, Message, Ports, Program, RawApp,
-    ScriptedServer, compile_c,
+    ScriptedServer, Sockets, compile_c,
 };
+use wrapper::connect;
 
 const FIRST_SECRET: &[u8] = b"VKHMp";
 const SECOND_SECRET: &[u8] = b"s2rgv";
@@ -139,11 +142,7 @@ fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
 /// Runs the C program for one conversation; what it must print.
 fn feed_c_library(name: &str, printed: &[&str]) {
     let server = ScriptedServer::like_the_original();
-    let app = Program::new(compile_c("tests/c/replay_app.c"))
-        .arg(name)
-        .env("KVS_SOCKET", server.socket())
-        .env("KVS_CALLBACK_SOCKET", server.callback_socket())
-        .spawn();
+    let app = Program::new(compile_c("tests/c/replay_app.c")).served_by(&server).arg(name).spawn();
     feed_library(&server, &Conversation::load(name));
     // It waits for this where it is to find that the connection is closed; otherwise it has ended.
     app.end_input_with("closed");
@@ -183,18 +182,6 @@ fn our_c_functions_send_the_bytes_for_an_unknown_group() {
 #[test]
 fn our_c_functions_send_the_bytes_for_a_wrong_secret() {
     feed_c_library("app-wrong-secret", &["establish_connection -9"]);
-}
-
-fn connect(
-    server: &ScriptedServer,
-    group: &str,
-    secret: &str,
-) -> Result<kvs::Connection, kvs::Error> {
-    kvs::Connection::builder()
-        .socket(server.socket())
-        .callback_socket(server.callback_socket())
-        .timeout(DEADLINE)
-        .open(group, secret)
 }
 
 #[test]

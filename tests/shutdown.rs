@@ -4,17 +4,17 @@
 
 #![forbid(unsafe_code)]
 
+mod wrapper;
+
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use kvs_tests::{
-    App, AuthServer, DEADLINE, Driver, LocalServer, RawApp, RawLocalServer, application_paths,
+    AT_ONCE, App, AuthServer, DEADLINE, Driver, LocalServer, RawApp, RawLocalServer, Sockets,
+    application_paths,
 };
 use nix::sys::signal::Signal;
-
-/// How long the call may take that finds the connection gone.
-const AT_ONCE: Duration = Duration::from_secs(1);
+use wrapper::connect;
 
 /// One application of each kind in the group `g`.
 struct Applications {
@@ -34,15 +34,6 @@ struct Applications {
     silent: RawApp,
 }
 
-fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
-    kvs::Connection::builder()
-        .socket(server.socket())
-        .callback_socket(server.callback_socket())
-        .timeout(DEADLINE)
-        .open(group, secret)
-        .expect("the server is there and knows the group")
-}
-
 impl Applications {
     fn connected(server: &LocalServer, secret: &str) -> Self {
         let interactive = App::connected(server, "g", secret);
@@ -51,8 +42,8 @@ impl Applications {
 
         let blocked = Driver::connected(server, "g", secret);
         assert_eq!(blocked.call("register_blocked_callback k"), 1);
-        let wrapper = connect(server, "g", secret);
-        let blocked_wrapper = connect(server, "g", secret);
+        let wrapper = connect(server, "g", secret).expect("the server knows the group");
+        let blocked_wrapper = connect(server, "g", secret).expect("the server knows the group");
         let (release, released) = mpsc::channel::<()>();
         let released = std::sync::Mutex::new(released);
         let (called, calls) = mpsc::channel();
@@ -114,7 +105,7 @@ impl Applications {
         assert_eq!(self.idle.establish(name, &secret), 0);
         // Its old callback has not returned yet.
         assert_eq!(self.blocked.establish(name, &secret), 0);
-        let wrapper = connect(server, name, &secret);
+        let wrapper = connect(server, name, &secret).expect("the server knows the group");
         self.idle.store("k", "v4");
         assert_eq!(self.blocked.get("k").as_deref(), Ok("v4"));
         assert_eq!(wrapper.get("k").expect("it is connected").as_deref(), Some(&b"v4"[..]));

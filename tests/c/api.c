@@ -276,13 +276,13 @@ static void call_delete_own_key(char *key)
 
 static void a_callback_may_delete_its_own_key(void)
 {
-    watch("suicide", call_delete_own_key);
-    put("suicide", "1");
+    watch("deleting itself", call_delete_own_key);
+    put("deleting itself", "1");
     AWAIT(first.count == 1);
-    put("suicide", "2");
+    put("deleting itself", "2");
     pass_fence();
     CHECK(first.count == 1);
-    check_value("suicide", "2");
+    check_value("deleting itself", "2");
 }
 
 static void call_exit(char *key)

@@ -10,6 +10,7 @@
 
 #include <limits.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "check.h"
@@ -142,6 +143,22 @@ static void establish_without_a_server(const char *name)
     connect_and_close();
 }
 
+/* The library cannot bind its own socket: something of that name stands in /tmp. */
+static void establish_with_a_taken_path(const char *format)
+{
+    char path[64];
+    int code;
+
+    snprintf(path, sizeof path, format, (long)getpid());
+    CHECK(mkdir(path, 0700) == 0);
+    code = establish_connection(group, secret);
+    /* Fails when the library has removed what is not its own. */
+    CHECK(rmdir(path) == 0);
+    CHECK(code == -11);
+    check_unconnected();
+    connect_and_close();
+}
+
 static void already_connected(void)
 {
     CHECK_CODE(0, establish_connection(group, secret));
@@ -228,6 +245,8 @@ int main(int argc, char *argv[])
     establish_with_wrong_arguments();
     establish_without_a_server("KVS_SOCKET");
     establish_without_a_server("KVS_CALLBACK_SOCKET");
+    establish_with_a_taken_path("/tmp/app_socket_%ld");
+    establish_with_a_taken_path("/tmp/app_socket_cb_%ld");
     already_connected();
     operations_with_wrong_arguments();
 

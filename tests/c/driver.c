@@ -1,86 +1,103 @@
 /*
- * An application that calls the library as its standard input says, one call for each line, and prints what the
- * call returned. What its callbacks have to say goes to standard error. Unlike the interactive example it
- * goes on after a forced close, so that a test can see what the next calls return.
+ * driver.c - makes the calls that its standard input says, and prints what each returned.
+ *
+ *     establish_connection g1 abcde
+ *     get_value k1
+ *
+ * One call a line: the function and its arguments; what is left out is NULL. It answers with the
+ * function, the code, and the value if there may be one. What callbacks have to say goes to standard
+ * error. Unlike the interactive example it goes on after a forced close, so that a test can see what
+ * the next calls return.
+ *
+ * SIGPIPE has its default effect: a library that raises it ends the program.
  */
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "KVS-lib.h"
+#define _POSIX_C_SOURCE 200809L
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
-static int release;
+#include <stdbool.h>
+
+#include "check.h"
+#include "kvs.h"
+
+static bool released = false;
 
 static void on_change(char *key)
 {
-	fprintf(stderr, "changed %s\n", key);
+    fprintf(stderr, "changed %s\n", key);
 }
 
 static void on_change_read(char *key)
 {
-	char *value = NULL;
-	int code = get_value(key, &value);
+    char *value;
+    int code = get_value(key, &value);
 
-	fprintf(stderr, "read %s %d %s\n", key, code, value ? value : "-");
-	free(value);
+    fprintf(stderr, "read %s %d %s\n", key, code, value ? value : "-");
+    free(value);
 }
 
 static void on_change_blocked(char *key)
 {
-	fprintf(stderr, "blocked %s\n", key);
-	pthread_mutex_lock(&lock);
-	while (!release)
-		pthread_cond_wait(&released, &lock);
-	pthread_mutex_unlock(&lock);
-	fprintf(stderr, "released %s\n", key);
+    fprintf(stderr, "blocked %s\n", key);
+    lock_events();
+    while (!released)
+        pthread_cond_wait(&event, &event_mutex);
+    unlock_events();
+    fprintf(stderr, "released %s\n", key);
+}
+
+static void get(const char *key)
+{
+    char *value;
+    int code = get_value(key, &value);
+
+    CHECK((code == 1) == (value != NULL));
+    printf("get_value %d %s\n", code, value ? value : "-");
+    free(value);
+}
+
+static int call(const char *function, const char *first, const char *second)
+{
+    if (strcmp(function, "establish_connection") == 0)
+        return establish_connection(first, second);
+    if (strcmp(function, "put_value") == 0)
+        return put_value(first, second);
+    if (strcmp(function, "delete_value") == 0)
+        return delete_value(first);
+    if (strcmp(function, "register_callback") == 0)
+        return register_callback(first, on_change);
+    if (strcmp(function, "register_reading_callback") == 0)
+        return register_callback(first, on_change_read);
+    if (strcmp(function, "register_blocked_callback") == 0)
+        return register_callback(first, on_change_blocked);
+    if (strcmp(function, "close_connection") == 0)
+        return close_connection();
+    if (strcmp(function, "release") == 0) {
+        NOTE(released = true);
+        return 1;
+    }
+    /* How many it has open. */
+    CHECK(strcmp(function, "descriptors") == 0);
+    return descriptors();
 }
 
 int main(void)
 {
-	char line[512];
+    char line[512];
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	while (fgets(line, sizeof line, stdin) != NULL) {
-		char *call = strtok(line, " \n");
-		char *first = strtok(NULL, " \n");
-		char *second = strtok(NULL, " \n");
-		char *value = NULL;
+    limit_run_time(100);
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        const char *function = strtok(line, " \n");
+        const char *first = strtok(NULL, " \n");
+        const char *second = strtok(NULL, " \n");
 
-		if (call == NULL)
-			continue;
-		if (strcmp(call, "establish_connection") == 0) {
-			printf("%s %d\n", call, establish_connection(first, second));
-		} else if (strcmp(call, "put_value") == 0) {
-			printf("%s %d\n", call, put_value(first, second));
-		} else if (strcmp(call, "get_value") == 0) {
-			int code = get_value(first, &value);
-
-			printf("%s %d %s\n", call, code, value ? value : "-");
-			free(value);
-		} else if (strcmp(call, "delete_value") == 0) {
-			printf("%s %d\n", call, delete_value(first));
-		} else if (strcmp(call, "register_callback") == 0) {
-			printf("%s %d\n", call, register_callback(first, on_change));
-		} else if (strcmp(call, "register_reading_callback") == 0) {
-			printf("%s %d\n", call, register_callback(first, on_change_read));
-		} else if (strcmp(call, "register_blocked_callback") == 0) {
-			printf("%s %d\n", call, register_callback(first, on_change_blocked));
-		} else if (strcmp(call, "kvs_strerror") == 0) {
-			printf("%s %s %s\n", call, first, kvs_strerror(atoi(first)));
-		} else if (strcmp(call, "release") == 0) {
-			pthread_mutex_lock(&lock);
-			release = 1;
-			pthread_cond_broadcast(&released);
-			pthread_mutex_unlock(&lock);
-			printf("%s 1\n", call);
-		} else if (strcmp(call, "close_connection") == 0) {
-			printf("%s %d\n", call, close_connection());
-		} else {
-			return 2;
-		}
-	}
-	return 0;
+        CHECK(function != NULL);
+        if (strcmp(function, "get_value") == 0)
+            get(first);
+        else if (strcmp(function, "kvs_strerror") == 0)
+            printf("%s %s %s\n", function, first, kvs_strerror(atoi(first)));
+        else
+            printf("%s %d\n", function, call(function, first, second));
+    }
+    return EXIT_SUCCESS;
 }

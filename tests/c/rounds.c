@@ -18,6 +18,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "check.h"
@@ -55,13 +56,18 @@ static char own_acknowledgement_key[32], given_acknowledgement_key[32];
 /* What callbacks have seen. */
 static int callbacks = 0, number_seen = 0;
 static int acknowledgements = 0;
+/* A callback that runs while the connection is closed gets no value any more. */
+static atomic_bool closing = false;
 
+/* The number under a key; -1 when the connection is being closed. */
 static int get_number(const char *key)
 {
     char *value;
-    int number;
+    int number, code = get_value(key, &value);
 
-    CHECK_CODE(1, get_value(key, &value));
+    if (code == -2 && closing)
+        return -1;
+    CHECK_CODE(1, code);
     number = atoi(value);
     free(value);
     return number;
@@ -73,6 +79,8 @@ static void counter_changed(char *key)
 
     CHECK(strcmp(key, watched_counter_key) == 0);
     number = get_number(key);
+    if (number == -1)
+        return;
     /* A get inside a callback sees the value that was put, or a newer one. */
     CHECK(number >= number_seen);
     CHECK(number >= callbacks + 1);
@@ -190,6 +198,7 @@ static void run_child(const char *group, const char *secret, int count)
     meet(ALL_SEEN);
 
     CHECK(!lockstep || callbacks == rounds);
+    closing = true;
     CHECK_CODE(1, close_connection());
     CHECK(descriptors() == before);
 

@@ -3,55 +3,10 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::{Console, DEADLINE, LocalServer, Process, Program, lib_dir, project_dir};
-
-/// Compiles a C program of the project (`source` is relative to it) as strictly as the header promises
-/// and links it with `libkvs.so`. The program is beside the built ones, in `test-programs`.
-///
-/// # Panics
-/// When the compiler is absent or is not content.
-pub fn compile_c(source: &str) -> PathBuf {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let source = project_dir().join(source);
-    let lib_dir = lib_dir();
-    let library = lib_dir.join("libkvs.so");
-    assert!(library.is_file(), "{} is missing: run `make build` first", library.display());
-    let dir = lib_dir.join("test-programs");
-    std::fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let program = dir.join(source.file_stem().expect("the source is a file"));
-    // Several tests compile the same program at the same time, and some run it already.
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let unfinished = program.with_extension(format!("{}-{count}", std::process::id()));
-    let output = Command::new("gcc")
-        .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-O1", "-g", "-pthread"])
-        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"])
-        .arg("-I")
-        .arg(project_dir().join("include"))
-        .arg(&source)
-        .arg("-L")
-        .arg(&lib_dir)
-        .arg("-lkvs")
-        .arg(format!("-Wl,-rpath,{}", lib_dir.display()))
-        .arg("-o")
-        .arg(&unfinished)
-        .output()
-        .unwrap_or_else(|error| panic!("gcc cannot be started ({error}): install the package gcc"));
-    assert!(
-        output.status.success(),
-        "gcc {}: {}\n{}",
-        source.display(),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    std::fs::rename(&unfinished, &program)
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    program
-}
+use crate::{Console, DEADLINE, LocalServer, Process, Program, Sockets, compile_c};
 
 /// The two paths to which the library binds the sockets of process `pid` while it connects.
 pub fn application_paths(pid: i32) -> [PathBuf; 2] {
@@ -72,11 +27,7 @@ impl App {
 
     /// Starts one for this server, with this in front of it.
     pub fn start_on(server: &LocalServer, console: Console) -> Self {
-        let program = Program::new(Self::program())
-            .console(console)
-            .env("KVS_SOCKET", server.socket())
-            .env("KVS_CALLBACK_SOCKET", server.callback_socket());
-        Self { process: program.spawn() }
+        Self { process: Program::new(Self::program()).served_by(server).console(console).spawn() }
     }
 
     /// Starts one and connects it.
@@ -156,11 +107,18 @@ pub struct Driver {
 
 impl Driver {
     /// Starts one for this server, not connected.
-    pub fn start(server: &LocalServer) -> Self {
+    pub fn start(server: &impl Sockets) -> Self {
+        Self::spawn(Self::program().served_by(server))
+    }
+
+    /// The program, still to be told where the server is. It is compiled once for all tests of a file.
+    pub fn program() -> Program {
         static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-        let program = Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/driver.c")))
-            .env("KVS_SOCKET", server.socket())
-            .env("KVS_CALLBACK_SOCKET", server.callback_socket());
+        Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/driver.c")))
+    }
+
+    /// Starts one as `program` says, which comes from [`program`](Self::program).
+    pub fn spawn(program: Program) -> Self {
         Self { process: program.spawn() }
     }
 
@@ -174,7 +132,8 @@ impl Driver {
         driver
     }
 
-    /// Makes a call, written as the function and its arguments with single spaces; what it returned.
+    /// Makes a call, written as the function and its arguments with single spaces (arguments that are
+    /// left out are NULL); what it returned.
     ///
     /// # Panics
     /// When it does not return.
@@ -188,8 +147,25 @@ impl Driver {
     /// # Panics
     /// When it does not return in time.
     pub fn call_within(&self, limit: Duration, call: &str) -> (i32, String) {
-        let (function, _) = call.split_once(' ').unwrap_or((call, ""));
+        self.begin(call);
+        self.returned_within(limit, call)
+    }
+
+    /// Begins a call that needs something from the test before it can return.
+    pub fn begin(&self, call: &str) {
         self.send(call);
+    }
+
+    /// What the call returned that was [begun](Self::begin).
+    ///
+    /// # Panics
+    /// When it does not return.
+    pub fn returned(&self, call: &str) -> i32 {
+        self.returned_within(DEADLINE, call).0
+    }
+
+    fn returned_within(&self, limit: Duration, call: &str) -> (i32, String) {
+        let (function, _) = call.split_once(' ').unwrap_or((call, ""));
         let answer = self.expect_line_within(limit, &format!("the return of {call}"), |line| {
             line.split(' ').next() == Some(function)
         });

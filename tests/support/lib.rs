@@ -4,6 +4,7 @@
 //! - [`Process`]: one real program with its console (pipes or a pseudo-terminal), its output line by
 //!   line, its end. [`AuthServer`], [`LocalServer`], [`App`] and [`Driver`] are processes that know their
 //!   commands.
+//! - [`compile()`], [`compile_c`]: the C and C++ programs, built by the test that runs them.
 //! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
@@ -19,6 +20,7 @@
 
 mod app;
 mod auth;
+mod compile;
 mod conversation;
 mod local;
 mod ports;
@@ -29,10 +31,14 @@ mod relay;
 mod scripted;
 mod terminal;
 
+use std::path::Path;
 use std::time::Duration;
 
-pub use app::{App, Driver, application_paths, compile_c};
+use tempfile::TempDir;
+
+pub use app::{App, Driver, application_paths};
 pub use auth::{AuthServer, AuthServerBuilder, RawLocalServer};
+pub use compile::{STRICT, compile, compile_c, shared_library, static_library, tool};
 pub use conversation::{Conversation, Message};
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
 pub use ports::Ports;
@@ -46,3 +52,22 @@ pub use terminal::Console;
 /// The longest time that anything may be waited for. Nothing that works comes near it, on a loaded
 /// machine neither.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest time for what is promised to be seen or answered at once.
+pub const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Where applications find a local server, a real one or a scripted one.
+pub trait Sockets {
+    /// The path of the main socket.
+    fn socket(&self) -> &Path;
+    /// The path of the callback socket.
+    fn callback_socket(&self) -> &Path;
+}
+
+/// A new directory with a short name, as paths of sockets have at most 107 bytes. Removed when dropped.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn private_dir() -> TempDir {
+    TempDir::with_prefix("kvs-").expect("a temporary directory can be made")
+}

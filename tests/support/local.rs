@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{AuthServer, Console, DEADLINE, Process, Program, RawApp, bin};
+use crate::{AuthServer, Console, DEADLINE, Process, Program, RawApp, Sockets, bin, private_dir};
 
 /// A running `KVS-LocalServer` on socket paths of its own.
 #[derive(Debug)]
@@ -63,11 +63,6 @@ pub struct AppStatus {
     pub watched: Vec<String>,
 }
 
-/// A new directory with a short name: paths of sockets have at most 107 bytes.
-pub(crate) fn private_dir() -> TempDir {
-    tempfile::Builder::new().prefix("kvs-").tempdir().expect("a temporary directory can be made")
-}
-
 impl LocalServer {
     /// Starts one that belongs to `auth` and waits until it serves.
     pub fn start(auth: &AuthServer) -> Self {
@@ -84,16 +79,6 @@ impl LocalServer {
             callback_socket: None,
             echo: false,
         }
-    }
-
-    /// The path of the main socket.
-    pub fn socket(&self) -> &Path {
-        &self.socket
-    }
-
-    /// The path of the callback socket.
-    pub fn callback_socket(&self) -> &Path {
-        &self.callback_socket
     }
 
     /// The port number that it printed at its start.
@@ -242,6 +227,16 @@ impl LocalServer {
         self.expect_line("Exiting Local Server...");
         let status = self.wait_exit();
         assert!(status.success(), "Quit: {status}\n{}", self.report());
+    }
+}
+
+impl Sockets for LocalServer {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn callback_socket(&self) -> &Path {
+        &self.callback_socket
     }
 }
 

@@ -3,13 +3,17 @@
 //! Tests run at the same time, in several processes, and some of them must start a server again on the
 //! port that it had. A port that the kernel chooses is no good for that: as soon as it is free, the
 //! kernel may give it to somebody else. So blocks of ports are reserved below the range from which the
-//! kernel chooses. The reservation is a TCP listener on the first port of the block: TCP and UDP ports
-//! are numbered apart, so it disturbs nobody, every process of the machine sees it, and it ends with its
-//! process, however that ends.
+//! kernel chooses, and below that in which every local server takes its close port ([`CLOSE_PORTS`]).
+//! The reservation is a TCP listener on the first port of the block: TCP and UDP ports are numbered
+//! apart, so it disturbs nobody, every process of the machine sees it, and it ends with its process,
+//! however that ends.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The lowest of the ports from which a local server takes the one where it is told to close.
+const CLOSE_PORTS: u16 = 20_000;
 
 /// A reserved block of UDP ports of 127.0.0.1. Given back when dropped.
 #[derive(Debug)]
@@ -18,12 +22,14 @@ pub struct Ports {
     _reservation: TcpListener,
 }
 
+const _: () = assert!(Ports::LOWEST + Ports::BLOCKS * Ports::COUNT <= CLOSE_PORTS);
+
 impl Ports {
     /// The ports of one block. An authentication server uses the first, and two for each local server.
     pub const COUNT: u16 = 32;
 
     const BLOCKS: u16 = 380;
-    const LOWEST: u16 = 20_480;
+    const LOWEST: u16 = 7_680;
 
     /// Reserves a block of free ports.
     ///

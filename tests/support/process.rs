@@ -19,8 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use crate::DEADLINE;
 use crate::terminal::{Console, open_terminal};
+use crate::{DEADLINE, Sockets};
 
 /// A program to be started: its arguments, environment and console.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program at `path`, or found by name. Its environment is the test's without any `KVS_…`.
+    /// The program at `path`, or found by name. Its environment is the test's without any `KVS_…`, and
+    /// without the library path that cargo gives to tests: it must find the library by itself.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -62,6 +63,11 @@ impl Program {
         self
     }
 
+    /// Tells it where this server is, both paths.
+    pub fn served_by(self, server: &impl Sockets) -> Self {
+        self.env("KVS_SOCKET", server.socket()).env("KVS_CALLBACK_SOCKET", server.callback_socket())
+    }
+
     /// What stands at its standard input and output; pipes unless said otherwise.
     pub fn console(mut self, console: Console) -> Self {
         self.console = console;
@@ -87,6 +93,7 @@ impl Program {
                 command.env_remove(variable);
             }
         }
+        command.env_remove("LD_LIBRARY_PATH");
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
@@ -365,11 +372,6 @@ impl Process {
         self.take_where(what, "standard error", DEADLINE, |state| &mut state.stderr, matches)
     }
 
-    /// All lines of standard output up to now, taken or not.
-    pub fn lines_so_far(&self) -> Vec<String> {
-        self.shared.lock().stdout.lines.clone()
-    }
-
     /// All lines of standard error up to now, taken or not.
     pub fn log_so_far(&self) -> Vec<String> {
         self.shared.lock().stderr.lines.clone()
@@ -463,6 +465,17 @@ impl Process {
         finished.unwrap_or_else(|| {
             panic!("{} did not end within {DEADLINE:?}\n{}", self.name, self.report())
         })
+    }
+
+    /// Waits for its end, and lets it say nothing on standard output but what has been taken.
+    ///
+    /// # Panics
+    /// When it says more, or does not end.
+    pub fn expect_end(&self) -> ExitStatus {
+        let Finished { status, stdout, .. } = self.finish();
+        let taken = self.shared.lock().stdout.taken;
+        assert!(taken == stdout.len(), "{:?} before the end\n{}", &stdout[taken..], self.report());
+        status
     }
 
     /// The number of its threads.

@@ -8,12 +8,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tempfile::TempDir;
 
-use crate::{Channel, DEADLINE};
+use crate::{Channel, DEADLINE, Sockets, private_dir};
 
 /// The two listening sockets of a local server, in a directory of their own.
 #[derive(Debug)]
 pub struct ScriptedServer {
-    dir: TempDir,
+    socket: PathBuf,
+    callback_socket: PathBuf,
+    _dir: TempDir,
     main: UnixListener,
     callback: OnceLock<UnixListener>,
 }
@@ -35,19 +37,10 @@ impl ScriptedServer {
     /// # Panics
     /// When it cannot.
     pub fn like_the_original() -> Self {
-        let dir = crate::local::private_dir();
-        let main = listen(&dir.path().join("sock"));
-        Self { dir, main, callback: OnceLock::new() }
-    }
-
-    /// The path of the main socket.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("sock")
-    }
-
-    /// The path of the callback socket: the other path and `_cb`.
-    pub fn callback_socket(&self) -> PathBuf {
-        self.dir.path().join("sock_cb")
+        let dir = private_dir();
+        let [socket, callback_socket] = ["sock", "sock_cb"].map(|name| dir.path().join(name));
+        let main = listen(&socket);
+        Self { socket, callback_socket, _dir: dir, main, callback: OnceLock::new() }
     }
 
     /// Waits for an application to connect its main channel.
@@ -66,8 +59,43 @@ impl ScriptedServer {
         accept("callback", self.callback_listener())
     }
 
+    /// Plays its part of a login up to the callback channel, which has connected and awaits its
+    /// greeting; both channels.
+    ///
+    /// # Panics
+    /// When no application logs in, or not so.
+    pub fn half_a_login(&self, group: &str, secret: &str) -> (Channel, Channel) {
+        let mut main = self.accept_main();
+        main.send_int(1);
+        main.expect(group.as_bytes());
+        main.send_int(1);
+        main.expect(secret.as_bytes());
+        (main, self.accept_callback())
+    }
+
+    /// Plays its part of a whole login; both channels.
+    ///
+    /// # Panics
+    /// When no application logs in, or not so.
+    pub fn login(&self, group: &str, secret: &str) -> (Channel, Channel) {
+        let (mut main, mut callback) = self.half_a_login(group, secret);
+        callback.send_int(1);
+        main.send_int(1);
+        (main, callback)
+    }
+
     fn callback_listener(&self) -> &UnixListener {
-        self.callback.get_or_init(|| listen(&self.callback_socket()))
+        self.callback.get_or_init(|| listen(&self.callback_socket))
+    }
+}
+
+impl Sockets for ScriptedServer {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn callback_socket(&self) -> &Path {
+        &self.callback_socket
     }
 }
 
@@ -96,41 +124,36 @@ mod tests {
     #[test]
     fn the_scripted_server_and_the_raw_application_understand_each_other() {
         let server = ScriptedServer::start();
-        let (socket, callback_socket) = (server.socket(), server.callback_socket());
-        let app = thread::spawn(move || {
-            let mut app = RawApp::login(&socket, &callback_socket, "g", "abcde");
-            app.put("k", "v");
-            let value = app.get("k");
-            let change = app.change();
-            app.close();
-            (value, change)
+        thread::scope(|scope| {
+            let app = scope.spawn(|| {
+                let mut app =
+                    RawApp::login(server.socket(), server.callback_socket(), "g", "abcde");
+                app.put("k", "v");
+                let value = app.get("k");
+                let change = app.change();
+                app.close();
+                (value, change)
+            });
+            let (mut main, mut callback) = server.login("g", "abcde");
+            main.expect_int(0);
+            main.send_int(1);
+            main.expect(b"k");
+            main.send_int(1);
+            // The next code follows the value at once.
+            main.expect(b"v\x01\0\0\0");
+            main.send_int(1);
+            main.expect(b"k");
+            main.send_int(1);
+            main.send(b"v\0");
+            callback.send_int(1);
+            callback.expect_int(1);
+            let mut key = [0; 100];
+            key[0] = b'k';
+            callback.send(&key);
+            main.expect_int(4);
+            main.expect_end();
+            callback.expect_end();
+            assert_eq!(app.join().unwrap(), (Some("v".into()), "k".into()));
         });
-        let mut main = server.accept_main();
-        main.send_int(1);
-        main.expect(b"g");
-        main.send_int(1);
-        main.expect(b"abcde");
-        let mut callback = server.accept_callback();
-        callback.send_int(1);
-        main.send_int(1);
-        main.expect_int(0);
-        main.send_int(1);
-        main.expect(b"k");
-        main.send_int(1);
-        // The next code follows the value at once.
-        main.expect(b"v\x01\0\0\0");
-        main.send_int(1);
-        main.expect(b"k");
-        main.send_int(1);
-        main.send(b"v\0");
-        callback.send_int(1);
-        callback.expect_int(1);
-        let mut key = [0; 100];
-        key[0] = b'k';
-        callback.send(&key);
-        main.expect_int(4);
-        main.expect_end();
-        callback.expect_end();
-        assert_eq!(app.join().unwrap(), (Some("v".into()), "k".into()));
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Message {
     AwaitCallback(Peer, Address),
     /// To the accepting reactor: it waits no more.
     ForgetCallback(SessionId),
+    /// To the accepting reactor: the session has no use for its callback connection.
+    ReturnCallback(Peer, UnixStream),
     /// The callback connection of a session is here.
     Callback(SessionId, UnixStream),
     /// What the authentication server says is the secret of the group that a session wants into; `None`:

@@ -7,18 +7,18 @@
 //! with `app_socket_cb_17`.
 //!
 //! It belongs to the reactor that accepts, and needs no lock. Callback connections that nobody claims are
-//! closed after a while, or when there are too many; those whose peer has hung up are never handed out.
+//! closed after a while, or when there are too many; those whose peer has hung up are never handed out. A
+//! session whose application has given up hands what it gets back: it was meant for the next login.
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
-use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use nix::sys::socket::{MsgFlags, getsockopt, recv};
 
 use super::mailbox::{Address, Message, SessionId};
+use super::socket::has_hung_up;
 
 /// The callback connections that may wait; the oldest are closed first.
 const UNCLAIMED: usize = 4096;
@@ -105,12 +105,6 @@ impl Pairing {
             }
         }
     }
-}
-
-/// Whether the end of the stream is the next thing to read.
-fn has_hung_up(stream: &UnixStream) -> bool {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    !matches!(recv(stream.as_raw_fd(), &mut [0], flags), Ok(1) | Err(Errno::EAGAIN | Errno::EINTR))
 }
 
 fn hand_over(address: &Address, stream: UnixStream) {

@@ -54,6 +54,11 @@ impl Context {
         self.acceptor.send(Message::AwaitCallback(peer, address));
     }
 
+    /// It has got one that is not for it.
+    pub(super) fn return_callback(&self, peer: Peer, stream: UnixStream) {
+        self.acceptor.send(Message::ReturnCallback(peer, stream));
+    }
+
     /// It does not any more.
     pub(super) fn forget_callback(&self, session: SessionId) {
         self.acceptor.send(Message::ForgetCallback(session));
@@ -244,9 +249,20 @@ impl Reactor {
                     acceptor.pairing.session(peer, address);
                 }
             }
+            Message::ReturnCallback(peer, stream) => {
+                if let Some(acceptor) = &mut self.acceptor {
+                    acceptor.pairing.callback(peer, stream, LOGIN_PATIENCE);
+                }
+            }
             Message::ForgetCallback(session) => {
                 if let Some(acceptor) = &mut self.acceptor {
                     acceptor.pairing.forget(session);
+                }
+            }
+            // Its session may have ended while the message was on its way.
+            Message::Callback(id, stream) if !self.sessions.contains_key(&id) => {
+                if let Ok(peer) = Peer::of(&stream) {
+                    self.context.return_callback(peer, stream);
                 }
             }
             Message::Callback(id, stream) => self.with_session(id, |session, context, registry| {

@@ -275,6 +275,11 @@ impl Session {
         registry: &Registry,
         context: &Context,
     ) -> Result<(), End> {
+        if self.main.has_hung_up() {
+            // The application has given this login up, so this is for its next one.
+            context.return_callback(self.peer.clone(), stream);
+            return Err(End::Gone);
+        }
         let mut socket = Socket::new(stream);
         let token = Token(main_token(self.id).0 + 1);
         socket.register(registry, token).map_err(|_| End::Gone)?;

@@ -4,10 +4,13 @@
 //! from a peer that has not taken its answers ([`Socket::is_stuck`]), so no more than one answer waits.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 
 use mio::event::Source;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 
 /// A connection of an application.
 #[derive(Debug)]
@@ -26,6 +29,12 @@ pub(super) enum Received {
     Nothing,
     /// Nothing ever more: the end of the stream, or an error.
     End,
+}
+
+/// Whether the end of the stream is the next thing to read.
+pub(super) fn has_hung_up(stream: &UnixStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    !matches!(recv(stream.as_raw_fd(), &mut [0], flags), Ok(1) | Err(Errno::EAGAIN | Errno::EINTR))
 }
 
 impl Socket {
@@ -89,6 +98,11 @@ impl Socket {
             }
         }
         Ok(written)
+    }
+
+    /// Whether the peer has gone, and all that it sent was read.
+    pub(super) fn has_hung_up(&self) -> bool {
+        has_hung_up(&self.stream)
     }
 
     /// Whether something waits to be written.

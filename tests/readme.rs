@@ -1,0 +1,141 @@
+//! The programs of `README.md`, taken from it and built as it says, at work on the real servers.
+//!
+//! Only what the README cannot know is put in: where the project is, and the secret of the group.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use kvs_tests::{
+    AuthServer, LocalServer, Program, Sockets, lib_dir, private_dir, project_dir, tool,
+};
+
+/// The group and the secret of the README's examples.
+const GROUP: &str = "weather";
+const SECRET: &str = "VKHMp";
+
+/// What the README says, apart: its fenced blocks, with their languages, and the code within its prose.
+struct Readme {
+    blocks: Vec<(String, String)>,
+    code: Vec<String>,
+}
+
+impl Readme {
+    fn load() -> Self {
+        let text = fs::read_to_string(project_dir().join("README.md")).expect("there is a README");
+        let (mut blocks, mut prose) = (Vec::new(), String::new());
+        for (n, part) in text.split("```").enumerate() {
+            if n % 2 == 0 {
+                prose.push_str(part);
+            } else {
+                let (language, block) = part.split_once('\n').expect("a block has lines");
+                blocks.push((language.to_owned(), block.to_owned()));
+            }
+        }
+        let code = prose.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "));
+        Self { blocks, code: code.collect() }
+    }
+
+    /// The block in this language that contains `what`.
+    fn block(&self, language: &str, what: &str) -> &str {
+        let mut found =
+            self.blocks.iter().filter(|(of, block)| of == language && block.contains(what));
+        match (found.next(), found.next()) {
+            (Some((_, block)), None) => block,
+            _ => panic!("not exactly one block of {language} contains {what}"),
+        }
+    }
+
+    /// The code within the prose that begins like this.
+    fn code(&self, beginning: &str) -> &str {
+        let found = self.code.iter().find(|code| code.starts_with(beginning));
+        found.unwrap_or_else(|| panic!("no code in the prose begins with {beginning}"))
+    }
+}
+
+/// Runs `command` in `dir`, with a server to connect to; what it prints.
+fn run(server: &LocalServer, dir: &Path, command: &str) -> Vec<String> {
+    // The callback path follows from this one.
+    let program = Program::new("sh").args(["-c", command]).current_dir(dir);
+    let process = program.env("KVS_SOCKET", server.socket()).spawn();
+    let finished = process.finish();
+    assert!(finished.status.success() && finished.stderr.is_empty(), "{}", process.report());
+    finished.stdout
+}
+
+#[test]
+fn the_c_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group(GROUP);
+    let readme = Readme::load();
+    let dir = private_dir();
+    let prepare = || {
+        fs::write(dir.path().join("hello.c"), readme.block("c", "int main"))?;
+        fs::create_dir(dir.path().join("target"))?;
+        symlink(project_dir().join("include"), dir.path().join("include"))?;
+        symlink(lib_dir(), dir.path().join("target/release"))
+    };
+    prepare().expect("the directory is new");
+
+    let commands = readme.block("sh", "gcc hello.c");
+    let (dynamic, start) = commands.split_once('\n').expect("a line builds it, another starts it");
+    let start = start.replace(SECRET, &secret);
+    let archive = readme.code("gcc hello.c");
+    assert_eq!(readme.code("-static"), "-static", "it may be added");
+    for build in [dynamic, archive, &format!("{archive} -static")] {
+        tool(Command::new("sh").args(["-c", build]).current_dir(dir.path()));
+        let printed = run(&server, dir.path(), &start);
+        assert_eq!(printed, ["greeting = hello"], "{build}");
+        fs::remove_file(dir.path().join("hello")).expect("it was built");
+    }
+}
+
+#[test]
+fn the_rust_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group(GROUP);
+    let readme = Readme::load();
+
+    // In a place that stays, and written only when they change, so that it is built only once.
+    let dir = lib_dir().join("test-programs/readme");
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        if fs::read_to_string(&path).is_ok_and(|before| before == text) {
+            return Ok(());
+        }
+        fs::write(&path, text)
+    };
+    let dependency = readme.code("kvs-lib = ").replace('…', project_dir().to_str().expect("UTF-8"));
+    let manifest = format!(
+        "[package]\nname = \"readme\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\
+         [profile.dev]\ndebug = false\n\n[workspace]\n"
+    );
+    let secret_in_place = format!("\"{SECRET}\"");
+    let program = readme.block("rust", "fn main");
+    assert!(program.contains(&secret_in_place), "{program}");
+    let program = program.replace(&secret_in_place, "std::env::args().nth(1).unwrap()");
+    let lock = fs::read_to_string(project_dir().join("Cargo.lock")).expect("it is committed");
+    fs::create_dir_all(dir.join("src"))
+        .and_then(|()| write("Cargo.toml", &manifest))
+        // With the versions that the project was built with, nothing has to be fetched.
+        .and_then(|()| write("Cargo.lock", &lock))
+        .and_then(|()| write("src/main.rs", &program))
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    tool(
+        Command::new(cargo)
+            .args(["build", "--quiet", "--offline", "--target-dir", "target"])
+            .current_dir(&dir),
+    );
+
+    let printed = run(&server, &dir, &format!("target/debug/readme {secret}"));
+    assert_eq!(printed, ["21.5 degrees"]);
+    let status = server
+        .status_where("it has closed", |status| status.iter().all(|app| app.status == "Closed"));
+    assert_eq!(status.len(), 1);
+}
