@@ -84,7 +84,7 @@ fn a_call_in_progress_returns_when_the_local_server_dies() {
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
-    server.signal(Signal::SIGSTOP);
+    server.stop();
     // The stopped server cannot answer: the call is in progress, or will be when it is killed.
     app.send("put_value k v");
     server.kill9();
@@ -268,7 +268,7 @@ fn without_the_authentication_server_only_groups_and_logins_fail() {
 
 #[test]
 fn with_a_stopped_authentication_server_only_groups_and_logins_fail() {
-    without_authentication_server(|auth| auth.signal(Signal::SIGSTOP));
+    without_authentication_server(|auth| auth.stop());
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_login_that_waits_for_the_authentication_server_holds_nobody_up() {
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
-    auth.signal(Signal::SIGSTOP);
+    auth.stop();
     let mut waiting = Channel::connect("main", server.socket()).unwrap();
     waiting.expect_int(1);
     waiting.send(b"g");
@@ -492,7 +492,7 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
     };
     awake.watch("k", tell).unwrap();
 
-    stopped.signal(Signal::SIGSTOP);
+    stopped.stop();
     for n in 1..=5000 {
         writer.put("k", n.to_string()).unwrap();
     }

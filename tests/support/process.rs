@@ -420,6 +420,17 @@ impl Process {
         }
     }
 
+    /// Stops it (SIGSTOP) and waits until all its threads stand still. SIGCONT lets it go on.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        // The system tells it to the parent when the last thread has stopped.
+        waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED)
+            .unwrap_or_else(|error| panic!("{} cannot be stopped: {error}", self.name));
+    }
+
     /// Kills it (SIGKILL) and waits until it has ended.
     pub fn kill9(&self) {
         self.signal(Signal::SIGKILL);
