@@ -131,18 +131,38 @@ impl Builder {
         (1..=i32::MAX as u128).contains(&self.timeout.as_millis())
     }
 
-    fn log_in(&self, mut login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
+    fn log_in(&self, login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
         let number = ClientNumber::claim();
         let main = Channel::connect(&self.socket, &number.main(), deadline)?;
-        let mut callback: Option<Channel> = None;
+        let mut callback = None;
+        let result = self.play_login(login, &number, &main, &mut callback, deadline);
+        match (result, callback) {
+            (Ok(()), Some(callback)) => Ok((main, callback)),
+            (result, callback) => {
+                // A program that another thread is starting may hold copies for a moment, and the server
+                // must not take this login for alive when the next one comes.
+                callback.iter().chain([&main]).for_each(Channel::shut_down);
+                Err(result.err().unwrap_or(Error::NotConnected))
+            }
+        }
+    }
+
+    fn play_login(
+        &self,
+        mut login: Login,
+        number: &ClientNumber,
+        main: &Channel,
+        callback: &mut Option<Channel>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         loop {
             match login.next() {
                 LoginStep::Receive(on, expected) => {
                     let mut bytes = [0; INT_LEN];
-                    match (on, &callback) {
+                    match (on, &*callback) {
                         // A server that closes the main channel will not greet on the other.
                         (On::Callback, Some(callback)) => {
-                            callback.receive_while_open(&mut bytes, &main, deadline)
+                            callback.receive_while_open(&mut bytes, main, deadline)
                         }
                         (On::Main, _) | (On::Callback, None) => {
                             main.receive(&mut bytes, Some(deadline))
@@ -156,14 +176,12 @@ impl Builder {
                     login.sent();
                 }
                 LoginStep::ConnectCallback => {
-                    callback = Some(self.connect_callback(&main, &number, deadline)?);
+                    *callback = Some(self.connect_callback(main, number, deadline)?);
                     login.connected();
                 }
                 LoginStep::Done(LoginResult::NoSuchGroup) => return Err(Error::NoSuchGroup),
                 LoginStep::Done(LoginResult::WrongSecret) => return Err(Error::WrongSecret),
-                LoginStep::Done(LoginResult::LoggedIn) => {
-                    return callback.map(|callback| (main, callback)).ok_or(Error::NotConnected);
-                }
+                LoginStep::Done(LoginResult::LoggedIn) => return Ok(()),
             }
         }
     }

@@ -166,10 +166,10 @@ fn terminal_has_hung_up() -> bool {
 
 /// Waits until the process is continued, as a shell does when it brings a stopped job to the foreground.
 fn wait_for_foreground() -> Option<()> {
-    tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
     let mut signals = Signals::new([SIGCONT])
         .inspect_err(|error| tracing::warn!("no more commands: {error}"))
         .ok()?;
+    tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
     signals.forever().next().map(drop)
 }
 
