@@ -37,9 +37,10 @@ static void record(struct calls *calls, const char *key)
     lock_events();
     strcpy(calls->key, key);
     strcpy(calls->value, value);
+    /* Before anybody goes on: a child that is forked then could not free it. */
+    free(value);
     calls->count++;
     unlock_events();
-    free(value);
 }
 
 static void call_first(char *key)
