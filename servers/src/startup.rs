@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -44,4 +45,12 @@ pub fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::warn!("the limit of open descriptors could not be raised: {error}");
     }
+}
+
+/// Whether the machine has run out of something: an error that says nothing about the peer or the port, and
+/// that any other socket would meet, too.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC};
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(EMFILE | ENFILE | ENOBUFS | ENOMEM | ENOSPC))
 }

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use kvs_proto::auth;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry as Reactor};
-use nix::errno::Errno;
 
 use super::reactor::Port;
 use super::registry::Owner;
+use crate::startup::is_shortage;
 
 /// A link. Ids are given once only, and a younger link has a higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,17 +206,10 @@ impl Links {
                 .and_then(|command| Ok((port, command, bind(port + 1, Port::Close(id))?)));
             match pair {
                 Ok(pair) => return Ok(pair),
-                Err(error) if is_exhaustion(&error) => return Err(NoPorts::Exhausted(error)),
+                Err(error) if is_shortage(&error) => return Err(NoPorts::Exhausted(error)),
                 Err(error) => tracing::debug!("ports {port} and {}: {error}", port + 1),
             }
         }
         Err(NoPorts::AllTaken)
     }
-}
-
-/// Whether no other port could be bound either.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC};
-    matches!(errno, Some(EMFILE | ENFILE | ENOBUFS | ENOMEM | ENOSPC))
 }

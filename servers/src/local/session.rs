@@ -183,12 +183,11 @@ impl Session {
                 Received::Nothing => break,
                 Received::End => return Err(self.gone()),
             };
-            let result = self.protocol.receive(read, &mut out);
-            let mut requests = result?;
+            let mut requests = self.protocol.receive(read, &mut out)?;
             requests.try_for_each(|request| self.serve(request, &mut out, context))?;
             self.main.write(&mut out).map_err(|_| self.gone())?;
             if self.protocol.is_over() {
-                // ClosedByServer that there is no such group.
+                // It was told that there is no such group.
                 return Err(End::Refused("no such group"));
             }
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in

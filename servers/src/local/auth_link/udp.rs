@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mio::net::UdpSocket;
-use nix::errno::Errno;
 
 /// A socket that speaks to `peer` alone.
 pub(super) fn new_socket(peer: SocketAddr, port: u16) -> io::Result<UdpSocket> {
@@ -37,12 +36,4 @@ pub(super) fn receive<'a>(
             Err(error) => Err(error),
         };
     }
-}
-
-/// Whether the machine has run out of something, which says nothing about the peer.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
-    )
 }

@@ -12,12 +12,13 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
-use super::udp::{is_shortage, new_socket, receive, send};
+use super::udp::{new_socket, receive, send};
 use super::{AuthLink, ConnectError, Job, Options, Reply, Shared, Unavailable};
 use crate::console::Output;
 use crate::local::groups::Groups;
 use crate::local::stable_hash;
 use crate::shutdown::{Reason, Shutdown};
+use crate::startup::is_shortage;
 
 /// Without any datagram for so long, an authentication server that was there before is asked to connect
 /// again; then so long again. Together less than a second: an administrator is told within one.
@@ -248,6 +249,9 @@ impl Worker {
 
     /// Deletes the groups whose creation was given up, if they were stored after all.
     fn forget_unconfirmed(&mut self) {
+        if self.up.is_none() {
+            return;
+        }
         for (name, secret) in mem::take(&mut self.unconfirmed) {
             let stored = match self.exchange(Question::Secret(name)) {
                 Ok(asked) => asked.answer == Answer::Secret(secret),
