@@ -5,15 +5,17 @@
 //! served by its handler and the wait goes on. All descriptors are close-on-exec, and are closed in
 //! forked children.
 //!
-//! The original server tells applications apart by the path to which they bind their end
-//! ([`ClientPath`]). The path is unlinked as soon as the connection stands: the peer keeps the name, the
-//! file system does not.
+//! The original server tells applications apart by the path to which they bind their end; [`Ends`] are the
+//! two sockets of one login, bound to such paths. A path is unlinked as soon as its connection stands: the
+//! peer keeps the name, the file system does not. Everybody may write to the directory of these paths, so
+//! somebody else may have taken a name before, by accident or in order to shut us out: then another is
+//! taken, at last one that nobody can guess. What is not ours is neither followed nor removed.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,20 +62,11 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Connects to `server` from a socket bound to `client`.
-    pub(crate) fn connect(
-        server: &Path,
-        client: &ClientPath,
-        deadline: Deadline,
-    ) -> Result<Self, Error> {
+    /// A socket, connected to nobody yet.
+    fn new() -> Result<Self, Error> {
         let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|error| Error::Socket(error.into()))?;
-        let channel = Self { registered: fork::register(socket.as_raw_fd()), socket };
-        let _bound = client.bind(&channel.socket)?;
-        channel
-            .connect_to(server, deadline)
-            .map_err(|source| Error::Connect { path: server.to_path_buf(), source })?;
-        Ok(channel)
+        Ok(Self { registered: fork::register(socket.as_raw_fd()), socket })
     }
 
     /// A full backlog makes `connect` wait for as long as the socket's send time-out says.
@@ -221,105 +214,205 @@ fn whole_millis(left: Duration) -> PollTimeout {
     PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::MAX)
 }
 
-/// The numbers below [`REUSED`] that are in use, a bit each. Not behind a lock, which a fork at the wrong
-/// moment would leave locked in the child.
-static IN_USE: AtomicU64 = AtomicU64::new(0);
-const REUSED: u32 = u64::BITS;
+/// The two sockets of a login, each bound to its path and not connected yet.
+///
+/// The paths are `/tmp/app_socket_<pid>` for the main channel and `/tmp/app_socket_cb_<pid>` for the callback
+/// channel, each followed by `_<n>` for logins of the same process that are under way at the same time, and
+/// when a name is taken. The number is the same on both, as the server tells by it which callback channel
+/// belongs to which main channel; so both are bound before the server hears of either.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) main: End,
+    pub(crate) callback: End,
+    /// To be kept until both are connected.
+    pub(crate) number: ClientNumber,
+}
 
-/// Further numbers, each used once.
-static NEXT: AtomicU32 = AtomicU32::new(REUSED);
+impl Ends {
+    /// How many small numbers are tried, and then how many that nobody can guess.
+    const SMALL: usize = 4;
+    const RANDOM: usize = 4;
+
+    /// Binds two new sockets to names that are free.
+    pub(crate) fn bind() -> Result<Self, Error> {
+        // A number that did not do stays claimed meanwhile, so that the next one is another.
+        let mut claimed = Vec::new();
+        let mut taken = None;
+        for attempt in 0..Self::SMALL + Self::RANDOM {
+            let number =
+                if attempt < Self::SMALL { ClientNumber::claim() } else { ClientNumber::random() }?;
+            match Self::bind_to(number) {
+                Ok(ends) => return Ok(ends),
+                Err((number, error)) if is_taken(&error) => {
+                    claimed.push(number);
+                    taken = Some(error);
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+        // Somebody takes names faster than we can choose them.
+        Err(taken.unwrap_or(Error::NotConnected))
+    }
+
+    fn bind_to(number: ClientNumber) -> Result<Self, (ClientNumber, Error)> {
+        let bind = || {
+            let main = End::bind(number.path("app_socket"))?;
+            let callback = End::bind(number.path("app_socket_cb"))?;
+            Ok((main, callback))
+        };
+        match bind() {
+            Ok((main, callback)) => Ok(Self { main, callback, number }),
+            Err(error) => Err((number, error)),
+        }
+    }
+}
+
+fn is_taken(error: &Error) -> bool {
+    matches!(error, Error::Bind { source, .. } if source.kind() == ErrorKind::AddrInUse)
+}
+
+/// A socket that is bound to a path and not connected yet.
+#[derive(Debug)]
+pub(crate) struct End {
+    // Dropped first, while the socket that it names is open.
+    _path: BoundPath,
+    channel: Channel,
+}
+
+impl End {
+    fn bind(path: PathBuf) -> Result<Self, Error> {
+        let channel = Channel::new()?;
+        let path = BoundPath::bind(&channel.socket, path)?;
+        Ok(Self { _path: path, channel })
+    }
+
+    /// Connects to `server`, once more each time that `try_again` says so.
+    pub(crate) fn connect(
+        self,
+        server: &Path,
+        deadline: Deadline,
+        mut try_again: impl FnMut(&io::Error) -> bool,
+    ) -> Result<Channel, Error> {
+        loop {
+            match self.channel.connect_to(server, deadline) {
+                Ok(()) => return Ok(self.channel),
+                Err(error) if try_again(&error) => {}
+                Err(source) => return Err(Error::Connect { path: server.into(), source }),
+            }
+        }
+    }
+}
+
+/// The small numbers that are in use, a bit each. Not behind a lock, which a fork at the wrong moment would
+/// leave locked in the child.
+static IN_USE: AtomicU64 = AtomicU64::new(0);
 
 /// In a forked child: none of its connections is being opened. Async-signal-safe.
 pub(crate) fn forget_numbers() {
     IN_USE.store(0, Ordering::Relaxed);
 }
 
-/// The path to which an application's socket is bound: `/tmp/app_socket_<pid>` on the main channel and
-/// `/tmp/app_socket_cb_<pid>` on the callback channel, followed by `_<n>` for connections of the same
-/// process that are opened at the same time. The number is the same on both channels.
-#[derive(Debug)]
-pub(crate) struct ClientPath {
-    path: PathBuf,
-}
-
-/// The number of one connection while it is opened.
+/// What tells the logins of a process apart.
 #[derive(Debug)]
 pub(crate) struct ClientNumber {
     generation: u32,
-    number: u32,
+    number: u64,
 }
 
 impl ClientNumber {
-    /// The lowest number that is free in this process, so that usually it is 0.
-    pub(crate) fn claim() -> Self {
-        let is_free = |number: &u32| {
+    /// Those below are reused.
+    const SMALL: u64 = u64::BITS as u64;
+
+    /// The lowest number that is free in this process, so that usually it is 0; a random one when all small
+    /// ones are in use.
+    fn claim() -> Result<Self, Error> {
+        let is_free = |number: &u64| {
             let bit = 1 << number;
             IN_USE.fetch_or(bit, Ordering::Relaxed) & bit == 0
         };
-        let number = (0..REUSED)
-            .find(is_free)
-            .unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed).max(REUSED));
-        Self { generation: fork::generation(), number }
-    }
-
-    pub(crate) fn main(&self) -> ClientPath {
-        self.path("app_socket")
-    }
-
-    pub(crate) fn callback(&self) -> ClientPath {
-        self.path("app_socket_cb")
-    }
-
-    fn path(&self, stem: &str) -> ClientPath {
-        let pid = std::process::id();
-        ClientPath {
-            path: match self.number {
-                0 => format!("/tmp/{stem}_{pid}"),
-                number => format!("/tmp/{stem}_{pid}_{number}"),
-            }
-            .into(),
+        match (0..Self::SMALL).find(is_free) {
+            Some(number) => Ok(Self { generation: fork::generation(), number }),
+            None => Self::random(),
         }
+    }
+
+    /// One that nobody can guess.
+    fn random() -> Result<Self, Error> {
+        let number = sys::random().map_err(Error::System)?;
+        // Small ones belong to whoever has claimed them.
+        Ok(Self { generation: fork::generation(), number: number.max(Self::SMALL) })
+    }
+
+    fn path(&self, stem: &str) -> PathBuf {
+        let pid = std::process::id();
+        match self.number {
+            0 => format!("/tmp/{stem}_{pid}"),
+            number => format!("/tmp/{stem}_{pid}_{number}"),
+        }
+        .into()
     }
 }
 
 impl Drop for ClientNumber {
     fn drop(&mut self) {
-        if self.number < REUSED && self.generation == fork::generation() {
+        if self.number < Self::SMALL && self.generation == fork::generation() {
             IN_USE.fetch_and(!(1 << self.number), Ordering::Relaxed);
         }
     }
 }
 
-impl ClientPath {
-    /// Binds, and unlinks the path again when the result is dropped.
-    fn bind(&self, socket: &OwnedFd) -> Result<Unlink<'_>, Error> {
-        let error = |errno: Errno| Error::Bind { path: self.path.clone(), source: errno.into() };
-        let address = UnixAddr::new(&self.path).map_err(error)?;
-        let mut result = bind(socket.as_raw_fd(), &address);
-        // Left behind by a process that was killed between its `bind` and its `connect`, and whose number
-        // is ours now. What belongs to another user, or is no socket, is not ours to remove.
-        if result == Err(Errno::EADDRINUSE) && self.is_our_socket() {
-            let _ = std::fs::remove_file(&self.path);
-            result = bind(socket.as_raw_fd(), &address);
-        }
-        result.map_err(error)?;
-        Ok(Unlink(&self.path))
-    }
+/// A path to which one of our sockets is bound. Unlinked when it is dropped.
+#[derive(Debug)]
+struct BoundPath {
+    path: PathBuf,
+    /// What we have made there; `None` if it had gone before we could look.
+    made: Option<Identity>,
+}
 
-    fn is_our_socket(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|found| {
-            found.file_type().is_socket() && found.uid() == sys::effective_user()
-        })
+/// What tells one file from another that has taken its name.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl BoundPath {
+    fn bind(socket: &OwnedFd, path: PathBuf) -> Result<Self, Error> {
+        let bind = || -> nix::Result<()> {
+            let address = UnixAddr::new(&path)?;
+            match bind(socket.as_raw_fd(), &address) {
+                // Left behind by a process that was killed before it could unlink it, and whose number is
+                // ours now.
+                Err(Errno::EADDRINUSE) if our_socket(&path).is_some() => {
+                    let _ = std::fs::remove_file(&path);
+                    nix::sys::socket::bind(socket.as_raw_fd(), &address)
+                }
+                result => result,
+            }
+        };
+        match bind() {
+            Ok(()) => Ok(Self { made: our_socket(&path), path }),
+            Err(errno) => Err(Error::Bind { path, source: errno.into() }),
+        }
     }
 }
 
-struct Unlink<'a>(&'a Path);
-
-impl Drop for Unlink<'_> {
+impl Drop for BoundPath {
+    /// In a directory like `/tmp` (sticky) only its owner may remove or replace what we have made: another
+    /// program of the same user. What that has put in its place is left alone.
     fn drop(&mut self) {
-        // Gone already: so much the better.
-        let _ = std::fs::remove_file(self.0);
+        if self.made.is_some() && self.made == our_socket(&self.path) {
+            // Gone already: so much the better.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// What stands at `path`, if it is a socket of the user as whom we act. Links are not followed.
+fn our_socket(path: &Path) -> Option<Identity> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    let ours = found.file_type().is_socket() && found.uid() == sys::effective_user();
+    ours.then(|| Identity { device: found.dev(), inode: found.ino() })
 }
 
 #[cfg(test)]
@@ -332,9 +425,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server");
         let listener = UnixListener::bind(&path).unwrap();
-        let number = ClientNumber::claim();
+        let ends = Ends::bind().unwrap();
         let deadline = Deadline::after(Duration::from_secs(10));
-        let channel = Channel::connect(&path, &number.main(), deadline).unwrap();
+        let channel = ends.main.connect(&path, deadline, |_| false).unwrap();
         let (peer, address) = listener.accept().unwrap();
         let bound = address.as_pathname().unwrap();
         assert!(bound.to_str().unwrap().starts_with("/tmp/app_socket_"), "{bound:?}");
@@ -378,12 +471,47 @@ mod tests {
 
     #[test]
     fn numbers_are_reused() {
-        let (first, second) = (ClientNumber::claim(), ClientNumber::claim());
-        assert_ne!(first.main().path, second.main().path);
-        let path = first.main().path.clone();
+        let claim = || ClientNumber::claim().unwrap();
+        let (first, second) = (claim(), claim());
+        assert_ne!(first.number, second.number);
+        let number = first.number;
         drop(first);
         // Other tests claim numbers too; one of the next ones must be the free one again.
-        let claimed: Vec<_> = (0..64).map(|_| ClientNumber::claim()).collect();
-        assert!(claimed.iter().any(|number| number.main().path == path));
+        let claimed: Vec<_> = (0..64).map(|_| claim()).collect();
+        assert!(claimed.iter().any(|claimed| claimed.number == number));
+        // The last ones are not small, and each is another all the same.
+        let mut numbers: Vec<_> = claimed.iter().map(|claimed| claimed.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), claimed.len());
+    }
+
+    #[test]
+    fn what_has_taken_the_place_of_a_path_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("end");
+        let end = End::bind(path.clone()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "not ours").unwrap();
+        drop(end);
+        assert_eq!(std::fs::read(&path).unwrap(), b"not ours");
+        assert!(is_taken(&End::bind(path.clone()).unwrap_err()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"not ours");
+        std::fs::remove_file(&path).unwrap();
+
+        let end = End::bind(path.clone()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // A socket like ours, but another one.
+        let other = UnixListener::bind(&path).unwrap();
+        drop(end);
+        assert!(path.exists());
+        drop(other);
+        // Left behind by somebody who has gone.
+        drop(End::bind(path.clone()).unwrap());
+        assert!(!path.exists());
+
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &path).unwrap();
+        assert!(is_taken(&End::bind(path.clone()).unwrap_err()));
+        assert!(path.symlink_metadata().is_ok());
     }
 }

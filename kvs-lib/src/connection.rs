@@ -7,7 +7,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use kvs_proto::app::client::{
 use kvs_proto::{INT_LEN, MAX_TEXT, Text};
 
 use crate::callbacks::{self, Callback, Callbacks};
-use crate::channel::{Channel, ClientNumber, Deadline};
+use crate::channel::{Channel, Deadline, End, Ends};
 use crate::error::{Error, Invalid};
 use crate::fair_mutex::{FairMutex, FairMutexGuard};
 use crate::fork;
@@ -132,10 +132,11 @@ impl Builder {
     }
 
     fn log_in(&self, login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
-        let number = ClientNumber::claim();
-        let main = Channel::connect(&self.socket, &number.main(), deadline)?;
+        let Ends { main, callback: callback_end, number: _until_both_are_connected } =
+            Ends::bind()?;
+        let main = main.connect(&self.socket, deadline, |_| false)?;
         let mut callback = None;
-        let result = self.play_login(login, &number, &main, &mut callback, deadline);
+        let result = self.play_login(login, &main, callback_end, &mut callback, deadline);
         match (result, callback) {
             (Ok(()), Some(callback)) => Ok((main, callback)),
             (result, callback) => {
@@ -150,11 +151,12 @@ impl Builder {
     fn play_login(
         &self,
         mut login: Login,
-        number: &ClientNumber,
         main: &Channel,
+        callback_end: End,
         callback: &mut Option<Channel>,
         deadline: Deadline,
     ) -> Result<(), Error> {
+        let mut callback_end = Some(callback_end);
         loop {
             match login.next() {
                 LoginStep::Receive(on, expected) => {
@@ -176,7 +178,9 @@ impl Builder {
                     login.sent();
                 }
                 LoginStep::ConnectCallback => {
-                    *callback = Some(self.connect_callback(main, number, deadline)?);
+                    if let Some(end) = callback_end.take() {
+                        *callback = Some(self.connect_callback(main, end, deadline)?);
+                    }
                     login.connected();
                 }
                 LoginStep::Done(LoginResult::NoSuchGroup) => return Err(Error::NoSuchGroup),
@@ -191,7 +195,7 @@ impl Builder {
     fn connect_callback(
         &self,
         main: &Channel,
-        number: &ClientNumber,
+        end: End,
         deadline: Deadline,
     ) -> Result<Channel, Error> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(50);
@@ -200,25 +204,23 @@ impl Builder {
             None => with_suffix(&self.socket, "_cb"),
         };
         let mut pause = Duration::from_millis(1);
-        loop {
-            let error = match Channel::connect(&path, &number.callback(), deadline) {
-                Err(error) if is_not_there_yet(&error) => error,
-                result => return result,
-            };
+        end.connect(&path, deadline, |error| {
             // A server that has hung up will not bind it any more. At the end of the time, what is told
             // is why it could not be reached, not that the time is over.
-            let left = deadline.left().filter(|left| *left > pause);
-            if left.is_none() || main.hangs_up_within(pause).unwrap_or(true) {
-                return Err(error);
+            if !is_not_there_yet(error)
+                || deadline.left().is_none_or(|left| left <= pause)
+                || main.hangs_up_within(pause).unwrap_or(true)
+            {
+                return false;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+            true
+        })
     }
 }
 
-fn is_not_there_yet(error: &Error) -> bool {
-    matches!(error, Error::Connect { source, .. }
-        if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+fn is_not_there_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

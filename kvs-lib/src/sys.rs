@@ -32,6 +32,20 @@ pub(crate) fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// A number that nobody can guess.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    // SAFETY: the kernel writes at most as many bytes as the array has, and the array outlives the call.
+    let count =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    match usize::try_from(count) {
+        Ok(count) if count == bytes.len() => Ok(u64::from_ne_bytes(bytes)),
+        // So few bytes are never cut short.
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
 unsafe extern "C" {
     // POSIX; missing in the `libc` crate for Linux.
     safe fn pthread_setcancelstate(state: c_int, oldstate: Option<&mut c_int>) -> c_int;

@@ -143,18 +143,28 @@ static void establish_without_a_server(const char *name)
     connect_and_close();
 }
 
-/* The library cannot bind its own socket: something of that name stands in /tmp. */
-static void establish_with_a_taken_path(const char *format)
+/* Something that is not the library's stands in /tmp under the name to which it binds its socket. */
+static void take_path(char *path, const char *format, int number)
 {
-    char path[64];
-    int code;
+    int length = sprintf(path, format, (long)getpid());
 
-    snprintf(path, sizeof path, format, (long)getpid());
+    if (number > 0)
+        sprintf(path + length, "_%d", number);
     CHECK(mkdir(path, 0700) == 0);
-    code = establish_connection(group, secret);
+}
+
+/* Whoever takes names in advance shuts nobody out: the library takes another, and removes nothing. */
+static void establish_with_taken_paths(const char *format, int count)
+{
+    char paths[8][64];
+
+    CHECK(count <= 8);
+    for (int i = 0; i < count; i++)
+        take_path(paths[i], format, i);
+    connect_and_close();
     /* Fails when the library has removed what is not its own. */
-    CHECK(rmdir(path) == 0);
-    CHECK(code == -11);
+    for (int i = 0; i < count; i++)
+        CHECK(rmdir(paths[i]) == 0);
     check_unconnected();
     connect_and_close();
 }
@@ -245,8 +255,11 @@ int main(int argc, char *argv[])
     establish_with_wrong_arguments();
     establish_without_a_server("KVS_SOCKET");
     establish_without_a_server("KVS_CALLBACK_SOCKET");
-    establish_with_a_taken_path("/tmp/app_socket_%ld");
-    establish_with_a_taken_path("/tmp/app_socket_cb_%ld");
+    establish_with_taken_paths("/tmp/app_socket_%ld", 1);
+    establish_with_taken_paths("/tmp/app_socket_cb_%ld", 1);
+    /* All that it tries first: the next is one that nobody can guess. */
+    establish_with_taken_paths("/tmp/app_socket_%ld", 8);
+    establish_with_taken_paths("/tmp/app_socket_cb_%ld", 8);
     already_connected();
     operations_with_wrong_arguments();
 
