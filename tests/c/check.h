@@ -140,6 +140,21 @@ static inline int descriptors(void)
     return count;
 }
 
+/* The number of this process's threads. */
+static inline int threads(void)
+{
+    DIR *directory = opendir("/proc/self/task");
+    struct dirent *entry;
+    int count = 0;
+
+    CHECK(directory != NULL);
+    while ((entry = readdir(directory)) != NULL)
+        if (entry->d_name[0] != '.')
+            count++;
+    closedir(directory);
+    return count;
+}
+
 /* Waits for a forked child, which must have ended with exit code 0. */
 static inline void check_child(pid_t child)
 {

@@ -41,17 +41,36 @@ pub fn compile(
 /// # Panics
 /// When the compiler is absent or is not content, or when the library has not been built.
 pub fn compile_c(source: &str) -> PathBuf {
+    let name = Path::new(source).file_stem().expect("the source is a file");
+    in_place(Path::new(name), |unfinished| {
+        compile("gcc", "c99", source, unfinished, &shared_library());
+    })
+}
+
+/// Several tests compile the same program at the same time, and some run it already.
+fn in_place(name: &Path, build: impl FnOnce(&Path)) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let dir = lib_dir().join("test-programs");
     std::fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let program = dir.join(Path::new(source).file_stem().expect("the source is a file"));
-    // Several tests compile the same program at the same time, and some run it already.
+    let product = dir.join(name);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let unfinished = program.with_extension(format!("{}-{count}", std::process::id()));
-    compile("gcc", "c99", source, &unfinished, &shared_library());
-    std::fs::rename(&unfinished, &program)
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    program
+    let unfinished = product.with_extension(format!("{}-{count}", std::process::id()));
+    build(&unfinished);
+    std::fs::rename(&unfinished, &product)
+        .unwrap_or_else(|error| panic!("{}: {error}", product.display()));
+    product
+}
+
+/// Compiles a C source of the project into a library to be preloaded (`LD_PRELOAD`), beside the programs of
+/// [`compile_c`].
+///
+/// # Panics
+/// When the compiler is absent or is not content.
+pub fn compile_preload(source: &str) -> PathBuf {
+    let name = Path::new(source).with_extension("so");
+    in_place(Path::new(name.file_name().expect("the source is a file")), |unfinished| {
+        compile("gcc", "c99", source, unfinished, &["-fPIC".into(), "-shared".into()]);
+    })
 }
 
 /// What a program links that uses `libkvs.so` where it was built.

@@ -4,7 +4,8 @@
 //! - [`Process`]: one real program with its console (pipes or a pseudo-terminal), its output line by
 //!   line, its end. [`AuthServer`], [`LocalServer`], [`App`] and [`Driver`] are processes that know their
 //!   commands.
-//! - [`compile()`], [`compile_c`]: the C and C++ programs, built by the test that runs them.
+//! - [`compile()`], [`compile_c`], [`compile_preload`]: the C and C++ programs, built by the test that
+//!   runs them.
 //! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
@@ -38,7 +39,9 @@ use tempfile::TempDir;
 
 pub use app::{App, Driver, application_paths};
 pub use auth::{AuthServer, AuthServerBuilder, RawLocalServer};
-pub use compile::{STRICT, compile, compile_c, shared_library, static_library, tool};
+pub use compile::{
+    STRICT, compile, compile_c, compile_preload, shared_library, static_library, tool,
+};
 pub use conversation::{Conversation, Message};
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
 pub use ports::Ports;

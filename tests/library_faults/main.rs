@@ -1,0 +1,21 @@
+//! Whatever goes wrong under the library, a C program gets the code of the table and keeps nothing.
+//!
+//! [`peers`]: the server misbehaves, at every step of every call. [`system_calls`]: the system refuses, at
+//! every place where the library asks it for something. Both are tables, a row for each fault. After each of
+//! them the same is checked ([`Subject`]): the connection is alive or dead as promised, the next one works, and
+//! no descriptor, thread, socket path or byte of memory is left.
+
+#![forbid(unsafe_code)]
+
+mod peers;
+mod subject;
+mod system_calls;
+
+use subject::Subject;
+
+#[test]
+fn every_code_is_in_the_tables() {
+    let codes: std::collections::BTreeSet<i32> =
+        peers::codes().chain(system_calls::codes()).collect();
+    assert_eq!(codes, (-16..=-1).collect());
+}

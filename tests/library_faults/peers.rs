@@ -1,0 +1,764 @@
+//! A server that misbehaves at one step of one call.
+//!
+//! [`script`] is what a right server does in each call. [`POINTS`] are the places at which it says
+//! something; at each of them it goes wrong in every way of [`Fault`].
+
+use std::net::Shutdown;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{Channel, DEADLINE, Driver, ScriptedServer, Sockets, private_dir, tool};
+
+use crate::Subject;
+
+/// Long enough for all that goes right before the fault, on a busy machine.
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// How much later than that a call may return there.
+const SLACK: Duration = DEADLINE.saturating_sub(TIMEOUT);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Establish,
+    Put,
+    Get,
+    Delete,
+    Register,
+}
+use Call::{Delete, Establish, Get, Put, Register};
+
+impl Call {
+    fn line(self) -> &'static str {
+        match self {
+            Establish => "establish_connection g abcde",
+            Put => "put_value k v",
+            Get => "get_value k",
+            Delete => "delete_value k",
+            Register => "register_callback k",
+        }
+    }
+}
+
+/// Something that the server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    MainFlag,
+    GroupAnswer,
+    CallbackFlag,
+    Verdict,
+    Ready,
+    ReadyForValue,
+    Length,
+    Value,
+    Answer,
+}
+use At::{
+    Answer, CallbackFlag, GroupAnswer, Length, MainFlag, Ready, ReadyForValue, Value, Verdict,
+};
+
+enum Part {
+    Hears(&'static [u8]),
+    /// The callback channel is connected.
+    Accepts,
+    Says(At, &'static [u8]),
+}
+use Part::{Accepts, Hears, Says};
+
+const ZERO: &[u8] = &0i32.to_ne_bytes();
+const ONE: &[u8] = &1i32.to_ne_bytes();
+const TWO: &[u8] = &2i32.to_ne_bytes();
+const THREE: &[u8] = &3i32.to_ne_bytes();
+const LONGEST: &[u8] = &99i32.to_ne_bytes();
+const LONGEST_VALUE: &[u8] = &{
+    let mut value = [b'v'; 100];
+    value[99] = 0;
+    value
+};
+
+/// What a right server does.
+fn script(call: Call) -> &'static [Part] {
+    match call {
+        Establish => &[
+            Says(MainFlag, ONE),
+            Hears(b"g"),
+            Says(GroupAnswer, ONE),
+            Hears(b"abcde"),
+            Accepts,
+            Says(CallbackFlag, ONE),
+            Says(Verdict, ONE),
+        ],
+        Put => &[Hears(ZERO), Says(Ready, ONE), Hears(b"k"), Says(ReadyForValue, ONE), Hears(b"v")],
+        Get => &[
+            Hears(ONE),
+            Says(Ready, ONE),
+            Hears(b"k"),
+            Says(Length, LONGEST),
+            Says(Value, LONGEST_VALUE),
+        ],
+        Delete => &[Hears(TWO), Says(Ready, ONE), Hears(b"k"), Says(Answer, ONE)],
+        Register => &[Hears(THREE), Says(Ready, ONE), Hears(b"k"), Says(Answer, ONE)],
+    }
+}
+
+/// What the server does in place of what it should say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Integer(i32),
+    Bytes(&'static [u8]),
+    HangsUp,
+    HalfThenHangsUp,
+    /// It says the right thing, but hears nothing any more.
+    Deaf,
+    Silent,
+    HalfThenSilent,
+    /// A byte now and then: none of the waits is long, all of them together are.
+    Drips,
+}
+use Fault::{Bytes, Deaf, Drips, HalfThenHangsUp, HalfThenSilent, HangsUp, Integer, Silent};
+
+/// Far more than is asked for, and no integer that means anything.
+const RUBBISH: &[u8] = &[0xA5; 1000];
+
+struct Point {
+    call: Call,
+    at: At,
+    /// Integers that are wrong here, and their code.
+    wrong: (&'static [i32], i32),
+    /// The code when what should come does not, or not whole.
+    broken: i32,
+    /// The code when what the call says next cannot be sent.
+    deaf: Option<i32>,
+}
+
+/// Nowhere a flag, an answer or a length.
+const NEVER: &[i32] = &[-2, i32::MIN, i32::MAX, 0x0101_0101, 100];
+/// No flag either.
+const NO_FLAG: &[i32] = &[0, -1, 2, -2, i32::MIN, i32::MAX, 0x0101_0101, 0x0100_0000];
+/// 0 is an answer.
+const NO_ANSWER: &[i32] = &[-1, 2, -2, i32::MIN, i32::MAX, 0x0101_0101];
+/// -1 is an answer.
+const NO_KEY_ANSWER: &[i32] = &[0, 2, -2, i32::MIN, i32::MAX, 0x0101_0101];
+
+const fn point(
+    call: Call,
+    at: At,
+    wrong: (&'static [i32], i32),
+    broken: i32,
+    deaf: Option<i32>,
+) -> Point {
+    Point { call, at, wrong, broken, deaf }
+}
+
+#[rustfmt::skip]
+const POINTS: [Point; 13] = [
+    //    call       says           wrong: integers, code     broken  deaf
+    point(Establish, MainFlag,      (NO_FLAG, -14),           -13,    Some(-6)),
+    point(Establish, GroupAnswer,   (NO_ANSWER, -8),          -8,     Some(-6)),
+    point(Establish, CallbackFlag,  (NO_FLAG, -14),           -13,    None),
+    point(Establish, Verdict,       (NO_ANSWER, -8),          -8,     None),
+    point(Put,       Ready,         (NO_FLAG, -5),            -4,     Some(-6)),
+    point(Put,       ReadyForValue, (NO_FLAG, -5),            -8,     Some(-6)),
+    point(Get,       Ready,         (NO_FLAG, -5),            -4,     Some(-6)),
+    point(Get,       Length,        (NEVER, -10),             -4,     None),
+    point(Get,       Value,         (&[], -10),               -10,    None),
+    point(Delete,    Ready,         (NO_FLAG, -5),            -4,     Some(-6)),
+    point(Delete,    Answer,        (NO_KEY_ANSWER, -8),      -8,     None),
+    point(Register,  Ready,         (NO_FLAG, -5),            -4,     Some(-6)),
+    point(Register,  Answer,        (NO_KEY_ANSWER, -8),      -8,     None),
+];
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    call: Call,
+    at: At,
+    fault: Fault,
+    code: i32,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        format!("{:?}, at {:?}: {:?}, code {}", self.call, self.at, self.fault, self.code)
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.fault, Silent | HalfThenSilent | Drips)
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for Point { call, at, wrong: (integers, wrong), broken, deaf } in POINTS {
+        let mut row = |fault, code| rows.push(Row { call, at, fault, code });
+        for integer in integers {
+            row(Integer(*integer), wrong);
+        }
+        row(Bytes(RUBBISH), wrong);
+        for fault in [HangsUp, HalfThenHangsUp, Silent, HalfThenSilent, Drips] {
+            row(fault, broken);
+        }
+        if let Some(code) = deaf {
+            row(Deaf, code);
+        }
+    }
+    let mut row = |call, at, fault, code| rows.push(Row { call, at, fault, code });
+    // What is no fault of anybody.
+    row(Establish, GroupAnswer, Integer(0), -7);
+    row(Establish, Verdict, Integer(0), -9);
+    row(Get, Length, Integer(-1), -7);
+    row(Delete, Answer, Integer(-1), -7);
+    row(Register, Answer, Integer(-1), -7);
+    // Values that are none.
+    row(Get, Value, Bytes(&[b'v'; 100]), -10);
+    row(Get, Value, Bytes(&[0; 100]), -10);
+    // More than was asked for: it is in the place of what should follow.
+    row(Establish, MainFlag, Bytes(b"\x01\0\0\0\x02\0\0\0"), -8);
+    row(Put, Ready, Bytes(b"\x01\0\0\0\x02\0\0\0"), -5);
+    row(Get, Ready, Bytes(b"\x01\0\0\0\xff\xff\xff\x7f"), -10);
+    row(Get, Length, Bytes(b"\x01\0\0\0no"), -10);
+    row(Delete, Ready, Bytes(b"\x01\0\0\0\x02\0\0\0"), -8);
+    rows
+}
+
+/// The server's ends of a connection, as far as they are open.
+#[derive(Default)]
+struct Ends {
+    main: Option<Channel>,
+    callback: Option<Channel>,
+}
+
+impl Ends {
+    fn of((main, callback): (Channel, Channel)) -> Self {
+        Self { main: Some(main), callback: Some(callback) }
+    }
+
+    fn main(&mut self) -> &mut Channel {
+        self.main.as_mut().expect("connected first, and open until the fault")
+    }
+
+    fn saying(&mut self, at: At) -> &mut Channel {
+        match at {
+            CallbackFlag => self.callback.as_mut().expect("the script accepts it first"),
+            _ => self.main(),
+        }
+    }
+
+    /// Plays the script up to the fault.
+    fn play(&mut self, server: &ScriptedServer, row: Row) {
+        if row.call == Establish {
+            self.main = Some(server.accept_main());
+        }
+        for part in script(row.call) {
+            match part {
+                Hears(bytes) => self.main().expect(bytes),
+                Accepts => self.callback = Some(server.accept_callback()),
+                Says(at, bytes) if *at == row.at => return self.go_wrong(row, bytes),
+                Says(at, bytes) => self.saying(*at).send(bytes),
+            }
+        }
+        panic!("{}: not in the script", row.name());
+    }
+
+    fn go_wrong(&mut self, row: Row, right: &[u8]) {
+        let channel = self.saying(row.at);
+        match row.fault {
+            Integer(integer) => channel.send_int(integer),
+            Bytes(bytes) => channel.send(bytes),
+            Silent => {}
+            HalfThenSilent => channel.send(&right[..right.len() / 2]),
+            Deaf => {
+                channel.stream().shutdown(Shutdown::Read).expect("it is connected");
+                channel.send(right);
+            }
+            Drips => {
+                for byte in right {
+                    thread::sleep(TIMEOUT * 2 / 5);
+                    if channel.try_send(&[*byte]).is_err() {
+                        return;
+                    }
+                }
+            }
+            HangsUp => *self = Self::default(),
+            HalfThenHangsUp => {
+                channel.send(&right[..right.len() / 2]);
+                *self = Self::default();
+            }
+        }
+    }
+}
+
+/// An application and the server that is played for it.
+struct Stage {
+    server: ScriptedServer,
+    subject: Subject,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let server = ScriptedServer::start();
+        let subject = Subject::start(&server);
+        Self { server, subject }
+    }
+
+    fn driver(&self) -> &Driver {
+        &self.subject.driver
+    }
+
+    fn log_in(&self, timeout: Duration) -> (Channel, Channel) {
+        self.driver().call(&format!("timeout {}", timeout.as_millis()));
+        self.driver().begin(Establish.line());
+        let channels = self.server.login("g", "abcde");
+        assert_eq!(self.driver().returned(Establish.line()), 0);
+        channels
+    }
+
+    /// The connection is closed, nothing of it is left, and the next one works.
+    fn expect_dead(&self, row: &str) {
+        self.subject.expect_unconnected(row);
+        self.subject.expect_nothing_left(row);
+        let (main, callback) = self.log_in(DEADLINE);
+        self.expect_alive_and_close(row, main, callback);
+    }
+
+    fn expect_alive_and_close(&self, row: &str, mut main: Channel, mut callback: Channel) {
+        self.driver().begin("get_value other");
+        for part in script(Get) {
+            match part {
+                Hears(b"k") => main.expect(b"other"),
+                Hears(bytes) => main.expect(bytes),
+                Says(_, bytes) => main.send(bytes),
+                Accepts => {}
+            }
+        }
+        assert_eq!(self.driver().returned("get_value other"), 1, "{row}: the next call");
+        assert_eq!(self.driver().call("close_connection"), 1, "{row}: close_connection");
+        main.expect_int(4);
+        main.expect_end();
+        callback.expect_end();
+        self.subject.expect_nothing_left(row);
+    }
+
+    fn try_row(&self, row: Row) {
+        let name = row.name();
+        let timeout = if row.waits() { TIMEOUT } else { DEADLINE };
+        let mut ends = match row.call {
+            Establish => {
+                self.driver().call(&format!("timeout {}", timeout.as_millis()));
+                Ends::default()
+            }
+            _ => Ends::of(self.log_in(timeout)),
+        };
+        let begin = Instant::now();
+        self.driver().begin(row.call.line());
+        ends.play(&self.server, row);
+        assert_eq!(self.driver().returned(row.call.line()), row.code, "{name}");
+        if row.waits() {
+            expect_timeout(&name, begin);
+        }
+        match ends {
+            Ends { main: Some(main), callback: Some(callback) }
+                if row.code == -7 && row.call != Establish =>
+            {
+                self.expect_alive_and_close(&name, main, callback);
+            }
+            _ => self.expect_dead(&name),
+        }
+    }
+}
+
+fn expect_timeout(name: &str, begin: Instant) {
+    let took = begin.elapsed();
+    assert!(took >= TIMEOUT, "{name}: not the time-out, after {took:?}");
+    assert!(took < TIMEOUT + SLACK, "{name}: it took {took:?}");
+}
+
+#[test]
+fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
+    let stage = Stage::new();
+    let mut count = 0;
+    for row in rows().into_iter().filter(|row| !row.waits()) {
+        println!("{}", row.name());
+        stage.subject.without_growth(&row.name(), || stage.try_row(row));
+        count += 1;
+    }
+    println!("{count} rows");
+}
+
+#[test]
+fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more() {
+    // Nearly all of the time is waiting, so many can wait at once.
+    const LANES: usize = 16;
+    let rows: Vec<Row> = rows().into_iter().filter(Row::waits).collect();
+    thread::scope(|scope| {
+        for lane in 0..LANES {
+            let rows = &rows;
+            scope.spawn(move || {
+                let stage = Stage::new();
+                for row in rows.iter().skip(lane).step_by(LANES) {
+                    println!("{}", row.name());
+                    stage.try_row(*row);
+                }
+            });
+        }
+    });
+    println!("{} rows", rows.len());
+}
+
+/// The calls, and what each says first.
+const CALLS: [&str; 5] =
+    ["put_value k v", "get_value k", "delete_value k", "register_callback k", "close_connection"];
+
+#[test]
+fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
+    let stage = Stage::new();
+    for call in CALLS {
+        let row = format!("{call}, after the server has hung up");
+        stage.subject.without_growth(&row, || {
+            drop(stage.log_in(DEADLINE));
+            assert_eq!(stage.driver().call(call), -3, "{row}");
+            stage.expect_dead(&row);
+        });
+    }
+}
+
+#[test]
+fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
+    thread::scope(|scope| {
+        for call in CALLS {
+            scope.spawn(move || {
+                let stage = Stage::new();
+                let row = format!("{call}, while a value is unread");
+                let (mut main, callback) = stage.log_in(TIMEOUT);
+                stage.driver().begin("put_value k v");
+                main.expect(ZERO);
+                main.send(ONE);
+                main.expect(b"k");
+                main.send(ONE);
+                assert_eq!(stage.driver().returned("put_value k v"), 1, "{row}");
+                let begin = Instant::now();
+                assert_eq!(stage.driver().call(call), -3, "{row}");
+                expect_timeout(&row, begin);
+                drop((main, callback));
+                stage.expect_dead(&row);
+            });
+        }
+    });
+}
+
+/// It answers in advance and reads nothing, so at some point no more can be sent to it.
+#[test]
+fn a_server_that_does_not_read_costs_the_timeout() {
+    let stage = Stage::new();
+    let row = "get_value, until the socket is full";
+    let (mut main, callback) = stage.log_in(TIMEOUT);
+    let code = loop {
+        // Ready, length 0, and the NUL of the value.
+        main.send(b"\x01\0\0\0\0\0\0\0\0");
+        let begin = Instant::now();
+        match stage.driver().call("get_value k") {
+            1 => {}
+            code => {
+                expect_timeout(row, begin);
+                break code;
+            }
+        }
+    };
+    assert!(code == -3 || code == -6, "{row}: code or key cannot be sent: {code}");
+    drop((main, callback));
+    stage.expect_dead(row);
+}
+
+/// One thread of the application waits for a silent server; another one waits for the first, and no longer.
+#[test]
+fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
+    let stage = Stage::new();
+    let row = "put_value, while a callback is in get_value";
+    let (mut main, mut callback) = stage.log_in(TIMEOUT);
+    stage.driver().begin("register_reading_callback k");
+    main.expect(THREE);
+    main.send(ONE);
+    main.expect(b"k");
+    main.send(ONE);
+    assert_eq!(stage.driver().returned("register_reading_callback k"), 1);
+    change(&mut callback, "k");
+    main.expect(ONE);
+    let begin = Instant::now();
+    // Its own time is over at nearly the same moment as that of the other call, which ends the connection.
+    let code = stage.driver().call("put_value k v");
+    assert!(code == -2 || code == -15, "{row}: closed, or busy: {code}");
+    let took = begin.elapsed();
+    assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
+    stage.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
+    main.expect_end();
+    stage.expect_dead(row);
+}
+
+/// Calls that send nothing, and change nothing, while there is a connection.
+const IN_VAIN: [(&str, i32); 7] = [
+    ("establish_connection g abcde", -16),
+    ("establish_connection", -16),
+    ("put_value", -15),
+    ("put_value k", -15),
+    ("get_value", -15),
+    ("delete_value", -15),
+    ("register_callback", -15),
+];
+
+#[test]
+fn a_call_that_cannot_be_made_leaves_the_connection_alone() {
+    let stage = Stage::new();
+    for (call, code) in IN_VAIN {
+        stage.subject.without_growth(call, || {
+            let (main, callback) = stage.log_in(DEADLINE);
+            assert_eq!(stage.driver().call(call), code, "{call}");
+            assert!(main.waiting().is_empty(), "{call}: nothing is sent");
+            stage.expect_alive_and_close(call, main, callback);
+        });
+    }
+}
+
+/// The codes in the tables of this module.
+pub(crate) fn codes() -> impl Iterator<Item = i32> {
+    let in_vain = IN_VAIN.iter().map(|(_, code)| *code);
+    rows().into_iter().map(|row| row.code).chain(in_vain)
+}
+
+// --- where there is no server ---------------------------------------------------------------------
+
+/// A path at which nobody can be reached.
+fn unreachable(dir: &Path) -> Vec<(&'static str, String)> {
+    let path = |name: &str| dir.join(name).to_str().expect("plain names").to_owned();
+    tool(std::process::Command::new("mkfifo").arg(path("fifo")));
+    std::fs::write(path("file"), "").expect("the directory is the test's own");
+    std::os::unix::fs::symlink(path("loop"), path("loop")).expect("likewise");
+    drop(std::os::unix::net::UnixListener::bind(path("stale")).expect("likewise"));
+    vec![
+        ("nothing", path("nothing")),
+        ("a FIFO", path("fifo")),
+        ("a directory", dir.to_str().expect("plain names").to_owned()),
+        ("a file", path("file")),
+        ("a loop of links", path("loop")),
+        ("the socket of a server that has died", path("stale")),
+        ("a path that is too long", path(&"x".repeat(150))),
+        ("a path in a file", path("file/sock")),
+    ]
+}
+
+#[test]
+fn a_path_without_a_server_is_told_within_the_timeout() {
+    let dir = private_dir();
+    let datagrams = std::os::unix::net::UnixDatagram::bind(dir.path().join("datagrams"))
+        .expect("the directory is the test's own");
+    let mut paths = unreachable(dir.path());
+    let path = dir.path().join("datagrams");
+    paths.push(("a socket for datagrams", path.to_str().expect("plain names").to_owned()));
+    let server = ScriptedServer::start();
+    for (what, path) in paths {
+        let subject = Subject::spawn(
+            Driver::program()
+                .env("KVS_SOCKET", &path)
+                .env("KVS_CALLBACK_SOCKET", server.callback_socket())
+                .env("KVS_TIMEOUT_MS", "60000"),
+        );
+        subject.without_growth(what, || {
+            // At once: the call is over long before its time-out.
+            assert_eq!(subject.driver.call(Establish.line()), -12, "{what}");
+            subject.expect_unconnected(what);
+            subject.expect_nothing_left(what);
+        });
+    }
+    drop(datagrams);
+}
+
+/// A listener that accepts nobody, and connections to it that wait until there is no room for more.
+fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    };
+    use std::os::fd::AsRawFd;
+
+    let address = UnixAddr::new(path).expect("a short path");
+    let new = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("a socket")
+    };
+    let listener = new();
+    bind(listener.as_raw_fd(), &address).expect("a free path");
+    listen(&listener, Backlog::new(1).expect("a legal backlog")).expect("it is bound");
+    let mut all = vec![listener];
+    loop {
+        let next = new();
+        match connect(next.as_raw_fd(), &address) {
+            Ok(()) => all.push(next),
+            Err(nix::errno::Errno::EAGAIN) => return all,
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+}
+
+#[test]
+fn a_server_with_a_full_backlog_costs_the_timeout() {
+    let stage = Stage::new();
+    let dir = private_dir();
+    let path = dir.path().join("full");
+    let _full = full(&path);
+    let program = |main: &Path, callback: &Path| {
+        Driver::program()
+            .env("KVS_SOCKET", main)
+            .env("KVS_CALLBACK_SOCKET", callback)
+            .env("KVS_TIMEOUT_MS", TIMEOUT.as_millis().to_string())
+    };
+    for main_is_full in [true, false] {
+        let row = format!("full backlog, main: {main_is_full}");
+        let subject = Subject::spawn(if main_is_full {
+            program(&path, stage.server.callback_socket())
+        } else {
+            program(stage.server.socket(), &path)
+        });
+        let begin = Instant::now();
+        subject.driver.begin(Establish.line());
+        let mut main = None;
+        if !main_is_full {
+            let mut channel = stage.server.accept_main();
+            channel.send(ONE);
+            channel.expect(b"g");
+            channel.send(ONE);
+            channel.expect(b"abcde");
+            main = Some(channel);
+        }
+        assert_eq!(subject.driver.returned(Establish.line()), -12, "{row}");
+        expect_timeout(&row, begin);
+        drop(main);
+        subject.expect_unconnected(&row);
+        subject.expect_nothing_left(&row);
+    }
+}
+
+// --- the callback channel -------------------------------------------------------------------------
+
+fn padded(key: &str) -> Vec<u8> {
+    let mut bytes = key.as_bytes().to_vec();
+    bytes.resize(100, 0);
+    bytes
+}
+
+fn change(callback: &mut Channel, key: &str) {
+    callback.send_int(1);
+    callback.expect_int(1);
+    callback.send(&padded(key));
+}
+
+type CallbackFault = (&'static str, fn(&mut Ends));
+
+/// What a server may do on the callback channel that it must not.
+const CALLBACK_FAULTS: [CallbackFault; 14] = [
+    ("a flag that is 0", |ends| callback(ends).send_int(0)),
+    ("a flag that is 2", |ends| callback(ends).send_int(2)),
+    ("a flag that is -2", |ends| callback(ends).send_int(-2)),
+    ("rubbish for a flag", |ends| callback(ends).send(RUBBISH)),
+    ("a hang-up", |ends| ends.callback = None),
+    ("half a flag, then a hang-up", |ends| {
+        callback(ends).send(&ONE[..2]);
+        ends.callback = None;
+    }),
+    ("a hang-up in place of the key", |ends| {
+        callback(ends).send_int(1);
+        ends.callback = None;
+    }),
+    ("deaf for the answer to a flag", |ends| {
+        callback(ends).stream().shutdown(Shutdown::Read).expect("it is connected");
+        callback(ends).send_int(1);
+    }),
+    ("half a key, then a hang-up", |ends| {
+        callback(ends).send_int(1);
+        callback(ends).expect_int(1);
+        callback(ends).send(&padded("k")[..50]);
+        ends.callback = None;
+    }),
+    ("half a key, then silence", |ends| {
+        callback(ends).send_int(1);
+        callback(ends).expect_int(1);
+        callback(ends).send(&padded("k")[..50]);
+    }),
+    ("a key that drips", |ends| {
+        callback(ends).send_int(1);
+        callback(ends).expect_int(1);
+        for byte in padded("k") {
+            thread::sleep(TIMEOUT / 4);
+            if callback(ends).try_send(&[byte]).is_err() {
+                return;
+            }
+        }
+        panic!("a key was waited for, byte by byte");
+    }),
+    ("a key without NUL", |ends| {
+        callback(ends).send_int(1);
+        callback(ends).send(&[b'k'; 100]);
+    }),
+    ("an empty key", |ends| {
+        callback(ends).send_int(1);
+        callback(ends).send(&[0; 100]);
+        // It is a key like any other that nobody watches; what follows is not.
+        callback(ends).send_int(3);
+    }),
+    ("changes without end, and nobody reads that the application is ready", |ends| {
+        let mut change = ONE.to_vec();
+        change.extend(padded("k"));
+        while callback(ends).try_send(&change).is_ok() {}
+    }),
+];
+
+fn callback(ends: &mut Ends) -> &mut Channel {
+    ends.callback.as_mut().expect("open until the fault")
+}
+
+#[test]
+fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
+    thread::scope(|scope| {
+        for (row, fault) in CALLBACK_FAULTS {
+            scope.spawn(move || {
+                let stage = Stage::new();
+                stage.subject.without_growth(row, || {
+                    println!("callback channel: {row}");
+                    let mut ends = Ends::of(stage.log_in(TIMEOUT));
+                    fault(&mut ends);
+                    // The application gives the connection up, without a word.
+                    ends.main().expect_end();
+                    assert_eq!(stage.driver().put("k", "v"), -3, "{row}");
+                    stage.expect_dead(row);
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
+    let stage = Stage::new();
+    for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
+        stage.subject.without_growth(row, || {
+            let (mut main, mut callback) = stage.log_in(DEADLINE);
+            callback.send_int(-1);
+            if !hangs_up {
+                main.expect_int(4);
+                main.expect_end();
+                callback.expect_end();
+            }
+            drop((main, callback));
+            // The thread that has closed the connection is gone when all is done.
+            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
+            stage.expect_dead(row);
+        });
+    }
+}
+
+/// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
+#[test]
+fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
+    let stage = Stage::new();
+    let row = "half a flag on the callback channel, then silence";
+    let (main, mut callback) = stage.log_in(TIMEOUT);
+    callback.send(&ONE[..2]);
+    stage.expect_alive_and_close(row, main, callback);
+}

@@ -1,0 +1,445 @@
+//! A system that refuses.
+//!
+//! `tests/c/shim.c`, preloaded, makes one system call of the library fail. Each [`Row`] of the table names the
+//! call of the application, the system call, the error, and the codes: the first one for the failure of the
+//! first such system call that the application's call makes, and so on. The row is tried for one failure after
+//! the other until one more is not met: so every place is hit, and none is forgotten in the table.
+//!
+//! The servers are the real ones, and are not affected.
+
+use std::sync::OnceLock;
+
+use kvs_tests::{AuthServer, Driver, LocalServer, Program, ScriptedServer, compile_preload};
+use nix::libc::{
+    EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EINTR, EINVAL, EIO, EMFILE, ENFILE,
+    ENOBUFS, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, EPIPE, EROFS,
+};
+
+use crate::Subject;
+
+/// What the shim calls a transfer of one byte.
+const SHORT: i32 = -1;
+
+/// Both servers, a group, and a second application.
+struct World {
+    local: LocalServer,
+    _auth: AuthServer,
+    secret: String,
+    other: Driver,
+}
+
+impl World {
+    fn start() -> Self {
+        let auth = AuthServer::start();
+        let local = LocalServer::start(&auth);
+        let secret = local.create_group("g");
+        let other = Driver::connected(&local, "g", &secret);
+        Self { local, _auth: auth, secret, other }
+    }
+
+    fn program(&self) -> Program {
+        static SHIM: OnceLock<std::path::PathBuf> = OnceLock::new();
+        let shim = SHIM.get_or_init(|| compile_preload("tests/c/shim.c"));
+        Driver::program().served_by(&self.local).env("LD_PRELOAD", shim)
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::spawn(self.program())
+    }
+
+    fn establish(&self) -> String {
+        format!("establish_connection g {}", self.secret)
+    }
+}
+
+/// Which thread of the application makes the system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Caller = 0,
+    LibraryThread = 1,
+}
+
+fn fail(driver: &Driver, function: &str, nth: usize, times: i32, error: i32, by: By) {
+    driver.call(&format!("fail {function} {nth} {times} {error} {}", by as i32));
+}
+
+fn fail_nothing(driver: &Driver) {
+    fail(driver, "nothing", 1, 0, 0, By::Caller);
+}
+
+/// What the application has done before the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Unconnected,
+    Connected,
+}
+use Given::{Connected, Unconnected};
+
+struct Row {
+    given: Given,
+    call: &'static str,
+    function: &'static str,
+    errors: &'static [i32],
+    /// For the failure of the first, the second, … of these system calls.
+    codes: &'static [i32],
+}
+
+const fn row(
+    given: Given,
+    call: &'static str,
+    function: &'static str,
+    errors: &'static [i32],
+    codes: &'static [i32],
+) -> Row {
+    Row { given, call, function, errors, codes }
+}
+
+const LOGIN: &str = "establish_connection g SECRET";
+const WRONG_LOGIN: &str = "establish_connection g wrong";
+const PUT: &str = "put_value k v";
+const PUT_NOTHING: &str = "put_value k \"\"";
+const GET: &str = "get_value k";
+const DELETE: &str = "delete_value k";
+const REGISTER: &str = "register_callback k";
+const CLOSE: &str = "close_connection";
+
+/// A connection that has failed in one of these ways fails again.
+const BROKEN: &[i32] = &[ECONNRESET, EPIPE, ENOMEM, EIO];
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    row(Unconnected, LOGIN, "socket",      &[EMFILE, ENFILE, ENOMEM, EACCES], &[-2, -2]),
+    row(Unconnected, LOGIN, "bind",        &[EACCES, ENOSPC, EROFS, ENOENT],  &[-11, -11]),
+    row(Unconnected, LOGIN, "bind",        &[EADDRINUSE],                     &[0, 0]),
+    row(Unconnected, LOGIN, "statx",       &[EACCES, ENOMEM],                 &[0, 0, 0, 0]),
+    row(Unconnected, LOGIN, "setsockopt",  &[ENOMEM, EINVAL],                 &[-12, -12]),
+    row(Unconnected, LOGIN, "connect",     &[EACCES, EAGAIN, ENOMEM, EPERM],  &[-12, -12]),
+    row(Unconnected, LOGIN, "connect",     &[ECONNREFUSED, ENOENT],           &[-12, 0]),
+    row(Unconnected, LOGIN, "connect",     &[EINTR],                          &[0, 0]),
+    row(Unconnected, LOGIN, "unlink",      &[EPERM, EROFS],                   &[0, 0]),
+    row(Unconnected, LOGIN, "poll",        &[ENOMEM, EINVAL],                 &[-13, -8, -13, -13, -8]),
+    row(Unconnected, LOGIN, "poll",        &[EINTR],                          &[0, 0, 0, 0, 0]),
+    row(Unconnected, LOGIN, "recv",        BROKEN,                            &[-13, -8, -13, -8]),
+    row(Unconnected, LOGIN, "recv",        &[EINTR, EAGAIN, SHORT],           &[0, 0, 0, 0]),
+    row(Unconnected, LOGIN, "send",        BROKEN,                            &[-6, -6]),
+    row(Unconnected, LOGIN, "send",        &[EINTR, EAGAIN],                  &[0, 0]),
+    row(Unconnected, LOGIN, "pthread_attr_init", &[ENOMEM],                   &[-15]),
+    row(Unconnected, LOGIN, "pthread_create",    &[EAGAIN, EPERM],            &[-15]),
+    row(Unconnected, WRONG_LOGIN, "close",       &[EIO, EINTR],               &[-9, -9]),
+    row(Unconnected, WRONG_LOGIN, "shutdown",    &[EIO],                      &[-9, -9]),
+    row(Connected, PUT,      "send",  BROKEN,                  &[-3, -6, -6]),
+    row(Connected, PUT,      "send",  &[EINTR, EAGAIN],        &[1, 1, 1]),
+    row(Connected, PUT,      "poll",  &[ENOMEM, EINVAL],       &[-4, -8]),
+    row(Connected, PUT,      "poll",  &[EINTR],                &[1, 1]),
+    row(Connected, PUT,      "recv",  BROKEN,                  &[-4, -8]),
+    row(Connected, PUT,      "recv",  &[EINTR, EAGAIN],        &[1, 1]),
+    row(Connected, PUT_NOTHING, "send",  &[EPIPE],             &[-3, -6, -3, -6]),
+    row(Connected, PUT_NOTHING, "ioctl", &[EINVAL, EIO],       &[-3]),
+    row(Connected, PUT_NOTHING, "poll",  &[ENOMEM],            &[-4, -8, -4, -4, -10]),
+    row(Connected, PUT_NOTHING, "recv",  &[ECONNRESET],        &[-4, -8, -4, -4, -10]),
+    row(Connected, GET,      "send",  &[EPIPE, ENOBUFS],       &[-3, -6]),
+    row(Connected, GET,      "send",  &[EINTR, EAGAIN, SHORT], &[1, 1]),
+    row(Connected, GET,      "poll",  &[ENOMEM],               &[-4, -4, -10]),
+    row(Connected, GET,      "recv",  BROKEN,                  &[-4, -4, -10]),
+    row(Connected, GET,      "recv",  &[EINTR, EAGAIN, SHORT], &[1, 1, 1]),
+    row(Connected, DELETE,   "send",  BROKEN,                  &[-3, -6]),
+    row(Connected, DELETE,   "poll",  &[ENOMEM],               &[-4, -8]),
+    row(Connected, DELETE,   "recv",  BROKEN,                  &[-4, -8]),
+    row(Connected, REGISTER, "send",  BROKEN,                  &[-3, -6]),
+    row(Connected, REGISTER, "poll",  &[ENOMEM],               &[-4, -8]),
+    row(Connected, REGISTER, "recv",  BROKEN,                  &[-4, -8]),
+    row(Connected, CLOSE,    "send",     &[EPIPE, ENOMEM],     &[-3]),
+    row(Connected, CLOSE,    "send",     &[EINTR, EAGAIN],     &[1]),
+    row(Connected, CLOSE,    "shutdown", &[EIO],               &[1, 1, 1]),
+    row(Connected, CLOSE,    "close",    &[EIO, EINTR, ENOSPC], &[-1, -1]),
+];
+
+impl Row {
+    fn name(&self, error: i32, nth: usize) -> String {
+        let error = match error {
+            SHORT => "one byte only".into(),
+            error => std::io::Error::from_raw_os_error(error).to_string(),
+        };
+        format!("{}: {} no. {nth}: {error}", self.call, self.function)
+    }
+
+    fn good_code(&self) -> i32 {
+        match self.call {
+            LOGIN => 0,
+            WRONG_LOGIN => -9,
+            _ => 1,
+        }
+    }
+
+    /// Whether a path may stay, because the system does not let it go.
+    fn may_leave_path(&self) -> bool {
+        matches!(self.function, "unlink" | "statx")
+    }
+}
+
+/// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one was met.
+fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) -> (i32, bool) {
+    let (driver, name) = (&subject.driver, row.name(error, nth));
+    if row.given == Connected {
+        assert_eq!(driver.call(&world.establish()), 0, "{name}: establish_connection before");
+        driver.store("k", "v");
+    }
+    fail(driver, row.function, nth, 1, error, By::Caller);
+    let code = driver.call(&row.call.replace("SECRET", &world.secret));
+    let met = driver.call("failures") == 1;
+    fail_nothing(driver);
+    let alive = match row.given {
+        Unconnected => code == 0,
+        Connected => code == 1 && row.call != CLOSE,
+    };
+    if alive {
+        driver.store("another", "value");
+        assert_eq!(driver.call(CLOSE), 1, "{name}: close_connection");
+    }
+    subject.expect_unconnected(&name);
+    if !row.may_leave_path() {
+        subject.expect_nothing_left(&name);
+    }
+    assert_eq!(driver.call(&world.establish()), 0, "{name}: the next establish_connection");
+    driver.store("another", "value");
+    assert_eq!(driver.call(CLOSE), 1, "{name}: the next close_connection");
+    subject.expect_nothing_left(&name);
+    (code, met)
+}
+
+/// The codes in the table.
+pub(crate) fn codes() -> impl Iterator<Item = i32> {
+    ROWS.iter().flat_map(|row| row.codes).copied().filter(|code| *code < 0)
+}
+
+#[test]
+fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code() {
+    let world = World::start();
+    let subject = world.subject();
+    let mut failures = 0;
+    for row in ROWS {
+        for error in row.errors {
+            for (nth, code) in (1..).zip(row.codes.iter().map(Some).chain([None])) {
+                let name = row.name(*error, nth);
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    let (seen, met) = try_row(&world, &subject, row, *error, nth);
+                    assert_eq!(met, code.is_some(), "{name}: so many system calls");
+                    assert_eq!(seen, *code.unwrap_or(&row.good_code()), "{name}");
+                    failures += i32::from(met);
+                });
+            }
+        }
+    }
+    println!("{failures} failures");
+}
+
+/// What the library does once in the life of a process.
+#[test]
+fn a_first_call_that_fails_may_be_repeated() {
+    let world = World::start();
+    for function in ["__register_atfork", "pthread_key_create"] {
+        let subject = world.subject();
+        fail(&subject.driver, function, 1, 1, ENOMEM, By::Caller);
+        assert_eq!(subject.driver.call(&world.establish()), -15, "{function}");
+        assert_eq!(subject.driver.call("failures"), 1, "{function}");
+        subject.expect_unconnected(function);
+        subject.expect_nothing_left(function);
+        for _ in 0..2 {
+            assert_eq!(subject.driver.call(&world.establish()), 0, "{function}");
+            assert_eq!(subject.driver.call("calls"), 2, "{function}: only until it has worked");
+            assert_eq!(subject.driver.call(CLOSE), 1, "{function}");
+            subject.expect_nothing_left(function);
+        }
+    }
+}
+
+#[test]
+fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two() {
+    let world = World::start();
+    let subject = world.subject();
+    subject.without_growth("descriptors", || {
+        for (spare, code) in [(0, -2), (1, -2), (2, 0)] {
+            subject.driver.call(&format!("spare_descriptors {spare}"));
+            assert_eq!(subject.driver.call(&world.establish()), code, "{spare} descriptors");
+            subject.driver.call("spare_descriptors -1");
+            if code == 0 {
+                subject.driver.store("k", "v");
+                assert_eq!(subject.driver.call(CLOSE), 1);
+            }
+            subject.expect_nothing_left(&format!("{spare} descriptors"));
+        }
+    });
+}
+
+/// The names that the library tries first are taken; the rest is up to chance.
+#[test]
+fn names_that_are_always_taken_are_given_up_after_a_bounded_number() {
+    let world = World::start();
+    let subject = world.subject();
+    let driver = &subject.driver;
+    subject.without_growth("taken names", || {
+        fail(driver, "bind", 1, i32::MAX, EADDRINUSE, By::Caller);
+        assert_eq!(driver.call(&world.establish()), -11);
+        assert_eq!(driver.call("failures"), 8);
+        fail_nothing(driver);
+        subject.expect_unconnected("taken names");
+        subject.expect_nothing_left("taken names");
+        // So that whatever else needs chance once in a process has had it.
+        assert_eq!(driver.call(&world.establish()), 0);
+        assert_eq!(driver.call(CLOSE), 1);
+    });
+    let taken: Vec<_> = ["", "_1", "_2", "_3"]
+        .iter()
+        .map(|suffix| format!("/tmp/app_socket_cb_{}{suffix}", driver.pid()))
+        .collect();
+    for path in &taken {
+        std::fs::write(path, "not a socket").expect("nobody has this process number");
+    }
+    let establish = |nth| {
+        fail(driver, "getrandom", nth, 1, ENOSYS, By::Caller);
+        let code = driver.call(&world.establish());
+        assert_eq!(driver.call("calls"), 1, "a name at random is needed");
+        fail_nothing(driver);
+        code
+    };
+    let codes = [establish(1), establish(2)];
+    let close = driver.call(CLOSE);
+    for path in &taken {
+        let content = std::fs::read_to_string(path);
+        assert_eq!(content.expect("it is still there"), "not a socket");
+        std::fs::remove_file(path).expect("it is ours");
+    }
+    assert_eq!((codes, close), ([-15, 0], 1));
+    subject.expect_nothing_left("names at random");
+}
+
+#[test]
+fn not_knowing_whether_a_value_was_read_costs_the_connection() {
+    let world = World::start();
+    let subject = world.subject();
+    let driver = &subject.driver;
+    for call in [PUT, GET, DELETE, REGISTER, CLOSE] {
+        subject.without_growth(call, || {
+            assert_eq!(driver.call(&world.establish()), 0);
+            assert_eq!(driver.call(PUT), 1);
+            fail(driver, "ioctl", 1, 1, EINVAL, By::Caller);
+            assert_eq!(driver.call(call), -3, "{call}");
+            assert_eq!(driver.call("failures"), 1, "{call}");
+            fail_nothing(driver);
+            subject.expect_unconnected(call);
+            subject.expect_nothing_left(call);
+        });
+    }
+}
+
+// --- on the library's thread ----------------------------------------------------------------------
+
+/// The library's thread waits for a change, is told of one, calls back, waits for the next: the system call,
+/// the errors, whether the connection is lost by it, and how many of them there are.
+const LISTENING: &[(&str, &[i32], bool, usize)] = &[
+    ("poll", &[ENOMEM, EINVAL], true, 3),
+    ("poll", &[EINTR], false, 3),
+    ("recv", BROKEN, true, 2),
+    ("recv", &[EINTR, EAGAIN, SHORT], false, 2),
+    ("send", BROKEN, true, 1),
+    ("send", &[EINTR, EAGAIN, SHORT], false, 1),
+];
+
+#[test]
+fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells() {
+    let world = World::start();
+    let subject = world.subject();
+    let driver = &subject.driver;
+    world.other.store("k", "before");
+    let change = || assert_eq!(world.other.put("k", "after"), 1);
+    for (function, errors, lost, count) in LISTENING {
+        for error in *errors {
+            for nth in 1..=*count + usize::from(*lost) {
+                let name = format!("listening: {function} no. {nth}, error {error}");
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    fail(driver, function, nth, 1, *error, By::LibraryThread);
+                    assert_eq!(driver.call(&world.establish()), 0, "{name}");
+                    let at_once = *function == "poll" && nth == 1 && *lost;
+                    if !at_once {
+                        assert_eq!(driver.call(REGISTER), 1, "{name}");
+                        change();
+                    }
+                    if *lost && nth <= *count {
+                        // It has given the connection up, and ended.
+                        assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                        assert_eq!(driver.call("failures"), 1, "{name}");
+                        fail_nothing(driver);
+                        assert_eq!(driver.call(GET), -3, "{name}");
+                    } else {
+                        driver.expect_change("k");
+                        if !*lost {
+                            // When this one has come, all is over that belonged to the first.
+                            change();
+                            driver.expect_change("k");
+                        }
+                        assert_eq!(driver.call("failures"), i32::from(!*lost), "{name}");
+                        assert_eq!(driver.call(CLOSE), 1, "{name}");
+                    }
+                    fail_nothing(driver);
+                    subject.expect_unconnected(&name);
+                    subject.expect_nothing_left(&name);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection() {
+    let world = World::start();
+    let subject = world.subject();
+    let driver = &subject.driver;
+    world.other.store("k", "before");
+    let row = "pthread_create after pthread_exit";
+    subject.without_growth(row, || {
+        assert_eq!(driver.call(&world.establish()), 0);
+        assert_eq!(driver.call("register_exiting_callback k"), 1);
+        fail(driver, "pthread_create", 1, 1, EAGAIN, By::LibraryThread);
+        assert_eq!(world.other.put("k", "after"), 1);
+        assert_eq!(driver.call("await_threads 1"), 1);
+        assert_eq!(driver.call("failures"), 1);
+        fail_nothing(driver);
+        assert_eq!(driver.call(GET), -3);
+        subject.expect_unconnected(row);
+        subject.expect_nothing_left(row);
+    });
+}
+
+#[test]
+fn a_system_call_that_fails_during_a_forced_close_changes_nothing() {
+    let server = ScriptedServer::start();
+    let world = World::start();
+    let subject = Subject::spawn(world.program().served_by(&server));
+    let driver = &subject.driver;
+    let login = "establish_connection g abcde";
+    for (function, count) in [("send", 1), ("shutdown", 3), ("close", 2)] {
+        for nth in 1..=count + 1 {
+            let name = format!("forced close: {function} no. {nth}");
+            println!("{name}");
+            subject.without_growth(&name, || {
+                driver.begin(login);
+                let (mut main, mut callback) = server.login("g", "abcde");
+                assert_eq!(driver.returned(login), 0);
+                fail(driver, function, nth, 1, EIO, By::LibraryThread);
+                callback.send_int(-1);
+                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                assert_eq!(driver.call("failures"), i32::from(nth <= count), "{name}");
+                fail_nothing(driver);
+                if function != "send" || nth > count {
+                    main.expect_int(4);
+                }
+                main.expect_end();
+                callback.expect_end();
+                subject.expect_unconnected(&name);
+                subject.expect_nothing_left(&name);
+            });
+        }
+    }
+}
