@@ -33,7 +33,8 @@ const HEAD: &str = "\
  *            now and then: put_value(NULL, NULL) sends nothing, and returns -15 while connected and -2
  *            when not. After connecting again the callbacks must be registered again.
  * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
- *            stderr for each call that fails.
+ *            stderr for each call that fails. (A bug in the library, which is caught and makes a call
+ *            return -15 and the connection close, says so there in any case.)
  *
  * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
  *            connected program the connection is closed; calls return -2 until establish_connection

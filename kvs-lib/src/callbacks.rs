@@ -22,6 +22,7 @@ use kvs_proto::app::client::{ListenStep, Listener, News};
 use crate::channel::{Channel, Deadline};
 use crate::connection::Shared;
 use crate::error::Error;
+use crate::panic_points::panic_point;
 use crate::thread;
 
 /// A callback of a C program.
@@ -116,14 +117,15 @@ impl Callbacks {
             return Ok(());
         };
         channel.shut_down();
+        let closed = NoteClosed(self);
+        panic_point!("callback channel shut down");
         self.wait_until(|state| state.thread != ThreadState::Listening);
         let result = match Arc::try_unwrap(channel) {
             Ok(channel) => channel.close(),
             // The thread drops its share before it stops listening.
             Err(_) => Ok(()),
         };
-        self.lock().closed = true;
-        self.changed.notify_all();
+        drop(closed);
         // Callbacks may own things whose `Drop` calls us: so last, and not under the lock.
         drop(watches);
         result
@@ -153,6 +155,7 @@ impl Callbacks {
         let mut buffer = [0; CHANGED_KEY_LEN];
         let mut in_change = None;
         loop {
+            panic_point!("listen step");
             match listener.next() {
                 ListenStep::Receive(len) => {
                     channel.receive(&mut buffer[..len], in_change)?;
@@ -174,6 +177,16 @@ impl Callbacks {
     }
 }
 
+/// Lets those go on who wait for the channel to be closed, even if whoever closes it panics.
+struct NoteClosed<'a>(&'a Callbacks);
+
+impl Drop for NoteClosed<'_> {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
 /// Starts the callback thread of a connection.
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     shared.callbacks.lock().thread = ThreadState::Listening;
@@ -187,6 +200,17 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 /// Waits for changes and runs the closures that watch them; returns at the next C function to be
 /// called, or when there is nothing more to listen to. Runs on the callback thread.
 pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+    catch_unwind(AssertUnwindSafe(|| next_function(shared, key_bytes))).unwrap_or_else(|_| {
+        // A bug in the library. Changes that nobody hears of must not go unnoticed.
+        if !shared.is_inherited() {
+            shared.callbacks.set_thread_state(ThreadState::Calling);
+            shared.callbacks_lost();
+        }
+        None
+    })
+}
+
+fn next_function(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
     let callbacks = &shared.callbacks;
     loop {
         // A callback has forked and returns in the child, where our locks are anybody's.
@@ -198,10 +222,12 @@ pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> 
             state.thread = ThreadState::Listening;
             state.channel.clone()
         }?;
+        panic_point!("listening");
         let news = callbacks.next_news(&channel, shared.timeout);
         // From here on the channel is not used; whoever closes the connection need not wait.
         drop(channel);
         callbacks.set_thread_state(ThreadState::Calling);
+        panic_point!("news");
         let key = match news {
             Ok(News::Changed(key)) => key,
             Ok(News::Close) => {

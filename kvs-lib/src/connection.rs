@@ -8,6 +8,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,7 @@ use crate::channel::{Channel, Deadline, End, Ends};
 use crate::error::{Error, Invalid};
 use crate::fair_mutex::{FairMutex, FairMutexGuard};
 use crate::fork;
+use crate::panic_points::panic_point;
 
 /// Where the local server listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
@@ -134,6 +136,7 @@ impl Builder {
     fn log_in(&self, login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
         let Ends { main, callback: callback_end, number: _until_both_are_connected } =
             Ends::bind()?;
+        panic_point!("ends bound");
         let main = main.connect(&self.socket, deadline, |_| false)?;
         let mut callback = None;
         let result = self.play_login(login, &main, callback_end, &mut callback, deadline);
@@ -158,6 +161,7 @@ impl Builder {
     ) -> Result<(), Error> {
         let mut callback_end = Some(callback_end);
         loop {
+            panic_point!("login step");
             match login.next() {
                 LoginStep::Receive(on, expected) => {
                     let mut bytes = [0; INT_LEN];
@@ -298,8 +302,10 @@ impl Connection {
             callbacks: Callbacks::new(callback),
         });
         let connection = Self { shared };
+        panic_point!("connection made");
         // Without its thread the connection is dropped here, and thereby closed.
         callbacks::start(&connection.shared).map_err(Error::System)?;
+        panic_point!("thread started");
         Ok(connection)
     }
 
@@ -431,23 +437,19 @@ impl Shared {
     }
 
     fn call(&self, operation: Operation) -> Result<Outcome, Error> {
-        let deadline = Deadline::after(self.timeout);
-        let mut main = self.lock_main(deadline)?;
-        let result = main.play(operation, deadline);
-        self.finish(main, &result);
-        result
+        self.with_main(|main, deadline| main.play(operation, deadline))
     }
 
     /// The callback leaves the list before another operation can begin: it may register a new one.
     fn delete(&self, key: Text) -> Result<Outcome, Error> {
-        let deadline = Deadline::after(self.timeout);
-        let mut main = self.lock_main(deadline)?;
-        let result = main.play(Operation::Delete(key), deadline);
-        let removed = match &result {
-            Ok(Outcome::Done | Outcome::Value(_)) => self.callbacks.remove(&key),
-            Ok(Outcome::NoSuchKey) | Err(_) => None,
-        };
-        self.finish(main, &result);
+        let mut removed = None;
+        let result = self.with_main(|main, deadline| {
+            let outcome = main.play(Operation::Delete(key), deadline)?;
+            if outcome != Outcome::NoSuchKey {
+                removed = self.callbacks.remove(&key);
+            }
+            Ok(outcome)
+        });
         // It may own what it pleases, whose `Drop` may call us: so not before the lock is free.
         drop(removed);
         result
@@ -455,20 +457,53 @@ impl Shared {
 
     /// The callback is in the list before the server hears of it: a change may follow at once.
     fn watch(&self, key: Text, callback: Callback) -> Result<(), Error> {
-        let deadline = Deadline::after(self.timeout);
-        let mut main = self.lock_main(deadline)?;
-        let before = self.callbacks.set(key, callback);
-        let result = main.play(Operation::Watch(key), deadline);
-        let unused = match (&result, before) {
-            (Ok(Outcome::Done | Outcome::Value(_)), before) => before,
-            (_, Some(before)) => self.callbacks.set(key, before),
-            (_, None) => self.callbacks.remove(&key),
-        };
-        self.finish(main, &result);
+        let mut unused = None;
+        let result = self.with_main(|main, deadline| {
+            let before = self.callbacks.set(key, callback);
+            let result = main.play(Operation::Watch(key), deadline);
+            unused = match (&result, before) {
+                (Ok(Outcome::Done | Outcome::Value(_)), before) => before,
+                (_, Some(before)) => self.callbacks.set(key, before),
+                (_, None) => self.callbacks.remove(&key),
+            };
+            result
+        });
         drop(unused);
         match result? {
             Outcome::NoSuchKey => Err(Error::NoSuchKey),
             Outcome::Done | Outcome::Value(_) => Ok(()),
+        }
+    }
+
+    /// Has the main channel to itself for an operation, and closes the connection if that is what the
+    /// operation has come to.
+    fn with_main<R>(
+        &self,
+        operate: impl FnOnce(&mut Main, Deadline) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let deadline = Deadline::after(self.timeout);
+        let main = self.lock_main(deadline)?;
+        let (main, result) = self.or_tear_down(main, |main| operate(main, deadline));
+        if result.as_ref().is_err_and(Error::closes) {
+            // What the caller is told is why the connection broke, not how its pieces were closed.
+            let _ = self.tear_down(main);
+        }
+        result
+    }
+
+    /// A panic, which goes on to the caller, leaves an operation half done: nothing that comes on this
+    /// connection could be trusted any more, so it is closed.
+    fn or_tear_down<'a, R>(
+        &self,
+        mut main: FairMutexGuard<'a, Main>,
+        operate: impl FnOnce(&mut Main) -> R,
+    ) -> (FairMutexGuard<'a, Main>, R) {
+        match catch_unwind(AssertUnwindSafe(|| operate(&mut main))) {
+            Ok(result) => (main, result),
+            Err(panic) => {
+                let _ = self.tear_down(main);
+                resume_unwind(panic)
+            }
         }
     }
 
@@ -478,26 +513,18 @@ impl Shared {
         Ok(main)
     }
 
-    /// Lets the next operation begin, or closes the connection if that is what this one has come to.
-    fn finish(&self, main: FairMutexGuard<'_, Main>, result: &Result<Outcome, Error>) {
-        if result.as_ref().is_err_and(Error::closes) {
-            // What the caller is told is why the connection broke, not how its pieces were closed.
-            let _ = self.tear_down(main);
-        }
-    }
-
     fn close(&self) -> Result<(), Error> {
         if self.is_inherited() {
             return Err(Error::NotConnected);
         }
         let was_closed = self.closed.swap(true, Ordering::AcqRel);
         let deadline = Deadline::after(self.timeout);
-        let mut main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
+        let main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
         if main.channel.is_none() {
             debug_assert!(was_closed);
             return Err(Error::NotConnected);
         }
-        let told = main.play(Operation::Close, deadline);
+        let (main, told) = self.or_tear_down(main, |main| main.play(Operation::Close, deadline));
         let closed = self.tear_down(main);
         told.map(drop).and(closed)
     }
@@ -514,6 +541,7 @@ impl Shared {
 
     /// The server has asked for it, on the callback channel. Runs on the callback thread.
     pub(crate) fn closed_by_server(&self) {
+        panic_point!("closed by server");
         if let Err(Error::Busy) = self.close() {
             // An operation is under way that has used up its time: it is failing right now.
             let _ = self.close();
@@ -558,6 +586,7 @@ impl Main {
         let mut exchange = Exchange::new(operation);
         let mut buffer = [0; MAX_TEXT + 1];
         loop {
+            panic_point!("exchange step");
             match exchange.next() {
                 Step::Send(what, bytes) => {
                     channel.send(bytes, deadline).map_err(|error| Error::sending(what, error))?;

@@ -47,6 +47,8 @@ mod fair_mutex;
 #[allow(unsafe_code)]
 mod fork;
 #[allow(unsafe_code)]
+mod panic_points;
+#[allow(unsafe_code)]
 mod sys;
 #[allow(unsafe_code)]
 mod thread;

@@ -141,7 +141,7 @@ static inline int descriptors(void)
 }
 
 /* The number of this process's threads. */
-static inline int threads(void)
+static inline int thread_count(void)
 {
     DIR *directory = opendir("/proc/self/task");
     struct dirent *entry;

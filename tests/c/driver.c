@@ -12,7 +12,8 @@
  * Besides the functions of the library it knows: `release` the blocked callback; how many `descriptors`,
  * `threads`, `paths` (of its sockets in /tmp) and bytes of `memory` it has; `await_threads N`; `timeout
  * MILLISECONDS` of the next connection; `spare_descriptors N`, how many it may still open; and, when shim.c
- * is preloaded, `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were.
+ * is preloaded, `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were; and,
+ * in the test build of the library, `panic_at POINT NTH` with _ for spaces in the name of the point.
  *
  * SIGPIPE has its default effect: a library that raises it ends the program.
  */
@@ -97,9 +98,9 @@ static int await_threads(int count)
     const struct timespec pause = {.tv_nsec = 1000 * 1000};
 
     for (double end = seconds_now() + PATIENCE_S; seconds_now() < end; nanosleep(&pause, NULL))
-        if (threads() == count)
+        if (thread_count() == count)
             break;
-    return threads();
+    return thread_count();
 }
 
 static int spare_descriptors(int count)
@@ -120,7 +121,8 @@ static int spare_descriptors(int count)
     return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static void *shim(const char *name)
+/* A function that is there only in some tests. */
+static void *extra(const char *name)
 {
     void *function = dlsym(dlopen(NULL, RTLD_NOW), name);
 
@@ -132,8 +134,20 @@ static int shim_count(const char *name)
 {
     int (*count)(void);
 
-    *(void **)&count = shim(name);
+    *(void **)&count = extra(name);
     return count();
+}
+
+static int panic_at(char *point, const char *nth)
+{
+    int (*at)(const char *, int);
+
+    /* Spaces separate the words of a command. */
+    for (char *c = point; *c != '\0'; c++)
+        if (*c == '_')
+            *c = ' ';
+    *(void **)&at = extra("kvs_panic_at");
+    return at(point, atoi(nth));
 }
 
 static int shim_fail(const char *function, const char *nth)
@@ -143,12 +157,12 @@ static int shim_fail(const char *function, const char *nth)
 
     for (int i = 0; i < 3; i++)
         numbers[i] = atoi(strtok(NULL, " \n"));
-    *(void **)&fail = shim("shim_fail");
+    *(void **)&fail = extra("shim_fail");
     fail(function, atoi(nth), numbers[0], numbers[1], numbers[2]);
     return 1;
 }
 
-static int call(const char *function, const char *first, const char *second)
+static int call(const char *function, char *first, const char *second)
 {
     if (strcmp(function, "establish_connection") == 0)
         return establish_connection(first, second);
@@ -171,7 +185,7 @@ static int call(const char *function, const char *first, const char *second)
         return 1;
     }
     if (strcmp(function, "threads") == 0)
-        return threads();
+        return thread_count();
     if (strcmp(function, "await_threads") == 0)
         return await_threads(atoi(first));
     if (strcmp(function, "paths") == 0)
@@ -184,6 +198,8 @@ static int call(const char *function, const char *first, const char *second)
         return spare_descriptors(atoi(first));
     if (strcmp(function, "fail") == 0)
         return shim_fail(first, second);
+    if (strcmp(function, "panic_at") == 0)
+        return panic_at(first, second);
     if (strcmp(function, "calls") == 0)
         return shim_count("shim_calls");
     if (strcmp(function, "failures") == 0)
@@ -200,7 +216,7 @@ int main(void)
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
     while (fgets(line, sizeof line, stdin) != NULL) {
         const char *function = strtok(line, " \n");
-        const char *first = strtok(NULL, " \n");
+        char *first = strtok(NULL, " \n");
         const char *second = strtok(NULL, " \n");
 
         CHECK(function != NULL);

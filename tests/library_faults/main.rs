@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod panics;
 mod peers;
 mod subject;
 mod system_calls;

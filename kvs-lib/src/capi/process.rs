@@ -13,6 +13,7 @@ use crate::connection::{Builder, Connection, DEFAULT_TIMEOUT};
 use crate::error::Error;
 use crate::fair_mutex::FairMutex;
 use crate::fork;
+use crate::panic_points::panic_point;
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
@@ -74,7 +75,9 @@ impl Process {
         if self.connection().is_ok_and(|connection| connection.is_open()) {
             return Err(Error::AlreadyConnected);
         }
+        panic_point!("establishing");
         let connection = Arc::new(open(&builder?, deadline)?);
+        panic_point!("established");
         let before = self.lock().replace(connection);
         // One that the server has closed, or that is broken. Dropped here, where the lock is free.
         drop(before);

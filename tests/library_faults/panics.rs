@@ -1,0 +1,203 @@
+//! A bug in the library.
+//!
+//! A build of the library that panics at named points (`kvs-lib/src/panic_points.rs`) is made by this test, in
+//! a target directory of its own. In each row one point panics, at the first, the second, … time that it is
+//! passed, until the application's call passes it no more. A call in which the library panics returns -15, a
+//! connection on which it does so is closed, nothing stays locked, and the process lives.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use kvs_tests::{
+    AuthServer, Driver, LocalServer, ScriptedServer, Sockets, lib_dir, project_dir, tool,
+};
+
+use crate::Subject;
+
+/// The directory of the library that panics.
+fn panicking_library() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let target = lib_dir().parent().expect("that of the profile").join("panic-points");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        tool(
+            Command::new(cargo)
+                .current_dir(project_dir())
+                .args(["rustc", "--quiet", "--offline", "--release", "-p", "kvs-lib", "--lib"])
+                .args(["--crate-type", "cdylib", "--target-dir"])
+                .arg(&target)
+                .args(["--", "--cfg", "kvs_panic_points"]),
+        );
+        target.join("release")
+    })
+}
+
+fn subject(server: &impl Sockets) -> Subject {
+    Subject::spawn(
+        Driver::program()
+            .served_by(server)
+            .env("LD_LIBRARY_PATH", panicking_library())
+            .env("RUST_BACKTRACE", "0"),
+    )
+}
+
+/// From now on, the point panics at the `nth` time. Returns whether the one before has panicked.
+fn panic_at(driver: &Driver, point: &str, nth: usize) -> bool {
+    driver.call(&format!("panic_at {} {nth}", point.replace(' ', "_"))) == 1
+}
+
+fn has_panicked(driver: &Driver) -> bool {
+    panic_at(driver, "none", 1)
+}
+
+const LOGIN: &str = "establish_connection g SECRET";
+const CALLS: [&str; 5] =
+    ["put_value k w", "get_value k", "delete_value k", "register_callback k", "close_connection"];
+
+/// The call, the point, and how many times the call passes it.
+const ROWS: [(&str, &str, usize); 13] = [
+    (LOGIN, "establishing", 1),
+    (LOGIN, "ends bound", 1),
+    (LOGIN, "login step", 8),
+    (LOGIN, "connection made", 1),
+    (LOGIN, "thread started", 1),
+    (LOGIN, "established", 1),
+    // With the main channel locked.
+    (CALLS[0], "exchange step", 6),
+    (CALLS[1], "exchange step", 6),
+    (CALLS[2], "exchange step", 5),
+    (CALLS[3], "exchange step", 5),
+    (CALLS[4], "exchange step", 2),
+    (CALLS[4], "callback channel shut down", 1),
+    // While a callback could not be registered.
+    ("register_callback missing", "exchange step", 5),
+];
+
+#[test]
+fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked() {
+    let auth = AuthServer::start();
+    let local = LocalServer::start(&auth);
+    let secret = local.create_group("g");
+    let subject = subject(&local);
+    let driver = &subject.driver;
+    let login = LOGIN.replace("SECRET", &secret);
+    for (call, point, count) in ROWS {
+        for nth in 1..=count + 1 {
+            let name = format!("{call}: a panic at `{point}`, no. {nth}");
+            println!("{name}");
+            subject.without_growth(&name, || {
+                if call != LOGIN {
+                    assert_eq!(driver.call(&login), 0, "{name}");
+                    driver.store("k", "v");
+                }
+                panic_at(driver, point, nth);
+                let code = driver.call(&call.replace("SECRET", &secret));
+                assert_eq!(has_panicked(driver), nth <= count, "{name}: so many times");
+                if nth <= count {
+                    assert_eq!(code, -15, "{name}");
+                } else if call != CALLS[4] {
+                    assert!(code >= 0 || code == -7, "{name}: without a panic: {code}");
+                    assert_eq!(driver.call(CALLS[4]), 1, "{name}");
+                }
+                subject.expect_unconnected(&name);
+                subject.expect_nothing_left(&name);
+                assert_eq!(driver.call(&login), 0, "{name}: the next connection");
+                driver.store("k", "v");
+                assert_eq!(driver.call(CALLS[4]), 1, "{name}: the next connection");
+                subject.expect_nothing_left(&name);
+            });
+        }
+    }
+}
+
+/// A point on the library's thread, how many times it is passed until the callback for the first change is
+/// called, and how many of these are before any change.
+const LISTENING: [(&str, usize, usize); 3] =
+    [("listening", 1, 1), ("listen step", 3, 1), ("news", 1, 0)];
+
+#[test]
+fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells() {
+    let auth = AuthServer::start();
+    let local = LocalServer::start(&auth);
+    let secret = local.create_group("g");
+    let other = Driver::connected(&local, "g", &secret);
+    other.store("k", "before");
+    let subject = subject(&local);
+    let driver = &subject.driver;
+    let login = LOGIN.replace("SECRET", &secret);
+    for (point, count, at_once) in LISTENING {
+        // Once more, and it is after the callback.
+        for nth in 1..=count + 1 {
+            let name = format!("library thread: a panic at `{point}`, no. {nth}");
+            println!("{name}");
+            subject.without_growth(&name, || {
+                panic_at(driver, point, nth);
+                assert_eq!(driver.call(&login), 0, "{name}");
+                if nth > at_once {
+                    assert_eq!(driver.call("register_callback k"), 1, "{name}");
+                    assert_eq!(other.put("k", "after"), 1, "{name}");
+                }
+                if nth > count {
+                    driver.expect_change("k");
+                    if point == "news" {
+                        assert_eq!(other.put("k", "after"), 1, "{name}");
+                    }
+                }
+                // The connection is given up, and its thread ends.
+                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                assert!(has_panicked(driver), "{name}");
+                assert_eq!(driver.call("get_value k"), -3, "{name}");
+                subject.expect_unconnected(&name);
+                subject.expect_nothing_left(&name);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_panic_during_a_forced_close_closes_all_the_same() {
+    let server = ScriptedServer::start();
+    let subject = subject(&server);
+    let driver = &subject.driver;
+    let login = "establish_connection g abcde";
+    // What the next call returns: whether the library knows already that it is closed.
+    for (point, count, code) in [
+        ("closed by server", 1, -3),
+        ("exchange step", 2, -2),
+        ("callback channel shut down", 1, -2),
+    ] {
+        for nth in 1..=count {
+            let name = format!("forced close: a panic at `{point}`, no. {nth}");
+            println!("{name}");
+            subject.without_growth(&name, || {
+                driver.begin(login);
+                let (mut main, mut callback) = server.login("g", "abcde");
+                assert_eq!(driver.returned(login), 0, "{name}");
+                panic_at(driver, point, nth);
+                callback.send_int(-1);
+                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                assert!(has_panicked(driver), "{name}");
+                assert_eq!(driver.call("get_value k"), code, "{name}");
+                main.rest();
+                callback.expect_end();
+                subject.expect_unconnected(&name);
+                subject.expect_nothing_left(&name);
+            });
+        }
+    }
+}
+
+#[test]
+fn no_other_build_has_panic_points() {
+    let has_points = |path: &Path| {
+        let bytes =
+            std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        ["kvs_panic_at", "panic point", "exchange step"]
+            .map(|trace| bytes.windows(trace.len()).any(|part| part == trace.as_bytes()))
+    };
+    assert_eq!(has_points(&panicking_library().join("libkvs.so")), [true; 3]);
+    for name in ["libkvs.so", "libkvs.a"] {
+        assert_eq!(has_points(&lib_dir().join(name)), [false; 3], "{name}");
+    }
+}
