@@ -7,6 +7,7 @@
 //! - [`compile()`], [`compile_c`], [`compile_preload`]: the C and C++ programs, built by the test that
 //!   runs them.
 //! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
+//! - [`Stepper`]: the same as a process of its own, which can be stopped or killed between any two steps.
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
 //! - [`Relay`]: a network between the servers that loses, repeats and delays datagrams.
@@ -29,7 +30,9 @@ mod process;
 mod programs;
 mod raw;
 mod relay;
+mod resources;
 mod scripted;
+mod steps;
 mod terminal;
 
 use std::path::Path;
@@ -50,6 +53,7 @@ pub use programs::{bin, lib_dir, project_dir};
 pub use raw::{Channel, RawApp};
 pub use relay::{Fate, Relay};
 pub use scripted::ScriptedServer;
+pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
 
 /// The longest time that anything may be waited for. Nothing that works comes near it, on a loaded

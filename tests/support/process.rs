@@ -431,6 +431,13 @@ impl Process {
             .unwrap_or_else(|error| panic!("{} cannot be stopped: {error}", self.name));
     }
 
+    /// Waits until it has stopped by itself; `false` when it has ended instead. Nothing else bounds the
+    /// wait: only for programs that do one or the other in bounded time.
+    pub fn stops(&self) -> bool {
+        // When it has ended and was reaped, there is no such child.
+        waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED).is_ok()
+    }
+
     /// Kills it (SIGKILL) and waits until it has ended.
     pub fn kill9(&self) {
         self.signal(Signal::SIGKILL);

@@ -1,0 +1,493 @@
+//! An application that is stopped or killed at any step of anything it does is nobody's concern but its
+//! own.
+//!
+//! Two kinds of applications: one without the library, halted after each single step of the protocol
+//! (integers byte by byte), and one with the library, halted after each of its system calls on a socket.
+//! Each step has a process of its own, and all of them stand still (or are dead) at the same time before
+//! one server, while applications of the same group and of another one, and the administrator, work.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{
+    AuthServer, DEADLINE, Driver, Finished, LocalServer, On, Process, Program, Seen, Step, Stepper,
+    application_paths, compile_c, compile_preload,
+};
+use nix::sys::signal::Signal;
+
+/// The server ends a login that takes longer, so one that was stopped for longer need not go on well.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server with others at work: two in the group `g`, where the halted ones are, and one in another.
+struct Scene {
+    server: LocalServer,
+    _auth: AuthServer,
+    secret: String,
+    mate: Driver,
+    watcher: Driver,
+    stranger: Driver,
+    /// What the server has open for them.
+    descriptors: usize,
+}
+
+/// How many pairs the others have in `g`.
+const PAIRS: usize = 2;
+
+impl Scene {
+    fn new() -> Self {
+        let auth = AuthServer::start();
+        let server = LocalServer::start(&auth);
+        let secret = server.create_group("g");
+        let other_secret = server.create_group("other");
+        let mate = Driver::connected(&server, "g", &secret);
+        let watcher = Driver::connected(&server, "g", &secret);
+        let stranger = Driver::connected(&server, "other", &other_secret);
+        // One is watched by all who can, one only by who stays awake.
+        mate.store("m", "0");
+        mate.store("w", "0");
+        assert_eq!(watcher.call("register_callback w"), 1);
+        let descriptors = server.open_descriptors();
+        Self { server, _auth: auth, secret, mate, watcher, stranger, descriptors }
+    }
+
+    /// All that others do works, of the same group too as long as there is one.
+    fn others_work(&self) {
+        self.elsewhere_works();
+        self.works(&self.mate);
+        self.mate.store("w", "1");
+        self.watcher.expect_change("w");
+        // All who are stopped are to be told of this.
+        self.mate.store("m", "1");
+        assert_eq!(self.watcher.get("m").as_deref(), Ok("1"));
+    }
+
+    /// All that others do works, in another group and at the console.
+    fn elsewhere_works(&self) {
+        self.works(&self.stranger);
+        assert!(!self.server.status().is_empty());
+        let secret = self.server.create_group("new");
+        let guest = Driver::connected(&self.server, "new", &secret);
+        self.works(&guest);
+        self.server.delete_group("new");
+        assert_eq!(guest.put("k", "v"), -2);
+    }
+
+    fn works(&self, app: &Driver) {
+        app.store("own", "1");
+        assert_eq!(app.call("register_callback own"), 1);
+        app.store("own", "2");
+        app.expect_change("own");
+        assert_eq!(app.call("delete_value own"), 1);
+        assert_eq!(app.get("own"), Err(-7));
+    }
+
+    /// Deletes the group of the halted ones, which must be no longer than their patience.
+    fn delete_group(&self) {
+        self.server.delete_group("g");
+        let late = |line: &String| line.contains("have not closed yet");
+        assert!(!self.server.log_so_far().iter().any(late), "{}", self.server.report());
+        assert_eq!(self.mate.put("m", "2"), -2);
+        self.elsewhere_works();
+        // Nothing is left of it.
+        self.server.create_group("g");
+        assert_eq!(self.server.group_info("g").map(|info| info.pairs), Ok(0));
+    }
+
+    /// None of the dead is left: neither its connection, nor its watches, nor its descriptors. `dead` says
+    /// of which processes the status must tell.
+    fn expect_gone(&self, halted: &[i32], dead: &[i32]) {
+        let status = self.server.status_where("the dead are closed", |status| {
+            let theirs = || status.iter().filter(|app| halted.contains(&app.pid));
+            theirs().all(|app| app.status == "Closed")
+                && dead.iter().all(|pid| theirs().any(|app| app.pid == *pid))
+        });
+        for app in status.iter().filter(|app| halted.contains(&app.pid)) {
+            assert_ne!(app.closed_at, "-", "{app:?}");
+            assert!(app.watched.is_empty(), "{app:?}");
+        }
+        self.server.expect_open_descriptors(self.descriptors);
+    }
+
+    fn pairs(&self) -> usize {
+        self.server.group_info("g").expect("the group exists").pairs
+    }
+}
+
+// Without the library.
+
+/// All that an application does, with a key of its own.
+struct Script {
+    steps: Vec<Step>,
+    /// After so many it is in.
+    admitted: usize,
+    /// After so many its value is stored.
+    stored: usize,
+    /// After so many its key is deleted.
+    deleted: usize,
+    /// Before this one somebody changes `m`, which it watches.
+    change: usize,
+    /// Here it says goodbye.
+    close: usize,
+}
+
+impl Script {
+    fn new(secret: &str, key: &str) -> Self {
+        let mut steps = Step::login("g", secret);
+        let admitted = steps.len();
+        steps.extend(Step::register("m"));
+        steps.extend(Step::put(key, "value"));
+        let stored = steps.len();
+        steps.extend(Step::get(key, "value"));
+        let change = steps.len();
+        steps.extend(Step::change("m"));
+        steps.extend(Step::call(2, key));
+        let deleted = steps.len();
+        steps.extend(Step::take_int(On::Main, 1));
+        let close = steps.len();
+        steps.extend(Step::close());
+        Self { steps, admitted, stored, deleted, change, close }
+    }
+}
+
+/// An application that has taken so many steps of its script.
+struct Halted {
+    app: Stepper,
+    key: String,
+    script: Script,
+    taken: usize,
+    since: Instant,
+}
+
+impl Halted {
+    /// One for each step, in the same order as the steps.
+    fn at_each_step(scene: &Scene) -> Vec<Self> {
+        let count = Script::new(&scene.secret, "key").steps.len();
+        println!("without the library an application takes {count} steps");
+        // Those that are in the middle of their login come last: they have the least time.
+        let mut halted: Vec<_> = (0..=count).rev().map(|n| Self::after(scene, n)).collect();
+        halted.reverse();
+        halted
+    }
+
+    fn after(scene: &Scene, count: usize) -> Self {
+        let since = Instant::now();
+        let app = Stepper::start(&scene.server);
+        let key = format!("k{count}");
+        let script = Script::new(&scene.secret, &key);
+        let mut halted = Self { app, key, script, taken: 0, since };
+        while halted.taken < count {
+            let seen = halted.step(scene);
+            assert_eq!(seen, Seen::Expected, "step {} of {count}", halted.taken);
+        }
+        halted
+    }
+
+    /// Takes the next step.
+    fn step(&mut self, scene: &Scene) -> Seen {
+        if self.taken == self.script.change {
+            scene.mate.call("put_value m changed");
+        }
+        let seen = self.app.take(&self.script.steps[self.taken]);
+        self.taken += 1;
+        if self.taken == self.script.stored && seen == Seen::Expected {
+            // A legal application sends the code after a value in one piece. This one does not, so it
+            // waits until the value has been read.
+            self.await_stored(scene);
+        }
+        seen
+    }
+
+    fn await_stored(&self, scene: &Scene) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match scene.mate.get(&self.key).as_deref() {
+                Ok("value") => return,
+                Err(-7) => assert!(Instant::now() < end, "{} is not stored", self.key),
+                // The group was deleted meanwhile.
+                Err(-2) => return,
+                other => panic!("{} is {other:?}", self.key),
+            }
+        }
+    }
+
+    /// Whether its pair exists.
+    fn has_pair(&self) -> bool {
+        (self.script.stored..self.script.deleted).contains(&self.taken)
+    }
+
+    fn expect_pair(&self, scene: &Scene) {
+        let expected = if self.has_pair() { Ok("value") } else { Err(-7) };
+        assert_eq!(scene.mate.get(&self.key).as_deref(), expected.as_deref(), "{}", self.key);
+    }
+
+    /// It goes on to the end of its script.
+    fn goes_on(mut self, scene: &Scene) {
+        self.app.signal(Signal::SIGCONT);
+        let was_in = self.taken >= self.script.admitted;
+        let goodbye = self.taken > self.script.close;
+        while self.taken < self.script.steps.len() {
+            if self.taken == self.script.close && !goodbye {
+                // Nothing was lost: it is told of the last change, and finds it.
+                scene.mate.store("m", "last");
+                let mut steps = Step::change("m");
+                steps.extend(Step::get("m", "last"));
+                self.app.take_all(&steps);
+            }
+            let seen = self.step(scene);
+            if seen != Seen::Expected {
+                let took = self.since.elapsed();
+                assert!(
+                    !was_in && took > LOGIN_PATIENCE,
+                    "step {} of {}, after {took:?}: {seen:?}\n{}",
+                    self.taken,
+                    self.key,
+                    scene.server.report()
+                );
+                return;
+            }
+        }
+        self.ends();
+    }
+
+    /// Its group has gone: it learns that at its next step at which anything can be learnt.
+    fn is_turned_away(mut self, scene: &Scene) {
+        self.app.signal(Signal::SIGCONT);
+        let goodbye = self.taken > self.script.close;
+        let seen = loop {
+            let Some(step) = self.script.steps.get(self.taken).cloned() else { break None };
+            self.taken += 1;
+            match self.app.take(&step) {
+                Seen::Expected => {}
+                seen => break Some((step, seen)),
+            }
+        };
+        match seen {
+            // The end of its connection, or a refusal, or the request to close.
+            Some((_, Seen::End)) => {}
+            None if goodbye => {}
+            Some((Step::Take(On::Main, _), Seen::Other(bytes))) if bytes == [0] => {}
+            Some((Step::Take(On::Callback, _), Seen::Other(bytes))) if bytes == [0xff] => {}
+            seen => {
+                panic!("step {} of {}: {seen:?}\n{}", self.taken, self.key, scene.server.report())
+            }
+        }
+        self.ends();
+    }
+
+    fn ends(self) {
+        self.app.end_input();
+        assert_eq!(self.app.wait_exit().code(), Some(0), "{}", self.app.report());
+    }
+}
+
+#[test]
+fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on() {
+    let scene = Scene::new();
+    let halted = Halted::at_each_step(&scene);
+    for halted in &halted {
+        halted.app.stop();
+    }
+    scene.others_work();
+    for halted in &halted {
+        halted.expect_pair(&scene);
+    }
+    scene.others_work();
+    for halted in halted {
+        halted.goes_on(&scene);
+    }
+    assert_eq!(scene.pairs(), PAIRS);
+    scene.server.expect_open_descriptors(scene.descriptors);
+    scene.delete_group();
+}
+
+#[test]
+fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted() {
+    let scene = Scene::new();
+    let halted = Halted::at_each_step(&scene);
+    for halted in &halted {
+        halted.app.stop();
+    }
+    scene.delete_group();
+    for halted in halted {
+        halted.is_turned_away(&scene);
+    }
+    assert_eq!(scene.pairs(), 0);
+    scene.elsewhere_works();
+}
+
+#[test]
+fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored() {
+    let scene = Scene::new();
+    let halted = Halted::at_each_step(&scene);
+    for halted in &halted {
+        halted.app.kill9();
+    }
+    let pids: Vec<_> = halted.iter().map(|halted| halted.app.pid()).collect();
+    let was_in = |halted: &&Halted| halted.taken >= halted.script.admitted;
+    let dead: Vec<_> = halted.iter().filter(was_in).map(|halted| halted.app.pid()).collect();
+    scene.expect_gone(&pids, &dead);
+    for halted in &halted {
+        halted.expect_pair(&scene);
+    }
+    let stored = halted.iter().filter(|halted| halted.has_pair()).count();
+    assert_eq!(scene.pairs(), PAIRS + stored);
+    scene.others_work();
+    scene.delete_group();
+}
+
+// With the library.
+
+/// More system calls than it makes.
+const CALLS: usize = 90;
+
+/// What it says when all goes well, call by call.
+const TOUR: [&str; 9] = [
+    "establish 0",
+    "put first 1",
+    "get 1 first",
+    "register 1",
+    "put second 1",
+    "await 1",
+    "get 1 second",
+    "delete 1",
+    "close 1",
+];
+
+/// One process for each of its system calls, halted after it by this signal. The last ones make fewer calls
+/// and are not halted.
+fn halted_tours(scene: &Scene, signal: Signal) -> Vec<(String, Process, Instant)> {
+    static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let [tour, halt] =
+        BUILT.get_or_init(|| [compile_c("tests/c/tour.c"), compile_preload("tests/c/halt.c")]);
+    let start = |n: usize| {
+        let key = format!("t{n}");
+        let process = Program::new(tour)
+            .args(["g", &scene.secret, &key])
+            .served_by(&scene.server)
+            .env("KVS_TIMEOUT_MS", DEADLINE.as_millis().to_string())
+            .env("LD_PRELOAD", halt)
+            .env("KVS_HALT_AT", n.to_string())
+            .env("KVS_HALT_SIGNAL", (signal as i32).to_string())
+            .spawn();
+        (key, process, Instant::now())
+    };
+    (1..=CALLS).rev().map(start).collect()
+}
+
+/// The calls that have begun and those that have returned, by the lines before and after each.
+fn progress(finished: &Finished) -> HashMap<&str, usize> {
+    let mut seen = HashMap::new();
+    for line in &finished.stdout {
+        *seen.entry(line.as_str()).or_default() += 1;
+    }
+    seen
+}
+
+fn remove_paths(pid: i32) {
+    for path in application_paths(pid) {
+        // It was killed between `bind` and `connect`, or more likely not.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Waits until all of them stand still, but for those that have come to their end.
+fn await_stops(tours: &[(String, Process, Instant)]) {
+    let stopped = tours.iter().filter(|(_, tour, _)| tour.stops()).count();
+    println!("the library makes {stopped} system calls on sockets");
+    assert!((40..CALLS).contains(&stopped), "{stopped} of {CALLS} were stopped");
+}
+
+#[test]
+fn a_program_that_is_stopped_after_any_system_call_holds_nobody_up_and_goes_on() {
+    let scene = Scene::new();
+    let tours = halted_tours(&scene, Signal::SIGSTOP);
+    await_stops(&tours);
+    scene.others_work();
+    for (key, tour, since) in tours.iter().rev() {
+        tour.signal(Signal::SIGCONT);
+        let ended = tour.finish();
+        assert_eq!(ended.status.code(), Some(0), "{}", tour.report());
+        let answers: Vec<_> =
+            ended.stdout.iter().filter(|line| code(line).is_some()).map(String::as_str).collect();
+        let late = since.elapsed() > LOGIN_PATIENCE;
+        assert!(answers == TOUR || late, "{key}: {answers:?}\n{}", scene.server.report());
+    }
+    assert_eq!(scene.pairs(), PAIRS);
+    scene.server.expect_open_descriptors(scene.descriptors);
+    scene.others_work();
+}
+
+#[test]
+fn a_program_that_is_stopped_after_any_system_call_learns_that_its_group_was_deleted() {
+    let scene = Scene::new();
+    let tours = halted_tours(&scene, Signal::SIGSTOP);
+    await_stops(&tours);
+    scene.delete_group();
+    for (key, tour, _) in &tours {
+        tour.signal(Signal::SIGCONT);
+        let ended = tour.finish();
+        assert_eq!(ended.status.code(), Some(0), "{}", tour.report());
+        // Each call has returned, with an answer that was there already or with a code of the
+        // specification; and after the first such code, no call succeeds but the last.
+        let codes: Vec<i32> = ended.stdout.iter().filter_map(|line| code(line)).collect();
+        assert_eq!(codes.len(), TOUR.len(), "{key}\n{}", tour.report());
+        assert!(codes.iter().all(|code| (-16..=1).contains(code)), "{key}: {codes:?}");
+        let failed = codes.iter().skip_while(|code| **code >= 0);
+        assert!(failed.clone().all(|code| *code < 0), "{key}: {codes:?}\n{}", tour.report());
+    }
+    assert_eq!(scene.pairs(), 0);
+    scene.elsewhere_works();
+}
+
+/// The code in `put first 1` and `get 1 first`; `None` for the line before a call.
+fn code(line: &str) -> Option<i32> {
+    line.split(' ').find_map(|word| word.parse().ok())
+}
+
+#[test]
+fn a_program_that_is_killed_after_any_system_call_leaves_nothing_but_what_it_had_stored() {
+    let scene = Scene::new();
+    let tours = halted_tours(&scene, Signal::SIGKILL);
+    let ended: Vec<_> = tours.iter().map(|(key, tour, _)| (key, tour, tour.finish())).collect();
+    let killed = ended.iter().filter(|(_, _, ended)| ended.status.code().is_none()).count();
+    assert!((40..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
+    let pids: Vec<_> = ended.iter().map(|(_, tour, _)| tour.pid()).collect();
+    let was_in = ended.iter().filter(|(_, _, ended)| progress(ended).contains_key("establish 0"));
+    let dead: Vec<_> = was_in.map(|(_, tour, _)| tour.pid()).collect();
+    assert!(dead.len() > 30, "{}", dead.len());
+    scene.expect_gone(&pids, &dead);
+    let mut stored = 0;
+    for (key, tour, ended) in &ended {
+        remove_paths(tour.pid());
+        let progress = progress(ended);
+        let seen = |line| progress.contains_key(line);
+        let pair = scene.mate.get(key);
+        // Whatever was begun and has not returned may have happened or not, but not half.
+        let mut possible = vec![Err(-7)];
+        for (begun, returned, then) in [
+            ("put first", "put first 1", Ok("first")),
+            ("put second", "put second 1", Ok("second")),
+            ("delete", "delete 1", Err(-7)),
+        ] {
+            if seen(returned) {
+                possible.clear();
+            }
+            if seen(begun) {
+                possible.push(then);
+            }
+        }
+        assert!(
+            possible.contains(&pair.as_ref().map(String::as_str).map_err(|code| *code)),
+            "{key} is {pair:?}, not one of {possible:?}\n{}",
+            tour.report()
+        );
+        stored += usize::from(pair.is_ok());
+    }
+    assert_eq!(scene.pairs(), PAIRS + stored);
+    scene.others_work();
+    scene.delete_group();
+}
