@@ -10,9 +10,12 @@
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
 //! - `auth_link`: the thread that asks the authentication server.
 //! - `commands`, `status`: the administrator's dialogue.
+//! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
 mod auth_link;
 mod commands;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod groups;
 mod listener;
 mod mailbox;

@@ -157,29 +157,43 @@ impl Reactor {
         self.context.mailbox.own();
         let mut events = Events::with_capacity(EVENTS);
         while !self.stopped {
-            match self.poll.poll(&mut events, self.time_to_sleep()) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            }
-            for event in &events {
-                match event.token() {
-                    WAKER => {}
-                    MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
-                    token => {
-                        let (id, is_callback) = session_of(token);
-                        self.with_session(id, |session, context, _| match is_callback {
-                            true => session.callback_ready(),
-                            false => session.main_ready(event.is_read_closed(), context),
-                        });
-                    }
+            let timeout = self.time_to_sleep();
+            self.turn(&mut events, timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for `timeout` at most, and does what there is to do.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run).
+    pub(super) fn turn(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &*events {
+            match event.token() {
+                WAKER => {}
+                MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
+                token => {
+                    let (id, is_callback) = session_of(token);
+                    self.with_session(id, |session, context, _| match is_callback {
+                        true => session.callback_ready(),
+                        false => session.main_ready(event.is_read_closed(), context),
+                    });
                 }
             }
-            self.expire();
-            if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more) {
-                self.accept_some();
-            }
-            self.read_messages();
         }
+        self.expire(Instant::now());
+        if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more) {
+            self.accept_some();
+        }
+        self.read_messages();
         Ok(())
     }
 
@@ -300,8 +314,8 @@ impl Reactor {
         }
     }
 
-    fn expire(&mut self) {
-        let now = Instant::now();
+    /// Does what is due at `now`.
+    pub(super) fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
                 break;

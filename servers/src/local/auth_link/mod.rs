@@ -202,6 +202,26 @@ impl AuthLink {
     }
 }
 
+/// Without a thread: the fuzzer is the authentication server.
+#[cfg(fuzzing)]
+impl AuthLink {
+    /// A link that nobody works for.
+    pub(crate) fn without_worker(waker: Waker) -> Self {
+        Self { shared: Arc::new(Shared { jobs: Mutex::new(Some(Vec::new())), waker }) }
+    }
+
+    /// The group whose secret was asked for first, and how to answer.
+    pub(crate) fn next_question(&self) -> Option<(Text, Reply<Option<Text>>)> {
+        let mut jobs = self.shared.jobs.lock();
+        let jobs = jobs.as_mut()?;
+        let first = jobs.iter().position(|job| matches!(job, Job::Secret(..)))?;
+        match jobs.remove(first) {
+            Job::Secret(name, reply) => Some((name, reply)),
+            _ => None,
+        }
+    }
+}
+
 /// How the link behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {

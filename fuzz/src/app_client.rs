@@ -1,0 +1,171 @@
+//! The application's side, played against a server that says anything: it ends, it asks for no more than
+//! a few bytes at a time, and it believes only what the protocol lets it believe.
+
+use kvs_proto::app::client::{
+    Channel, Exchange, Expected, ListenStep, Listener, Login, LoginResult, LoginStep, News,
+    Operation, Outcome, Sent, Step,
+};
+use kvs_proto::{INT_LEN, MAX_TEXT, Text};
+
+use crate::Input;
+
+/// Plays one script.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    while let Some(kind) = input.byte() {
+        match kind % 7 {
+            0 => login(&mut input),
+            1 => operation(Operation::Get(input.text()), &mut input),
+            2 => operation(Operation::Delete(input.text()), &mut input),
+            3 => operation(Operation::Watch(input.text()), &mut input),
+            4 => operation(Operation::Close, &mut input),
+            5 => {
+                let key = input.text();
+                let value = match input.choice(4) {
+                    0 => Text::new(b"").expect("empty"),
+                    _ => input.text(),
+                };
+                operation(Operation::Put { key, value }, &mut input);
+            }
+            _ => listen(&mut input),
+        }
+    }
+}
+
+/// So many bytes from the server: mostly a likely integer, or a text, or whatever is in the input.
+fn receive(input: &mut Input<'_>, len: usize) -> Vec<u8> {
+    let mut bytes = match input.choice(8) {
+        0..=2 => 1i32.to_ne_bytes().to_vec(),
+        3 => (-1i32).to_ne_bytes().to_vec(),
+        4 => i32::from(input.choice(u8::MAX)).to_ne_bytes().to_vec(),
+        5 => input.text().as_bytes().to_vec(),
+        _ => input.chunk().to_vec(),
+    };
+    bytes.resize(len, 0);
+    bytes
+}
+
+fn login(input: &mut Input<'_>) {
+    let (group, secret) = (input.text(), input.text());
+    let mut login = Login::new(group, secret);
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        match login.next() {
+            LoginStep::Receive(channel, _) => {
+                let bytes: [u8; INT_LEN] =
+                    receive(input, INT_LEN).try_into().expect("as many as asked for");
+                received.push((channel, i32::from_ne_bytes(bytes)));
+                if login.received(bytes).is_err() {
+                    return;
+                }
+            }
+            LoginStep::Send(text) => {
+                sent.push(text);
+                login.sent();
+            }
+            LoginStep::ConnectCallback => {
+                assert_eq!(sent, [group, secret], "the secret goes before the callback channel");
+                login.connected();
+            }
+            LoginStep::Done(result) => {
+                let yes = |channel| (channel, 1);
+                let (main, callback) = (Channel::Main, Channel::Callback);
+                let said: &[(Channel, i32)] = match result {
+                    LoginResult::LoggedIn => &[yes(main), yes(main), yes(callback), yes(main)],
+                    LoginResult::NoSuchGroup => &[yes(main), (main, 0)],
+                    LoginResult::WrongSecret => &[yes(main), yes(main), yes(callback), (main, 0)],
+                };
+                assert_eq!(received, said);
+                return;
+            }
+        }
+    }
+    panic!("a login without end: {login:?}");
+}
+
+fn operation(operation: Operation, input: &mut Input<'_>) {
+    let mut exchange = Exchange::new(operation);
+    let mut sent: Vec<Vec<u8>> = Vec::new();
+    let mut received: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..10 {
+        match exchange.next() {
+            Step::Send(what, bytes) => {
+                assert!(bytes.len() <= MAX_TEXT);
+                assert_eq!(what == Sent::Code, sent.is_empty());
+                sent.push(bytes.to_vec());
+                exchange.sent();
+            }
+            Step::Receive(expected, len) => {
+                // The caller has a buffer of that size.
+                assert!(len <= MAX_TEXT + 1);
+                assert!(len == INT_LEN || expected == Expected::Value);
+                // Once in a while fewer bytes than asked for: no caller does that, it is refused all the same.
+                let short = input.choice(32) == 31;
+                let bytes = receive(input, if short { len / 2 } else { len });
+                received.push(bytes.clone());
+                if exchange.received(&bytes).is_err() {
+                    return;
+                }
+                assert!(!short, "{bytes:?} was taken in place of {len} bytes");
+            }
+            Step::Done(outcome) => {
+                check(operation, &outcome, &sent, &received);
+                return;
+            }
+        }
+    }
+    panic!("an operation without end: {exchange:?}");
+}
+
+fn check(operation: Operation, outcome: &Outcome, sent: &[Vec<u8>], received: &[Vec<u8>]) {
+    let int = |int: i32| int.to_ne_bytes().to_vec();
+    let (strings, answers) = match operation {
+        Operation::Put { key, value } => (vec![key, value], vec![int(1), int(1)]),
+        Operation::Close => (vec![], vec![]),
+        Operation::Get(key) | Operation::Delete(key) | Operation::Watch(key) => {
+            let answer = match outcome {
+                Outcome::NoSuchKey => vec![int(1), int(-1)],
+                Outcome::Done => vec![int(1), int(1)],
+                Outcome::Value(value) => {
+                    assert!(value.len() <= MAX_TEXT && !value.contains(&0));
+                    vec![int(1), int(value.len() as i32), [value, &b"\0"[..]].concat()]
+                }
+            };
+            (vec![key], answer)
+        }
+    };
+    assert_eq!(received, answers);
+    assert!(matches!(outcome, Outcome::Value(_)) <= matches!(operation, Operation::Get(_)));
+    let strings: Vec<_> = strings.iter().map(Text::as_bytes).collect();
+    assert_eq!(sent[1..], strings);
+}
+
+fn listen(input: &mut Input<'_>) {
+    let mut listener = Listener::default();
+    let mut flags = 0;
+    for _ in 0..20 {
+        match listener.next() {
+            ListenStep::Receive(len) => {
+                assert!(len <= 100);
+                let bytes = receive(input, len);
+                let Ok(news) = listener.received(&bytes) else { return };
+                match news {
+                    None => assert_eq!((bytes, len), (1i32.to_ne_bytes().to_vec(), INT_LEN)),
+                    Some(News::Close) => assert_eq!(bytes, (-1i32).to_ne_bytes()),
+                    Some(News::Changed(key)) => {
+                        assert_eq!((bytes, flags), (key.padded::<100>().to_vec(), 1));
+                        flags = 0;
+                    }
+                }
+            }
+            ListenStep::Send(bytes) => {
+                assert_eq!(bytes, 1i32.to_ne_bytes());
+                flags += 1;
+                listener.sent();
+            }
+        }
+        if input.0.is_empty() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The local server's side of one application, as a protocol: [`Session`] and [`Notifier`].
+//!
+//! Whatever is read, and however it is grouped: what is stored is what [`Reading`] finds in the same reads, every
+//! byte that is answered is the one of the protocol, and nothing of a malformed read counts. The state
+//! holds nothing on the heap, and what one read sets off is never more than an answer and a flag.
+
+use std::collections::HashMap;
+
+use kvs_proto::app::server::{Notifier, Request, Session};
+use kvs_proto::{INT_LEN, MAX_TEXT};
+
+use crate::Input;
+use crate::reading::{Event, Reading};
+
+/// The most that one read may set off: the length of a value, the value, its NUL, and a ready flag.
+const MOST_AT_ONCE: usize = INT_LEN + MAX_TEXT + 1 + INT_LEN;
+
+/// Plays one script.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let mut application = Application::new();
+    let mut notifier = Changes::new();
+    while let Some(kind) = input.byte() {
+        match kind % 10 {
+            0 => application.read(input.chunk()),
+            1 => application.read(&code(input.choice(6))),
+            2 => application.read(input.text().as_bytes()),
+            3 => {
+                let value = input.text();
+                application.read(&[value.as_bytes(), &code(input.choice(6))].concat());
+            }
+            4 => application.answer(true),
+            5 => application.answer(false),
+            6 => notifier.announce(input.text()),
+            7 => notifier.read(&1i32.to_ne_bytes()),
+            8 => notifier.read(input.chunk()),
+            _ => notifier.close(),
+        }
+    }
+}
+
+fn code(code: u8) -> [u8; INT_LEN] {
+    i32::from(code).to_ne_bytes()
+}
+
+/// A session, and what should be in it.
+struct Application {
+    session: Session,
+    reading: Reading,
+    stored: HashMap<Vec<u8>, Vec<u8>>,
+    expected: HashMap<Vec<u8>, Vec<u8>>,
+    /// The group or secret that waits for its answer.
+    asked: Option<Request>,
+    over: bool,
+}
+
+impl Application {
+    fn new() -> Self {
+        let mut out = Vec::new();
+        let session = Session::accept(&mut out);
+        assert_eq!(out, 1i32.to_ne_bytes());
+        Self {
+            session,
+            reading: Reading::new(),
+            stored: HashMap::new(),
+            expected: HashMap::new(),
+            asked: None,
+            over: false,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            let mut out = Vec::new();
+            assert_eq!(self.session.receive(bytes, &mut out).map(Iterator::count), Ok(0));
+            assert!(out.is_empty());
+            return;
+        }
+        let mut out = Vec::new();
+        let requests = self.session.receive(bytes, &mut out).map(Iterator::collect::<Vec<_>>);
+        let expected = match self.over {
+            true => Err(crate::reading::Broken),
+            false => self.reading.read(bytes),
+        };
+        assert_eq!(requests.is_err(), expected.is_err(), "{bytes:?}: {requests:?} {expected:?}");
+        let (Ok(requests), Ok(events)) = (requests, expected) else {
+            assert!(self.session.is_over());
+            self.over = true;
+            return;
+        };
+        assert!(requests.len() <= 2);
+        let mut answer = Vec::new();
+        for event in events {
+            self.expect(event, &mut answer);
+        }
+        for request in requests {
+            self.serve(request, &mut out);
+        }
+        assert_eq!(out, answer);
+        assert!(out.len() <= MOST_AT_ONCE);
+        assert_eq!(self.stored, self.expected);
+        assert_eq!(self.session.is_over(), self.over);
+    }
+
+    /// What the reading says must happen.
+    fn expect(&mut self, event: Event, answer: &mut Vec<u8>) {
+        let int = |answer: &mut Vec<u8>, int: i32| answer.extend(int.to_ne_bytes());
+        match event {
+            Event::Ready => int(answer, 1),
+            Event::Goodbye => self.over = true,
+            Event::Put(key, value) => {
+                self.expected.insert(key, value);
+            }
+            Event::Get(key) => {
+                match self.expected.get(&key) {
+                    Some(value) => {
+                        int(answer, value.len() as i32);
+                        answer.extend(value);
+                        answer.push(0);
+                    }
+                    None => int(answer, -1),
+                }
+                self.reading.answered();
+            }
+            Event::Delete(key) => {
+                int(answer, if self.expected.remove(&key).is_some() { 1 } else { -1 });
+                self.reading.answered();
+            }
+            Event::Watch(key) => {
+                int(answer, if self.expected.contains_key(&key) { 1 } else { -1 });
+                self.reading.answered();
+            }
+            // Answered later.
+            Event::Group(_) | Event::Secret(_) => {}
+        }
+    }
+
+    /// What a server does with a request.
+    fn serve(&mut self, request: Request, out: &mut Vec<u8>) {
+        match request {
+            Request::Group(_) | Request::Secret(_) => self.asked = Some(request),
+            Request::Put { key, value } => {
+                self.stored.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
+            }
+            Request::Get(key) => {
+                let value = self.stored.get(key.as_bytes()).map(Vec::as_slice);
+                self.session.answer_get(value, out);
+            }
+            Request::Delete(key) => {
+                let found = self.stored.remove(key.as_bytes()).is_some();
+                self.session.answer_found(found, out);
+            }
+            Request::Watch(key) => {
+                self.session.answer_found(self.stored.contains_key(key.as_bytes()), out);
+            }
+            Request::Close => assert!(self.session.is_over()),
+        }
+    }
+
+    /// The answer to a group or secret, if one is due.
+    fn answer(&mut self, yes: bool) {
+        if self.over {
+            return;
+        }
+        let mut out = Vec::new();
+        match self.asked.take() {
+            Some(Request::Group(_)) => {
+                self.session.answer_group(yes, &mut out);
+                self.reading.group_exists();
+            }
+            Some(Request::Secret(_)) => {
+                self.session.answer_secret(yes, &mut out);
+                self.reading.answered();
+            }
+            _ => return,
+        }
+        assert_eq!(out, i32::from(yes).to_ne_bytes());
+        self.over = !yes;
+        assert_eq!(self.session.is_over(), self.over);
+    }
+}
+
+/// The callback channel, and what should be said on it.
+struct Changes {
+    notifier: Notifier,
+    /// The key that is announced, and what of the ready flag is here.
+    announced: Option<(kvs_proto::Text, Vec<u8>)>,
+    over: bool,
+}
+
+impl Changes {
+    fn new() -> Self {
+        let mut out = Vec::new();
+        let notifier = Notifier::accept(&mut out);
+        assert_eq!(out, 1i32.to_ne_bytes());
+        Self { notifier, announced: None, over: false }
+    }
+
+    fn announce(&mut self, key: kvs_proto::Text) {
+        if !self.notifier.is_idle() {
+            return;
+        }
+        let mut out = Vec::new();
+        self.notifier.announce(key, &mut out);
+        assert_eq!(out, 1i32.to_ne_bytes());
+        self.announced = Some((key, Vec::new()));
+    }
+
+    fn close(&mut self) {
+        if !self.notifier.is_idle() {
+            return;
+        }
+        let mut out = Vec::new();
+        self.notifier.close(&mut out);
+        assert_eq!(out, (-1i32).to_ne_bytes());
+        self.over = true;
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        let mut out = Vec::new();
+        let result = self.notifier.receive(bytes, &mut out);
+        let mut expected = Vec::new();
+        let mut broken = false;
+        for &byte in bytes {
+            match self.announced.take() {
+                Some((key, mut flag)) if !self.over => {
+                    flag.push(byte);
+                    if flag.len() < INT_LEN {
+                        self.announced = Some((key, flag));
+                    } else if flag == 1i32.to_ne_bytes() {
+                        expected.extend(key.as_bytes());
+                        expected.resize(expected.len() + 100 - key.as_bytes().len(), 0);
+                    } else {
+                        broken = true;
+                    }
+                }
+                _ => broken = true,
+            }
+            if broken {
+                self.over = true;
+                break;
+            }
+        }
+        assert_eq!(result.is_err(), broken);
+        assert_eq!(out, expected);
+        assert_eq!(self.notifier.is_idle(), !self.over && self.announced.is_none());
+    }
+}

@@ -1,0 +1,100 @@
+//! The local server's side: an [`Exchange`] that receives any datagrams ends with an answer that was
+//! really given, in the right order, and sends nothing but what its question needs.
+
+use kvs_proto::Text;
+use kvs_proto::auth::{Answer, Exchange, Progress, Question, encode_secret};
+
+use crate::Input;
+
+/// Plays one script.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    while let Some(kind) = input.byte() {
+        let name = input.text();
+        match kind % 4 {
+            0 => exchange(Question::Find(name), &mut input),
+            1 => exchange(Question::New { name, secret: input.text() }, &mut input),
+            2 => exchange(Question::Secret(name), &mut input),
+            _ => exchange(Question::Delete(name), &mut input),
+        }
+    }
+}
+
+fn exchange(question: Question, input: &mut Input<'_>) {
+    let (mut exchange, first) = Exchange::start(question);
+    let word: &[u8] = match question {
+        Question::Find(_) => b"FindGroup",
+        Question::New { .. } => b"NewGroup",
+        Question::Secret(_) => b"GetSecret",
+        Question::Delete(_) => b"DeleteGroup",
+    };
+    assert_eq!(Text::from_padded(&first), Text::new(word).ok());
+    assert_eq!(first.len(), 100);
+    let mut script = Script::of(question);
+    let mut over = false;
+    while let Some(kind) = input.byte() {
+        let datagram = match kind % 8 {
+            0..=2 => 1i32.to_ne_bytes().to_vec(),
+            3 => (-1i32).to_ne_bytes().to_vec(),
+            4 => input.text().as_bytes().to_vec(),
+            5 | 6 => input.chunk().to_vec(),
+            // On to the next question.
+            _ => return,
+        };
+        let progress = exchange.receive(&datagram);
+        if over {
+            assert_eq!(progress, Progress::Ignored, "{datagram:?} after the end");
+            continue;
+        }
+        assert_eq!(progress, script.play(&datagram), "{datagram:?}");
+        over = matches!(progress, Progress::Done(_));
+    }
+}
+
+/// What the exchange has still to send, and what then counts as an answer.
+struct Script {
+    to_send: std::vec::IntoIter<Vec<u8>>,
+    /// A verdict was already asked for.
+    named: bool,
+    wants_secret: bool,
+}
+
+impl Script {
+    fn of(question: Question) -> Self {
+        let (to_send, wants_secret) = match question {
+            Question::Find(name) | Question::Delete(name) => {
+                (vec![name.as_bytes().to_vec()], false)
+            }
+            Question::New { name, secret } => {
+                (vec![name.as_bytes().to_vec(), encode_secret(&secret).to_vec()], false)
+            }
+            Question::Secret(name) => {
+                (vec![name.as_bytes().to_vec(), 1i32.to_ne_bytes().to_vec()], true)
+            }
+        };
+        Self { to_send: to_send.into_iter(), named: false, wants_secret }
+    }
+
+    fn play(&mut self, datagram: &[u8]) -> Progress {
+        let int = <[u8; 4]>::try_from(datagram).map(i32::from_ne_bytes).ok();
+        let last = self.to_send.as_slice().is_empty();
+        if int == Some(-1) && self.named {
+            return Progress::Done(Answer::No);
+        }
+        if last && self.wants_secret {
+            let is_text = (1..=99).contains(&datagram.len()) && !datagram.contains(&0);
+            return match Text::new(datagram).ok().filter(|_| is_text) {
+                Some(secret) => Progress::Done(Answer::Secret(secret)),
+                None => Progress::Ignored,
+            };
+        }
+        if int != Some(1) {
+            return Progress::Ignored;
+        }
+        self.named = true;
+        match self.to_send.next() {
+            Some(next) => Progress::Send(next),
+            None => Progress::Done(Answer::Yes),
+        }
+    }
+}

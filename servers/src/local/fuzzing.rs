@@ -1,0 +1,136 @@
+//! The whole local server without its threads, its clock and its authentication server, for the fuzzer.
+//!
+//! Reactors, sessions, pairing, groups and tables are the real ones, at real sockets; but nothing happens unless
+//! the caller says so: a reactor takes one [`turn`](Machine::turn) at a time, in any order, the questions to
+//! the authentication server wait until the caller [`answers`](Machine::answer) them, and deadlines pass when it
+//! [says so](Machine::pass_time). So every order of events can be played, the same each time.
+//!
+//! Built only with `--cfg fuzzing`, for `fuzz/`.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kvs_proto::Text;
+use mio::net::UnixListener as Acceptor;
+use mio::{Events, Poll, Token, Waker};
+
+use super::auth_link::{AuthLink, Unavailable};
+use super::groups::Groups;
+use super::mailbox::{Mailbox, Message};
+use super::reactor::{Context, Reactor};
+
+/// Longer than anything is waited for.
+const LATER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A local server that is turned by hand.
+#[derive(Debug)]
+pub struct Machine {
+    reactors: Vec<(Reactor, Arc<Mailbox>)>,
+    groups: Arc<Groups>,
+    auth: AuthLink,
+    events: Events,
+}
+
+impl Machine {
+    /// One with so many reactors; the first accepts.
+    ///
+    /// # Errors
+    /// When the system has no more descriptors.
+    pub fn new(main: UnixListener, callback: UnixListener, reactors: usize) -> io::Result<Self> {
+        main.set_nonblocking(true)?;
+        callback.set_nonblocking(true)?;
+        let groups = Arc::new(Groups::default());
+        let auth = AuthLink::without_worker(Waker::new(Poll::new()?.registry(), Token(0))?);
+        let prepared = (0..reactors).map(|_| Reactor::prepare()).collect::<io::Result<Vec<_>>>()?;
+        let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+        let reactors = prepared.into_iter().map(|(poll, mailbox)| {
+            mailbox.own();
+            let context = Context {
+                groups: Arc::clone(&groups),
+                auth: auth.clone(),
+                mailbox: Arc::clone(&mailbox),
+                acceptor: Arc::clone(&mailboxes[0]),
+            };
+            (Reactor::new(poll, context), mailbox)
+        });
+        let mut reactors: Vec<_> = reactors.collect();
+        let (main, callback) = (Acceptor::from_std(main), Acceptor::from_std(callback));
+        reactors[0].0.accept(main, callback, mailboxes)?;
+        Ok(Self { reactors, groups, auth, events: Events::with_capacity(64) })
+    }
+
+    /// The administrator creates a group.
+    pub fn add_group(&self, name: Text, secret: Text) {
+        self.groups.add(name, secret);
+    }
+
+    /// The administrator deletes a group; its applications are told, nobody waits for them.
+    pub fn delete_group(&self, name: &Text) {
+        let Some(group) = self.groups.find(name) else { return };
+        for watcher in group.close() {
+            watcher.close();
+        }
+        self.groups.remove(name);
+    }
+
+    /// One reactor looks at its sockets and its mailbox. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// When `poll` fails.
+    pub fn turn(&mut self, reactor: usize) -> io::Result<bool> {
+        let count = self.reactors.len();
+        let (reactor, mailbox) = &mut self.reactors[reactor % count];
+        let had_messages = mailbox.has_messages();
+        reactor.turn(&mut self.events, Some(Duration::ZERO))?;
+        Ok(had_messages || !self.events.is_empty() || mailbox.has_messages())
+    }
+
+    /// All reactors have their turns until there is nothing left to do.
+    ///
+    /// # Errors
+    /// When `poll` fails.
+    pub fn settle(&mut self) -> io::Result<()> {
+        let mut quiet = 0;
+        for reactor in (0..self.reactors.len()).cycle() {
+            quiet = if self.turn(reactor)? { 0 } else { quiet + 1 };
+            if quiet == self.reactors.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All deadlines pass.
+    pub fn pass_time(&mut self) {
+        for (reactor, _) in &mut self.reactors {
+            reactor.expire(Instant::now() + LATER);
+        }
+    }
+
+    /// The authentication server answers the oldest question: with the secret that `tell` names for the
+    /// group, with "no such group" for `Ok(None)`, or not at all for an `Err`. `false`: no question.
+    pub fn answer(&self, tell: impl FnOnce(&Text) -> Result<Option<Text>, ()>) -> bool {
+        let Some((name, reply)) = self.auth.next_question() else { return false };
+        reply(tell(&name).map_err(|()| Unavailable::Silent("nowhere".into())));
+        true
+    }
+
+    /// The server quits.
+    pub fn close_all(&self) {
+        for (_, mailbox) in &self.reactors {
+            mailbox.send(Message::CloseAll);
+        }
+    }
+
+    /// How many pairs a group has; `None`: no such group.
+    pub fn pairs(&self, group: &Text) -> Option<usize> {
+        Some(self.groups.find(group)?.pairs())
+    }
+
+    /// The value of a key of a group that exists.
+    pub fn value(&self, group: &Text, key: &Text) -> Option<Vec<u8>> {
+        self.groups.find(group)?.get(key, |value| value.map(<[u8]>::to_vec))
+    }
+}
