@@ -7,6 +7,10 @@ LOCKED =
 # The examples and the demo look for the programs where cargo puts them unless told otherwise.
 unexport CARGO_TARGET_DIR
 
+# Of `make fuzz`; the shell has a variable of that name, too.
+unexport SECONDS
+
+.PHONY: fuzz fuzz-short fuzz-minimise
 .PHONY: help build examples demo test check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
@@ -21,8 +25,17 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples check-header check-symbols lint ## all tests: Rust, C, C++, recordings, end to end; and lint
+test: build examples check-header check-symbols lint fuzz-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
+
+fuzz: ## fuzz each decoder and the local server for SECONDS=60 each, or only TARGET=…
+	CARGO="$(CARGO)" fuzz/run fuzz $(or $(SECONDS),60) $(or $(TARGET),all)
+
+fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each time
+	CARGO="$(CARGO)" fuzz/run short
+
+fuzz-minimise: ## keep of the corpus, and of what `make fuzz` found, what adds coverage
+	CARGO="$(CARGO)" fuzz/run minimise
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \

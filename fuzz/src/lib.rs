@@ -22,7 +22,6 @@ pub mod local_server;
 #[cfg(fuzzing)]
 pub mod memory;
 mod reading;
-pub mod seeds;
 pub mod text;
 
 pub use input::Input;

@@ -20,12 +20,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use kvs_proto::Text;
 use kvs_servers::local::fuzzing::Machine;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, socket, sockopt,
 };
@@ -227,7 +228,9 @@ impl<'a> World<'a> {
                 6 => self.send_ready(slot),
                 7 => self.hang_up_main(slot, input.choice(2) == 1),
                 8 => self.hang_up_callback(slot),
-                9 => self.turn(usize::from(input.choice(2))),
+                9 => {
+                    self.turn(usize::from(input.choice(2)));
+                }
                 10 | 11 => self.settle(),
                 12 => {
                     self.answer(input.choice(4));
@@ -426,6 +429,8 @@ impl<'a> World<'a> {
         if let Some(callback) = &mut self.callbacks[slot] {
             callback.deaf = how & 2 != 0;
         }
+        // What came meanwhile.
+        self.look();
     }
 
     /// A login as the library does it.
@@ -494,9 +499,12 @@ impl<'a> World<'a> {
 
     // --- the server's side ------------------------------------------------------------------------
 
-    fn turn(&mut self, reactor: usize) {
-        memory::counted(|| self.machine.turn(reactor)).expect("epoll works");
-        self.look();
+    fn turn(&mut self, reactor: usize) -> bool {
+        let busy = memory::counted(|| self.machine.turn(reactor)).expect("epoll works");
+        if busy {
+            self.look();
+        }
+        busy
     }
 
     fn settle(&mut self) {
@@ -504,8 +512,7 @@ impl<'a> World<'a> {
         loop {
             let mut busy = false;
             for reactor in 0..REACTORS {
-                busy |= memory::counted(|| self.machine.turn(reactor)).expect("epoll works");
-                self.look();
+                busy |= self.turn(reactor);
             }
             if !busy {
                 break;
@@ -592,17 +599,42 @@ impl<'a> World<'a> {
     /// After every step of the server: what has it read, what did it say, and is it right?
     fn look(&mut self) {
         self.now += 1;
+        let ready = self.ready();
         for slot in 0..self.callbacks.len() {
-            self.look_at_callback(slot);
+            if ready[slot].1 {
+                self.look_at_callback(slot);
+            }
         }
         for slot in 0..self.mains.len() {
             self.look_at_main(slot);
         }
         for slot in 0..self.mains.len() {
-            self.receive(slot);
+            if ready[slot].0 {
+                self.receive(slot);
+            }
         }
         self.check_tables();
         self.check_memory();
+    }
+
+    /// On which main and callback channels there is something to receive.
+    fn ready(&self) -> Vec<(bool, bool)> {
+        let streams = || {
+            let main = self.mains.iter().map(|main| main.as_ref().map(|main| &main.stream));
+            let callbacks = self.callbacks.iter();
+            main.chain(callbacks.map(|callback| callback.as_ref().map(|callback| &callback.stream)))
+        };
+        let mut polled: Vec<_> = streams()
+            .flatten()
+            .map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN))
+            .collect();
+        poll(&mut polled, PollTimeout::ZERO).expect("the descriptors are open");
+        let mut polled = polled.iter();
+        let ready: Vec<bool> = streams()
+            .map(|stream| stream.is_some() && polled.next().and_then(PollFd::any) == Some(true))
+            .collect();
+        let (main, callback) = ready.split_at(self.mains.len());
+        main.iter().copied().zip(callback.iter().copied()).collect()
     }
 
     /// What the server has read of a main channel.

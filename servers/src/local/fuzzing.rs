@@ -75,31 +75,18 @@ impl Machine {
         self.groups.remove(name);
     }
 
-    /// One reactor looks at its sockets and its mailbox. Returns whether there was anything.
+    /// One reactor looks at its sockets and its mailbox. Returns whether there was, or is,
+    /// anything to do.
     ///
     /// # Errors
     /// When `poll` fails.
     pub fn turn(&mut self, reactor: usize) -> io::Result<bool> {
         let count = self.reactors.len();
-        let (reactor, mailbox) = &mut self.reactors[reactor % count];
-        let had_messages = mailbox.has_messages();
+        let (reactor, _) = &mut self.reactors[reactor % count];
+        let is_busy = |reactor: &Reactor| reactor.time_to_sleep() == Some(Duration::ZERO);
+        let had_something_to_do = is_busy(reactor);
         reactor.turn(&mut self.events, Some(Duration::ZERO))?;
-        Ok(had_messages || !self.events.is_empty() || mailbox.has_messages())
-    }
-
-    /// All reactors have their turns until there is nothing left to do.
-    ///
-    /// # Errors
-    /// When `poll` fails.
-    pub fn settle(&mut self) -> io::Result<()> {
-        let mut quiet = 0;
-        for reactor in (0..self.reactors.len()).cycle() {
-            quiet = if self.turn(reactor)? { 0 } else { quiet + 1 };
-            if quiet == self.reactors.len() {
-                break;
-            }
-        }
-        Ok(())
+        Ok(had_something_to_do || !self.events.is_empty() || is_busy(reactor))
     }
 
     /// All deadlines pass.

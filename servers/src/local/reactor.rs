@@ -198,7 +198,7 @@ impl Reactor {
     }
 
     /// How long there is nothing to do. Messages to ourselves wake nobody, so they are looked for here.
-    fn time_to_sleep(&self) -> Option<Duration> {
+    pub(super) fn time_to_sleep(&self) -> Option<Duration> {
         let more = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more);
         if more || self.context.mailbox.has_messages() {
             return Some(Duration::ZERO);
