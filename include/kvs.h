@@ -120,7 +120,9 @@ int delete_value(const char *key);
 
  The function runs on a thread of the library, with all signals blocked, one call after the other. It may
  call every function of this library, and may take as long as it likes: changes of a key that it
- misses meanwhile are told once. The key is its own copy, valid until it returns. The new value is
+ misses meanwhile are told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
+ may end the process. It must not leave by `longjmp`, nor by a C++ exception, as there is nothing of the
+ program's below it to go to. The key is its own copy, valid until it returns. The new value is
  stored before: `get_value` in the callback finds it, or a newer one.
 
  Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;

@@ -189,6 +189,32 @@ fn callbacks_threads_fork_and_signals_are_as_promised() {
 }
 
 #[test]
+fn callbacks_and_threads_may_do_what_they_like() {
+    let _alone = alone();
+    let world = World::start();
+    let lines = run(world.member(compile_c("tests/c/callbacks.c")));
+    assert!(lines[0].starts_with("1000 ended threads, "), "{lines:?}");
+    measured("callbacks", &lines);
+}
+
+#[test]
+fn unloading_the_library_while_connected_changes_nothing() {
+    let world = World::start();
+    let dir = private_dir();
+    let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
+    let process = world
+        .program(program)
+        .arg(lib_dir().join("libkvs.so"))
+        .args([GROUP, &world.secret])
+        .spawn();
+    process.expect_line("unloaded");
+    let other = Driver::connected(&world.local, GROUP, &world.secret);
+    other.store("k", "after");
+    process.wait_exit();
+    assert_eq!(succeeded(&process), ["unloaded", "called back"]);
+}
+
+#[test]
 fn nothing_is_wrong_under_valgrind() {
     if !is_installed("valgrind") {
         skipped("nothing_is_wrong_under_valgrind", "valgrind");

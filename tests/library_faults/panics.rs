@@ -38,6 +38,8 @@ fn subject(server: &impl Sockets) -> Subject {
         Driver::program()
             .served_by(server)
             .env("LD_LIBRARY_PATH", panicking_library())
+            // No row waits for a time-out.
+            .env("KVS_TIMEOUT_MS", "60000")
             .env("RUST_BACKTRACE", "0"),
     )
 }
