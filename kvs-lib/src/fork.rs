@@ -40,7 +40,9 @@ pub(crate) fn watch() -> io::Result<()> {
     static WATCHING: OnceBool = OnceBool::new();
     WATCHING
         .get_or_try_init(|| {
-            // SAFETY: the handler lives as long as the process, and does only what a signal handler may.
+            // SAFETY: the handler is of the right type, lives as long as the process (the library is linked with
+            // `nodelete`), never unwinds (it neither allocates nor indexes), and does only what a handler may
+            // do in the child of a process with threads: atomics and `close`.
             match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
                 0 => Ok(true),
                 error => Err(io::Error::from_raw_os_error(error)),
@@ -55,8 +57,10 @@ unsafe extern "C" fn in_child() {
     for node in nodes() {
         let descriptor = node.descriptor.swap(FREE, Ordering::Relaxed);
         if descriptor != FREE {
-            // SAFETY: it was registered by its owner, who sees by the generation that it is gone. An error
-            // changes nothing: there is nobody to tell.
+            // SAFETY: the number was entered by the owner of the open descriptor and is taken out before that
+            // closes it, so in this child it is a copy of the owner's and nobody else's. The owner's value of
+            // it exists in the child, too, but is never dropped or used: it is of an older generation. An
+            // error changes nothing: there is nobody to tell.
             unsafe { libc::close(descriptor) };
         }
     }
@@ -75,7 +79,8 @@ impl std::fmt::Debug for Node {
     }
 }
 
-// SAFETY: `next` never changes and points to a node that is never freed.
+// SAFETY: `descriptor` is atomic. `next` is written only before the node is published, and only read
+// afterwards; it is NULL or points to a node that is never freed.
 unsafe impl Sync for Node {}
 
 /// Closes `descriptor` in forked children for as long as the entry lives.
@@ -93,12 +98,13 @@ pub(crate) fn register(descriptor: RawFd) -> Registered {
         next: REGISTRY.load(Ordering::Relaxed),
     }));
     loop {
-        // SAFETY: it is ours alone until it is published.
+        // SAFETY: it comes from `Box::into_raw` above, and is ours alone until the exchange has succeeded, when this
+        // loop ends.
         let expected = unsafe { (*new).next.cast_mut() };
         match REGISTRY.compare_exchange(expected, new, Ordering::Release, Ordering::Relaxed) {
-            // SAFETY: it is never freed, and only read from now on.
+            // SAFETY: it is published, so never freed from now on, and only read but for its atomic.
             Ok(_) => return Registered { node: unsafe { &*new }, descriptor },
-            // SAFETY: it is still ours alone.
+            // SAFETY: the exchange has failed, so it is still ours alone, and no reference to it exists.
             Err(head) => unsafe { (*new).next = head },
         }
     }
@@ -119,7 +125,10 @@ impl Drop for Registered {
 fn nodes() -> impl Iterator<Item = &'static Node> {
     let mut next = REGISTRY.load(Ordering::Acquire).cast_const();
     std::iter::from_fn(move || {
-        // SAFETY: nodes are leaked, so each lives for ever, and is complete before it is published.
+        // SAFETY: `next` is NULL or points to a published node. Such nodes are leaked, so each lives for ever. Each
+        // was complete before it was published (Release), which we have seen (Acquire): that of the head
+        // directly; those of the others because every later exchange of the head continues the release
+        // sequence of the earlier ones.
         let node: &'static Node = unsafe { next.as_ref() }?;
         next = node.next;
         Some(node)

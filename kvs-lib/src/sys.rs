@@ -20,8 +20,9 @@ mod ioctl {
 /// what was sent. 0 exactly when it has read everything.
 pub(crate) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: c_int = 0;
-    // SAFETY: the descriptor is open for as long as it is borrowed, and this ioctl writes one int to the
-    // place that it is given.
+    // SAFETY: the descriptor is open for as long as it is borrowed, so for the time of the call. This ioctl writes
+    // one int to the place that it is given, which lives until the call has returned; on a descriptor that
+    // is no socket it would fail or tell the same of a terminal, and write no more either.
     unsafe { ioctl::siocoutq(socket.as_raw_fd(), &mut bytes) }?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
@@ -35,7 +36,8 @@ pub(crate) fn effective_user() -> u32 {
 /// A number that nobody can guess.
 pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0; size_of::<u64>()];
-    // SAFETY: the kernel writes at most as many bytes as the array has, and the array outlives the call.
+    // SAFETY: the kernel writes at most as many bytes as it is told, which are those of the array, and the array
+    // outlives the call. Any bytes make a `u64`.
     let count =
         unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
     match usize::try_from(count) {
@@ -46,6 +48,8 @@ pub(crate) fn random() -> io::Result<u64> {
     }
 }
 
+// SAFETY: this is its declaration in POSIX: an int, and NULL or a place for an int, which `Option<&mut _>` is. It
+// keeps neither, and is safe with any state: an unknown one is an error.
 unsafe extern "C" {
     // POSIX; missing in the `libc` crate for Linux.
     safe fn pthread_setcancelstate(state: c_int, oldstate: Option<&mut c_int>) -> c_int;
@@ -93,7 +97,8 @@ pub(crate) fn write_stderr(line: &str) {
         // The signal is pending for this thread because of this write: take it away before it is let
         // through.
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both pointers are to live values; the information about the signal is not asked for.
+        // SAFETY: the set and the time are live values for as long as the call takes, which only reads them; for the
+        // information about the signal NULL is allowed, and means that it is not wanted.
         unsafe { libc::sigtimedwait(sigpipe.as_ref(), std::ptr::null_mut(), &now) };
     }
     // It fails for invalid arguments only.

@@ -28,7 +28,8 @@ pub(crate) fn spawn(connection: Arc<Shared>) -> io::Result<()> {
     // A thread inherits the signal mask of its creator.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let result = spawn_detached(connection);
-    before.thread_set_mask()?;
+    // It fails for invalid arguments only, and could not change whether there is a thread now.
+    let _ = before.thread_set_mask();
     result
 }
 
@@ -36,8 +37,12 @@ fn spawn_detached(connection: Arc<Shared>) -> io::Result<()> {
     let argument = Arc::into_raw(connection);
     let mut attributes = MaybeUninit::uninit();
     let mut id = MaybeUninit::uninit();
-    // SAFETY: the attributes are initialised before they are used and destroyed once; the new thread
-    // becomes the owner of `argument`.
+    // SAFETY: the attributes are used only when `pthread_attr_init` has succeeded, and then destroyed once, after
+    // their last use; setting the detach state to one of its two values cannot fail. `id` may be written
+    // until `pthread_create` returns, and is not read. The start function is a static one of the same ABI
+    // but for unwinding, which the transmutation hides from the declaration only: it is called by the C
+    // library, whose frames may be unwound by force. When the thread is created, it becomes the owner of
+    // the reference that is `argument`; see `end`.
     let error = unsafe {
         let mut error = libc::pthread_attr_init(attributes.as_mut_ptr());
         if error == 0 {
@@ -62,7 +67,8 @@ fn spawn_detached(connection: Arc<Shared>) -> io::Result<()> {
         error
     };
     if error != 0 {
-        // SAFETY: no thread was created, so it is still ours.
+        // SAFETY: it comes from `Arc::into_raw` above, and no thread was created that could own it, so the
+        // reference is still ours; it is not used again.
         drop(unsafe { Arc::from_raw(argument) });
         return Err(io::Error::from_raw_os_error(error));
     }
@@ -71,12 +77,14 @@ fn spawn_detached(connection: Arc<Shared>) -> io::Result<()> {
 
 /// The thread. See the head of this module for what must not be in this frame.
 extern "C-unwind" fn main(argument: *mut c_void) -> *mut c_void {
-    NoCancel::forever();
     let mut key = [0; CHANGED_KEY_LEN];
     while let Some(function) = next_call(argument, &mut key) {
         mark_in_callback(argument);
-        // SAFETY: the C program has registered this function for this purpose. The key is followed by NUL,
-        // as texts are shorter than the buffer, and is valid until the function returns.
+        // SAFETY: the C program has registered this function to be called with a string, from another thread,
+        // until the connection is closed. The key is followed by NUL, as texts are shorter than the buffer,
+        // may be written to, and lives in this frame until the function returns or unwinds it. When it
+        // does unwind it, by `pthread_exit`, there is nothing with a destructor in this frame, and no other
+        // Rust frame beneath the function.
         unsafe { function(key.as_mut_ptr().cast()) };
         mark_in_callback(ptr::null_mut());
     }
@@ -86,16 +94,24 @@ extern "C-unwind" fn main(argument: *mut c_void) -> *mut c_void {
 
 /// The next C function to call.
 fn next_call(argument: *mut c_void, key: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+    // Each time, as the function before may have changed both for its thread. The first time, all signals
+    // are blocked already, as they were for the creator.
+    NoCancel::forever();
+    // It fails for invalid arguments only.
+    let _ = SigSet::all().thread_set_mask();
     let connection = argument.cast_const().cast::<Shared>();
-    // SAFETY: the thread owns one reference, from `spawn_detached`, until `end`.
+    // SAFETY: it comes from `Arc::into_raw` in `spawn_detached`; the thread owns that one reference until it calls
+    // `end`, after the last call of this function, and the value is only ever shared.
     let connection = unsafe { &*connection };
     catch_unwind(AssertUnwindSafe(|| callbacks::listen(connection, key))).unwrap_or(None)
 }
 
 /// The last act of the thread: hands its reference over.
 fn end(argument: *mut c_void, last_act: fn(Arc<Shared>)) {
-    // SAFETY: it came from `Arc::into_raw` in `spawn_detached`, and this is the only place that takes it
-    // back: once, when the thread returns or when a C function has ended it.
+    // SAFETY: it comes from `Arc::into_raw` in `spawn_detached`, and this is the only place that takes it back, once
+    // for each thread: from `main` when no C function is to be called any more, or from the destructor when
+    // a C function has ended the thread. Never both: the destructor is called only while `mark_in_callback`
+    // has set a value, which is taken away before `main` goes on.
     let connection = unsafe { Arc::from_raw(argument.cast_const().cast::<Shared>()) };
     // A panic has been reported; the thread ends anyway.
     let _ = catch_unwind(AssertUnwindSafe(|| last_act(connection)));
@@ -109,8 +125,8 @@ fn exit_key() -> io::Result<libc::pthread_key_t> {
     static KEY: OnceNonZeroUsize = OnceNonZeroUsize::new();
     let one_more = KEY.get_or_try_init(|| {
         let mut key: libc::pthread_key_t = 0;
-        // SAFETY: the key is written before the call returns; the destructor lives as long as the process
-        // (the library cannot be unloaded).
+        // SAFETY: the key is written, if at all, before the call returns; the destructor is of the right type,
+        // lives as long as the process (the library is linked with `nodelete`), and never unwinds (see `end`).
         match unsafe { libc::pthread_key_create(&mut key, Some(ended_by_callback)) } {
             0 => Ok(NonZeroUsize::MIN.saturating_add(key as usize)),
             error => Err(io::Error::from_raw_os_error(error)),
@@ -121,7 +137,8 @@ fn exit_key() -> io::Result<libc::pthread_key_t> {
 
 fn mark_in_callback(argument: *mut c_void) {
     if let Ok(key) = exit_key() {
-        // SAFETY: the key exists. It fails only without memory for the thread's second block of keys; then
+        // SAFETY: the key exists, and is never deleted; the value is NULL or the thread's `argument`, which is what
+        // the destructor expects. It fails only without memory for the thread's second block of keys; then
         // the end of the thread goes unnoticed, and nothing worse.
         unsafe { libc::pthread_setspecific(key, argument) };
     }

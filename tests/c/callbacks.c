@@ -234,6 +234,37 @@ static void signals_all_the_time(void)
     limit_run_time(100);
 }
 
+static pthread_t library_thread;
+
+/* A callback that leaves its thread other than it was. */
+static void unsettle(char *key)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    CHECK(pthread_sigmask(SIG_SETMASK, &none, NULL) == 0);
+    CHECK(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL) == 0);
+    library_thread = pthread_self();
+    count_change(key);
+}
+
+static void the_next_callback_finds_its_thread_as_before(void)
+{
+    connect_watching("settled", unsettle);
+    CHECK_CODE(1, put_value("settled", "now"));
+    AWAIT(changes == 1);
+    CHECK_CODE(1, put_value("fence", "before"));
+    CHECK_CODE(1, register_callback("fence", count_change));
+    CHECK_CODE(1, put_value("fence", "now"));
+    AWAIT(changes == 2);
+    /* It waits for the next change now, or is about to. */
+    CHECK(pthread_cancel(library_thread) == 0);
+    CHECK_CODE(1, put_value("fence", "again"));
+    AWAIT(changes == 3);
+    CHECK_CODE(1, close_connection());
+    await_threads(0);
+}
+
 /* --- pthread_cancel ---------------------------------------------------------------------------- */
 
 static volatile long calls;
@@ -389,6 +420,7 @@ int main(int argc, char *argv[])
     callbacks_that_exit();
     callbacks_that_end_their_thread();
     signals_all_the_time();
+    the_next_callback_finds_its_thread_as_before();
     threads_that_are_cancelled();
     a_thread_that_is_cancelled_in_silence();
     printf("%d ended threads, %d signals, %d cancelled threads in each of 7 calls\n", EXITS,

@@ -52,7 +52,8 @@ pub unsafe extern "C" fn establish_connection(
     guarded("establish_connection", || {
         let builder = Builder::from_env();
         Process::current().establish(builder, |builder, deadline| {
-            // SAFETY: the caller promises it.
+            // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
+            // which is over before the call is.
             let (group, secret) =
                 unsafe { (string("group name", group_id)?, string("secret", secret)?) };
             builder.open_until(group, secret, deadline)
@@ -78,7 +79,7 @@ pub unsafe extern "C" fn establish_connection(
 pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> c_int {
     guarded("put_value", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         // SAFETY: likewise.
         let value = unsafe { string("value", value) }.map_err(|error| connection.invalid(error))?;
@@ -98,7 +99,8 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) -> c_int {
     if !value.is_null() {
-        // SAFETY: the caller promises that it is writable.
+        // SAFETY: it is not NULL, so the caller promises that a pointer may be written there. What stood there
+        // is not looked at: it need not be initialised.
         unsafe { value.write(ptr::null_mut()) };
     }
     guarded("get_value", || {
@@ -107,11 +109,12 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
             let error = Error::Invalid { what: "value pointer", why: Invalid::Null };
             return Err(connection.invalid(error));
         }
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let found = connection.get(key)?.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found)?;
-        // SAFETY: the caller promises that it is writable.
+        // SAFETY: it is not NULL, or we had returned above; the caller promises that it stays writable until
+        // the call returns.
         unsafe { value.write(copy) };
         Ok(1)
     })
@@ -130,7 +133,7 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
 pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
     guarded("delete_value", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         if connection.delete(key)? { Ok(1) } else { Err(Error::NoSuchKey) }
     })
@@ -159,7 +162,7 @@ pub unsafe extern "C" fn register_callback(
 ) -> c_int {
     guarded("register_callback", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
@@ -199,11 +202,13 @@ pub extern "C" fn kvs_version() -> *const c_char {
 
 /// The bytes of a string that a C program has passed.
 ///
-/// `pointer` is NULL or points to a NUL-terminated string that outlives `'a`.
+/// # Safety
+/// `pointer` is NULL, or points to a NUL-terminated string that lives for `'a` and is not changed meanwhile.
 unsafe fn string<'a>(what: &'static str, pointer: *const c_char) -> Result<&'a [u8], Error> {
     if pointer.is_null() {
         return Err(Error::Invalid { what, why: Invalid::Null });
     }
-    // SAFETY: it is not NULL, and the caller promises the rest.
+    // SAFETY: it is not NULL, so by the contract of this function it points to a string that ends with NUL and
+    // that stays as it is for as long as the slice may be used.
     Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }

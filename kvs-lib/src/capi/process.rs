@@ -28,9 +28,10 @@ pub(super) struct Process {
 
 struct Inherited(#[allow(dead_code)] *mut Process);
 
-// SAFETY: the pointer is never used.
+// SAFETY: no code reads the pointer (only a leak checker finds it in memory), so it does not matter on which
+// thread it is.
 unsafe impl Send for Inherited {}
-// SAFETY: likewise.
+// SAFETY: likewise: a shared reference gives access to nothing.
 unsafe impl Sync for Inherited {}
 
 impl Process {
@@ -39,7 +40,9 @@ impl Process {
         let generation = fork::generation();
         let mut current = PROCESS.load(Ordering::Acquire);
         loop {
-            // SAFETY: what was once published is never freed.
+            // SAFETY: `current` is NULL or comes from `PROCESS`, where only the exchange below puts pointers: from
+            // `Box::into_raw`, complete before (Release) we could read them (Acquire), never freed afterwards
+            // and never borrowed mutably.
             match unsafe { current.as_ref() } {
                 Some(process) if process.generation == generation => return process,
                 _ => {}
@@ -51,10 +54,12 @@ impl Process {
                 connection: Mutex::new(None),
             }));
             match PROCESS.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: it was just published, and is never freed.
+                // SAFETY: it comes from `Box::into_raw` just above; being published, it is never freed, and never
+                // borrowed mutably.
                 Ok(_) => return unsafe { &*new },
                 Err(other) => {
-                    // SAFETY: nobody else has seen it.
+                    // SAFETY: it comes from `Box::into_raw` just above and was not published, so nobody else has
+                    // seen it; this arm is the only place that takes it back, and does not use it again.
                     drop(unsafe { Box::from_raw(new) });
                     current = other;
                 }

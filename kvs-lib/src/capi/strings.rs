@@ -37,12 +37,13 @@ pub(super) fn describe(code: c_int) -> &'static CStr {
 
 /// A copy of `bytes`, followed by NUL, that the caller releases with `free`.
 pub(super) fn malloc_copy(bytes: &[u8]) -> Result<*mut c_char, Error> {
-    // SAFETY: `malloc` may be called with any size.
+    // SAFETY: `malloc` may be called with any size; this one cannot wrap, as values are short.
     let copy = unsafe { libc::malloc(bytes.len() + 1) }.cast::<u8>();
     if copy.is_null() {
         return Err(Error::System(std::io::ErrorKind::OutOfMemory.into()));
     }
-    // SAFETY: the new block has room for the bytes and the NUL, and overlaps with nothing.
+    // SAFETY: the block is not NULL and has `len + 1` bytes: room for all of `bytes`, which `copy_nonoverlapping`
+    // reads from a live slice and which a new block cannot overlap, and at `len` for the NUL.
     unsafe {
         ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
         copy.add(bytes.len()).write(0);
