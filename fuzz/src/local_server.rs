@@ -43,6 +43,10 @@ const SLOTS: usize = 4;
 /// What one connection may have unread: less than what the server reads at once.
 const MOST_UNREAD: usize = 4000;
 
+/// The most that may wait to be written: on the main channel the answer to a get and the ready flag for what
+/// follows a put, on the callback channel a key and the next announcement.
+const MOST_WAITING: usize = 4 + 100 + 4 + 100 + 4;
+
 /// How many operations and connections one script may do by one byte, so that every script is short.
 const BUDGET: u32 = 300;
 
@@ -98,8 +102,10 @@ struct World<'a> {
     /// Counts the turns.
     now: u64,
     budget: u32,
-    /// Everything that the server was asked to remember, for the bound of its memory.
+    /// What the server was asked to remember: applications, pairs, watches.
     load: usize,
+    /// The connections that the server may not have looked at yet.
+    new: usize,
 }
 
 /// A group as it should be.
@@ -195,6 +201,7 @@ impl<'a> World<'a> {
             now: 0,
             budget: BUDGET,
             load: 0,
+            new: 0,
         };
         for group in &world.groups {
             memory::counted(|| world.machine.add_group(group.name, text(SECRET)));
@@ -307,7 +314,7 @@ impl<'a> World<'a> {
         self.hang_up_main(slot, false);
         let Some(stream) = self.open("main", "app_socket_", name) else { return };
         self.use_name(0, name);
-        self.load += 1;
+        self.new += 1;
         self.mains[slot] = Some(Main {
             stream,
             name,
@@ -330,7 +337,7 @@ impl<'a> World<'a> {
         self.hang_up_callback(slot);
         let Some(stream) = self.open("callback", "app_socket_cb_", name) else { return };
         self.use_name(1, name);
-        self.load += 1;
+        self.new += 1;
         self.callbacks[slot] = Some(Callback {
             stream,
             name,
@@ -523,6 +530,8 @@ impl<'a> World<'a> {
             assert!(!is_due || main.deaf || main.ended, "not answered: {:?}", main.expected);
             assert!(!main.must_end || main.ended || main.deaf, "a broken connection is kept");
         }
+        self.new = 0;
+        self.check_members();
     }
 
     /// Answers the oldest question of a login.
@@ -813,6 +822,7 @@ impl<'a> World<'a> {
                     told: BTreeMap::new(),
                     untold: callback.is_none(),
                 });
+                self.load += 1;
                 if let Some(callback) = callback.and_then(|at| self.callbacks[at].as_mut()) {
                     callback.taken = true;
                 }
@@ -901,9 +911,28 @@ impl<'a> World<'a> {
 
     /// Whatever the applications do: so much for the machine, and so much for each thing to remember.
     fn check_memory(&self) {
-        let bound = 40_000 + self.load * 1500;
+        let bound = 26_000 + self.load * 400 + self.new * 2000;
         let held = memory::held();
         assert!(held <= bound as isize, "{held} bytes are held, {bound} are allowed");
+        let waiting = self.machine.most_waiting();
+        assert!(waiting <= MOST_WAITING, "{waiting} bytes wait for one application");
+    }
+
+    /// When nothing is left to do: only those are in a group, and only those keys watched, that should be.
+    fn check_members(&self) {
+        // Of a deaf one it is not known whether it is there.
+        if self.mains.iter().flatten().any(|main| main.deaf) {
+            return;
+        }
+        for (at, group) in self.groups.iter().enumerate().filter(|(_, group)| group.open) {
+            let members = self.mains.iter().flatten().filter(|main| !main.ended);
+            let watches = members.filter_map(|main| match &main.stage {
+                Stage::Member(member) if member.group == at => Some(member.watches.len()),
+                _ => None,
+            });
+            let expected = watches.fold((0, 0), |(count, sum), watches| (count + 1, sum + watches));
+            assert_eq!(self.machine.members(&group.name), Some(expected), "members and watches");
+        }
     }
 
     // --- the end ----------------------------------------------------------------------------------
@@ -918,10 +947,16 @@ impl<'a> World<'a> {
         }
         self.settle();
         for slot in 0..SLOTS {
+            let before = self.times_told(slot);
             while self.callbacks[slot].as_ref().is_some_and(|callback| {
                 callback.announced.is_some() && !callback.muddled && !callback.closed
             }) {
                 self.acknowledge(slot);
+            }
+            // Changes that wait are merged: what was announced already, and each key once more.
+            for (key, times) in self.times_told(slot) {
+                let merged = times <= before.get(&key).copied().unwrap_or(0) + 2;
+                assert!(merged, "every single change of {key:?} waited");
             }
         }
         for slot in 0..self.mains.len() {
@@ -944,6 +979,17 @@ impl<'a> World<'a> {
         let Self { machine, .. } = self;
         memory::counted(|| drop(machine));
         assert_eq!(memory::held(), 0, "not everything was given back");
+    }
+
+    /// How often each key was told on the callback channel of a slot.
+    fn times_told(&self, slot: usize) -> BTreeMap<Vec<u8>, u64> {
+        let main = self.mains.iter().flatten().find(|main| main.callback == Some(slot));
+        match main.map(|main| &main.stage) {
+            Some(Stage::Member(member)) => {
+                member.told.iter().map(|(key, (times, _))| (key.clone(), *times)).collect()
+            }
+            _ => BTreeMap::new(),
+        }
     }
 
     fn groups_open(&self, slot: usize) -> bool {

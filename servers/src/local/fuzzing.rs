@@ -31,6 +31,8 @@ pub struct Machine {
     groups: Arc<Groups>,
     auth: AuthLink,
     events: Events,
+    /// Time stands still here, however long the machine takes.
+    begun: Instant,
 }
 
 impl Machine {
@@ -58,7 +60,13 @@ impl Machine {
         let mut reactors: Vec<_> = reactors.collect();
         let (main, callback) = (Acceptor::from_std(main), Acceptor::from_std(callback));
         reactors[0].0.accept(main, callback, mailboxes)?;
-        Ok(Self { reactors, groups, auth, events: Events::with_capacity(64) })
+        Ok(Self {
+            reactors,
+            groups,
+            auth,
+            events: Events::with_capacity(64),
+            begun: Instant::now(),
+        })
     }
 
     /// The administrator creates a group.
@@ -83,10 +91,9 @@ impl Machine {
     pub fn turn(&mut self, reactor: usize) -> io::Result<bool> {
         let count = self.reactors.len();
         let (reactor, _) = &mut self.reactors[reactor % count];
-        let is_busy = |reactor: &Reactor| reactor.time_to_sleep() == Some(Duration::ZERO);
-        let had_something_to_do = is_busy(reactor);
-        reactor.turn(&mut self.events, Some(Duration::ZERO))?;
-        Ok(had_something_to_do || !self.events.is_empty() || is_busy(reactor))
+        let was_busy = reactor.is_busy();
+        reactor.turn(&mut self.events, Some(Duration::ZERO), || self.begun)?;
+        Ok(was_busy || !self.events.is_empty() || reactor.is_busy())
     }
 
     /// All deadlines pass.
@@ -114,6 +121,19 @@ impl Machine {
     /// How many pairs a group has; `None`: no such group.
     pub fn pairs(&self, group: &Text) -> Option<usize> {
         Some(self.groups.find(group)?.pairs())
+    }
+
+    /// How many applications are in a group, and how many watches they have on its keys.
+    pub fn members(&self, group: &Text) -> Option<(usize, usize)> {
+        let group = self.groups.find(group)?;
+        let applications = group.applications();
+        let connected = applications.iter().filter(|(_, app)| app.closed_at.is_none());
+        Some((connected.count(), group.watches()))
+    }
+
+    /// How much waits to be written to the application that has taken the least.
+    pub fn most_waiting(&self) -> usize {
+        self.reactors.iter().map(|(reactor, _)| reactor.most_waiting()).max().unwrap_or(0)
     }
 
     /// The value of a key of a group that exists.

@@ -234,6 +234,12 @@ impl Group {
         self.left.notify_all();
     }
 
+    /// How many watches there are on all keys.
+    #[cfg(fuzzing)]
+    pub(crate) fn watches(&self) -> usize {
+        self.state.lock().watches.values().map(Vec::len).sum()
+    }
+
     /// Nobody may enter for now.
     pub(crate) fn begin_closing(&self) {
         self.state.lock().phase = Phase::Closing;

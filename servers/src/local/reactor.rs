@@ -158,12 +158,12 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS);
         while !self.stopped {
             let timeout = self.time_to_sleep();
-            self.turn(&mut events, timeout)?;
+            self.turn(&mut events, timeout, Instant::now)?;
         }
         Ok(())
     }
 
-    /// Waits for `timeout` at most, and does what there is to do.
+    /// Waits for `timeout` at most, and does what there is to do at the time that `clock` then tells.
     ///
     /// # Errors
     /// See [`run`](Self::run).
@@ -171,6 +171,7 @@ impl Reactor {
         &mut self,
         events: &mut Events,
         timeout: Option<Duration>,
+        clock: impl FnOnce() -> Instant,
     ) -> io::Result<()> {
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
@@ -189,7 +190,7 @@ impl Reactor {
                 }
             }
         }
-        self.expire(Instant::now());
+        self.expire(clock());
         if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more) {
             self.accept_some();
         }
@@ -198,12 +199,17 @@ impl Reactor {
     }
 
     /// How long there is nothing to do. Messages to ourselves wake nobody, so they are looked for here.
-    pub(super) fn time_to_sleep(&self) -> Option<Duration> {
-        let more = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more);
-        if more || self.context.mailbox.has_messages() {
+    fn time_to_sleep(&self) -> Option<Duration> {
+        if self.is_busy() {
             return Some(Duration::ZERO);
         }
         self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether there is something to do that no event will tell of.
+    pub(super) fn is_busy(&self) -> bool {
+        let more = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more);
+        more || self.context.mailbox.has_messages()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -312,6 +318,12 @@ impl Reactor {
             }
             Err(error) => tracing::debug!(pid, "gone before it was greeted: {error}"),
         }
+    }
+
+    /// How much waits to be written to the application that has taken the least.
+    #[cfg(fuzzing)]
+    pub(super) fn most_waiting(&self) -> usize {
+        self.sessions.values().map(Session::waiting).max().unwrap_or(0)
     }
 
     /// Does what is due at `now`.

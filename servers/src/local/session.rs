@@ -403,6 +403,12 @@ impl Session {
         self.notify()
     }
 
+    /// How much waits to be written on either connection.
+    #[cfg(fuzzing)]
+    pub(super) fn waiting(&self) -> usize {
+        self.main.waiting() + self.callback.as_ref().map_or(0, |(socket, _)| socket.waiting())
+    }
+
     /// The last act: leaves the group and the pairing.
     pub(super) fn end(self, why: &End, context: &Context) {
         let pid = self.peer.pid;

@@ -105,6 +105,12 @@ impl Socket {
         has_hung_up(&self.stream)
     }
 
+    /// How much waits to be written.
+    #[cfg(fuzzing)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether something waits to be written.
     pub(super) fn is_stuck(&self) -> bool {
         !self.waiting.is_empty()
