@@ -47,6 +47,12 @@ pub fn raise_descriptor_limit() {
     }
 }
 
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> u64 {
+    // It can be read unless the kernel is not Linux; POSIX grants at least 20.
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(20, |(soft, _)| soft)
+}
+
 /// Whether the machine has run out of something: an error that says nothing about the peer or the port, and
 /// that any other socket would meet, too.
 pub fn is_shortage(error: &io::Error) -> bool {

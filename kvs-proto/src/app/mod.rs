@@ -18,7 +18,7 @@ use crate::Int;
 
 /// "Yes": connected, found, ready, done; and on the callback channel "a key has changed".
 pub const YES: Int = 1;
-/// "No" during the login: no such group, wrong secret.
+/// "No" in place of a greeting, an answer of the login (no such group, wrong secret) or a ready flag.
 pub const REFUSED: Int = 0;
 /// "No" to an operation: no such key.
 pub const NO_SUCH_KEY: Int = -1;

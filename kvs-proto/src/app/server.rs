@@ -28,6 +28,12 @@ pub enum Request {
     Group(Text),
     /// Its secret: [`Session::answer_secret`], after the callback channel was greeted.
     Secret(Text),
+    /// It is about to store a value under this key: [`Session::answer_ready`]. The value follows as
+    /// [`Put`](Self::Put), unless the server is not ready for it.
+    BeginPut(Text),
+    /// It is about to watch a key: [`Session::answer_ready`]. The key follows as
+    /// [`Watch`](Self::Watch), unless the server is not ready for it.
+    BeginWatch,
     /// Store this. There is no answer.
     Put {
         /// The key, not empty.
@@ -81,9 +87,15 @@ enum State {
         bytes: [u8; INT_LEN],
         have: usize,
     },
+    /// The caller owes the ready flag that lets the key follow.
+    WatchAsked,
     Key(Keyed),
     /// The caller owes an answer to this.
     KeyAsked(Keyed),
+    /// The caller owes the ready flag that lets the value follow.
+    ValueAsked {
+        key: Text,
+    },
     Value {
         key: Text,
     },
@@ -149,9 +161,8 @@ impl Session {
                 let key = text("key", read)?;
                 let request = match function {
                     Keyed::Put => {
-                        put_int(out, YES);
-                        self.state = State::Value { key };
-                        return Ok([None, None]);
+                        self.state = State::ValueAsked { key };
+                        return Ok([Some(Request::BeginPut(key)), None]);
                     }
                     Keyed::Get => Request::Get(key),
                     Keyed::Delete => Request::Delete(key),
@@ -169,9 +180,12 @@ impl Session {
                 };
                 Ok([Some(Request::Put { key, value }), next])
             }
-            State::GroupAsked | State::SecretAsked | State::KeyAsked(_) | State::Over => {
-                Err(Malformed::OutOfTurn(read.len()))
-            }
+            State::GroupAsked
+            | State::SecretAsked
+            | State::WatchAsked
+            | State::KeyAsked(_)
+            | State::ValueAsked { .. }
+            | State::Over => Err(Malformed::OutOfTurn(read.len())),
         }
     }
 
@@ -199,7 +213,10 @@ impl Session {
                 Function::Put => Keyed::Put,
                 Function::Get => Keyed::Get,
                 Function::Delete => Keyed::Delete,
-                Function::Watch => Keyed::Watch,
+                Function::Watch => {
+                    self.state = State::WatchAsked;
+                    return Ok(Some(Request::BeginWatch));
+                }
                 Function::Close => {
                     self.state = State::Over;
                     return Ok(Some(Request::Close));
@@ -225,6 +242,21 @@ impl Session {
         debug_assert!(matches!(self.state, State::SecretAsked), "{:?}", self.state);
         put_int(out, if right { YES } else { REFUSED });
         self.state = if right { CODE } else { State::Over };
+    }
+
+    /// Answers [`Request::BeginPut`] and [`Request::BeginWatch`]. When the server is not ready, the operation
+    /// is over: a legal application sends neither value nor key, but its next function code.
+    pub fn answer_ready(&mut self, ready: bool, out: &mut Vec<u8>) {
+        put_int(out, if ready { YES } else { REFUSED });
+        self.state = match self.state {
+            _ if !ready => CODE,
+            State::ValueAsked { key } => State::Value { key },
+            State::WatchAsked => State::Key(Keyed::Watch),
+            other => {
+                debug_assert!(false, "{other:?}");
+                other
+            }
+        };
     }
 
     /// Answers [`Request::Get`]: the value, or `None` when there is no such key.
@@ -257,6 +289,12 @@ impl Session {
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
+}
+
+/// What a connection gets in place of the greeting, on either channel, when it is not to be served. Close it
+/// then.
+pub fn refuse(out: &mut Vec<u8>) {
+    put_int(out, REFUSED);
 }
 
 fn put_int(out: &mut Vec<u8>, value: Int) {
@@ -393,7 +431,9 @@ mod tests {
         let mut session = logged_in();
         let mut out = Vec::new();
         assert_eq!(session.receive(&Function::Put.encode(), &mut out).unwrap().count(), 0);
-        assert_eq!(session.receive(b"k", &mut out).unwrap().count(), 0);
+        let asked: Vec<_> = session.receive(b"k", &mut out).unwrap().collect();
+        assert_eq!(asked, [Request::BeginPut(t(b"k"))]);
+        session.answer_ready(true, &mut out);
         session
     }
 
@@ -419,18 +459,25 @@ mod tests {
             (&[9; 99], &[9; 99]),
         ];
         for (sent, value) in cases {
-            for function in [Function::Put, Function::Get, Function::Delete, Function::Watch] {
+            let put = Request::Put { key: t(b"k"), value: t(value) };
+            for function in [Function::Put, Function::Get, Function::Delete] {
                 let mut session = waiting_for_value();
                 let mut out = Vec::new();
                 let glued = [sent, &function.encode()].concat();
                 let requests: Vec<_> = session.receive(&glued, &mut out).unwrap().collect();
-                assert_eq!(requests, [Request::Put { key: t(b"k"), value: t(value) }]);
+                assert_eq!(requests, [put]);
                 assert_eq!(out, 1i32.to_ne_bytes(), "the code after the value is answered");
             }
             let mut session = waiting_for_value();
+            let mut out = Vec::new();
+            let glued = [sent, &Function::Watch.encode()].concat();
+            let requests: Vec<_> = session.receive(&glued, &mut out).unwrap().collect();
+            assert_eq!(requests, [put, Request::BeginWatch]);
+            session.answer_ready(true, &mut out);
+            assert_eq!(out, 1i32.to_ne_bytes(), "the code after the value is answered");
+            let mut session = waiting_for_value();
             let glued = [sent, &Function::Close.encode()].concat();
             let requests: Vec<_> = session.receive(&glued, &mut Vec::new()).unwrap().collect();
-            let put = Request::Put { key: t(b"k"), value: t(value) };
             assert_eq!(requests, [put, Request::Close]);
             assert!(session.is_over());
         }
@@ -452,6 +499,30 @@ mod tests {
             let mut session = waiting_for_value();
             assert!(session.receive(bad, &mut Vec::new()).is_err(), "{bad:?} was taken");
             assert!(session.is_over());
+        }
+    }
+
+    #[test]
+    fn a_put_or_watch_that_the_server_is_not_ready_for_is_over_and_the_next_operation_goes_on() {
+        for (function, key) in [(Function::Put, Some(b"k")), (Function::Watch, None)] {
+            let mut session = logged_in();
+            let mut out = Vec::new();
+            let mut asked = session.receive(&function.encode(), &mut out).unwrap().count();
+            if let Some(key) = key {
+                assert_eq!(out, 1i32.to_ne_bytes(), "the key is asked for");
+                out.clear();
+                asked = session.receive(key, &mut out).unwrap().count();
+            }
+            assert_eq!(asked, 1);
+            assert!(out.is_empty(), "the caller decides");
+            // Nothing may be sent before the answer.
+            session.answer_ready(false, &mut out);
+            assert_eq!(out, 0i32.to_ne_bytes());
+            out.clear();
+            assert_eq!(session.receive(&Function::Get.encode(), &mut out).unwrap().count(), 0);
+            assert_eq!(out, 1i32.to_ne_bytes());
+            let requests: Vec<_> = session.receive(b"k", &mut out).unwrap().collect();
+            assert_eq!(requests, [Request::Get(t(b"k"))]);
         }
     }
 
@@ -533,6 +604,10 @@ mod tests {
                             let both = [key.as_bytes(), value.as_bytes()].concat();
                             prop_assert!(sent.windows(both.len().max(1)).any(|w| w == both));
                         }
+                        Request::BeginPut(key) => {
+                            session.answer_ready(key.as_bytes().len() % 3 > 0, &mut out);
+                        }
+                        Request::BeginWatch => session.answer_ready(sent.len() % 3 > 0, &mut out),
                         Request::Get(_) => session.answer_get(Some(b"v"), &mut out),
                         Request::Delete(_) | Request::Watch(_) => {
                             session.answer_found(false, &mut out);

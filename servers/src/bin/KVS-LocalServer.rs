@@ -6,11 +6,12 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
 use kvs_servers::console::{Input, Output};
-use kvs_servers::local::{Config, Error, Server};
+use kvs_servers::local::{Config, Error, Limits, Mode, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
 
@@ -53,6 +54,32 @@ struct Arguments {
     #[arg(long, value_name = "PATH", env = "KVS_CALLBACK_SOCKET")]
     callback_socket: Option<PathBuf>,
 
+    /// Permissions of both sockets in octal: who may write may connect. With 660, for example, the server's
+    /// user and group [default: what the umask leaves]
+    #[arg(long, value_name = "OCTAL", env = "KVS_SOCKET_MODE")]
+    socket_mode: Option<Mode>,
+
+    /// Applications that one user may have connected; one process may have half of them. Never more than
+    /// three quarters of those for which the limit of open files has room, so that others find a place
+    #[arg(long, value_name = "COUNT", env = "KVS_MAX_CONNECTIONS_PER_USER",
+        default_value_t = Limits::default().connections)]
+    max_connections_per_user: usize,
+
+    /// Pairs whose value one user may have stored
+    #[arg(long, value_name = "COUNT", env = "KVS_MAX_PAIRS_PER_USER",
+        default_value_t = Limits::default().pairs)]
+    max_pairs_per_user: u64,
+
+    /// Bytes of those pairs, keys and values together; each registration for a callback counts as 512
+    #[arg(long, value_name = "BYTES", env = "KVS_MAX_BYTES_PER_USER",
+        default_value_t = Limits::default().bytes)]
+    max_bytes_per_user: u64,
+
+    /// How long an application may take to log in
+    #[arg(long, value_name = "SECONDS", env = "KVS_LOGIN_TIMEOUT", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    login_timeout: u64,
+
     /// End, with all data lost, when the authentication server does not answer; otherwise connected
     /// applications keep working and the server reconnects by itself
     #[arg(long, env = "KVS_EXIT_ON_AUTH_LOSS", value_parser = FalseyValueParser::new())]
@@ -86,6 +113,13 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
         auth: arguments.auth,
         socket: arguments.socket,
         callback_socket,
+        socket_mode: arguments.socket_mode,
+        limits: Limits {
+            connections: arguments.max_connections_per_user,
+            pairs: arguments.max_pairs_per_user,
+            bytes: arguments.max_bytes_per_user,
+        },
+        login_timeout: Duration::from_secs(arguments.login_timeout),
         exit_on_auth_loss: arguments.exit_on_auth_loss,
     };
     let server = Server::bind(config, &shutdown, &output)?;

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kvs_proto::Text;
+use kvs_proto::{MAX_TEXT, Text};
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::asking::Asking;
+use super::guesses::Guesses;
+use super::quota::{Charge, Limit, User};
 use super::table::Table;
 use super::watcher::Watcher;
 
@@ -29,6 +33,10 @@ pub(crate) struct Group {
     name: Text,
     secret: Text,
     created: Instant,
+    /// How fast its secret is guessed.
+    pub(crate) guesses: Guesses,
+    /// Who wants to know its secret from the authentication server.
+    pub(crate) asking: Asking,
     state: Mutex<State>,
     /// An application has left.
     left: Condvar,
@@ -45,10 +53,10 @@ impl fmt::Debug for Group {
 struct State {
     phase: Phase,
     table: Table,
-    /// Who watches a key: numbers of applications that are connected.
-    watches: HashMap<Text, Vec<u64>>,
+    /// Who watches a key.
+    watches: HashMap<Text, Vec<Watch>>,
     /// By number; connected and past.
-    applications: BTreeMap<u64, Application>,
+    applications: BTreeMap<u64, Entry>,
     /// The past ones, the one that left first in front.
     past: VecDeque<u64>,
     last_number: u64,
@@ -64,6 +72,28 @@ enum Phase {
     Closed,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    /// The number of an application that is connected.
+    application: u64,
+    /// Where it has the key among those that it watches.
+    place: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pid: i32,
+    connected_at: SystemTime,
+    closed_at: Option<SystemTime>,
+    entered: Instant,
+    stayed: Option<Duration>,
+    watcher: Option<Arc<Watcher>>,
+    /// In the order of their registration. However many an application watches, taking one out is quick: the
+    /// group is locked meanwhile.
+    watches: BTreeMap<u64, (Text, Charge)>,
+    last_place: u64,
+}
+
 /// One application, as `Show application status` tells of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Application {
@@ -73,18 +103,10 @@ pub(crate) struct Application {
     pub(crate) connected_at: SystemTime,
     /// When it left.
     pub(crate) closed_at: Option<SystemTime>,
+    /// How long it was, or has been, connected.
+    pub(crate) stay: Duration,
     /// The keys it watches, in the order of their registration. Empty after it has left.
     pub(crate) watches: Vec<Text>,
-    entered: Instant,
-    stayed: Option<Duration>,
-    watcher: Option<Arc<Watcher>>,
-}
-
-impl Application {
-    /// How long it was, or has been, connected.
-    pub(crate) fn stay(&self) -> Duration {
-        self.stayed.unwrap_or_else(|| self.entered.elapsed())
-    }
 }
 
 /// The group is closed: nobody can enter.
@@ -108,15 +130,19 @@ impl Groups {
             name,
             secret,
             created: Instant::now(),
+            guesses: Guesses::default(),
+            asking: Asking::default(),
             state: Mutex::default(),
             left: Condvar::new(),
         });
         self.groups.write().insert(name, group);
     }
 
-    /// Forgets a group.
+    /// Forgets a group and its pairs, even if somebody still holds it.
     pub(crate) fn remove(&self, name: &Text) {
-        self.groups.write().remove(name);
+        let removed = self.groups.write().remove(name);
+        let pairs = removed.map(|group| mem::take(&mut group.state.lock().table));
+        drop(pairs);
     }
 
     /// All groups, the oldest first.
@@ -143,13 +169,25 @@ impl Group {
         self.state.lock().phase == Phase::Open
     }
 
-    /// Stores a pair. All who watch the key are to be told.
-    pub(crate) fn put(&self, key: &Text, value: &Text) -> Vec<Arc<Watcher>> {
+    /// Whether `user` may store a value under this key, however long it turns out to be.
+    ///
+    /// # Errors
+    /// Its limit that stands in the way.
+    pub(crate) fn may_put(&self, key: &Text, user: &Arc<User>) -> Result<(), Limit> {
+        // Nearly always there is room for another pair.
+        user.room_for(1, (key.as_bytes().len() + MAX_TEXT) as u64).or_else(|_| {
+            let (pairs, bytes) = self.state.lock().table.growth(key.as_bytes(), MAX_TEXT, user);
+            user.room_for(pairs, bytes)
+        })
+    }
+
+    /// Stores a pair at the expense of `user`. All who watch the key are to be told.
+    pub(crate) fn put(&self, key: &Text, value: &Text, user: &Arc<User>) -> Vec<Arc<Watcher>> {
         let mut state = self.state.lock();
-        state.table.put(key.as_bytes(), value.as_bytes());
-        let Some(numbers) = state.watches.get(key) else { return Vec::new() };
-        let watcher = |number| state.applications.get(number)?.watcher.clone();
-        numbers.iter().filter_map(watcher).collect()
+        state.table.put(key.as_bytes(), value.as_bytes(), user);
+        let Some(watches) = state.watches.get(key) else { return Vec::new() };
+        let watcher = |watch: &Watch| state.applications.get(&watch.application)?.watcher.clone();
+        watches.iter().filter_map(watcher).collect()
     }
 
     /// Hands the value of a key to `read`, which must only copy it: the group is locked meanwhile.
@@ -160,26 +198,27 @@ impl Group {
     /// Deletes a pair and all watches on its key; `false` when there is none.
     pub(crate) fn delete(&self, key: &Text) -> bool {
         let state = &mut *self.state.lock();
-        for number in state.watches.remove(key).unwrap_or_default() {
-            if let Some(application) = state.applications.get_mut(&number) {
-                application.watches.retain(|watched| watched != key);
+        for watch in state.watches.remove(key).unwrap_or_default() {
+            if let Some(entry) = state.applications.get_mut(&watch.application) {
+                entry.watches.remove(&watch.place);
             }
         }
         state.table.delete(key.as_bytes())
     }
 
-    /// Makes an application watch a key; `false` when there is no such key.
-    pub(crate) fn watch(&self, key: &Text, number: u64) -> bool {
+    /// Makes an application of `user` watch a key; `false` when there is no such key.
+    pub(crate) fn watch(&self, key: &Text, application: u64, user: &Arc<User>) -> bool {
         let state = &mut *self.state.lock();
         if !state.table.contains(key.as_bytes()) {
             return false;
         }
-        let watchers = state.watches.entry(*key).or_default();
-        if !watchers.contains(&number)
-            && let Some(application) = state.applications.get_mut(&number)
+        let watches = state.watches.entry(*key).or_default();
+        if !watches.iter().any(|watch| watch.application == application)
+            && let Some(entry) = state.applications.get_mut(&application)
         {
-            watchers.push(number);
-            application.watches.push(*key);
+            entry.last_place += 1;
+            watches.push(Watch { application, place: entry.last_place });
+            entry.watches.insert(entry.last_place, (*key, Charge::watch(user)));
         }
         true
     }
@@ -195,16 +234,17 @@ impl Group {
         }
         state.last_number += 1;
         let number = state.last_number;
-        let application = Application {
+        let entry = Entry {
             pid,
             connected_at: SystemTime::now(),
             closed_at: None,
-            watches: Vec::new(),
             entered: Instant::now(),
             stayed: None,
             watcher: Some(watcher),
+            watches: BTreeMap::new(),
+            last_place: 0,
         };
-        state.applications.insert(number, application);
+        state.applications.insert(number, entry);
         Ok(number)
     }
 
@@ -212,14 +252,14 @@ impl Group {
     pub(crate) fn leave(&self, number: u64) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(application) = state.applications.get_mut(&number) else { return };
-        application.closed_at = Some(SystemTime::now());
-        application.stayed = Some(application.entered.elapsed());
-        application.watcher = None;
-        for key in std::mem::take(&mut application.watches) {
-            if let Some(watchers) = state.watches.get_mut(&key) {
-                watchers.retain(|watcher| *watcher != number);
-                if watchers.is_empty() {
+        let Some(entry) = state.applications.get_mut(&number) else { return };
+        entry.closed_at = Some(SystemTime::now());
+        entry.stayed = Some(entry.entered.elapsed());
+        entry.watcher = None;
+        for (key, _) in mem::take(&mut entry.watches).into_values() {
+            if let Some(watches) = state.watches.get_mut(&key) {
+                watches.retain(|watch| watch.application != number);
+                if watches.is_empty() {
                     state.watches.remove(&key);
                 }
             }
@@ -254,7 +294,7 @@ impl Group {
     pub(crate) fn close(&self) -> Vec<Arc<Watcher>> {
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
-        state.applications.values().filter_map(|application| application.watcher.clone()).collect()
+        state.applications.values().filter_map(|entry| entry.watcher.clone()).collect()
     }
 
     /// Waits until all applications have left, `limit` at most, and returns how many have not.
@@ -277,10 +317,16 @@ impl Group {
     /// The applications that are connected or remembered, with their numbers.
     pub(crate) fn applications(&self) -> Vec<(u64, Application)> {
         let state = self.state.lock();
-        state
-            .applications
-            .iter()
-            .map(|(number, application)| (*number, application.clone()))
-            .collect()
+        let describe = |(number, entry): (&u64, &Entry)| {
+            let application = Application {
+                pid: entry.pid,
+                connected_at: entry.connected_at,
+                closed_at: entry.closed_at,
+                stay: entry.stayed.unwrap_or_else(|| entry.entered.elapsed()),
+                watches: entry.watches.values().map(|(key, _)| *key).collect(),
+            };
+            (*number, application)
+        };
+        state.applications.iter().map(describe).collect()
     }
 }

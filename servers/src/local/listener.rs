@@ -1,16 +1,33 @@
 //! The two listening sockets and their paths.
 //!
 //! A path is taken over only when it is a socket that nobody serves any more, and removed only as long as
-//! it is the very socket that was bound. Two servers that start at the same moment on the same path are kept
-//! apart by an abstract socket of that name, which the kernel frees when its owner ends, however it ends.
+//! it is the very socket that was bound: a descriptor of that inode is kept, so that its number cannot be
+//! given to another meanwhile. `bind` itself never follows a link. What is left are the moments between a look
+//! and the `unlink` after it, as no system call does both; in them only somebody may interfere who can
+//! rename in that directory, which in one with the sticky bit, like `/tmp`, is our own user or root.
+//!
+//! Two servers that start at the same moment on the same path are kept apart by an abstract socket of
+//! that name, which the kernel frees when its owner ends, however it ends. Anybody can have an abstract
+//! socket, so it counts only when its owner is our own user or root.
+//!
+//! The permissions of a path are there from the moment when it is, as the kernel makes them from the umask; to
+//! change them afterwards would be too late for whoever must not connect.
 
+use std::fs::File;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use mio::net::{UnixListener, UnixStream};
+use nix::fcntl::OFlag;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::stat::{self, umask};
+use nix::unistd::geteuid;
+use parking_lot::Mutex;
 
 /// The longest path of a UNIX socket: 108 bytes with the terminating NUL (unix(7)).
 const MAX_PATH: usize = 107;
@@ -38,40 +55,74 @@ pub enum ListenError {
     },
 }
 
+/// The permissions of a path, as `chmod` takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(u32);
+
+impl FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(octal: &str) -> Result<Self, Self::Err> {
+        let is_octal = !octal.is_empty() && octal.bytes().all(|digit| digit.is_ascii_digit());
+        match u32::from_str_radix(octal, 8) {
+            Ok(mode) if is_octal && mode <= 0o777 => Ok(Self(mode)),
+            _ => Err("it must be permissions in octal, from 0 to 777; 660, for example, lets the \
+                      user and the group of the server connect"),
+        }
+    }
+}
+
 /// A listening socket; its path is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Hand it to a reactor with [`take`](Self::take).
     socket: Option<UnixListener>,
     path: PathBuf,
-    /// Device and inode of what was bound.
-    bound: (u64, u64),
-    _guard: UnixDatagram,
+    bound: Inode,
+    _guard: Option<UnixListener>,
+}
+
+/// What a path leads to, itself and not what a link points to. Its number is not given to another as long as
+/// this is held.
+#[derive(Debug)]
+struct Inode(File);
+
+impl Inode {
+    fn of(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        File::options().read(true).custom_flags(flags.bits()).open(path).map(Self)
+    }
+
+    fn is_socket(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.file_type().is_socket())
+    }
+
+    /// Removes `path`, if it still leads here; `false` when it does not.
+    fn unlink(&self, path: &Path) -> io::Result<bool> {
+        let (ours, there) = (self.0.metadata()?, std::fs::symlink_metadata(path)?);
+        let is_ours = (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+        if is_ours {
+            std::fs::remove_file(path)?;
+        }
+        Ok(is_ours)
+    }
 }
 
 impl Listener {
-    /// Listens at `path`.
+    /// Listens at `path`, which gets these permissions, or those that the umask gives it.
     ///
     /// # Errors
     /// [`ListenError`] says what is there, or why it cannot be used.
-    pub(crate) fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub(crate) fn bind(path: &Path, mode: Option<Mode>) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_path_buf(), source };
         if path.as_os_str().len() > MAX_PATH {
             return Err(ListenError::TooLong(path.to_path_buf()));
         }
-        let guard = guard(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => ListenError::InUse(path.to_path_buf()),
-            _ => io(error),
-        })?;
+        let guard = guard(path)?;
         clear(path)?;
-        let socket = UnixListener::bind(path).map_err(io)?;
-        let metadata = std::fs::symlink_metadata(path).map_err(io)?;
-        Ok(Self {
-            socket: Some(socket),
-            path: path.to_path_buf(),
-            bound: (metadata.dev(), metadata.ino()),
-            _guard: guard,
-        })
+        let socket = bind(path, mode).map_err(io)?;
+        let bound = Inode::of(path).map_err(io)?;
+        Ok(Self { socket: Some(socket), path: path.to_path_buf(), bound, _guard: guard })
     }
 
     /// The socket, once.
@@ -82,32 +133,71 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.bound);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!("{} could not be removed: {error}", self.path.display());
+        match self.bound.unlink(&self.path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("{} could not be removed: {error}", self.path.display()),
         }
     }
 }
 
-/// The abstract socket that stands for the path while its server lives.
-fn guard(path: &Path) -> io::Result<UnixDatagram> {
-    let absolute = std::path::absolute(path)?;
+/// Binds and listens.
+fn bind(path: &Path, mode: Option<Mode>) -> io::Result<UnixListener> {
+    /// The umask is the process's.
+    static UMASK: Mutex<()> = Mutex::new(());
+    let Some(Mode(mode)) = mode else { return UnixListener::bind(path) };
+    let _alone = UMASK.lock();
+    // A socket is made with all permissions that the umask leaves. Nothing else of this program makes files.
+    let before = umask(stat::Mode::from_bits_truncate(!mode & 0o777));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound
+}
+
+/// The abstract socket that stands for the path while its server lives. Without one when somebody has it who
+/// cannot be that server: then the path alone tells whether it is served.
+fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
+    let io = |source| ListenError::Io { path: path.to_path_buf(), source };
+    let absolute = std::path::absolute(path).map_err(io)?;
     // Abstract names are as short as paths may be, so the path itself has no room beside a prefix.
     let hash = super::stable_hash(absolute.as_os_str().as_encoded_bytes());
     let name = format!("kvs-local-server-{hash:016x}");
-    UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
+    let name = SocketAddr::from_abstract_name(name).map_err(io)?;
+    match UnixListener::bind_addr(&name) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match owner(&name) {
+            Some(uid) if uid == 0 || uid == geteuid().as_raw() => {
+                Err(ListenError::InUse(path.to_path_buf()))
+            }
+            owner => {
+                tracing::warn!(
+                    owner,
+                    "{}: the abstract socket that keeps other servers off belongs to another user",
+                    path.display()
+                );
+                Ok(None)
+            }
+        },
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// The user who listens there. Whoever lets nobody connect is unknown: nobody ever connects to a guard but
+/// servers that start, so one of ours is never so full.
+fn owner(name: &SocketAddr) -> Option<u32> {
+    let stream = UnixStream::connect_addr(name).ok()?;
+    getsockopt(&stream, PeerCredentials).ok().map(|owner| owner.uid())
 }
 
 /// Makes room at `path`, if what is there is a socket without a server.
 fn clear(path: &Path) -> Result<(), ListenError> {
     let io = |source| ListenError::Io { path: path.to_path_buf(), source };
-    let found = match std::fs::symlink_metadata(path) {
+    let found = match Inode::of(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io(error)),
     };
-    if !found.file_type().is_socket() {
+    if !found.is_socket().map_err(io)? {
         return Err(ListenError::NotASocket(path.to_path_buf()));
     }
     // Does not wait: a full backlog is a sign of life too.
@@ -118,7 +208,13 @@ fn clear(path: &Path) -> Result<(), ListenError> {
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             tracing::info!("{} was left behind by a server that is gone: replaced", path.display());
-            std::fs::remove_file(path).map_err(io)
+            match found.unlink(path) {
+                Ok(true) => Ok(()),
+                // Somebody else has just done so, and serves there now.
+                Ok(false) => Err(ListenError::InUse(path.to_path_buf())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(io(error)),
+            }
         }
         Err(error) => Err(io(error)),
     }
@@ -134,29 +230,66 @@ mod tests {
         let path = dir.path().join("sock");
         // Left behind: bound by a socket that is closed.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let first = Listener::bind(&path).unwrap();
-        assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))));
+        let first = Listener::bind(&path, None).unwrap();
+        assert!(matches!(Listener::bind(&path, None), Err(ListenError::InUse(_))));
         assert!(path.exists(), "the first server's path is untouched");
         drop(first);
         assert!(!path.exists());
         // Somebody else's live socket, without our guard.
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))));
+        assert!(matches!(Listener::bind(&path, None), Err(ListenError::InUse(_))));
         drop(other);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "data").unwrap();
-        assert!(matches!(Listener::bind(&path), Err(ListenError::NotASocket(_))));
+        assert!(matches!(Listener::bind(&path, None), Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"data");
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!("0".parse(), Ok(Mode(0)));
+        assert_eq!("660".parse(), Ok(Mode(0o660)));
+        assert_eq!("0777".parse(), Ok(Mode(0o777)));
+        for bad in ["", "8", "1000", "01777", "u=rw", "0x1ff", "0o660", "+660", "-1", " 660", "6 0"]
+        {
+            assert!(bad.parse::<Mode>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]
     fn a_path_that_was_replaced_meanwhile_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
-        let listener = Listener::bind(&path).unwrap();
+        let listener = Listener::bind(&path, None).unwrap();
         std::fs::rename(&path, dir.path().join("old")).unwrap();
         std::fs::write(&path, "somebody else's").unwrap();
         drop(listener);
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+    }
+
+    #[test]
+    fn another_file_with_the_same_number_is_not_taken_for_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let mut listener = Listener::bind(&path, None).unwrap();
+        // The reactors end before the path is removed, and the socket with them.
+        drop(listener.take());
+        std::fs::remove_file(&path).unwrap();
+        // Many file systems give a number that has become free to the next file.
+        std::fs::write(&path, "somebody else's").unwrap();
+        drop(listener);
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+    }
+
+    #[test]
+    fn a_link_is_left_alone_wherever_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("sock"), dir.path().join("target"));
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let is_refused = || matches!(Listener::bind(&path, None), Err(ListenError::NotASocket(_)));
+        assert!(is_refused() && !target.exists(), "nothing is made where it leads");
+        // A stale socket, which would be replaced if it were at the path itself.
+        drop(std::os::unix::net::UnixListener::bind(&target).unwrap());
+        assert!(is_refused() && target.exists() && path.is_symlink());
     }
 }

@@ -7,11 +7,10 @@ use std::mem;
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
 
-use mio::net::UnixStream;
 use parking_lot::Mutex;
 
 use super::auth_link::Unavailable;
-use super::pairing::Peer;
+use super::pairing::{Arrival, Peer};
 use kvs_proto::Text;
 
 /// Identifies a session for as long as the server runs; never used again.
@@ -22,18 +21,20 @@ pub(crate) struct SessionId(pub u64);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Serve this connection from now on.
-    Serve(UnixStream, Peer),
+    Serve(Arrival),
     /// To the accepting reactor: a session waits for its callback connection.
     AwaitCallback(Peer, Address),
     /// To the accepting reactor: it waits no more.
     ForgetCallback(SessionId),
     /// To the accepting reactor: the session has no use for its callback connection.
-    ReturnCallback(Peer, UnixStream),
+    ReturnCallback(Arrival),
     /// The callback connection of a session is here.
-    Callback(SessionId, UnixStream),
+    Callback(SessionId, Arrival),
     /// What the authentication server says is the secret of the group that a session wants into; `None`:
     /// it knows no such group.
     Secret(SessionId, Result<Option<Text>, Unavailable>),
+    /// An application has sent more than a session takes in one turn.
+    More(SessionId),
     /// Keys that a session watches have changed.
     Changes(SessionId),
     /// Tell the application to close, and close.

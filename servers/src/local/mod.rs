@@ -8,18 +8,22 @@
 //! - `groups`: pairs, applications, watches; the pairs themselves in `table`. `watcher`: the changes that one
 //!   application has still to be told.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
-//! - `auth_link`: the thread that asks the authentication server.
+//! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
+//! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
 //! - `commands`, `status`: the administrator's dialogue.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
+mod asking;
 mod auth_link;
 mod commands;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod groups;
+mod guesses;
 mod listener;
 mod mailbox;
 mod pairing;
+mod quota;
 mod reactor;
 mod session;
 mod socket;
@@ -34,15 +38,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use auth_link::ConnectError;
-pub use listener::ListenError;
+pub use listener::{ListenError, Mode};
+pub use quota::Limits;
 
 use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
+use crate::startup;
 use auth_link::{AuthLink, Options, Worker};
 use commands::Commands;
 use groups::Groups;
 use listener::Listener;
 use mailbox::{Mailbox, Message};
+use quota::Quotas;
 use reactor::{Context, Reactor};
 
 /// The most threads that serve applications; fewer on a machine with fewer processors.
@@ -60,6 +67,12 @@ pub struct Config {
     pub socket: PathBuf,
     /// The path of the callback socket.
     pub callback_socket: PathBuf,
+    /// The permissions of both paths; without them the umask decides.
+    pub socket_mode: Option<Mode>,
+    /// What each user may have.
+    pub limits: Limits,
+    /// How long a login may take.
+    pub login_timeout: Duration,
     /// End when the authentication server is lost.
     pub exit_on_auth_loss: bool,
 }
@@ -122,8 +135,8 @@ impl Server {
         if config.socket == config.callback_socket {
             return Err(Error::SamePath(config.socket));
         }
-        let main = Listener::bind(&config.socket)?;
-        let callback = Listener::bind(&config.callback_socket)?;
+        let main = Listener::bind(&config.socket, config.socket_mode)?;
+        let callback = Listener::bind(&config.callback_socket, config.socket_mode)?;
         let groups = Arc::new(Groups::default());
         let options = Options {
             server: config.auth.clone(),
@@ -216,6 +229,7 @@ impl Server {
             .collect::<io::Result<Vec<_>>>()
             .map_err(Error::io("epoll"))?;
         let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
+        let mut quotas = Some(self.quotas());
         let mut threads = Vec::new();
         for (number, (poll, mailbox)) in prepared.into_iter().enumerate() {
             let context = Context {
@@ -223,13 +237,14 @@ impl Server {
                 auth: self.auth.clone(),
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
+                login_patience: self.config.login_timeout,
             };
             let mut reactor = Reactor::new(poll, context);
-            if let (0, Some(main), Some(callback)) =
-                (number, self.main.take(), self.callback.take())
+            if let (0, Some(main), Some(callback), Some(quotas)) =
+                (number, self.main.take(), self.callback.take(), quotas.take())
             {
                 reactor
-                    .accept(main, callback, mailboxes.clone())
+                    .accept(main, callback, quotas, mailboxes.clone())
                     .map_err(Error::io("epoll for the sockets"))?;
             }
             let shutdown = self.shutdown.clone();
@@ -240,6 +255,19 @@ impl Server {
             threads.push((mailbox, thread));
         }
         Ok(threads)
+    }
+
+    fn quotas(&self) -> Quotas {
+        let descriptors = startup::descriptor_limit();
+        let quotas = Quotas::new(self.config.limits, descriptors);
+        let (wanted, most) = (self.config.limits.connections, quotas.connections());
+        if most < wanted {
+            tracing::info!(
+                "each user may have {most} connections instead of {wanted}: the limit of open files \
+                 is {descriptors}, and one user gets three quarters of it at most"
+            );
+        }
+        quotas
     }
 }
 

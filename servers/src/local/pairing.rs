@@ -18,6 +18,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::mailbox::{Address, Message, SessionId};
+use super::quota::Place;
 use super::socket::has_hung_up;
 
 /// The callback connections that may wait; the oldest are closed first.
@@ -28,7 +29,8 @@ const UNCLAIMED: usize = 4096;
 pub(crate) struct Peer {
     /// The process that connected, as the kernel says.
     pub(crate) pid: i32,
-    uid: u32,
+    /// The user that it runs under.
+    pub(crate) uid: u32,
     /// What its socket is bound to, after `app_socket_` or `app_socket_cb_`.
     name: Option<Vec<u8>>,
 }
@@ -51,27 +53,38 @@ impl Peer {
     }
 }
 
+/// A connection that was let in.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// The connection.
+    pub(crate) stream: UnixStream,
+    /// Who is at its other end.
+    pub(crate) peer: Peer,
+    /// Stands for it as long as it is open.
+    pub(crate) place: Place,
+}
+
 /// The waiting room.
 #[derive(Debug, Default)]
 pub(crate) struct Pairing {
     sessions: Vec<(Peer, Address)>,
     /// In the order of arrival, and so of their deadlines.
-    callbacks: VecDeque<(Peer, UnixStream, Instant)>,
+    callbacks: VecDeque<(Arrival, Instant)>,
 }
 
 impl Pairing {
     /// A session waits for its callback connection.
     pub(crate) fn session(&mut self, peer: Peer, address: Address) {
-        // One that has hung up belongs to a login that was given up.
-        self.callbacks.retain(|(theirs, stream, _)| *theirs != peer || !has_hung_up(stream));
-        match self.callbacks.iter().position(|(theirs, ..)| *theirs == peer) {
-            Some(at) => {
-                if let Some((_, stream, _)) = self.callbacks.remove(at) {
-                    hand_over(&address, stream);
-                }
+        // Each look takes one out: a process that leaves many behind must not make every login look at all.
+        while let Some(at) = self.callbacks.iter().position(|(theirs, _)| theirs.peer == peer) {
+            match self.callbacks.remove(at) {
+                // It belongs to a login that was given up.
+                Some((arrival, _)) if has_hung_up(&arrival.stream) => {}
+                Some((arrival, _)) => return hand_over(&address, arrival),
+                None => break,
             }
-            None => self.sessions.push((peer, address)),
         }
+        self.sessions.push((peer, address));
     }
 
     /// The session waits no more.
@@ -80,33 +93,35 @@ impl Pairing {
     }
 
     /// A callback connection has come; it waits for `patience` at most.
-    pub(crate) fn callback(&mut self, peer: Peer, stream: UnixStream, patience: Duration) {
-        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == peer) {
-            hand_over(&self.sessions.remove(at).1, stream);
-            return;
+    pub(crate) fn callback(&mut self, arrival: Arrival, patience: Duration) {
+        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == arrival.peer) {
+            return hand_over(&self.sessions.remove(at).1, arrival);
         }
         if self.callbacks.len() >= UNCLAIMED {
-            tracing::warn!("{UNCLAIMED} callback connections wait for a login: closing the oldest");
+            tracing::debug!(
+                "{UNCLAIMED} callback connections wait for a login: closing the oldest"
+            );
             self.callbacks.pop_front();
         }
-        self.callbacks.push_back((peer, stream, Instant::now() + patience));
+        self.callbacks.push_back((arrival, Instant::now() + patience));
     }
 
     /// When the first callback connection has waited long enough.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.callbacks.front().map(|(.., deadline)| *deadline)
+        self.callbacks.front().map(|(_, deadline)| *deadline)
     }
 
     /// Closes what has waited long enough.
     pub(crate) fn expire(&mut self, now: Instant) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            if let Some((peer, ..)) = self.callbacks.pop_front() {
-                tracing::debug!(pid = peer.pid, "a callback connection without a login is closed");
+            if let Some((arrival, _)) = self.callbacks.pop_front() {
+                let pid = arrival.peer.pid;
+                tracing::debug!(pid, "a callback connection without a login is closed");
             }
         }
     }
 }
 
-fn hand_over(address: &Address, stream: UnixStream) {
-    address.mailbox.send(Message::Callback(address.session, stream));
+fn hand_over(address: &Address, arrival: Arrival) {
+    address.mailbox.send(Message::Callback(address.session, arrival));
 }

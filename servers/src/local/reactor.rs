@@ -5,20 +5,21 @@
 //! under way there is no deadline. The first reactor also accepts, and hands the connections round.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kvs_proto::Text;
+use kvs_proto::app::server::refuse;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::auth_link::AuthLink;
-use super::groups::Groups;
+use super::groups::{Group, Groups};
 use super::mailbox::{Address, Mailbox, Message, SessionId};
-use super::pairing::{Pairing, Peer};
-use super::session::{End, LOGIN_PATIENCE, Session, session_of};
+use super::pairing::{Arrival, Pairing, Peer};
+use super::quota::{Channel, Quotas};
+use super::session::{End, Session, session_of};
 
 /// The events that one `poll` returns at most.
 const EVENTS: usize = 1024;
@@ -28,6 +29,9 @@ const ACCEPT_BURST: usize = 32;
 
 /// How long accepting pauses when the system has no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often at most that is logged.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 // Sessions have tokens from below: two each.
 const WAKER: Token = Token(usize::MAX);
@@ -45,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) mailbox: Arc<Mailbox>,
     /// The box of the reactor that accepts.
     pub(crate) acceptor: Arc<Mailbox>,
+    /// How long a login may take, from the connection to the verdict.
+    pub(crate) login_patience: Duration,
 }
 
 impl Context {
@@ -55,8 +61,8 @@ impl Context {
     }
 
     /// It has got one that is not for it.
-    pub(super) fn return_callback(&self, peer: Peer, stream: UnixStream) {
-        self.acceptor.send(Message::ReturnCallback(peer, stream));
+    pub(super) fn return_callback(&self, arrival: Arrival) {
+        self.acceptor.send(Message::ReturnCallback(arrival));
     }
 
     /// It does not any more.
@@ -65,10 +71,30 @@ impl Context {
     }
 
     /// The session wants to know the secret of `group`.
-    pub(super) fn ask_for_secret(&self, group: Text, session: SessionId) {
-        let mailbox = Arc::clone(&self.mailbox);
-        self.auth.secret(group, move |answer| mailbox.send(Message::Secret(session, answer)));
+    pub(super) fn ask_for_secret(&self, group: &Arc<Group>, session: SessionId) {
+        if group.asking.wanted(Address { mailbox: Arc::clone(&self.mailbox), session }) {
+            ask(self.auth.clone(), Arc::clone(group));
+        }
     }
+
+    /// The session has read what it may in one turn, and there may be more.
+    pub(super) fn read_more(&self, session: SessionId) {
+        self.mailbox.send(Message::More(session));
+    }
+}
+
+/// Asks for the secret of a group, and again for those who want to know it meanwhile.
+fn ask(auth: AuthLink, group: Arc<Group>) {
+    let asked = auth.clone();
+    asked.secret(group.name(), move |answer| {
+        let (waiting, ask_again) = group.asking.answered();
+        for Address { mailbox, session } in waiting {
+            mailbox.send(Message::Secret(session, answer.clone()));
+        }
+        if ask_again {
+            ask(auth, group);
+        }
+    });
 }
 
 /// One thread that serves applications.
@@ -88,7 +114,9 @@ pub(crate) struct Reactor {
 struct Acceptor {
     main: UnixListener,
     callback: UnixListener,
+    quotas: Quotas,
     pairing: Pairing,
+    login_patience: Duration,
     /// All reactors, for the next connections in turn.
     reactors: Vec<Arc<Mailbox>>,
     next: usize,
@@ -96,6 +124,8 @@ struct Acceptor {
     more: bool,
     /// When to try again, after the system had no room for another connection.
     paused_until: Option<Instant>,
+    /// When that was logged last.
+    logged: Option<Instant>,
     /// The server quits: connections are closed at once.
     closed: bool,
 }
@@ -131,6 +161,7 @@ impl Reactor {
         &mut self,
         mut main: UnixListener,
         mut callback: UnixListener,
+        quotas: Quotas,
         reactors: Vec<Arc<Mailbox>>,
     ) -> io::Result<()> {
         let registry = self.poll.registry();
@@ -139,11 +170,14 @@ impl Reactor {
         self.acceptor = Some(Acceptor {
             main,
             callback,
+            quotas,
             pairing: Pairing::default(),
+            login_patience: self.context.login_patience,
             reactors,
             next: 0,
             more: false,
             paused_until: None,
+            logged: None,
             closed: false,
         });
         Ok(())
@@ -263,15 +297,15 @@ impl Reactor {
 
     fn read(&mut self, message: Message) {
         match message {
-            Message::Serve(stream, peer) => self.serve(stream, peer),
+            Message::Serve(arrival) => self.serve(arrival),
             Message::AwaitCallback(peer, address) => {
                 if let Some(acceptor) = &mut self.acceptor {
                     acceptor.pairing.session(peer, address);
                 }
             }
-            Message::ReturnCallback(peer, stream) => {
+            Message::ReturnCallback(arrival) => {
                 if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.pairing.callback(peer, stream, LOGIN_PATIENCE);
+                    acceptor.pairing.callback(arrival, acceptor.login_patience);
                 }
             }
             Message::ForgetCallback(session) => {
@@ -280,16 +314,18 @@ impl Reactor {
                 }
             }
             // Its session may have ended while the message was on its way.
-            Message::Callback(id, stream) if !self.sessions.contains_key(&id) => {
-                if let Ok(peer) = Peer::of(&stream) {
-                    self.context.return_callback(peer, stream);
-                }
+            Message::Callback(id, arrival) if !self.sessions.contains_key(&id) => {
+                self.context.return_callback(arrival);
             }
-            Message::Callback(id, stream) => self.with_session(id, |session, context, registry| {
-                session.callback_connected(stream, registry, context)
-            }),
+            Message::Callback(id, arrival) => self
+                .with_session(id, |session, context, registry| {
+                    session.callback_connected(arrival, registry, context)
+                }),
             Message::Secret(id, answer) => {
                 self.with_session(id, |session, context, _| session.secret_known(answer, context));
+            }
+            Message::More(id) => {
+                self.with_session(id, |session, context, _| session.main_ready(true, context));
             }
             Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
             Message::Close(id) => self.with_session(id, |session, _, _| session.close()),
@@ -306,12 +342,12 @@ impl Reactor {
         }
     }
 
-    fn serve(&mut self, stream: UnixStream, peer: Peer) {
+    fn serve(&mut self, arrival: Arrival) {
         /// Numbers are unique over all reactors.
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed));
-        let pid = peer.pid;
-        match Session::accept(id, peer, stream, self.poll.registry()) {
+        let pid = arrival.peer.pid;
+        match Session::accept(id, arrival, self.poll.registry(), self.context.login_patience) {
             Ok(session) => {
                 self.set_deadline(id, None, session.deadline());
                 self.sessions.insert(id, session);
@@ -332,11 +368,12 @@ impl Reactor {
             if deadline > now {
                 break;
             }
-            self.with_session(id, |session, _, _| Err(session.expired()));
+            self.with_session(id, |session, context, _| session.expired(now, context));
         }
         if let Some(acceptor) = &mut self.acceptor {
             acceptor.pairing.expire(now);
             if acceptor.paused_until.is_some_and(|until| until <= now) {
+                acceptor.paused_until = None;
                 self.accept_some();
             }
         }
@@ -344,61 +381,88 @@ impl Reactor {
 
     fn accept_some(&mut self) {
         if let Some(acceptor) = &mut self.acceptor {
-            acceptor.paused_until = None;
-            acceptor.more = false;
-            acceptor.accept_main();
-            acceptor.accept_callbacks();
+            acceptor.accept_some();
         }
     }
 }
 
 impl Acceptor {
-    fn accept_main(&mut self) {
-        for _ in 0..ACCEPT_BURST {
-            let Some(stream) = accept(&self.main, &mut self.paused_until) else { return };
-            if let Some(peer) = self.admit(&stream) {
-                self.reactors[self.next].send(Message::Serve(stream, peer));
+    /// Each connection that comes is an event, so during a pause events are passed over: it ends by itself.
+    fn accept_some(&mut self) {
+        self.more = false;
+        // Callbacks first: when there is little room left, it is for those who are half in.
+        for channel in [Channel::Callback, Channel::Main] {
+            for turn in 1.. {
+                if self.paused_until.is_some() {
+                    return;
+                }
+                let Some(stream) = self.accept(channel) else { break };
+                self.admit(stream, channel);
+                if turn == ACCEPT_BURST {
+                    self.more = true;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The next connection, if there is one and there is room for it.
+    fn accept(&mut self, channel: Channel) -> Option<UnixStream> {
+        let listener = match channel {
+            Channel::Main => &self.main,
+            Channel::Callback => &self.callback,
+        };
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return None,
+                    // Whoever it was has gone again.
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        self.pause(&error);
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    fn pause(&mut self, why: &io::Error) {
+        let now = Instant::now();
+        self.paused_until = Some(now + ACCEPT_PAUSE);
+        if self.logged.is_none_or(|logged| now - logged >= LOG_PAUSE) {
+            self.logged = Some(now);
+            tracing::warn!("no more connections for now: {why}");
+        }
+    }
+
+    fn admit(&mut self, mut stream: UnixStream, channel: Channel) {
+        if self.closed {
+            return;
+        }
+        let peer = match Peer::of(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!("a connection without an owner is closed: {error}");
+                return;
+            }
+        };
+        let Ok(place) = self.quotas.admit(peer.uid, peer.pid, channel) else {
+            let mut refusal = Vec::new();
+            refuse(&mut refusal);
+            // Nothing was written before, so there is room for it. It is refused whether it hears of it
+            // or not.
+            let _ = stream.write(&refusal);
+            return;
+        };
+        let arrival = Arrival { stream, peer, place };
+        match channel {
+            Channel::Main => {
+                self.reactors[self.next].send(Message::Serve(arrival));
                 self.next = (self.next + 1) % self.reactors.len();
             }
-        }
-        self.more = true;
-    }
-
-    fn accept_callbacks(&mut self) {
-        for _ in 0..ACCEPT_BURST {
-            let Some(stream) = accept(&self.callback, &mut self.paused_until) else { return };
-            if let Some(peer) = self.admit(&stream) {
-                self.pairing.callback(peer, stream, LOGIN_PATIENCE);
-            }
-        }
-        self.more = true;
-    }
-
-    fn admit(&self, stream: &UnixStream) -> Option<Peer> {
-        if self.closed {
-            return None;
-        }
-        let peer = Peer::of(stream);
-        peer.inspect_err(|error| tracing::warn!("a connection without an owner is closed: {error}"))
-            .ok()
-    }
-}
-
-/// The next connection, if there is one and there is room for it.
-fn accept(listener: &UnixListener, paused_until: &mut Option<Instant>) -> Option<UnixStream> {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => return Some(stream),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return None,
-                // Whoever it was has gone again.
-                ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                _ => {
-                    tracing::warn!("no more connections for now: {error}");
-                    *paused_until = Some(Instant::now() + ACCEPT_PAUSE);
-                    return None;
-                }
-            },
+            Channel::Callback => self.pairing.callback(arrival, self.login_patience),
         }
     }
 }

@@ -10,20 +10,18 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::Text;
 use kvs_proto::app::server::{Malformed, Notifier, Request, Session as Protocol, UnexpectedReply};
-use mio::net::UnixStream;
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
 use super::auth_link::Unavailable;
 use super::groups::Group;
+use super::guesses::Turn;
 use super::mailbox::{Address, SessionId};
-use super::pairing::Peer;
+use super::pairing::{Arrival, Peer};
+use super::quota::{Limit, Line, User, WATCH_BYTES};
 use super::reactor::Context;
 use super::socket::{Received, Socket};
 use super::watcher::Watcher;
-
-/// How long a login may take, from the connection to the verdict.
-pub(crate) const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an application may take to close after it was told to.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -31,18 +29,27 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// More than any legal application ever has under way, so that one read takes all there is.
 const READ_BUFFER: usize = 4096;
 
+/// The reads in one turn. A legal application never fills more than one buffer; one that keeps its socket
+/// full gets no more than its share.
+const READS: usize = 8;
+
 /// An application that is connected.
 #[derive(Debug)]
 pub(crate) struct Session {
     id: SessionId,
     peer: Peer,
+    user: Arc<User>,
     main: Socket,
     protocol: Protocol,
     callback: Option<(Socket, Notifier)>,
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
     closing: bool,
+    /// When its secret is looked at, if that has to wait for its turn.
+    turn: Option<Instant>,
+    /// When its login, or its closing, has taken too long.
     deadline: Option<Instant>,
+    login_patience: Duration,
 }
 
 #[derive(Debug)]
@@ -101,9 +108,12 @@ pub(crate) enum End {
     /// The application broke the protocol on the callback channel.
     #[error("protocol error: {0}")]
     UnexpectedReply(#[from] UnexpectedReply),
+    /// The user sends too many wrong secrets; the application was not told whether this one was right.
+    #[error("login refused: too many wrong secrets before this one")]
+    TooManyGuesses,
     /// The login took too long.
-    #[error("the login was not finished within {} s", LOGIN_PATIENCE.as_secs())]
-    LoginTooLong,
+    #[error("the login was not finished within {} s", .0.as_secs())]
+    LoginTooLong(Duration),
     /// It was told to close.
     #[error("closed, as its group was deleted or the server quits")]
     ClosedByServer,
@@ -120,7 +130,7 @@ impl End {
             Self::Unavailable(_)
                 | Self::Malformed(_)
                 | Self::UnexpectedReply(_)
-                | Self::LoginTooLong
+                | Self::LoginTooLong(_)
                 | Self::Unresponsive
         )
     }
@@ -140,11 +150,13 @@ impl Session {
     /// Greets a connection that was just accepted.
     pub(super) fn accept(
         id: SessionId,
-        peer: Peer,
-        stream: UnixStream,
+        arrival: Arrival,
         registry: &Registry,
+        login_patience: Duration,
     ) -> std::io::Result<Self> {
-        let mut main = Socket::new(stream);
+        let Arrival { stream, peer, place } = arrival;
+        let user = Arc::clone(place.user());
+        let mut main = Socket::new(stream, place);
         main.register(registry, main_token(id))?;
         let mut greeting = Vec::new();
         let protocol = Protocol::accept(&mut greeting);
@@ -152,32 +164,46 @@ impl Session {
         Ok(Self {
             id,
             peer,
+            user,
             main,
             protocol,
             callback: None,
             stage: Stage::New,
             closing: false,
-            deadline: Some(Instant::now() + LOGIN_PATIENCE),
+            turn: None,
+            deadline: Some(Instant::now() + login_patience),
+            login_patience,
         })
     }
 
     /// The point in time at which [`expired`](Self::expired) is to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        [self.deadline, self.turn].into_iter().flatten().min()
     }
 
     /// The deadline has passed.
-    pub(super) fn expired(&self) -> End {
-        if self.closing { End::Unresponsive } else { End::LoginTooLong }
+    pub(super) fn expired(&mut self, now: Instant, context: &Context) -> Result<(), End> {
+        if self.turn.is_some_and(|turn| turn <= now) {
+            return self.decide(context);
+        }
+        Err(if self.closing { End::Unresponsive } else { End::LoginTooLong(self.login_patience) })
     }
 
-    /// The main connection may be read or written.
+    /// The main connection may be read or written. `read_closed`: there is more to come than the first read
+    /// shows, if only the end of the stream.
     pub(super) fn main_ready(&mut self, read_closed: bool, context: &Context) -> Result<(), End> {
         self.main.flush().map_err(|_| End::Gone)?;
         let mut buffer = [0; READ_BUFFER];
         let mut out = Vec::new();
-        // One that does not take its answers is not listened to until it does.
-        while !self.main.is_stuck() {
+        for turn in 0.. {
+            // One that does not take its answers is not listened to until it does.
+            if self.main.is_stuck() {
+                break;
+            }
+            if turn == READS {
+                context.read_more(self.id);
+                break;
+            }
             let read = match self.main.read(&mut buffer) {
                 Received::Bytes(read) => &buffer[..read],
                 Received::Nothing => break,
@@ -228,8 +254,18 @@ impl Session {
         };
         let pid = self.peer.pid;
         match request {
+            Request::BeginPut(key) => {
+                let allowed = member.group.may_put(&key, &self.user);
+                let ready = is_allowed(allowed, &self.user, pid);
+                self.protocol.answer_ready(ready, out);
+            }
+            Request::BeginWatch => {
+                let allowed = self.user.room_for(0, WATCH_BYTES.into());
+                let ready = is_allowed(allowed, &self.user, pid);
+                self.protocol.answer_ready(ready, out);
+            }
             Request::Put { key, value } => {
-                let watchers = member.group.put(&key, &value);
+                let watchers = member.group.put(&key, &value, &self.user);
                 tracing::debug!(pid, ?key, watchers = watchers.len(), "put");
                 for watcher in watchers {
                     watcher.changed(key);
@@ -249,7 +285,7 @@ impl Session {
                 self.protocol.answer_found(found, out);
             }
             Request::Watch(key) => {
-                let found = member.group.watch(&key, member.number);
+                let found = member.group.watch(&key, member.number, &self.user);
                 tracing::debug!(pid, ?key, found, "watch");
                 self.protocol.answer_found(found, out);
             }
@@ -263,23 +299,23 @@ impl Session {
         if let Stage::Login(login) = &mut self.stage {
             login.secret = Some(secret);
             context.await_callback(self.peer.clone(), self.id);
-            context.ask_for_secret(login.group.name(), self.id);
+            context.ask_for_secret(&login.group, self.id);
         }
     }
 
     /// The callback connection is here.
     pub(super) fn callback_connected(
         &mut self,
-        stream: UnixStream,
+        arrival: Arrival,
         registry: &Registry,
         context: &Context,
     ) -> Result<(), End> {
         if self.main.has_hung_up() {
             // The application has given this login up, so this is for its next one.
-            context.return_callback(self.peer.clone(), stream);
+            context.return_callback(arrival);
             return Err(End::Gone);
         }
-        let mut socket = Socket::new(stream);
+        let mut socket = Socket::new(arrival.stream, arrival.place);
         let token = Token(main_token(self.id).0 + 1);
         socket.register(registry, token).map_err(|_| End::Gone)?;
         let mut greeting = Vec::new();
@@ -305,7 +341,8 @@ impl Session {
         self.decide(context)
     }
 
-    /// The verdict, as soon as everything for it is here. The callback channel was greeted before.
+    /// The verdict, as soon as everything for it is here and its turn has come. The callback channel was
+    /// greeted before.
     fn decide(&mut self, context: &Context) -> Result<(), End> {
         let Stage::Login(Login { group, secret: Some(secret), right: Some(right) }) = &self.stage
         else {
@@ -315,6 +352,28 @@ impl Session {
             return Ok(());
         }
         let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
+        let uid = self.peer.uid;
+        let now = Instant::now();
+        match self.turn {
+            None => match group.guesses.turn(uid, matches, now) {
+                Turn::Now => {}
+                Turn::At(then) => {
+                    self.turn = Some(then);
+                    return Ok(());
+                }
+                Turn::Never => {
+                    let (pid, name) = (self.peer.pid, group.name());
+                    self.user.log(
+                        Limit::Guesses,
+                        format_args!("a login of process {pid} to {name:?} is refused"),
+                    );
+                    return Err(End::TooManyGuesses);
+                }
+            },
+            Some(then) if then > now => return Ok(()),
+            Some(_) if matches => group.guesses.shown_right(uid),
+            Some(_) => {}
+        }
         let mut out = Vec::new();
         if !matches {
             self.protocol.answer_secret(false, &mut out);
@@ -328,7 +387,7 @@ impl Session {
             group.enter(self.peer.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
         let group = Arc::clone(group);
         self.stage = Stage::Member(Member { group, number, watcher });
-        self.deadline = None;
+        (self.turn, self.deadline) = (None, None);
         self.protocol.answer_secret(true, &mut out);
         self.main.write(&mut out).map_err(|_| End::Gone)
     }
@@ -418,10 +477,14 @@ impl Session {
             Stage::Member(member) => Some(member.group.name()),
         };
         let group = group.map(tracing::field::debug);
-        if why.is_remarkable() {
-            tracing::warn!(pid, group, "application: {why}");
-        } else {
-            tracing::debug!(pid, group, "application: {why}");
+        match why.is_remarkable().then(|| self.user.log_line()).flatten() {
+            None => tracing::debug!(pid, group, "application: {why}"),
+            Some(Line::Last) => tracing::warn!(
+                pid,
+                group,
+                "application: {why} (no more of this for a while about the applications of this user)"
+            ),
+            Some(Line::OneOfMany) => tracing::warn!(pid, group, "application: {why}"),
         }
         match self.stage {
             Stage::Member(member) => {
@@ -435,4 +498,12 @@ impl Session {
             Stage::Login(_) | Stage::New => {}
         }
     }
+}
+
+/// Whether there was no limit in the way; if there was, it is logged.
+fn is_allowed(allowed: Result<(), Limit>, user: &User, pid: i32) -> bool {
+    if let Err(limit) = allowed {
+        user.log(limit, format_args!("an operation of process {pid} is refused"));
+    }
+    allowed.is_ok()
 }

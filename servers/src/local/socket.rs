@@ -12,10 +12,14 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::quota::Place;
+
 /// A connection of an application.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: UnixStream,
+    /// Given back when the descriptor is free again: fields are dropped in their order.
+    _place: Place,
     /// What was not written yet.
     waiting: Vec<u8>,
 }
@@ -38,8 +42,8 @@ pub(super) fn has_hung_up(stream: &UnixStream) -> bool {
 }
 
 impl Socket {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, waiting: Vec::new() }
+    pub(super) fn new(stream: UnixStream, place: Place) -> Self {
+        Self { stream, _place: place, waiting: Vec::new() }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -28,7 +28,7 @@ fn describe_application(text: &mut String, number: u64, application: &Applicatio
          Connected time interval: {:.6}\nKeys in WatchList for callback function:",
         application.pid,
         time(application.connected_at),
-        application.stay().as_secs_f64(),
+        application.stay.as_secs_f64(),
     );
     for key in &application.watches {
         let _ = write!(text, "\n{key}");

@@ -5,28 +5,54 @@
 //! cannot be chosen to collide.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::quota::{Charge, User};
 
 /// Keys and their values.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    pairs: HashMap<Box<[u8]>, Box<[u8]>>,
+    pairs: HashMap<Box<[u8]>, Stored>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    value: Box<[u8]>,
+    /// To whoever stored this value.
+    charge: Charge,
 }
 
 impl Table {
-    /// Creates the pair, or replaces the value of a key that exists.
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) {
+    /// Creates the pair, or replaces the value of a key that exists, at the expense of `user`.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], user: &Arc<User>) {
+        let bytes = key.len() + value.len();
         match self.pairs.get_mut(key) {
-            Some(present) if present.len() == value.len() => present.copy_from_slice(value),
-            Some(present) => *present = value.into(),
+            Some(stored) => {
+                if stored.value.len() == value.len() {
+                    stored.value.copy_from_slice(value);
+                } else {
+                    stored.value = value.into();
+                }
+                stored.charge.stored_anew(user, bytes);
+            }
             None => {
-                self.pairs.insert(key.into(), value.into());
+                let stored = Stored { value: value.into(), charge: Charge::pair(user, bytes) };
+                self.pairs.insert(key.into(), stored);
             }
         }
     }
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.pairs.get(key).map(AsRef::as_ref)
+        self.pairs.get(key).map(|stored| stored.value.as_ref())
+    }
+
+    /// How many pairs and bytes more `user` would have with a value of `len` bytes under this key.
+    pub(crate) fn growth(&self, key: &[u8], len: usize, user: &Arc<User>) -> (u64, u64) {
+        match self.pairs.get(key).filter(|stored| stored.charge.is_of(user)) {
+            Some(stored) => (0, len.saturating_sub(stored.value.len()) as u64),
+            None => (1, (key.len() + len) as u64),
+        }
     }
 
     /// Whether the key exists.
@@ -47,33 +73,43 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::quota::Quotas;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     #[derive(Debug, Clone)]
     enum Step {
-        Put(Vec<u8>, Vec<u8>),
+        Put(Vec<u8>, Vec<u8>, usize),
         Delete(Vec<u8>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let key = || prop::collection::vec(0u8..3, 1..3);
         prop_oneof![
-            (key(), prop::collection::vec(any::<u8>(), 0..5)).prop_map(|(k, v)| Step::Put(k, v)),
+            (key(), prop::collection::vec(any::<u8>(), 0..5), 0..2usize)
+                .prop_map(|(k, v, user)| Step::Put(k, v, user)),
             key().prop_map(Step::Delete),
         ]
     }
 
     proptest! {
         #[test]
-        fn it_behaves_like_a_map(steps in prop::collection::vec(step(), 0..60)) {
+        fn it_behaves_like_a_map_and_charges_who_stored_the_value(
+            steps in prop::collection::vec(step(), 0..60)
+        ) {
             let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            let users = [Quotas::user_with(0, 0), Quotas::user_with(0, 0)];
             for step in steps {
                 match step {
-                    Step::Put(key, value) => {
-                        table.put(&key, &value);
-                        model.insert(key, value);
+                    Step::Put(key, value, user) => {
+                        let before = users[user].taken();
+                        let growth = table.growth(&key, value.len(), &users[user]);
+                        table.put(&key, &value, &users[user]);
+                        let after = users[user].taken();
+                        prop_assert_eq!(after.0, before.0 + growth.0);
+                        prop_assert!(after.1 <= before.1 + growth.1);
+                        model.insert(key, (value, user));
                     }
                     Step::Delete(key) => {
                         prop_assert_eq!(table.delete(&key), model.remove(&key).is_some());
@@ -81,10 +117,16 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(table.count(), model.len());
-                for (key, value) in &model {
+                let mut taken = [(0, 0); 2];
+                for (key, (value, user)) in &model {
                     prop_assert_eq!(table.get(key), Some(value.as_slice()));
+                    taken[*user].0 += 1;
+                    taken[*user].1 += (key.len() + value.len()) as u64;
                 }
+                prop_assert_eq!([users[0].taken(), users[1].taken()], taken);
             }
+            drop(table);
+            prop_assert_eq!([users[0].taken(), users[1].taken()], [(0, 0); 2]);
         }
     }
 }

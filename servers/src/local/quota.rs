@@ -1,0 +1,485 @@
+//! What one user may take of this server, and what each has taken.
+//!
+//! A *user* is a uid, as the kernel says it of a connection. Everything that is taken is stood for by a value
+//! that gives it back when it is dropped, wherever that happens: a [`Place`] for each connection, a
+//! [`Charge`] for each pair and each watch. So nothing is given back twice or forgotten, however a session
+//! or a group ends.
+//!
+//! Connections are counted for each of the two sockets by itself: an application has one on either. They
+//! are limited for each process, too, as on many machines all programs run under one user. Both limits
+//! are never more than the descriptors of this server allow with room left for others ([`Shares`]).
+//!
+//! Pairs and bytes are checked before a value is asked for and counted when it is stored, without a lock
+//! between the two. What is in between at the same time is one value for each connection of the user, so
+//! that is how far a limit can be overstepped. Far from its limits a user costs two loads for a put, one
+//! addition when the sizes differ, and nothing for a get.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// What a watch counts, in bytes: about what it takes, the pending change included. Its key is short by
+/// comparison.
+pub(crate) const WATCH_BYTES: u32 = 512;
+
+/// The descriptors that the server needs for itself; it has about 30 open.
+const OWN_DESCRIPTORS: u64 = 48;
+
+/// How often at most a user's refusals of one kind are logged.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// The lines about the ends of a user's applications in [`LOG_PAUSE`], so that it cannot fill a disk with them.
+const LINES: u32 = 20;
+
+/// Users of whom nothing is left are forgotten when there are so many, or twice as many as the last time.
+const FORGET_FROM: usize = 64;
+
+/// What each user may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Applications; one process at most half of them, and all together at most three quarters of those for
+    /// which there are descriptors.
+    pub connections: usize,
+    /// Pairs whose value was stored by the user.
+    pub pairs: u64,
+    /// Bytes of those pairs, keys and values; a watch counts as 512.
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    /// What no honest program meets.
+    fn default() -> Self {
+        Self { connections: 4096, pairs: 10_000_000, bytes: 1 << 30 }
+    }
+}
+
+/// Which limit stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Connections of one user.
+    Connections,
+    /// Connections of one process.
+    ProcessConnections,
+    /// Pairs.
+    Pairs,
+    /// Bytes.
+    Bytes,
+    /// Wrong secrets: the limit of `guesses`.
+    Guesses,
+}
+
+const KINDS: usize = Limit::Guesses as usize + 1;
+
+/// One of the two sockets on which applications connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// The main one.
+    Main,
+    /// That for callbacks.
+    Callback,
+}
+
+/// How many connections one user and one process may have on each of the two sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shares {
+    user: usize,
+    process: usize,
+}
+
+impl Shares {
+    /// `descriptors`: how many the server may have open.
+    fn new(wanted: usize, descriptors: u64) -> Self {
+        // Every application takes two.
+        let applications = descriptors.saturating_sub(OWN_DESCRIPTORS) / 2;
+        let most = usize::try_from(applications / 4 * 3).unwrap_or(usize::MAX);
+        let user = wanted.min(most).max(1);
+        Self { user, process: user.div_ceil(2) }
+    }
+}
+
+/// All users.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    limits: Limits,
+    shares: Shares,
+    users: Mutex<Users>,
+}
+
+#[derive(Debug)]
+struct Users {
+    by_uid: HashMap<u32, Arc<User>>,
+    forget_at: usize,
+}
+
+/// One user.
+pub(crate) struct User {
+    /// Who it is.
+    pub(crate) uid: u32,
+    limits: Limits,
+    shares: Shares,
+    pairs: AtomicU64,
+    bytes: AtomicU64,
+    connected: Mutex<Connected>,
+    logged: Mutex<Logged>,
+}
+
+#[derive(Debug, Default)]
+struct Logged {
+    /// Refusals, by [`Limit`].
+    refusals: [Option<Instant>; KINDS],
+    /// When the lines below were begun to be counted.
+    since: Option<Instant>,
+    lines: u32,
+}
+
+/// A line of the log that a user may still have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// More may follow.
+    OneOfMany,
+    /// None may follow for a while.
+    Last,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("uid", &self.uid).finish_non_exhaustive()
+    }
+}
+
+/// Connections, by [`Channel`].
+type Count = [usize; 2];
+
+#[derive(Debug, Default)]
+struct Connected {
+    all: Count,
+    by_process: HashMap<i32, Count>,
+}
+
+impl Quotas {
+    /// Nobody has anything yet. `descriptors`: how many the server may have open.
+    pub(crate) fn new(limits: Limits, descriptors: u64) -> Self {
+        let shares = Shares::new(limits.connections, descriptors);
+        let users = Users { by_uid: HashMap::new(), forget_at: FORGET_FROM };
+        Self { limits, shares, users: Mutex::new(users) }
+    }
+
+    /// How many applications one user may have.
+    pub(crate) fn connections(&self) -> usize {
+        self.shares.user
+    }
+
+    /// A connection of this process of this user has come.
+    ///
+    /// # Errors
+    /// There is no place for it; that was logged.
+    pub(crate) fn admit(&self, uid: u32, pid: i32, channel: Channel) -> Result<Place, Limit> {
+        let user = self.user(uid);
+        let refused = {
+            let connected = &mut *user.connected.lock();
+            let own = connected.by_process.get(&pid).copied().unwrap_or_default();
+            if connected.all[channel as usize] >= user.shares.user {
+                Some(Limit::Connections)
+            } else if own[channel as usize] >= user.shares.process {
+                Some(Limit::ProcessConnections)
+            } else {
+                connected.all[channel as usize] += 1;
+                connected.by_process.entry(pid).or_default()[channel as usize] += 1;
+                None
+            }
+        };
+        match refused {
+            None => Ok(Place { user, pid, channel }),
+            Some(limit) => {
+                user.log(limit, format_args!("a connection of process {pid} is refused"));
+                Err(limit)
+            }
+        }
+    }
+
+    fn user(&self, uid: u32) -> Arc<User> {
+        let users = &mut *self.users.lock();
+        if let Some(user) = users.by_uid.get(&uid) {
+            return Arc::clone(user);
+        }
+        if users.by_uid.len() >= users.forget_at {
+            // Others get hold of a user only here, under the lock.
+            users.by_uid.retain(|_, user| Arc::strong_count(user) > 1);
+            users.forget_at = FORGET_FROM.max(users.by_uid.len() * 2);
+        }
+        let user = Arc::new(User {
+            uid,
+            limits: self.limits,
+            shares: self.shares,
+            pairs: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            connected: Mutex::default(),
+            logged: Mutex::default(),
+        });
+        users.by_uid.insert(uid, Arc::clone(&user));
+        user
+    }
+}
+
+impl User {
+    /// Which limit stands in the way of so many pairs and bytes more, if one does.
+    pub(crate) fn room_for(&self, pairs: u64, bytes: u64) -> Result<(), Limit> {
+        let within = |have: &AtomicU64, more: u64, limit: u64| {
+            more == 0 || have.load(Ordering::Relaxed).saturating_add(more) <= limit
+        };
+        if !within(&self.pairs, pairs, self.limits.pairs) {
+            Err(Limit::Pairs)
+        } else if !within(&self.bytes, bytes, self.limits.bytes) {
+            Err(Limit::Bytes)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether there may be another line about the end of one of its applications.
+    pub(crate) fn log_line(&self) -> Option<Line> {
+        let now = Instant::now();
+        let logged = &mut *self.logged.lock();
+        if logged.since.is_none_or(|since| now - since >= LOG_PAUSE) {
+            (logged.since, logged.lines) = (Some(now), 0);
+        }
+        logged.lines = logged.lines.saturating_add(1);
+        match logged.lines {
+            ..LINES => Some(Line::OneOfMany),
+            LINES => Some(Line::Last),
+            _ => None,
+        }
+    }
+
+    /// Logs a refusal, unless one of this kind was logged a short time ago.
+    pub(crate) fn log(&self, limit: Limit, what: fmt::Arguments<'_>) {
+        let now = Instant::now();
+        {
+            let last = &mut self.logged.lock().refusals[limit as usize];
+            if last.is_some_and(|last| now - last < LOG_PAUSE) {
+                return;
+            }
+            *last = Some(now);
+        }
+        let uid = self.uid;
+        let Limits { pairs, bytes, .. } = self.limits;
+        let Shares { user, process } = self.shares;
+        match limit {
+            Limit::Connections => tracing::warn!(
+                uid,
+                "{what}: its user has {user} (--max-connections-per-user, or three quarters of what \
+                 the limit of open files allows)"
+            ),
+            Limit::ProcessConnections => tracing::warn!(
+                uid,
+                "{what}: it has {process}, half of what its user may have \
+                 (--max-connections-per-user, or three quarters of what the limit of open files allows)"
+            ),
+            Limit::Pairs => {
+                tracing::warn!(uid, "{what}: its user has {pairs} pairs (--max-pairs-per-user)");
+            }
+            Limit::Bytes => tracing::warn!(
+                uid,
+                "{what}: its user has stored nearly {bytes} bytes (--max-bytes-per-user)"
+            ),
+            Limit::Guesses => tracing::warn!(uid, "{what}: its user sends too many wrong secrets"),
+        }
+    }
+}
+
+/// Stands for one connection as long as it is open.
+#[derive(Debug)]
+pub(crate) struct Place {
+    user: Arc<User>,
+    pid: i32,
+    channel: Channel,
+}
+
+impl Place {
+    /// Whose it is.
+    pub(crate) fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let connected = &mut *self.user.connected.lock();
+        let channel = self.channel as usize;
+        connected.all[channel] -= 1;
+        if let Some(own) = connected.by_process.get_mut(&self.pid) {
+            own[channel] -= 1;
+            if *own == [0; 2] {
+                connected.by_process.remove(&self.pid);
+            }
+        }
+    }
+}
+
+/// Stands for one pair or one watch as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    user: Arc<User>,
+    bytes: u32,
+    is_pair: bool,
+}
+
+impl Charge {
+    /// A pair with so many bytes in its key and its value.
+    pub(crate) fn pair(user: &Arc<User>, bytes: usize) -> Self {
+        user.pairs.fetch_add(1, Ordering::Relaxed);
+        Self::new(user, bytes_of(bytes), true)
+    }
+
+    /// A watch.
+    pub(crate) fn watch(user: &Arc<User>) -> Self {
+        Self::new(user, WATCH_BYTES, false)
+    }
+
+    fn new(user: &Arc<User>, bytes: u32, is_pair: bool) -> Self {
+        user.bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+        Self { user: Arc::clone(user), bytes, is_pair }
+    }
+
+    /// The pair has a new value, stored by this user, and so many bytes now.
+    pub(crate) fn stored_anew(&mut self, user: &Arc<User>, bytes: usize) {
+        if !Arc::ptr_eq(&self.user, user) {
+            *self = Self::pair(user, bytes);
+            return;
+        }
+        let bytes = bytes_of(bytes);
+        // Unsigned, and wrapping around: what is added before can always be taken away.
+        if bytes != self.bytes {
+            let difference = u64::from(bytes).wrapping_sub(u64::from(self.bytes));
+            self.user.bytes.fetch_add(difference, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+
+    /// Whether this user stored the value.
+    pub(crate) fn is_of(&self, user: &Arc<User>) -> bool {
+        Arc::ptr_eq(&self.user, user)
+    }
+}
+
+/// Keys and values are texts: there is always room.
+fn bytes_of(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.user.bytes.fetch_sub(self.bytes.into(), Ordering::Relaxed);
+        if self.is_pair {
+            self.user.pairs.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Quotas {
+    /// A user with these limits, and as many connections as it wants, for tests of other modules.
+    pub(crate) fn user_with(pairs: u64, bytes: u64) -> Arc<User> {
+        Self::new(Limits { connections: 1, pairs, bytes }, 1000).user(0)
+    }
+}
+
+#[cfg(test)]
+impl User {
+    /// The pairs and bytes that it is charged with.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        (self.pairs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_leaves_room_for_others_and_one_process_for_the_rest_of_its_user() {
+        let plenty = Shares::new(4096, 1_000_000);
+        assert_eq!(plenty, Shares { user: 4096, process: 2048 });
+        assert_eq!(Shares::new(4096, u64::MAX), plenty);
+        for descriptors in [0, 47, 48, 64, 256, 1024, 4096, 20_000] {
+            let shares = Shares::new(4096, descriptors);
+            assert!(shares.process >= 1 && shares.process <= shares.user.div_ceil(2));
+            if descriptors >= 64 {
+                let taken = shares.user as u64 * 2;
+                assert!(taken * 4 <= (descriptors - OWN_DESCRIPTORS) * 3, "of {descriptors}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_taken_for_as_long_as_it_is_held() {
+        let limits = Limits { connections: 4, ..Limits::default() };
+        let quotas = Quotas::new(limits, 1000);
+        let admit = |uid, pid, channel| quotas.admit(uid, pid, channel);
+        let first: Vec<_> = (0..2).map(|_| admit(1, 10, Channel::Main).unwrap()).collect();
+        assert_eq!(admit(1, 10, Channel::Main).unwrap_err(), Limit::ProcessConnections);
+        // The callback connection of an application counts with it.
+        let _callbacks: Vec<_> = (0..2).map(|_| admit(1, 10, Channel::Callback).unwrap()).collect();
+        let _second: Vec<_> = (0..2).map(|_| admit(1, 11, Channel::Main).unwrap()).collect();
+        assert_eq!(admit(1, 12, Channel::Main).unwrap_err(), Limit::Connections);
+        admit(2, 13, Channel::Main).expect("others have their own");
+        drop(first);
+        admit(1, 10, Channel::Main).expect("there is room again");
+        let user = quotas.user(1);
+        assert_eq!(
+            user.connected.lock().by_process.len(),
+            2,
+            "processes without any are forgotten"
+        );
+    }
+
+    #[test]
+    fn a_pair_is_charged_to_whoever_stored_its_value_and_given_back() {
+        let (one, other) = (Quotas::user_with(10, 1000), Quotas::user_with(10, 1000));
+        let mut charge = Charge::pair(&one, 30);
+        assert_eq!(one.taken(), (1, 30));
+        charge.stored_anew(&one, 20);
+        assert_eq!(one.taken(), (1, 20));
+        charge.stored_anew(&other, 25);
+        assert_eq!((one.taken(), other.taken()), ((0, 0), (1, 25)));
+        let watch = Charge::watch(&one);
+        assert_eq!(one.taken(), (0, WATCH_BYTES.into()));
+        drop((charge, watch));
+        assert_eq!((one.taken(), other.taken()), ((0, 0), (0, 0)));
+    }
+
+    #[test]
+    fn there_is_room_up_to_the_limit() {
+        let user = Quotas::user_with(2, 100);
+        let _one = Charge::pair(&user, 60);
+        assert_eq!(user.room_for(1, 40), Ok(()));
+        assert_eq!(user.room_for(1, 41), Err(Limit::Bytes));
+        let _two = Charge::pair(&user, 60);
+        assert_eq!(user.room_for(1, 1), Err(Limit::Pairs));
+        // One that is over its limit may do what takes nothing more.
+        assert_eq!(user.room_for(0, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_user_does_not_fill_the_log() {
+        let user = Quotas::user_with(0, 0);
+        let lines: Vec<_> = (0..1000).filter_map(|_| user.log_line()).collect();
+        assert_eq!(lines.len(), LINES as usize);
+        assert_eq!(lines.iter().position(|line| *line == Line::Last), Some(lines.len() - 1));
+    }
+
+    #[test]
+    fn users_of_whom_nothing_is_left_are_forgotten() {
+        let quotas = Quotas::new(Limits::default(), 1000);
+        let _place = quotas.admit(7, 1, Channel::Main).unwrap();
+        for uid in 1000..100_000 {
+            drop(quotas.admit(uid, 1, Channel::Main).unwrap());
+        }
+        let users = quotas.users.lock();
+        assert!(users.by_uid.len() <= FORGET_FROM && users.by_uid.contains_key(&7));
+    }
+}
