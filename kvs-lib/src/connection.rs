@@ -262,7 +262,7 @@ pub(crate) struct Shared {
     /// Nobody may begin an operation any more. Set before the main channel is waited for, so that whoever
     /// closes waits for one operation at the most.
     closed: AtomicBool,
-    /// The callback channel has ended without a word: the next call will find that the server is gone.
+    /// The callback channel has ended without a word, so the server is gone: the next call says so.
     broken: AtomicBool,
     main: FairMutex<Main>,
     pub(crate) callbacks: Callbacks,
@@ -483,7 +483,10 @@ impl Shared {
     ) -> Result<R, Error> {
         let deadline = Deadline::after(self.timeout);
         let main = self.lock_main(deadline)?;
-        let (main, result) = self.or_tear_down(main, |main| operate(main, deadline));
+        let (main, result) = self.or_tear_down(main, |main| {
+            self.check_unbroken()?;
+            operate(main, deadline)
+        });
         if result.as_ref().is_err_and(Error::closes) {
             // What the caller is told is why the connection broke, not how its pieces were closed.
             let _ = self.tear_down(main);
@@ -507,6 +510,14 @@ impl Shared {
         }
     }
 
+    /// Of a server that has gone nothing is awaited, not even that it reads the last value.
+    fn check_unbroken(&self) -> Result<(), Error> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(Error::SendCode(ErrorKind::BrokenPipe.into()));
+        }
+        Ok(())
+    }
+
     fn lock_main(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, Main>, Error> {
         let main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
         self.check_open()?;
@@ -524,7 +535,10 @@ impl Shared {
             debug_assert!(was_closed);
             return Err(Error::NotConnected);
         }
-        let (main, told) = self.or_tear_down(main, |main| main.play(Operation::Close, deadline));
+        let (main, told) = self.or_tear_down(main, |main| {
+            self.check_unbroken()?;
+            main.play(Operation::Close, deadline)
+        });
         let closed = self.tear_down(main);
         told.map(drop).and(closed)
     }
@@ -551,7 +565,7 @@ impl Shared {
     }
 
     /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
-    /// channel is only shut down: the next call finds out, and says so with its own code.
+    /// channel is only shut down: the next call says that it could not send.
     pub(crate) fn callbacks_lost(&self) {
         self.broken.store(true, Ordering::Release);
         if let Ok(main) = self.main.lock(Deadline::after(self.timeout))

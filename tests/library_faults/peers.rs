@@ -753,6 +753,39 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
     }
 }
 
+/// The connection is lost, and the server has not read the last value: nobody waits for that any more.
+#[test]
+fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
+    let stage = Stage::new();
+    for call in CALLS.into_iter().chain([Establish.line()]) {
+        let row = format!("{call}, after a hang-up, with a value unread");
+        stage.subject.without_growth(&row, || {
+            let (mut main, callback) = stage.log_in(DEADLINE);
+            stage.driver().begin("put_value k v");
+            main.expect(ZERO);
+            main.send(ONE);
+            main.expect(b"k");
+            main.send(ONE);
+            assert_eq!(stage.driver().returned("put_value k v"), 1, "{row}");
+            drop(callback);
+            // The library's thread has given the connection up, and ends.
+            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
+            let begin = Instant::now();
+            stage.driver().begin(call);
+            let next = (call == Establish.line()).then(|| stage.server.login("g", "abcde"));
+            let code = if next.is_some() { 0 } else { -3 };
+            assert_eq!(stage.driver().returned(call), code, "{row}");
+            let took = begin.elapsed();
+            assert!(took < DEADLINE / 2, "{row}: it took {took:?}");
+            match next {
+                Some((main, callback)) => stage.expect_alive_and_close(&row, main, callback),
+                None => stage.expect_dead(&row),
+            }
+            drop(main);
+        });
+    }
+}
+
 /// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
 #[test]
 fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
