@@ -254,7 +254,7 @@ impl Halted {
     }
 
     /// Its group has gone: it learns that at its next step at which anything can be learnt.
-    fn is_turned_away(mut self, scene: &Scene) {
+    fn finds_its_group_gone(mut self, scene: &Scene) {
         self.app.signal(Signal::SIGCONT);
         let goodbye = self.taken > self.script.close;
         let seen = loop {
@@ -313,7 +313,7 @@ fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted() {
     }
     scene.delete_group();
     for halted in halted {
-        halted.is_turned_away(&scene);
+        halted.finds_its_group_gone(&scene);
     }
     assert_eq!(scene.pairs(), 0);
     scene.elsewhere_works();

@@ -1,15 +1,16 @@
 //! An application without the library: every byte is the test's.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv,
+    send, sendmsg, socket,
 };
 
-use crate::DEADLINE;
+use crate::{DEADLINE, Sockets};
 
 /// One of the two stream sockets between an application and its local server, either end of it.
 #[derive(Debug)]
@@ -40,6 +41,20 @@ impl Channel {
         Ok(Self::new(name, socket.into()))
     }
 
+    /// Connects to `path` under a name that tells its application apart from others of this process. `name`
+    /// is `main` or `callback`.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn connect_as(name: &'static str, path: &Path, dir: &Path, app: &str) -> Self {
+        let infix = if name == "callback" { "cb_" } else { "" };
+        let own = dir.join(format!("app_socket_{infix}{app}"));
+        let channel = Self::connect_from(name, &own, path)
+            .unwrap_or_else(|error| panic!("{} to {}: {error}", own.display(), path.display()));
+        std::fs::remove_file(&own).unwrap_or_else(|error| panic!("{}: {error}", own.display()));
+        channel
+    }
+
     pub(crate) fn new(name: &'static str, stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("the deadline is not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("the deadline is not zero");
@@ -62,6 +77,32 @@ impl Channel {
     /// As `write(2)`.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends these bytes out of band.
+    ///
+    /// # Errors
+    /// As `send(2)`.
+    pub fn try_send_out_of_band(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_NOSIGNAL;
+        send(self.stream.as_raw_fd(), bytes, flags)?;
+        Ok(())
+    }
+
+    /// Sends these bytes in one call, and with them the descriptors.
+    ///
+    /// # Errors
+    /// As `sendmsg(2)`.
+    pub fn try_send_with(&mut self, bytes: &[u8], passed: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let passed: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+        let sent = sendmsg::<()>(
+            self.stream.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            &[ControlMessage::ScmRights(&passed)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        if sent == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
     }
 
     /// Sends a flag, a code or a length.
@@ -240,6 +281,29 @@ impl RawApp {
             return Err("wrong secret".into());
         }
         Ok(Self { main, callback })
+    }
+
+    /// Connects and logs in under a name that tells it apart from other applications of this process:
+    /// both sockets are bound to paths in `dir` that end with it, for as long as it takes to connect.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn login_as(
+        server: &impl Sockets,
+        dir: &Path,
+        name: &str,
+        group: &str,
+        secret: &str,
+    ) -> Self {
+        let mut main = Channel::connect_as("main", server.socket(), dir, name);
+        main.expect_int(1);
+        main.send(group.as_bytes());
+        main.expect_int(1);
+        main.send(secret.as_bytes());
+        let mut callback = Channel::connect_as("callback", server.callback_socket(), dir, name);
+        callback.expect_int(1);
+        main.expect_int(1);
+        Self { main, callback }
     }
 
     /// Stores a value. The original has no answer to it.
