@@ -37,6 +37,12 @@ fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each 
 fuzz-minimise: ## keep of the corpus, and of what `make fuzz` found, what adds coverage
 	CARGO="$(CARGO)" fuzz/run minimise
 
+test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences
+	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
+	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
+
+.PHONY: test-isolation
+
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
 		git diff --exit-code -- include/kvs.h || \

@@ -3,7 +3,8 @@
 //! neither descriptors nor memory.
 //!
 //! First a table of everything that can be wrong at each point, each entry with what must come of it;
-//! then random sequences, from a seed that a failure tells. `KVS_TEST_SEQUENCES` says how many.
+//! then random sequences, from a seed that a failure tells. `KVS_TEST_SEQUENCES` says how many
+//! (`make test-isolation`: 100,000).
 
 #![forbid(unsafe_code)]
 

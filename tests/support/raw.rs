@@ -225,6 +225,12 @@ impl Channel {
         bytes
     }
 
+    /// How many bytes have arrived and have not been received yet.
+    pub fn unread(&self) -> usize {
+        let count = rustix::io::ioctl_fionread(&self.stream).expect("it is a socket");
+        usize::try_from(count).expect("a socket holds less")
+    }
+
     /// The socket itself.
     pub fn stream(&self) -> &UnixStream {
         &self.stream

@@ -1,0 +1,333 @@
+//! Applications that do not take what the server has for them: changes, or answers.
+//!
+//! A watcher may leave its callback channel alone while a key that it watches changes any number of times:
+//! the server keeps one entry for each key, whoever else there is does not notice, and the last change
+//! arrives in the end. `KVS_TEST_PUTS` says how many changes (`make test-isolation`: 1,000,000); without it
+//! there are fewer.
+//!
+//! How long a get takes is measured with and without such a watcher, in turns, and printed: a busy
+//! machine is no reason to fail, so no speed is asserted, but that everything comes to its end.
+
+#![forbid(unsafe_code)]
+
+mod wrapper;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{AuthServer, DEADLINE, LocalServer, RawApp, private_dir};
+use tempfile::TempDir;
+use wrapper::connect;
+
+struct Scene {
+    server: LocalServer,
+    _auth: AuthServer,
+    secret: String,
+    dir: TempDir,
+    apps: AtomicUsize,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let auth = AuthServer::start();
+        let server = LocalServer::start(&auth);
+        let secret = server.create_group("g");
+        Self { server, _auth: auth, secret, dir: private_dir(), apps: AtomicUsize::new(0) }
+    }
+
+    /// One more application without the library.
+    fn raw(&self) -> RawApp {
+        let name = self.apps.fetch_add(1, Ordering::Relaxed).to_string();
+        RawApp::login_as(&self.server, self.dir.path(), &name, "g", &self.secret)
+    }
+
+    fn library(&self) -> kvs::Connection {
+        connect(&self.server, "g", &self.secret).expect("the server knows the group")
+    }
+
+    /// One that watches these keys, which exist from now on.
+    fn watcher(&self, keys: &[String]) -> RawApp {
+        let mut app = self.raw();
+        for key in keys {
+            app.put(key, "0");
+            assert!(app.register(key));
+        }
+        app
+    }
+}
+
+/// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs two
+/// round trips. `value(n)` is the n-th value.
+fn put_all(app: &mut RawApp, key: &str, count: usize, value: impl Fn(usize) -> String) {
+    app.main.send_int(0);
+    for n in 1..=count {
+        app.main.expect_int(1);
+        app.main.send(key.as_bytes());
+        app.main.expect_int(1);
+        let mut bytes = value(n).into_bytes();
+        if n < count {
+            bytes.extend(0i32.to_ne_bytes());
+        }
+        app.main.send(&bytes);
+    }
+    // The answer to a later call shows that all of it is stored.
+    assert!(app.get(key).is_some());
+}
+
+fn puts() -> usize {
+    match std::env::var("KVS_TEST_PUTS") {
+        Ok(puts) => puts.parse().expect("KVS_TEST_PUTS is a number"),
+        Err(_) => 50_000,
+    }
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("watched{n}")).collect()
+}
+
+#[test]
+fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_change() {
+    const WRITERS: usize = 4;
+    let puts = puts();
+    let scene = Scene::new();
+    let keys = keys(1);
+    let mut asleep = scene.watcher(&keys);
+    // It has taken the announcement, and never says that it is ready.
+    let mut half_asleep = scene.watcher(&keys);
+    // And one that is told as ever.
+    let awake = scene.library();
+    let (told, changes) = std::sync::mpsc::channel();
+    awake
+        .watch(&keys[0], move |_| {
+            // The test has failed when nobody listens any more.
+            let _ = told.send(());
+        })
+        .expect("the key exists");
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| scene.raw()).collect();
+    put_all(&mut writers[0], &keys[0], 100, |n| n.to_string());
+    half_asleep.callback.expect_int(1);
+
+    let resident = scene.server.resident_kib();
+    let begin = Instant::now();
+    let most = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| {
+                let key = &keys[0];
+                scope.spawn(move || put_all(writer, key, puts / WRITERS, |n| n.to_string()))
+            })
+            .collect();
+        scope.spawn(|| {
+            // Nothing tells when memory is taken and given back in between.
+            while !done.load(Ordering::Relaxed) {
+                let now = usize::try_from(scene.server.resident_kib()).expect("it is small");
+                most.fetch_max(now, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let ended: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a writer was not served");
+    });
+    let took = begin.elapsed();
+    let after = scene.server.resident_kib().max(most.into_inner() as u64);
+    println!(
+        "{puts} puts in {took:?} ({:.0} a second); VmRSS {resident} KiB before, {after} KiB at most",
+        puts as f64 / took.as_secs_f64()
+    );
+    assert!(after < resident + 2048, "the server grew from {resident} KiB to {after} KiB");
+
+    awake.put(&keys[0], "last").expect("it is connected");
+    assert_eq!(awake.get(&keys[0]).expect("it is connected").as_deref(), Some(&b"last"[..]));
+    changes.recv_timeout(DEADLINE).expect("it is told");
+    // The one that was announced, and all others in one.
+    for _ in 0..2 {
+        assert_eq!(asleep.change(), keys[0]);
+    }
+    assert_eq!(asleep.get(&keys[0]).as_deref(), Some("last"));
+    half_asleep.callback.send_int(1);
+    half_asleep.callback.expect(&padded(&keys[0]));
+    assert_eq!(half_asleep.change(), keys[0]);
+    assert_eq!(half_asleep.get(&keys[0]).as_deref(), Some("last"));
+    // Nothing more: what comes next is the answer to the next change.
+    for app in [&mut asleep, &mut half_asleep] {
+        assert_eq!(app.callback.waiting().escape_ascii().to_string(), "");
+    }
+}
+
+fn padded(key: &str) -> Vec<u8> {
+    let mut bytes = key.as_bytes().to_vec();
+    bytes.resize(100, 0);
+    bytes
+}
+
+#[test]
+fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
+    const KEYS: usize = 2_000;
+    const TIMES: usize = 5;
+    let scene = Scene::new();
+    let keys = keys(KEYS);
+    let mut asleep = scene.watcher(&keys);
+    let mut writer = scene.raw();
+    for n in 1..=TIMES {
+        for key in &keys {
+            writer.put(key, &n.to_string());
+        }
+    }
+    assert_eq!(writer.get(&keys[0]).as_deref(), Some("5"));
+    let resident = scene.server.resident_kib();
+    for _ in 0..TIMES {
+        for key in &keys {
+            writer.put(key, "last");
+        }
+    }
+    assert_eq!(writer.get(&keys[0]).as_deref(), Some("last"));
+    let grown = scene.server.resident_kib().saturating_sub(resident);
+    assert!(grown < 1024, "the server grew by {grown} KiB");
+
+    let mut told = HashMap::<String, usize>::new();
+    // The first was announced before it changed again.
+    for _ in 0..=KEYS {
+        *told.entry(asleep.change()).or_default() += 1;
+    }
+    assert_eq!(told.len(), KEYS);
+    assert_eq!(told[&keys[0]], 2);
+    assert_eq!(asleep.callback.waiting().escape_ascii().to_string(), "");
+}
+
+#[test]
+fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
+    /// An announcement and a padded key.
+    const CHANGE: usize = 4 + 100;
+    let scene = Scene::new();
+    let keys = keys(1);
+    let mut slow = scene.watcher(&keys);
+    let writer = scene.library();
+    // Many more changes are made than it takes.
+    for n in 0..2 * CHANGE {
+        writer.put(&keys[0], n.to_string()).expect("it is connected");
+        let seen = writer.get(&keys[0]).expect("it is connected");
+        assert_eq!(seen.as_deref(), Some(n.to_string().as_bytes()));
+        slow.callback.take(1);
+        if n % CHANGE == 3 {
+            slow.callback.send_int(1);
+        }
+    }
+    writer.put(&keys[0], "last").expect("it is connected");
+    assert_eq!(slow.change(), keys[0]);
+    assert_eq!(writer.get(&keys[0]).expect("it is connected").as_deref(), Some(&b"last"[..]));
+    assert_eq!(slow.get(&keys[0]).as_deref(), Some("last"));
+}
+
+#[test]
+fn the_latency_of_others_does_not_depend_on_a_watcher_that_never_reads() {
+    const TURNS: usize = 20;
+    const GETS: usize = 200;
+    let scene = Scene::new();
+    let watched = keys(1);
+    let _asleep = scene.watcher(&watched);
+    // The same load on a key that nobody watches.
+    let mut writer = scene.raw();
+    put_all(&mut writer, "free", 1, |n| n.to_string());
+    let reader = scene.library();
+    let mut times: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
+    for turn in 0..TURNS * 2 {
+        let key = if turn % 2 == 0 { "free" } else { &watched[0] };
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (stop, writer) = (&stop, &mut writer);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    put_all(writer, key, 20, |n| n.to_string());
+                }
+            });
+            for _ in 0..GETS {
+                let begin = Instant::now();
+                let got = reader.get(key);
+                times[turn % 2].push(begin.elapsed());
+                if !matches!(got, Ok(Some(_))) {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("{key} is {got:?}");
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+    let [free, stalled] = times.map(|mut times| {
+        times.sort();
+        [times[times.len() / 2], times[times.len() * 99 / 100]]
+    });
+    println!(
+        "a get takes {free:?} (median, 99th percentile) without a watcher that never reads, {stalled:?} \
+         with one: {:.2} times as long",
+        stalled[0].as_secs_f64() / free[0].as_secs_f64()
+    );
+}
+
+/// Gets whose answers are not taken fill the socket; then the server stops listening to who sends them,
+/// and to nobody else.
+#[test]
+fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
+    const APPS: usize = 8;
+    let scene = Scene::new();
+    let value = "v".repeat(99);
+    let other = scene.library();
+    other.put("k", &value).expect("it is connected");
+    assert!(other.get("k").expect("it is connected").is_some());
+    let apps: Vec<_> = (0..APPS).map(|_| scene.raw()).collect();
+    let resident = scene.server.resident_kib();
+    let stuck: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            apps.into_iter().map(|app| scope.spawn(|| get_until_stuck(app))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("the server stops at last")).collect()
+    });
+    let grown = scene.server.resident_kib().saturating_sub(resident);
+    assert!(grown < 1024, "the server grew by {grown} KiB");
+    for _ in 0..100 {
+        assert!(other.get("k").expect("it is connected").is_some());
+    }
+    let late = scene.library();
+    assert!(late.get("k").expect("it is connected").is_some());
+    // When they take their answers, they are all there, and they are served again.
+    let answer = [&1i32.to_ne_bytes()[..], &99i32.to_ne_bytes(), value.as_bytes(), &[0]].concat();
+    for (mut app, bytes) in stuck.into_iter().take(APPS / 2) {
+        println!("{bytes} bytes of answers waited");
+        let expected: Vec<u8> = answer.iter().copied().cycle().take(bytes).collect();
+        app.main.expect(&expected);
+        if bytes % answer.len() == 4 {
+            app.main.send(b"k");
+            app.main.expect(&answer[4..]);
+        }
+        assert_eq!(app.get("k").as_ref(), Some(&value));
+    }
+    // Their group can be deleted, and the server quits.
+    scene.server.delete_group("g");
+    scene.server.quit();
+}
+
+/// Gets `k` and takes no answer, until no answer comes any more. How many bytes of answers are due.
+fn get_until_stuck(mut app: RawApp) -> (RawApp, usize) {
+    /// A socket holds more than that.
+    const AT_LEAST: usize = 10_000;
+    let mut due = 0;
+    // The next string must not be sent before this one was read, and the answer shows that.
+    for (string, answer) in [(&1i32.to_ne_bytes()[..], 4), (b"k", 4 + 100)].into_iter().cycle() {
+        app.main.send(string);
+        due += answer;
+        let begin = Instant::now();
+        while app.main.unread() < due {
+            // That the server does not answer is seen by nothing but time.
+            let patience = if due < AT_LEAST { DEADLINE } else { Duration::from_millis(500) };
+            if begin.elapsed() > patience {
+                assert!(due >= AT_LEAST, "no more than {} bytes of answers", app.main.unread());
+                return (app, due);
+            }
+            thread::yield_now();
+        }
+    }
+    unreachable!("the strings are sent again and again")
+}
