@@ -35,7 +35,7 @@ use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use auth_link::ConnectError;
 pub use listener::{ListenError, Mode};
@@ -44,7 +44,7 @@ pub use quota::Limits;
 use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
-use auth_link::{AuthLink, Options, Worker};
+use auth_link::{AuthLink, Options, Unavailable, Worker};
 use commands::Commands;
 use groups::Groups;
 use listener::Listener;
@@ -54,6 +54,9 @@ use reactor::{Context, Reactor};
 
 /// The most threads that serve applications; fewer on a machine with fewer processors.
 const MOST_REACTORS: usize = 4;
+
+/// How long the authentication server may take to delete the groups of a server that quits.
+const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the last lines may take to be printed.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -198,11 +201,7 @@ impl Server {
         if matches!(reason, Reason::AuthLost | Reason::Broken) {
             self.auth.stop();
         } else {
-            for group in self.groups.all() {
-                if let Err(error) = self.auth.delete(group.name()) {
-                    tracing::warn!(group = ?group.name(), "remains registered: {error}");
-                }
-            }
+            delete_groups(&self.groups, &self.auth);
             self.auth.goodbye();
         }
         for (mailbox, _) in &reactors {
@@ -268,6 +267,21 @@ impl Server {
             );
         }
         quotas
+    }
+}
+
+/// Has all groups deleted at the authentication server, as long as it answers and there is time. What
+/// remains is forgotten there when a local server starts again in the same place.
+fn delete_groups(groups: &Groups, auth: &AuthLink) {
+    let deadline = Instant::now() + DELETE_PATIENCE;
+    let mut gone = false;
+    for group in groups.all() {
+        if gone || Instant::now() > deadline {
+            tracing::warn!(group = ?group.name(), "remains registered");
+        } else if let Err(error) = auth.delete(group.name()) {
+            tracing::warn!(group = ?group.name(), "remains registered: {error}");
+            gone = !matches!(error, Unavailable::TooLossy(_));
+        }
     }
 }
 
