@@ -4,18 +4,26 @@
 //! went before. Two rules make it safe all the same when datagrams are lost, repeated or late:
 //!
 //! - **Server** ([`Link`]): a datagram of 100 bytes that is a known command, NUL-padded, is always that
-//!   command (a name has at most 99 bytes and no NUL), and starts a new exchange, whatever was half done
-//!   before. Everything else counts only when it comes from the socket that started the exchange.
-//!   Nothing is stored before the last message of `NewGroup`.
+//!   command (a name has at most 99 bytes and no NUL), and starts a new exchange with the socket that it
+//!   comes from, whatever that one had half done before. Everything else counts only when it comes from a
+//!   socket that has started an exchange. Nothing is stored before the last message of `NewGroup`.
 //! - **Client** ([`Exchange`]): one exchange, one socket. After a time-out the exchange is started again
 //!   from a *new* socket, so that a late answer to the old one cannot be taken for an answer to the new.
 //!
 //! What cannot be an answer at the point where it arrives is ignored, never an error: anyone may send
 //! anything to a UDP port.
 //!
+//! Each socket has an exchange of its own, so a command from a stranger's socket disturbs nobody. What keeps
+//! that as safe as a single exchange would be: a local server that uses one socket for everything (the
+//! original) has one exchange at a time all the same; one that uses a new socket for each try (ours) goes on
+//! to its next question only when an exchange has come to its end, and with that all older ones are over,
+//! so that a late datagram of a try that was given up can never finish it. [`Link`] has the details.
+//!
 //! What stays open: a 1 that answers a command and is repeated on its way looks like the verdict 1 on the
 //! name that follows, and no client of this protocol can tell them apart. Only a secret, or -1, proves itself; a client in a bad
 //! network asks for one.
+
+use std::collections::VecDeque;
 
 use crate::{INT_LEN, Int, Text};
 
@@ -247,6 +255,15 @@ pub trait Groups {
     fn insert(&mut self, name: Text, secret: Text) -> bool;
     /// Forgets a group; `false` when there is none of that name that this link may delete.
     fn remove(&mut self, name: &Text) -> bool;
+    /// Whether this link may store one more group. If not, every name is answered as if it were taken:
+    /// the protocol has no other refusal that the original understands.
+    fn has_room(&self) -> bool {
+        true
+    }
+    /// This link wanted to store a group that exists.
+    fn refused(&mut self, name: &Text) {
+        let _ = name;
+    }
 }
 
 /// What one datagram did on a [`Link`].
@@ -262,12 +279,36 @@ pub enum Event {
     Closed,
 }
 
-/// The authentication server's side of one command port: the exchange that is under way there.
+/// How many exchanges may be half done on one [`Link`]. One more, and the oldest is forgotten. A local
+/// server has one, and a few that it has given up.
+pub const MOST_EXCHANGES: usize = 16;
+
+/// How many sockets a [`Link`] remembers that have changed something, or wanted to.
+pub const MOST_SPENT: usize = 128;
+
+/// The authentication server's side of one command port: the exchanges that are under way there, one for
+/// each address that has started one.
+///
+/// Against late datagrams:
+///
+/// - When an exchange is over, those that began before it are over, too: whoever began them has given them
+///   up, as a local server does one thing after the other.
+/// - A socket that has finished an exchange that changes something, or had one that is over in this way,
+///   is *spent*: when another socket has been heard since, it cannot begin another that changes
+///   something. So a whole deletion that the network repeats deletes no group that has been created anew
+///   meanwhile. Only the *main* address, the one that said `Connect`, is never spent: the original sends
+///   everything from there.
 ///
 /// `A` is the address of a sender.
 #[derive(Debug)]
 pub struct Link<A> {
-    exchange: Option<(A, ServerStep)>,
+    main: Option<A>,
+    /// The oldest first.
+    exchanges: Vec<(A, ServerStep)>,
+    /// The one that was spent first in front.
+    spent: VecDeque<A>,
+    /// Who gave the last command.
+    last: Option<A>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -277,13 +318,36 @@ enum ServerStep {
     SecretWanted(Text),
 }
 
-impl<A> Default for Link<A> {
-    fn default() -> Self {
-        Self { exchange: None }
+impl ServerStep {
+    /// Whether the end of the exchange may change a group.
+    fn changes(self) -> bool {
+        match self {
+            Self::Name(command) => command.changes(),
+            Self::NewSecret(_) => true,
+            Self::SecretWanted(_) => false,
+        }
     }
 }
 
-impl<A: PartialEq> Link<A> {
+impl Command {
+    /// Whether its exchange may change a group.
+    fn changes(self) -> bool {
+        matches!(self, Self::NewGroup | Self::DeleteGroup)
+    }
+}
+
+impl<A> Default for Link<A> {
+    fn default() -> Self {
+        Self { main: None, exchanges: Vec::new(), spent: VecDeque::new(), last: None }
+    }
+}
+
+impl<A: Clone + PartialEq> Link<A> {
+    /// A link with this main address.
+    pub fn of(main: A) -> Self {
+        Self { main: Some(main), ..Self::default() }
+    }
+
     /// Takes one datagram from `from`. What is appended to `reply` (if anything) is one datagram to be
     /// sent back there.
     pub fn receive(
@@ -294,94 +358,132 @@ impl<A: PartialEq> Link<A> {
         reply: &mut Vec<u8>,
     ) -> Event {
         if let Some(command) = Command::decode(datagram) {
-            self.exchange = None;
-            match command {
-                Command::CloseConnection => return Event::Closed,
-                // They belong on the other two ports.
-                Command::Connect | Command::Connect2 => {}
-                Command::FindGroup
-                | Command::NewGroup
-                | Command::GetSecret
-                | Command::DeleteGroup => {
-                    self.exchange = Some((from, ServerStep::Name(command)));
-                    reply.extend(encode_int(YES));
-                }
-            }
+            return self.command(from, command, reply);
+        }
+        let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
             return Event::Nothing;
+        };
+        let step = self.exchanges[at].1;
+        let (next, event) = advance(step, datagram, groups, reply);
+        match next {
+            Some(next) => self.exchanges[at].1 = next,
+            None => self.finish(at),
         }
-        match self.exchange.take_if(|(starter, _)| *starter == from) {
-            Some((from, step)) => self.advance(from, step, datagram, groups, reply),
-            None => Event::Nothing,
-        }
+        event
     }
 
-    /// Forgets an exchange that is half done.
+    /// Forgets all exchanges that are half done.
     pub fn abandon(&mut self) {
-        self.exchange = None;
+        self.exchanges.clear();
     }
 
     /// Whether an exchange is half done.
     pub fn is_busy(&self) -> bool {
-        self.exchange.is_some()
+        !self.exchanges.is_empty()
     }
 
-    fn advance(
-        &mut self,
-        from: A,
-        step: ServerStep,
-        datagram: &[u8],
-        groups: &mut impl Groups,
-        reply: &mut Vec<u8>,
-    ) -> Event {
-        let mut event = Event::Nothing;
-        let mut answer = |yes: bool| reply.extend(encode_int(if yes { YES } else { NO }));
-        let next = match (step, decode_name(datagram)) {
-            (ServerStep::Name(command), Some(name)) => {
-                let secret = groups.secret(&name);
-                match command {
-                    Command::NewGroup => {
-                        answer(secret.is_none());
-                        secret.is_none().then_some(ServerStep::NewSecret(name))
-                    }
-                    Command::GetSecret => {
-                        answer(secret.is_some());
-                        secret.map(ServerStep::SecretWanted)
-                    }
-                    Command::DeleteGroup => {
-                        let deleted = groups.remove(&name);
-                        answer(deleted);
-                        if deleted {
-                            event = Event::Deleted(name);
-                        }
-                        None
-                    }
-                    _ => {
-                        answer(secret.is_some());
-                        None
-                    }
-                }
+    fn command(&mut self, from: A, command: Command, reply: &mut Vec<u8>) -> Event {
+        match command {
+            Command::CloseConnection => {
+                self.exchanges.clear();
+                return Event::Closed;
             }
-            (ServerStep::NewSecret(name), _) => match decode_secret(datagram) {
-                Some(secret) => {
-                    let stored = groups.insert(name, secret);
-                    answer(stored);
-                    if stored {
-                        event = Event::Created(name);
+            // They belong on the other two ports.
+            Command::Connect | Command::Connect2 => return Event::Nothing,
+            Command::FindGroup | Command::NewGroup | Command::GetSecret | Command::DeleteGroup => {}
+        }
+        if command.changes() && self.last.as_ref() != Some(&from) && self.spent.contains(&from) {
+            return Event::Nothing;
+        }
+        self.exchanges.retain(|(starter, _)| *starter != from);
+        if self.exchanges.len() == MOST_EXCHANGES {
+            let (starter, step) = self.exchanges.remove(0);
+            self.spend(starter, step);
+        }
+        self.exchanges.push((from.clone(), ServerStep::Name(command)));
+        self.last = Some(from);
+        reply.extend(encode_int(YES));
+        Event::Nothing
+    }
+
+    /// The exchange at this place is over, and with it the older ones.
+    fn finish(&mut self, at: usize) {
+        let over: Vec<_> = self.exchanges.drain(..=at).collect();
+        for (starter, step) in over {
+            self.spend(starter, step);
+        }
+    }
+
+    fn spend(&mut self, starter: A, step: ServerStep) {
+        if !step.changes() || self.main.as_ref() == Some(&starter) || self.spent.contains(&starter)
+        {
+            return;
+        }
+        if self.spent.len() == MOST_SPENT {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(starter);
+    }
+}
+
+/// Takes one datagram of whoever began an exchange: its next step (`None`: it is over), and what happened.
+fn advance(
+    step: ServerStep,
+    datagram: &[u8],
+    groups: &mut impl Groups,
+    reply: &mut Vec<u8>,
+) -> (Option<ServerStep>, Event) {
+    let mut event = Event::Nothing;
+    let mut answer = |yes: bool| reply.extend(encode_int(if yes { YES } else { NO }));
+    let next = match (step, decode_name(datagram)) {
+        (ServerStep::Name(command), Some(name)) => {
+            let secret = groups.secret(&name);
+            match command {
+                Command::NewGroup => {
+                    if secret.is_some() {
+                        groups.refused(&name);
+                    }
+                    let go_on = secret.is_none() && groups.has_room();
+                    answer(go_on);
+                    go_on.then_some(ServerStep::NewSecret(name))
+                }
+                Command::GetSecret => {
+                    answer(secret.is_some());
+                    secret.map(ServerStep::SecretWanted)
+                }
+                Command::DeleteGroup => {
+                    let deleted = groups.remove(&name);
+                    answer(deleted);
+                    if deleted {
+                        event = Event::Deleted(name);
                     }
                     None
                 }
-                // The name again, or rubbish: the secret is still to come.
-                None => Some(step),
-            },
-            (ServerStep::SecretWanted(secret), _) if decode_int(datagram) == Some(YES) => {
-                reply.extend(secret.as_bytes());
+                _ => {
+                    answer(secret.is_some());
+                    None
+                }
+            }
+        }
+        (ServerStep::NewSecret(name), _) => match decode_secret(datagram) {
+            Some(secret) => {
+                let stored = groups.has_room() && groups.insert(name, secret);
+                answer(stored);
+                if stored {
+                    event = Event::Created(name);
+                }
                 None
             }
-            _ => Some(step),
-        };
-        self.exchange = next.map(|step| (from, step));
-        event
-    }
+            // The name again, or rubbish: the secret is still to come.
+            None => Some(step),
+        },
+        (ServerStep::SecretWanted(secret), _) if decode_int(datagram) == Some(YES) => {
+            reply.extend(secret.as_bytes());
+            None
+        }
+        _ => Some(step),
+    };
+    (next, event)
 }
 
 #[cfg(test)]
@@ -521,6 +623,113 @@ mod tests {
         assert_eq!(decode_int(&reply), Some(NO));
     }
 
+    const MAIN: u16 = 0;
+
+    /// Sends the command and the name of a deletion from `from`; whether the group was deleted.
+    fn delete(link: &mut Link<u16>, from: u16, table: &mut Table) -> bool {
+        let mut reply = Vec::new();
+        link.receive(from, &Command::DeleteGroup.encode(), table, &mut reply);
+        link.receive(from, b"g", table, &mut reply) == Event::Deleted(text("g"))
+    }
+
+    #[test]
+    fn a_command_of_a_stranger_disturbs_nobody() {
+        let (mut link, mut table) = (Link::of(MAIN), Table::default());
+        for from in [MAIN, 1] {
+            table.0.clear();
+            let mut send = |from, datagram: &[u8]| {
+                let mut reply = Vec::new();
+                link.receive(from, datagram, &mut table, &mut reply);
+                reply
+            };
+            for datagram in [&Command::NewGroup.encode()[..], b"g"] {
+                assert_eq!(decode_int(&send(from, datagram)), Some(YES));
+                // One more exchange would have been one too many.
+                for stranger in (2u16..).take(MOST_EXCHANGES - 2) {
+                    send(stranger, &Command::DeleteGroup.encode());
+                    send(stranger, &Command::Connect.encode());
+                    send(stranger, b"");
+                }
+            }
+            assert_eq!(decode_int(&send(from, &encode_secret(&text("abcde")))), Some(YES));
+            assert_eq!(table.secret(&text("g")), Some(text("abcde")));
+        }
+    }
+
+    #[test]
+    fn half_done_exchanges_are_bounded_and_the_oldest_goes() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        table.insert(text("g"), text("abcde"));
+        for from in 0..1000 {
+            link.receive(from, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+            assert!(link.exchanges.len() <= MOST_EXCHANGES && link.spent.len() <= MOST_SPENT);
+        }
+        let oldest = 1000 - MOST_EXCHANGES as u16;
+        for (from, deleted) in [(oldest - 1, false), (oldest, true)] {
+            let event = link.receive(from, b"g", &mut table, &mut Vec::new());
+            assert_eq!(event == Event::Deleted(text("g")), deleted, "from {from}");
+        }
+    }
+
+    #[test]
+    fn an_older_exchange_is_over_when_a_younger_one_is() {
+        let (mut link, mut table) = (Link::default(), Table::default());
+        table.insert(text("g"), text("abcde"));
+        // Given up, and tried again from a new socket; then the group is created anew.
+        link.receive(7, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        assert!(delete(&mut link, 8, &mut table));
+        assert_eq!(ask(&mut link, &mut table, new_group("g", "again")), Answer::Yes);
+        // Its name was late; then all of it comes once more.
+        assert_eq!(link.receive(7, b"g", &mut table, &mut Vec::new()), Event::Nothing);
+        assert!(!delete(&mut link, 7, &mut table) && !delete(&mut link, 8, &mut table));
+        assert_eq!(table.secret(&text("g")), Some(text("again")));
+        // Questions are answered all the same, and whoever has one socket for everything is served.
+        let mut reply = Vec::new();
+        link.receive(8, &Command::FindGroup.encode(), &mut table, &mut reply);
+        assert_eq!(decode_int(&reply), Some(YES));
+        assert!(delete(&mut link, 9, &mut table));
+        table.insert(text("g"), text("abcde"));
+        assert!(delete(&mut link, 9, &mut table), "nobody else was heard since");
+    }
+
+    #[test]
+    fn the_main_address_may_change_as_much_as_it_likes() {
+        let (mut link, mut table) = (Link::of(MAIN), Table::default());
+        for _ in 0..3 {
+            table.insert(text("g"), text("abcde"));
+            assert!(delete(&mut link, MAIN, &mut table));
+            ask(&mut link, &mut table, Question::Find(text("g")));
+        }
+    }
+
+    #[test]
+    fn without_room_a_new_group_is_refused_and_nothing_else() {
+        struct Full(Table);
+        impl Groups for Full {
+            fn secret(&self, name: &Text) -> Option<Text> {
+                self.0.secret(name)
+            }
+            fn insert(&mut self, _: Text, _: Text) -> bool {
+                panic!("there is no room")
+            }
+            fn remove(&mut self, name: &Text) -> bool {
+                self.0.remove(name)
+            }
+            fn has_room(&self) -> bool {
+                false
+            }
+        }
+        let (mut link, mut table) = (Link::default(), Full(Table::default()));
+        table.0.insert(text("g"), text("abcde"));
+        let mut reply = Vec::new();
+        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, b"new", &mut table, &mut reply);
+        assert_eq!(decode_int(&reply), Some(NO));
+        link.receive(1, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        let event = link.receive(1, b"g", &mut table, &mut Vec::new());
+        assert_eq!(event, Event::Deleted(text("g")));
+    }
+
     #[test]
     fn repeated_answers_are_not_taken_for_a_secret() {
         let (mut exchange, _) = Exchange::start(Question::Secret(text("g")));
@@ -655,16 +864,15 @@ mod tests {
 
     proptest! {
         /// Whatever arrives from whomever, in whatever order: a group is stored or deleted, and a secret
-        /// told, only at the end of a whole exchange with one sender, whom no command has interrupted.
+        /// told, only at the end of a whole exchange with one sender, whatever the others do meanwhile.
         #[test]
         fn only_a_whole_exchange_has_an_effect(
             deliveries in vec((0u16..2, datagram(), 1usize..3), 0..60)
         ) {
             let (mut link, mut table) = (Link::default(), Table::default());
             table.insert(text("b"), text("old"));
-            // Who gave the last command, which, and the names that the same sender sent since.
-            let mut current: Option<(u16, Command)> = None;
-            let mut names: Vec<Text> = Vec::new();
+            // The last command of each sender, and the names that it sent since.
+            let mut current: HashMap<u16, (Command, Vec<Text>)> = HashMap::new();
             let copies = deliveries.iter().flat_map(|(from, datagram, copies)| {
                 std::iter::repeat_n((*from, datagram), *copies)
             });
@@ -673,18 +881,25 @@ mod tests {
                 let mut reply = Vec::new();
                 let event = link.receive(from, datagram, &mut table, &mut reply);
                 if let Some(command) = Command::decode(datagram) {
-                    current = Some((from, command));
-                    names.clear();
                     let opens = !matches!(
                         command,
                         Command::Connect | Command::Connect2 | Command::CloseConnection
                     );
-                    prop_assert_eq!(decode_int(&reply), opens.then_some(YES));
+                    // A sender that has changed something may be told nothing.
+                    let answered = decode_int(&reply) == Some(YES);
+                    prop_assert!(opens >= answered && reply.len() == INT_LEN * usize::from(answered));
+                    if answered {
+                        current.insert(from, (command, Vec::new()));
+                    }
+                    prop_assert!(!opens || answered || command.changes());
                     prop_assert_eq!(event == Event::Closed, command == Command::CloseConnection);
                     prop_assert_eq!(&before, &table.0);
                     continue;
                 }
-                let command = current.filter(|(giver, _)| *giver == from).map(|(_, command)| command);
+                let (command, names) = match current.get_mut(&from) {
+                    Some((command, names)) => (Some(*command), names),
+                    None => (None, &mut Vec::new()),
+                };
                 match event {
                     Event::Created(name) => {
                         prop_assert_eq!(command, Some(Command::NewGroup));
