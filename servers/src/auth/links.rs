@@ -9,11 +9,17 @@
 //! bound. A pair that was given back rests for a while before it is given out again (unless there is no
 //! other): a late `CloseConnection` of the local server that had it must not end the one that gets it
 //! next, and a late command should find a closed port rather than somebody else's link.
+//!
+//! No machine gets more than its share of the ports, so that none can take them all from the others.
+//!
+//! Anybody may send `Connect` as fast as the network allows, so nothing here looks at all links or at all
+//! ports for one datagram: everything that is looked for has an index. The exception is the search for a
+//! link that can give way when there are no ports left, which is done once in a while only.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use kvs_proto::auth;
@@ -39,15 +45,13 @@ pub(super) struct Link {
     /// The socket on P+1.
     pub(super) close_socket: UdpSocket,
     /// Where `Connect_2` came from and the close flag goes. No two links have the same.
-    pub(super) close_address: Option<SocketAddr>,
+    close_address: Option<SocketAddr>,
     /// Whether the local server has used one of its two ports.
-    pub(super) confirmed: bool,
+    confirmed: bool,
     /// When the last command of the local server arrived.
-    pub(super) heard: Instant,
-    /// The exchange on the command port.
-    pub(super) exchange: auth::Link<SocketAddr>,
-    /// When that exchange began.
-    pub(super) exchange_begun: Instant,
+    heard: Instant,
+    /// The exchanges on the command port.
+    pub(super) exchanges: auth::Link<SocketAddr>,
 }
 
 impl Link {
@@ -59,6 +63,33 @@ impl Link {
     /// What this link is to the registry.
     pub(super) fn owner(&self, id: LinkId) -> Owner {
         Owner { link: id, ip: self.connector.ip() }
+    }
+
+    /// Where the close flag goes.
+    pub(super) fn close_address(&self) -> Option<SocketAddr> {
+        self.close_address
+    }
+
+    /// Whether the local server has used one of its two ports.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// When the last command of the local server arrived.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
+    }
+}
+
+/// The machine behind an address, as far as shares are concerned: all addresses that one IPv6 network
+/// (of 64 bits, which every machine can use as it likes) has are one.
+pub(super) fn machine(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
     }
 }
 
@@ -75,6 +106,9 @@ pub(super) enum NoPorts {
     /// None of the pairs can be bound.
     #[error("no pair of ports is free")]
     AllTaken,
+    /// Its machine has its share.
+    #[error("its machine has {0} pairs of ports already")]
+    ShareTaken(usize),
     /// The system has no sockets left.
     #[error("no more sockets can be opened: {0}")]
     Exhausted(#[source] io::Error),
@@ -84,22 +118,38 @@ pub(super) enum NoPorts {
 pub(super) struct Links {
     listen: SocketAddr,
     rest: Duration,
+    /// How many links one machine may have.
+    share: usize,
     links: BTreeMap<LinkId, Link>,
+    /// By who said `Connect`.
     unconfirmed: HashMap<SocketAddr, LinkId>,
-    /// Pairs that were given back, and when: they rest.
-    given_back: BTreeMap<u16, Instant>,
+    /// The same, by when they were heard.
+    unconfirmed_since: BTreeSet<(Instant, LinkId)>,
+    by_close_address: HashMap<SocketAddr, LinkId>,
+    by_machine: HashMap<IpAddr, BTreeSet<LinkId>>,
+    /// The pairs that are neither given out nor resting.
+    free: BTreeSet<u16>,
+    /// Pairs that were given back, and when, the first in front: they rest.
+    resting: VecDeque<(Instant, u16)>,
     next_id: usize,
 }
 
 impl Links {
-    /// For a server that listens on `listen`; `rest` is how long a pair rests.
-    pub(super) fn new(listen: SocketAddr, rest: Duration) -> Self {
+    /// For a server that listens on `listen`; `rest` is how long a pair rests, `share` how many links one
+    /// machine may have.
+    pub(super) fn new(listen: SocketAddr, rest: Duration, share: usize) -> Self {
         Self {
             listen,
             rest,
+            share,
             links: BTreeMap::new(),
             unconfirmed: HashMap::new(),
-            given_back: BTreeMap::new(),
+            unconfirmed_since: BTreeSet::new(),
+            by_close_address: HashMap::new(),
+            by_machine: HashMap::new(),
+            // P+1 must be a port, too.
+            free: (listen.port().saturating_add(1)..u16::MAX).step_by(2).collect(),
+            resting: VecDeque::new(),
             next_id: 0,
         }
     }
@@ -117,20 +167,46 @@ impl Links {
         self.links.iter().map(|(id, link)| (*id, link))
     }
 
+    /// The links of the machine of `address`.
+    pub(super) fn of_machine(&self, address: SocketAddr) -> impl Iterator<Item = (LinkId, &Link)> {
+        let ids = self.by_machine.get(&machine(address.ip())).into_iter().flatten();
+        ids.filter_map(|id| Some((*id, self.links.get(id)?)))
+    }
+
     /// The unconfirmed link of `connector`.
-    pub(super) fn unconfirmed_mut(&mut self, connector: SocketAddr) -> Option<&mut Link> {
-        self.links.get_mut(self.unconfirmed.get(&connector)?)
+    pub(super) fn unconfirmed(&self, connector: SocketAddr) -> Option<LinkId> {
+        self.unconfirmed.get(&connector).copied()
     }
 
     /// The unconfirmed link that was heard longest ago, and when that was.
     pub(super) fn oldest_unconfirmed(&self) -> Option<(LinkId, Instant)> {
-        let heard = |id: &LinkId| Some((*id, self.links.get(id)?.heard));
-        self.unconfirmed.values().filter_map(heard).min_by_key(|(_, heard)| *heard)
+        self.unconfirmed_since.first().map(|(heard, id)| (*id, *heard))
     }
 
     /// The link to whose local server the close flag is sent at `address`.
     pub(super) fn with_close_address(&self, address: SocketAddr) -> Option<LinkId> {
-        self.iter().find(|(_, link)| link.close_address == Some(address)).map(|(id, _)| id)
+        self.by_close_address.get(&address).copied()
+    }
+
+    /// The local server gives a sign of life.
+    pub(super) fn hear(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if !link.confirmed {
+            self.unconfirmed_since.remove(&(link.heard, id));
+            self.unconfirmed_since.insert((now, id));
+        }
+        link.heard = now;
+    }
+
+    /// Notes where the close flag goes. No other link may have this address; and it does not change any
+    /// more, whoever else of that machine says `Connect_2`.
+    pub(super) fn greet(&mut self, id: LinkId, address: SocketAddr) {
+        if let Some(link) = self.links.get_mut(&id)
+            && link.close_address.is_none()
+        {
+            link.close_address = Some(address);
+            self.by_close_address.insert(address, id);
+        }
     }
 
     /// Marks a link as confirmed. Returns whether it was not before.
@@ -139,6 +215,7 @@ impl Links {
             Some(link) if !link.confirmed => {
                 link.confirmed = true;
                 self.unconfirmed.remove(&link.connector);
+                self.unconfirmed_since.remove(&(link.heard, id));
                 true
             }
             _ => false,
@@ -152,11 +229,18 @@ impl Links {
         now: Instant,
         reactor: &Reactor,
     ) -> Result<&Link, NoPorts> {
+        let machine = machine(connector.ip());
+        if self.by_machine.get(&machine).is_some_and(|ids| ids.len() >= self.share) {
+            return Err(NoPorts::ShareTaken(self.share));
+        }
         let id = LinkId(self.next_id);
         let (port, command_socket, close_socket) = self.bind_pair(id, now, reactor)?;
         self.next_id += 1;
-        self.given_back.remove(&port);
+        self.free.remove(&port);
+        self.resting.retain(|(_, resting)| *resting != port);
         self.unconfirmed.insert(connector, id);
+        self.unconfirmed_since.insert((now, id));
+        self.by_machine.entry(machine).or_default().insert(id);
         Ok(self.links.entry(id).or_insert(Link {
             connector,
             port,
@@ -165,8 +249,7 @@ impl Links {
             close_address: None,
             confirmed: false,
             heard: now,
-            exchange: auth::Link::default(),
-            exchange_begun: now,
+            exchanges: auth::Link::of(connector),
         }))
     }
 
@@ -175,8 +258,19 @@ impl Links {
         let link = self.links.remove(&id)?;
         if !link.confirmed {
             self.unconfirmed.remove(&link.connector);
+            self.unconfirmed_since.remove(&(link.heard, id));
         }
-        self.given_back.insert(link.port, now);
+        if let Some(address) = link.close_address {
+            self.by_close_address.remove(&address);
+        }
+        let machine = machine(link.connector.ip());
+        if let Some(ids) = self.by_machine.get_mut(&machine) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_machine.remove(&machine);
+            }
+        }
+        self.resting.push_back((now, link.port));
         Some(link)
     }
 
@@ -186,15 +280,15 @@ impl Links {
         now: Instant,
         reactor: &Reactor,
     ) -> Result<(u16, UdpSocket, UdpSocket), NoPorts> {
-        self.given_back.retain(|_, since| now.duration_since(*since) < self.rest);
-        let taken: HashSet<u16> = self.links.values().map(|link| link.port).collect();
-        // P+1 must be a port, too.
-        let pairs = (self.listen.port().saturating_add(1)..u16::MAX).step_by(2);
-        let fresh = pairs.filter(|port| !self.given_back.contains_key(port));
+        while let Some((since, port)) = self.resting.front()
+            && now.saturating_duration_since(*since) >= self.rest
+        {
+            self.free.insert(*port);
+            self.resting.pop_front();
+        }
         // When there is no other, then the one that has rested longest.
-        let mut resting: Vec<u16> = self.given_back.keys().copied().collect();
-        resting.sort_by_key(|port| self.given_back.get(port));
-        for port in fresh.chain(resting).filter(|port| !taken.contains(port)) {
+        let resting = self.resting.iter().map(|(_, port)| *port);
+        for port in self.free.iter().copied().chain(resting) {
             let bind = |number, port: Port| {
                 let mut address = self.listen;
                 address.set_port(number);

@@ -6,7 +6,8 @@
 //!
 //! Whoever can send a datagram to this server is trusted as far as the protocol forces us to: there is no
 //! login. What is checked is the sender's IP address, so that one machine cannot delete the groups of
-//! another. Secrets are never logged.
+//! another, speak for its local servers, or take more than its share of ports and memory. Secrets are
+//! never logged.
 //!
 //! ```no_run
 //! use kvs_servers::auth::{Config, Server};
@@ -50,6 +51,11 @@ pub struct Config {
     pub silence: Duration,
     /// How long ports that were given back are not given out again, as long as there are others.
     pub port_rest: Duration,
+    /// How many local servers one machine may have connected at a time. A machine is an IPv4 address or
+    /// an IPv6 network of 64 bits; loopback addresses are no exception.
+    pub links_per_machine: usize,
+    /// How many groups one machine may have. Beyond that, new names are answered as if they were taken.
+    pub groups_per_machine: usize,
 }
 
 impl Default for Config {
@@ -61,6 +67,8 @@ impl Default for Config {
             exchange_wait: Duration::from_secs(10),
             silence: Duration::from_secs(3600),
             port_rest: Duration::from_secs(10),
+            links_per_machine: 256,
+            groups_per_machine: 100_000,
         }
     }
 }

@@ -95,8 +95,8 @@ pub(super) struct Reactor<'a> {
 impl<'a> Reactor<'a> {
     pub(super) fn new(server: Server, output: &'a Output) -> Self {
         let Server { config, poll, socket, address, .. } = server;
-        let links = Links::new(address, config.port_rest);
-        let registry = Registry::default();
+        let links = Links::new(address, config.port_rest, config.links_per_machine);
+        let registry = Registry::new(config.groups_per_machine);
         let ready = BTreeSet::new();
         Self { config, poll, socket, address, links, registry, ready, quit: None, output }
     }
@@ -176,7 +176,7 @@ impl<'a> Reactor<'a> {
                 Port::Listen => self.on_listen_port(from, datagram, now),
                 Port::Close(id) => self.on_close_port(id, from, datagram, now),
                 Port::Command(id) => {
-                    if self.links.get(id).is_some_and(|link| link.close_address.is_none()) {
+                    if self.links.get(id).is_some_and(|link| link.close_address().is_none()) {
                         // What is left there is reported or in `ready`, as always.
                         self.drain(Port::Close(id));
                     }
@@ -196,9 +196,11 @@ impl<'a> Reactor<'a> {
             tracing::info!("{from} wants to connect, but this server quits: not answered");
             return;
         }
-        let port = if let Some(link) = self.links.unconfirmed_mut(from) {
-            link.heard = now;
-            link.port
+        let known = self.links.unconfirmed(from);
+        let port = if let Some((id, link)) = known.and_then(|id| Some((id, self.links.get(id)?))) {
+            let port = link.port;
+            self.links.hear(id, now);
+            port
         } else {
             // A socket that takes both kinds of addresses shows IPv4 ones as a part of IPv6.
             let (ip, port) = (from.ip().to_canonical(), from.port());
@@ -222,13 +224,23 @@ impl<'a> Reactor<'a> {
             Ok(link) => return Ok(link.port),
             Err(reason) => reason,
         };
-        let owners = self.registry.owners();
-        let silent = |link: &Link| now.duration_since(link.heard) >= self.config.silence;
+        let silent = |link: &Link| now.duration_since(link.heard()) >= self.config.silence;
         // A link without a close address has never behaved like a local server.
-        let unused = self.links.iter().filter(|(id, link)| {
-            link.confirmed && !owners.contains(id) && (link.close_address.is_none() || silent(link))
-        });
-        let Some((id, _)) = unused.min_by_key(|(_, link)| link.heard) else {
+        let is_unused = |(id, link): &(LinkId, &Link)| {
+            link.is_confirmed()
+                && !self.registry.owns(*id)
+                && (link.close_address().is_none() || silent(link))
+        };
+        let longest_unheard = |links: &mut dyn Iterator<Item = (LinkId, &Link)>| {
+            let unused = links.filter(is_unused);
+            unused.min_by_key(|(_, link)| link.heard()).map(|(id, _)| id)
+        };
+        // Whose machine has its share does not take anything from the others.
+        let unused = match reason {
+            NoPorts::ShareTaken(_) => longest_unheard(&mut self.links.of_machine(connector)),
+            _ => longest_unheard(&mut self.links.iter()),
+        };
+        let Some(id) = unused else {
             return Err(reason);
         };
         self.forget(id, now, "has been silent for long, and its ports are needed");
@@ -243,6 +255,10 @@ impl<'a> Reactor<'a> {
             tracing::debug!("{from} sent something else than Connect_2 of {link}: ignored");
             return;
         }
+        if link.close_address().is_some_and(|address| address != from) {
+            tracing::debug!("{from} said Connect_2 to {link}, which has a close port: ignored");
+            return;
+        }
         match self.links.with_close_address(from) {
             // That port has had an owner since who has greeted, too: this greeting was late.
             Some(other) if other > id => {
@@ -250,16 +266,15 @@ impl<'a> Reactor<'a> {
                 return;
             }
             Some(other) if other < id => {
+                self.registry.hand_over(other, id);
                 self.forget(other, now, "has a successor, who has its close port");
             }
             _ => {}
         }
-        if let Some(link) = self.links.get_mut(id) {
-            link.heard = now;
-            link.close_address = Some(from);
-            if self.quit.is_some() {
-                tell_to_close(link);
-            }
+        self.links.hear(id, now);
+        self.links.greet(id, from);
+        if let (true, Some(link)) = (self.quit.is_some(), self.links.get(id)) {
+            tell_to_close(link);
         }
         self.confirm(id);
     }
@@ -274,17 +289,17 @@ impl<'a> Reactor<'a> {
         }
         match Command::decode(datagram) {
             None => {
-                let age = now.saturating_duration_since(link.exchange_begun);
-                if link.exchange.is_busy() && age >= self.config.exchange_wait {
+                // A link is heard when a command comes.
+                let age = now.saturating_duration_since(link.heard());
+                if link.exchanges.is_busy() && age >= self.config.exchange_wait {
                     tracing::info!("{link} has left a command half done: forgotten");
-                    link.exchange.abandon();
+                    link.exchanges.abandon();
                 }
             }
             Some(Command::Connect | Command::Connect2) => {}
             Some(command) => {
                 tracing::debug!("{command:?} from {from} for {link}");
-                link.heard = now;
-                link.exchange_begun = now;
+                self.links.hear(id, now);
                 self.confirm(id);
             }
         }
@@ -293,7 +308,7 @@ impl<'a> Reactor<'a> {
         };
         let mut groups = self.registry.seen_by(link.owner(id));
         let mut reply = Vec::new();
-        let event = link.exchange.receive(from, datagram, &mut groups, &mut reply);
+        let event = link.exchanges.receive(from, datagram, &mut groups, &mut reply);
         if !reply.is_empty() {
             send(&link.command_socket, from, &reply);
         }
@@ -348,7 +363,7 @@ impl<'a> Reactor<'a> {
     fn begin_to_quit(&mut self, reason: Reason, now: Instant) {
         tracing::info!("quitting: {reason}");
         for (_, link) in self.links.iter() {
-            if link.confirmed && link.close_address.is_none() {
+            if link.is_confirmed() && link.close_address().is_none() {
                 tracing::warn!("{link} has never said Connect_2 and cannot be told to close");
             }
         }
@@ -361,7 +376,7 @@ impl<'a> Reactor<'a> {
             return false;
         };
         let mut left =
-            self.links.iter().filter(|(_, link)| link.close_address.is_some()).peekable();
+            self.links.iter().filter(|(_, link)| link.close_address().is_some()).peekable();
         if left.peek().is_none() {
             return true;
         }
@@ -381,7 +396,7 @@ impl<'a> Reactor<'a> {
 
 /// Sends the close flag, if it is known where to.
 fn tell_to_close(link: &Link) {
-    if let Some(address) = link.close_address {
+    if let Some(address) = link.close_address() {
         send(&link.close_socket, address, &encode_int(CLOSE));
     }
 }
@@ -487,7 +502,7 @@ mod tests {
             // Confirmed by a command, which stays half done.
             send_to_link(&reactor, &client, Command::NewGroup, Port::Command(id));
             turn(&mut reactor);
-            assert!(reactor.links.get(id).unwrap().exchange.is_busy());
+            assert!(reactor.links.get(id).unwrap().exchanges.is_busy());
             assert_eq!(reactor.time_out(Instant::now()), None);
             reactor.begin_to_quit(Reason::Console, Instant::now());
             assert!(reactor.time_out(Instant::now()).is_some());

@@ -5,6 +5,13 @@
 //! application may be told the secret of its group on any machine. Only the owner may delete a group, or
 //! another link of the owner's machine: after a restart of this server, two local servers of one machine
 //! may each find themselves on the port that the other one had.
+//!
+//! When a local server has connected anew, it registers its groups again over its new link, and is told that
+//! they exist. Such a group is *claimed*: when its owner turns out to be the predecessor of that link, it
+//! goes over to the link and not away with the predecessor. (Normally the predecessor has gone by then;
+//! but the greeting by which it is recognised may be late.)
+//!
+//! No machine may own more than so many groups.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +19,7 @@ use std::net::IpAddr;
 use kvs_proto::Text;
 use kvs_proto::auth::Groups;
 
-use super::links::LinkId;
+use super::links::{LinkId, machine};
 
 /// Who created a group.
 #[derive(Debug, Clone, Copy)]
@@ -24,15 +31,27 @@ pub(super) struct Owner {
 struct Group {
     secret: Text,
     owner: Owner,
+    /// The link of the same machine that wanted to create it last.
+    claimed_by: Option<LinkId>,
 }
 
 /// All groups of all local servers.
-#[derive(Default)]
 pub(super) struct Registry {
     groups: HashMap<Text, Group>,
+    /// The names of the groups that a link owns, if any.
+    by_link: HashMap<LinkId, HashSet<Text>>,
+    /// How many groups a machine owns, if any.
+    by_machine: HashMap<IpAddr, usize>,
+    /// How many groups a machine may own.
+    share: usize,
 }
 
 impl Registry {
+    /// An empty one; `share` is how many groups a machine may own.
+    pub(super) fn new(share: usize) -> Self {
+        Self { groups: HashMap::new(), by_link: HashMap::new(), by_machine: HashMap::new(), share }
+    }
+
     /// The groups as `visitor` may read and change them.
     pub(super) fn seen_by(&mut self, visitor: Owner) -> SeenBy<'_> {
         SeenBy { registry: self, visitor }
@@ -40,12 +59,51 @@ impl Registry {
 
     /// Removes all groups of `link` and returns their names.
     pub(super) fn forget(&mut self, link: LinkId) -> Vec<Text> {
-        self.groups.extract_if(|_, group| group.owner.link == link).map(|(name, _)| name).collect()
+        let names: Vec<Text> = self.by_link.remove(&link).into_iter().flatten().collect();
+        for name in &names {
+            self.remove(name);
+        }
+        names
     }
 
-    /// The links that own at least one group.
-    pub(super) fn owners(&self) -> HashSet<LinkId> {
-        self.groups.values().map(|group| group.owner.link).collect()
+    /// What `successor` has claimed of the groups of `predecessor` is its own from now on.
+    pub(super) fn hand_over(&mut self, predecessor: LinkId, successor: LinkId) {
+        for name in self.by_link.remove(&predecessor).unwrap_or_default() {
+            if let Some(group) = self.groups.get_mut(&name) {
+                if group.claimed_by == Some(successor) {
+                    group.owner.link = successor;
+                }
+                self.by_link.entry(group.owner.link).or_default().insert(name);
+            }
+        }
+    }
+
+    /// Whether `link` owns a group.
+    pub(super) fn owns(&self, link: LinkId) -> bool {
+        self.by_link.contains_key(&link)
+    }
+
+    fn insert(&mut self, name: Text, secret: Text, owner: Owner) {
+        self.groups.insert(name, Group { secret, owner, claimed_by: None });
+        self.by_link.entry(owner.link).or_default().insert(name);
+        *self.by_machine.entry(machine(owner.ip)).or_default() += 1;
+    }
+
+    fn remove(&mut self, name: &Text) {
+        let Some(Group { owner, .. }) = self.groups.remove(name) else { return };
+        if let Some(names) = self.by_link.get_mut(&owner.link) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_link.remove(&owner.link);
+            }
+        }
+        let machine = machine(owner.ip);
+        if let Some(count) = self.by_machine.get_mut(&machine) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_machine.remove(&machine);
+            }
+        }
     }
 }
 
@@ -63,7 +121,7 @@ impl Groups for SeenBy<'_> {
     fn insert(&mut self, name: Text, secret: Text) -> bool {
         let free = !self.registry.groups.contains_key(&name);
         if free {
-            self.registry.groups.insert(name, Group { secret, owner: self.visitor });
+            self.registry.insert(name, secret, self.visitor);
         }
         free
     }
@@ -74,6 +132,22 @@ impl Groups for SeenBy<'_> {
             self.registry.groups.get(name).is_some_and(|group| {
                 group.owner.link == visitor.link || group.owner.ip == visitor.ip
             });
-        allowed && self.registry.groups.remove(name).is_some()
+        if allowed {
+            self.registry.remove(name);
+        }
+        allowed
+    }
+
+    fn has_room(&self) -> bool {
+        let owned = self.registry.by_machine.get(&machine(self.visitor.ip));
+        owned.is_none_or(|owned| *owned < self.registry.share)
+    }
+
+    fn refused(&mut self, name: &Text) {
+        if let Some(group) = self.registry.groups.get_mut(name)
+            && group.owner.ip == self.visitor.ip
+        {
+            group.claimed_by = Some(self.visitor.link);
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
@@ -39,6 +40,21 @@ struct Options {
     #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen)]
     listen: SocketAddr,
 
+    /// How many local servers one machine (IPv4 address, or IPv6 network of 64 bits) may have connected
+    #[arg(long, env = "KVS_LINKS_PER_MACHINE", value_name = "NUMBER",
+          default_value_t = Config::default().links_per_machine)]
+    links_per_machine: usize,
+
+    /// How many groups one machine may have; then new names are answered as if they were taken
+    #[arg(long, env = "KVS_GROUPS_PER_MACHINE", value_name = "NUMBER",
+          default_value_t = Config::default().groups_per_machine)]
+    groups_per_machine: usize,
+
+    /// After how many seconds the ports are taken back from who asked for them and does not use them
+    #[arg(long, env = "KVS_CONFIRM_WAIT", value_name = "SECONDS",
+          default_value_t = Config::default().confirm_wait.as_secs())]
+    confirm_wait: u64,
+
     /// Log every operation on standard error
     #[arg(short, long, env = "KVS_VERBOSE", value_parser = FalseyValueParser::new())]
     verbose: bool,
@@ -55,7 +71,13 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     startup::raise_descriptor_limit();
-    let server = Server::bind(&Config { listen: options.listen, ..Config::default() })?;
+    let server = Server::bind(&Config {
+        listen: options.listen,
+        links_per_machine: options.links_per_machine,
+        groups_per_machine: options.groups_per_machine,
+        confirm_wait: Duration::from_secs(options.confirm_wait),
+        ..Config::default()
+    })?;
     let output = Output::new(io::stdout())
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
     let shutdown = Shutdown::new();
