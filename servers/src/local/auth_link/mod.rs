@@ -10,13 +10,17 @@
 //! tries to connect again: with growing pauses by itself, and at once for each new job. Whenever
 //! it has connected again, the groups of this server are registered again with their secrets, as the
 //! authentication server may have been restarted with an empty table. That it was restarted is also seen
-//! when it does not know a group of ours.
+//! when it does not know a group of ours. Only when it has answered for all of them, the link is up.
 //!
 //! **Repeated datagrams.** The answer "1" means several things, so one that the network repeats may be taken for
 //! the next answer. What is in the socket before anything was sent to deserve it is thrown away. What
 //! comes later still cannot be told apart, so wherever the network has shown lately that it loses or repeats
 //! datagrams, a "1" that changed something is confirmed by a question whose answer cannot be mistaken:
-//! a secret, or -1.
+//! a secret, or -1. The confirmation comes from another socket than the change, so that from then on the
+//! authentication server takes no late copy of the change for a new one.
+//!
+//! **The greeting.** Nothing answers `Connect_2`. It is sent again when the link sees that the network loses
+//! datagrams: without it the authentication server could not tell us to quit.
 //!
 //! While the link is up and nobody asks, the thread sleeps without a timer.
 
@@ -42,6 +46,12 @@ pub(crate) enum Unavailable {
     /// Something comes back, but no exchange comes to its end.
     #[error("the network to the authentication server {0} loses too many datagrams; try again")]
     TooLossy(Arc<str>),
+    /// It says that the name is taken, and does not know it.
+    #[error(
+        "the authentication server {0} stores no more groups of this machine, or somebody was faster; \
+         try again"
+    )]
+    Refused(Arc<str>),
     /// This machine cannot send.
     #[error("the authentication server {server} cannot be asked: {error}")]
     Shortage {

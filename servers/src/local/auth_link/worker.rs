@@ -31,11 +31,21 @@ const EXCHANGE_PATIENCE: Duration = Duration::from_secs(4);
 /// How long the start waits for the authentication server.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a try may wait for the next datagram: at least, at first, and at most. In between it follows
-/// what the network was measured to take.
-const SHORTEST_TRY: Duration = Duration::from_millis(20);
-const FIRST_TRY: Duration = Duration::from_millis(100);
+/// How long a try may wait for the next datagram: at most, in a network that loses nothing, and in one that
+/// does. At least it is four times what a datagram and its answer usually take, and within one
+/// exchange each try is more patient than the one before, by a quarter.
+///
+/// Where many datagrams are lost or late, many short tries come to an end sooner than a few long ones.
 const LONGEST_TRY: Duration = Duration::from_millis(300);
+const PATIENT_TRY: Duration = Duration::from_millis(100);
+const SHORTEST_TRY: Duration = Duration::from_millis(20);
+
+/// How often `Connect` is said until it is answered: after so long again. It can be said from the same
+/// socket, so it does not matter which one is answered.
+const CONNECT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often `Connect_2` is sent once more to the same port, when the network loses datagrams.
+const GREETINGS: u32 = 8;
 
 /// The pauses between attempts to connect again, when nobody asks.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -69,8 +79,8 @@ pub(crate) struct Worker {
     lost_told: bool,
     /// When to connect again by itself, and the pause after that.
     retry: Option<(Instant, Duration)>,
-    /// How long to wait for the next datagram of an exchange.
-    try_for: Duration,
+    /// What a datagram and its answer take: about the median, which single late ones do not move much.
+    round_trip: Duration,
     /// For how many exchanges more the network is distrusted.
     distrust: u32,
     /// Where it was found last.
@@ -84,6 +94,8 @@ pub(crate) struct Worker {
 struct Up {
     command_port: SocketAddr,
     close_port: UdpSocket,
+    /// How often it may be greeted once more.
+    greetings: u32,
 }
 
 impl fmt::Debug for Worker {
@@ -134,7 +146,7 @@ impl Worker {
             up: None,
             lost_told: false,
             retry: None,
-            try_for: FIRST_TRY,
+            round_trip: SHORTEST_TRY / 4,
             distrust: 0,
             addresses: Vec::new(),
             unconfirmed: HashMap::new(),
@@ -234,9 +246,10 @@ impl Worker {
             let asked = self.ask(Question::New { name, secret })?;
             match asked.answer {
                 // A first try may have worked.
-                Answer::No => {
-                    return Ok(asked.repeated && self.secret_of(name)? == Some(secret));
-                }
+                Answer::No => match self.secret_of(name)? {
+                    Some(stored) => return Ok(asked.repeated && stored == secret),
+                    None => return Err(Unavailable::Refused(Arc::clone(&self.server))),
+                },
                 Answer::Yes | Answer::Secret(_) if self.distrust == 0 => return Ok(true),
                 Answer::Yes | Answer::Secret(_) => match self.secret_of(name)? {
                     Some(stored) => return Ok(stored == secret),
@@ -265,10 +278,15 @@ impl Worker {
 
     fn delete(&mut self, name: Text) -> Result<(), Unavailable> {
         for _ in 0..CONFIRMATIONS {
-            match self.ask(Question::Delete(name))?.answer {
-                Answer::Yes if self.distrust > 0 => {}
-                // "No such group" is as good: a first try may have worked, or it was restarted.
-                Answer::Yes | Answer::No | Answer::Secret(_) => return Ok(()),
+            // "No such group" is as good as "yes": a first try may have worked, or it was restarted.
+            self.ask(Question::Delete(name))?;
+            if self.distrust == 0 || self.ask(Question::Find(name))?.answer == Answer::No {
+                return Ok(());
+            }
+            // "Yes" may be a repetition, or the new group of somebody else.
+            let ours = self.groups.find(&name).map(|group| group.secret());
+            if self.secret_of(name)?.is_none_or(|stored| Some(stored) != ours) {
+                return Ok(());
             }
         }
         Err(self.too_lossy())
@@ -357,7 +375,13 @@ impl Worker {
         tracing::info!("connected to the authentication server again, port {port}");
         let groups = self.groups.all();
         for group in groups.iter().filter(|group| group.is_open()) {
-            self.register_again(group.name(), group.secret());
+            if !self.register_again(group.name(), group.secret()) {
+                tracing::warn!(group = ?group.name(), "could not be registered again");
+                // With some of our groups missing it is not the one that we knew.
+                self.up = None;
+                let server = self.options.server.clone();
+                return Err(ConnectError::NoAnswer { server, last: None });
+            }
         }
         self.forget_unconfirmed();
         self.retry = None;
@@ -370,27 +394,41 @@ impl Worker {
         Ok(())
     }
 
-    fn register_again(&mut self, name: Text, secret: Text) {
-        // Not by `ask`: that would connect again, and so come here again.
-        let result = match self.exchange(Question::New { name, secret }) {
-            Ok(Asked { answer: Answer::Yes, .. }) if self.distrust == 0 => Ok(true),
-            Ok(_) => self
-                .exchange(Question::Secret(name))
-                .map(|asked| asked.answer == Answer::Secret(secret)),
-            Err(silent) => Err(silent),
-        };
-        match result {
-            Ok(true) => tracing::info!(group = ?name, "registered again"),
-            Ok(false) => {
-                self.output.say(format_args!(
-                    "Group {name} now belongs to another local server: its applications here keep \
-                     working, but nobody can log in."
-                ));
-                tracing::warn!(group = ?name, "taken by another local server");
+    /// Registers a group that may be there or not; `false` when that is not answered.
+    fn register_again(&mut self, name: Text, secret: Text) -> bool {
+        for _ in 0..CONFIRMATIONS {
+            // Not by `ask`: that would connect again, and so come here again.
+            match self.exchange(Question::New { name, secret }) {
+                Ok(Asked { answer: Answer::Yes, .. }) if self.distrust == 0 => {
+                    tracing::info!(group = ?name, "registered again");
+                    return true;
+                }
+                Ok(_) => {}
+                Err(_) => return false,
             }
-            // It shows again, and is mended, at the next login to the group.
-            Err(_) => tracing::warn!(group = ?name, "could not be registered again"),
+            match self.exchange(Question::Secret(name)) {
+                Ok(Asked { answer: Answer::Secret(stored), .. }) => {
+                    if stored == secret {
+                        tracing::info!(group = ?name, "registered again");
+                    } else {
+                        self.output.say(format_args!(
+                            "Group {name} now belongs to another local server: its applications \
+                             here keep working, but nobody can log in."
+                        ));
+                        tracing::warn!(group = ?name, "taken by another local server");
+                    }
+                    return true;
+                }
+                // It was a repeated "yes": once more. Or it is refused, which no repetition changes.
+                Ok(_) => {}
+                Err(_) => return false,
+            }
         }
+        self.output.say(format_args!(
+            "Group {name} is not stored by the authentication server any more: its applications here \
+             keep working, but nobody can log in."
+        ));
+        true
     }
 
     /// Finds the addresses of the authentication server. With a host name, this takes as long as the
@@ -419,15 +457,14 @@ impl Worker {
                 Err(error) => last = Some(error),
             }
         }
-        let mut try_for = FIRST_TRY;
         while Instant::now() < deadline {
             for (address, socket) in &mut sockets {
-                let try_until = deadline.min(Instant::now() + try_for);
+                let try_until = deadline.min(Instant::now() + CONNECT_AGAIN);
                 match self.request_port(socket, try_until) {
                     Ok(Some(port)) => {
                         let command_port = SocketAddr::new(address.ip(), port);
                         let close_port = self.open_close_port(command_port)?;
-                        self.up = Some(Up { command_port, close_port });
+                        self.up = Some(Up { command_port, close_port, greetings: GREETINGS });
                         return Ok(port);
                     }
                     Ok(None) => {}
@@ -437,7 +474,6 @@ impl Worker {
             if sockets.is_empty() {
                 break;
             }
-            try_for = (try_for * 2).min(LONGEST_TRY);
         }
         Err(ConnectError::NoAnswer { server: self.options.server.clone(), last })
     }
@@ -495,20 +531,22 @@ impl Worker {
     fn exchange(&mut self, question: Question) -> Result<Asked, NoAnswer> {
         let begin = Instant::now();
         let mut heard = false;
+        let mut try_for = self.first_try();
         for tries in 0u32.. {
             let patience = if heard { EXCHANGE_PATIENCE } else { SILENCE };
             let deadline = begin + patience;
             if Instant::now() >= deadline {
                 break;
             }
-            match self.try_exchange(question, deadline, &mut heard) {
+            match self.try_exchange(question, deadline, try_for, &mut heard) {
                 Ok(Some(answer)) => {
+                    self.greet_again();
                     self.distrust = self.distrust.saturating_sub(1);
                     return Ok(Asked { answer, repeated: tries > 0 });
                 }
                 Ok(None) => {
                     self.distrust = DISTRUST;
-                    self.try_for = (self.try_for * 3 / 2).min(LONGEST_TRY);
+                    try_for = (try_for * 5 / 4).min(LONGEST_TRY);
                 }
                 // Nobody has that port: it has gone, or forgotten us.
                 Err(error) if is_shortage(&error) => return Err(NoAnswer::Shortage(error)),
@@ -521,7 +559,7 @@ impl Worker {
                     tracing::debug!("a datagram could not be exchanged: {error}");
                     // What the system refuses now it may not refuse in a moment. If it does not let us
                     // wait, the tries are over the sooner.
-                    let _ = self.wait(Some(self.try_for));
+                    let _ = self.wait(Some(try_for));
                 }
             }
         }
@@ -533,6 +571,7 @@ impl Worker {
         &mut self,
         question: Question,
         deadline: Instant,
+        try_for: Duration,
         heard: &mut bool,
     ) -> io::Result<Option<Answer>> {
         let Some(up) = &self.up else { return Err(io::ErrorKind::NotConnected.into()) };
@@ -542,7 +581,7 @@ impl Worker {
         send(&socket, &datagram)?;
         let mut sent = Instant::now();
         loop {
-            let until = deadline.min(sent + self.try_for);
+            let until = deadline.min(sent + try_for);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
@@ -571,11 +610,36 @@ impl Worker {
         }
     }
 
-    /// A datagram has come back after so long.
-    fn measured(&mut self, round_trip: Duration) {
-        let wanted = (round_trip * 4).clamp(SHORTEST_TRY, LONGEST_TRY);
-        // Up at once, down slowly: a try that is given up too early costs more than one that waits.
-        self.try_for = wanted.max((self.try_for * 7 + wanted) / 8);
+    /// How long the first try of an exchange waits for the next datagram.
+    fn first_try(&self) -> Duration {
+        let shortest = if self.distrust > 0 { SHORTEST_TRY } else { PATIENT_TRY };
+        (self.round_trip * 4).clamp(shortest, LONGEST_TRY)
+    }
+
+    /// A datagram has come back after so long. Whatever the answer is to the question whether that is more
+    /// than usual, it moves what is usual by a step; one that comes so late that tries would be given up
+    /// before it makes a long one.
+    fn measured(&mut self, took: Duration) {
+        self.round_trip = if took > self.round_trip * 4 {
+            self.round_trip * 3 / 2
+        } else if took > self.round_trip {
+            self.round_trip * 11 / 10
+        } else {
+            self.round_trip * 9 / 10
+        }
+        .clamp(Duration::from_micros(100), LONGEST_TRY);
+    }
+
+    /// Sends `Connect_2` once more, if the network is such that it may have been lost.
+    fn greet_again(&mut self) {
+        if let (true, Some(up)) = (self.distrust > 0, &mut self.up)
+            && up.greetings > 0
+        {
+            up.greetings -= 1;
+            if let Err(error) = send(&up.close_port, &Command::Connect2.encode()) {
+                tracing::debug!("close port: {error}");
+            }
+        }
     }
 
     /// Sleeps until a datagram, a job, or the end of `timeout`, and looks at the close port.
