@@ -11,7 +11,7 @@ unexport CARGO_TARGET_DIR
 unexport SECONDS
 
 .PHONY: fuzz fuzz-short fuzz-minimise
-.PHONY: help build examples demo test check-header check-symbols lint fmt fmt-check clippy doc clean
+.PHONY: help build examples demo test check-header check-symbols lossy lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ check-symbols: ## fails when the crate exports a C symbol without its feature `c
 		symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
 		if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi; \
 	else echo "skipped: check-symbols (install the Debian package binutils)"; fi
+
+lossy: build ## 1,000 operations over a network that hits 30 % of the datagrams; then 20 kills meanwhile
+	KVS_LOSSY_OPERATIONS=1000 KVS_LOSSY_KILLS=20 $(CARGO) test $(LOCKED) --release -p kvs-tests \
+		--test lossy_network -- --nocapture --test-threads 1
 
 lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation without warnings
 

@@ -51,7 +51,7 @@ pub use ports::Ports;
 pub use process::{Finished, Process, Program};
 pub use programs::{bin, lib_dir, project_dir};
 pub use raw::{Channel, RawApp};
-pub use relay::{Fate, Relay};
+pub use relay::{Dice, Fate, Relay, Storm, When};
 pub use scripted::ScriptedServer;
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;

@@ -1,0 +1,428 @@
+//! Two local servers and one authentication server, with a network between them in which something
+//! happens to 30 % of all datagrams ([`Storm`] says what), and an authentication server that is killed
+//! again and again.
+//!
+//! Two administrators work at the same time, each at a local server of their own, with the same few
+//! group names, so that a name is created here directly after it was deleted there. What they and their
+//! applications are told is compared with the truth, operation by operation. An operation is tried again
+//! only when it is answered by one of the promised excuses; how often that was necessary is counted and
+//! printed. In the end the authentication server is asked directly, past the network.
+//!
+//! While the authentication server restarts, and until both local servers have noticed, it does not know
+//! all groups, and nothing in the protocol could tell it. So no name of the *other* local server is tried
+//! in that time, and each administrator asks for the group that was there from the beginning first: as at a
+//! login, the local server then notices, and registers its groups again.
+//!
+//! `KVS_LOSSY_SEED` repeats what the network does (as far as the timing of processes can be repeated),
+//! `KVS_LOSSY_OPERATIONS` and `KVS_LOSSY_KILLS` make it longer; `make lossy` is the long form.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use kvs_tests::{
+    AuthServer, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets, Storm,
+};
+
+/// The names for which both administrators contend.
+const NAMES: usize = 10;
+
+/// How often one operation may be tried again before the test fails.
+const MOST_TRIES: usize = 100;
+
+/// The operations, for the figures.
+const KINDS: [&str; 6] =
+    ["create", "create of a taken name", "login", "login with a wrong secret", "info", "delete"];
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}, which is no number")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A group of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Group {
+    owner: usize,
+    secret: String,
+}
+
+/// How an attempt ended that is to be repeated.
+struct Excuse(String);
+
+type Attempt<T> = Result<T, Excuse>;
+
+struct World {
+    auth: Mutex<AuthServer>,
+    locals: [LocalServer; 2],
+    /// What is true. A name is changed only by who has locked it.
+    model: Mutex<BTreeMap<String, Group>>,
+    names: Vec<(String, Mutex<()>)>,
+    /// How often the authentication server was restarted, and which restart each local server has noticed.
+    restarts: AtomicUsize,
+    noticed: [AtomicUsize; 2],
+    /// Write-locked for a kill.
+    alive: RwLock<()>,
+    done: AtomicUsize,
+    figures: Mutex<Figures>,
+}
+
+#[derive(Default)]
+struct Figures {
+    took: [Vec<Duration>; KINDS.len()],
+    excuses: Vec<String>,
+}
+
+impl World {
+    /// Repeats an attempt while it ends with an excuse.
+    fn until_answered<T>(&self, what: &str, mut attempt: impl FnMut() -> Attempt<T>) -> T {
+        for _ in 0..MOST_TRIES {
+            match attempt() {
+                Ok(answer) => return answer,
+                Err(Excuse(excuse)) => {
+                    lock(&self.figures).excuses.push(format!("{what}: {excuse}"))
+                }
+            }
+        }
+        panic!("{what}: nothing but excuses, {MOST_TRIES} times");
+    }
+
+    fn command(&self, local: usize, command: &str, group: &str) -> String {
+        self.until_answered(command, || {
+            let answer = self.locals[local].ask(command, group);
+            let excused = answer.contains(" does not answer") || answer.contains("; try again");
+            if excused { Err(Excuse(answer)) } else { Ok(answer) }
+        })
+    }
+
+    fn info(&self, local: usize, group: &str) -> Result<String, String> {
+        self.until_answered("Show group info", || match self.locals[local].group_info(group) {
+            Ok(info) => Ok(Ok(info.secret)),
+            Err(answer) if answer.starts_with("Group info not available: ") => Err(Excuse(answer)),
+            Err(answer) => Ok(Err(answer)),
+        })
+    }
+
+    /// Whether an application is let in; through the library, or without it.
+    fn login(&self, visitor: Option<&Driver>, local: usize, group: &str, secret: &str) -> bool {
+        self.until_answered("login", || match visitor {
+            Some(driver) => match driver.establish(group, secret) {
+                0 => {
+                    assert_eq!(driver.call("close_connection"), 1);
+                    Ok(true)
+                }
+                -9 => Ok(false),
+                -8 => Err(Excuse("no verdict (-8)".into())),
+                code => panic!("establish_connection returned {code}"),
+            },
+            None => {
+                let server = &self.locals[local];
+                let (main, callback) = (server.socket(), server.callback_socket());
+                match RawApp::try_login(main, callback, group, secret) {
+                    Ok(app) => {
+                        app.close();
+                        Ok(true)
+                    }
+                    Err(end) if end == "wrong secret" => Ok(false),
+                    Err(end) if end.starts_with("verdict on main did not come") => Err(Excuse(end)),
+                    Err(end) => panic!("login to {group}: {end}"),
+                }
+            }
+        })
+    }
+
+    /// What is true about a name. The caller has locked it.
+    fn truth(&self, name: &str) -> Option<Group> {
+        lock(&self.model).get(name).cloned()
+    }
+
+    /// Makes sure that this local server has noticed the last restart.
+    fn notice(&self, local: usize) {
+        let restarts = self.restarts.load(Ordering::SeqCst);
+        if self.noticed[local].load(Ordering::SeqCst) != restarts {
+            let home = home(local);
+            let secret = self.truth(&home).expect("it was there from the beginning").secret;
+            assert_eq!(self.info(local, &home), Ok(secret), "after restart {restarts}");
+            self.noticed[local].store(restarts, Ordering::SeqCst);
+        }
+    }
+
+    fn both_have_noticed(&self) -> bool {
+        let restarts = self.restarts.load(Ordering::SeqCst);
+        self.noticed.iter().all(|noticed| noticed.load(Ordering::SeqCst) == restarts)
+    }
+
+    /// One operation of the administrator of `local`, or of an application there; which.
+    fn operate(&self, local: usize, dice: &mut Dice, visitor: &Driver) -> usize {
+        let (name, _name) = loop {
+            let (name, name_lock) = &self.names[dice.below(NAMES as u64) as usize];
+            // What the other one is doing with it right now would not be known.
+            let locked = lock(name_lock);
+            let theirs = self.truth(name).is_some_and(|group| group.owner != local);
+            if !theirs || dice.chance(0.2) {
+                break (name, locked);
+            }
+        };
+        match self.truth(name) {
+            None => {
+                let answer = self.command(local, "Create group", name);
+                let secret = answer
+                    .strip_prefix("Group created with secret ")
+                    .and_then(|rest| rest.strip_suffix('!'))
+                    .unwrap_or_else(|| panic!("Create group {name}, which is free: {answer}"));
+                let group = Group { owner: local, secret: secret.to_owned() };
+                lock(&self.model).insert(name.clone(), group);
+                0
+            }
+            Some(Group { owner, .. }) if owner != local => {
+                let _alive = self.alive.read().unwrap_or_else(PoisonError::into_inner);
+                if self.both_have_noticed() {
+                    let answer = self.command(local, "Create group", name);
+                    assert_eq!(answer, "Group id already exists", "{name} belongs to the other");
+                }
+                assert_eq!(self.info(local, name), Err("Group id not found!".into()));
+                assert_eq!(self.locals[local].ask("Delete group", name), "Group id doesn't exist");
+                1
+            }
+            Some(Group { secret, .. }) => {
+                let visitor = dice.chance(0.5).then_some(visitor);
+                match dice.below(7) {
+                    0 | 1 => {
+                        let let_in = self.login(visitor, local, name, &secret);
+                        assert!(let_in, "{name}: the right secret {secret} is called wrong");
+                        2
+                    }
+                    2 => {
+                        let let_in = self.login(visitor, local, name, "WRONG");
+                        assert!(!let_in, "{name}: a wrong secret is called right");
+                        3
+                    }
+                    3 | 4 => {
+                        assert_eq!(self.info(local, name), Ok(secret), "info about {name}");
+                        4
+                    }
+                    _ => {
+                        let answer = self.command(local, "Delete group", name);
+                        assert_eq!(answer, "Group deleted!", "{name}");
+                        lock(&self.model).remove(name);
+                        5
+                    }
+                }
+            }
+        }
+    }
+
+    fn administer(&self, local: usize, seed: u64, operations: usize) {
+        let mut dice = Dice::new(seed.wrapping_add(1 + local as u64));
+        let visitor = Driver::start(&self.locals[local]);
+        for _ in 0..operations {
+            self.notice(local);
+            let begin = Instant::now();
+            let kind = self.operate(local, &mut dice, &visitor);
+            lock(&self.figures).took[kind].push(begin.elapsed());
+            self.done.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Kills the authentication server when so many operations have been done, and looks after the
+    /// applications that are connected.
+    fn kill(
+        &self,
+        kills: usize,
+        operations: usize,
+        seed: u64,
+        apps: &[Driver; 2],
+        end: &AtomicBool,
+    ) {
+        let mut dice = Dice::new(!seed);
+        for kill in 1..=kills {
+            while self.done.load(Ordering::SeqCst) < kill * operations / (kills + 1) {
+                if end.load(Ordering::SeqCst) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            let alive = self.alive.write().unwrap_or_else(PoisonError::into_inner);
+            let mut auth = lock(&self.auth);
+            auth.kill9();
+            if dice.chance(0.5) {
+                thread::sleep(Duration::from_millis(dice.below(700)));
+            }
+            for app in apps {
+                app.store("k", &format!("v{kill}"));
+                app.expect_change("k");
+            }
+            auth.restart();
+            self.restarts.fetch_add(1, Ordering::SeqCst);
+            drop((auth, alive));
+        }
+    }
+
+    /// All tables say the same, and what is true.
+    fn check_tables(&self) {
+        let model = lock(&self.model).clone();
+        for (name, group) in &model {
+            // The local server notices that the authentication server has lost it, if it has.
+            assert_eq!(self.info(group.owner, name), Ok(group.secret.clone()), "{name}");
+            assert!(self.login(None, group.owner, name, &group.secret), "login to {name}");
+        }
+        let observer = RawLocalServer::connect(lock(&self.auth).addr());
+        for name in self.names.iter().map(|(name, _)| name.clone()).chain([0, 1].map(home)) {
+            let secret = model.get(&name).map(|group| group.secret.clone());
+            assert_eq!(observer.get_secret(&name), secret, "{name} at the authentication server");
+        }
+        for (local, server) in self.locals.iter().enumerate() {
+            let mut groups: Vec<String> = server
+                .lines_of("Show application status")
+                .iter()
+                .filter_map(|line| line.strip_suffix(':').map(str::to_owned))
+                .filter(|line| line != "Keys in WatchList for callback function")
+                .collect();
+            groups.sort_unstable();
+            let owned =
+                |(name, group): (&String, &Group)| (group.owner == local).then(|| name.clone());
+            assert_eq!(groups, model.iter().filter_map(owned).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// The group that a local server has from the beginning to the end.
+fn home(local: usize) -> String {
+    format!("home-{local}")
+}
+
+/// Tells how the test could be repeated when it fails.
+struct Seed(&'static str, u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}: to repeat it set KVS_LOSSY_SEED={}", self.0, self.1);
+        }
+    }
+}
+
+/// So many operations, while the network does this and the authentication server is killed so often.
+fn everything_ends_right(
+    title: &'static str,
+    storm: fn(u64) -> Storm,
+    operations: usize,
+    kills: usize,
+) {
+    let seed = from_environment("KVS_LOSSY_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.map_or(1, |since| since.as_nanos() as u64)
+    });
+    let _seed = Seed(title, seed);
+    let operations =
+        from_environment("KVS_LOSSY_OPERATIONS").map_or(operations, |number| number as usize);
+    let kills = match from_environment("KVS_LOSSY_KILLS") {
+        Some(number) if kills > 0 => number as usize,
+        _ => kills,
+    };
+
+    let auth = AuthServer::start();
+    let calm = Arc::new(AtomicBool::new(true));
+    let fate = {
+        let (storm, calm) = (storm(seed), Arc::clone(&calm));
+        move |number| if calm.load(Ordering::SeqCst) { Fate::Arrives } else { storm.fate(number) }
+    };
+    let relay = Relay::start(&auth, fate);
+    let locals = [(); 2].map(|()| LocalServer::builder(relay.addr()).start());
+    let homes = [0, 1]
+        .map(|local| Group { owner: local, secret: locals[local].create_group(&home(local)) });
+    let apps = [0, 1].map(|local| {
+        let app = Driver::connected(&locals[local], &home(local), &homes[local].secret);
+        app.store("k", "v");
+        assert_eq!(app.call("register_callback k"), 1);
+        app
+    });
+    let world = World {
+        auth: Mutex::new(auth),
+        locals,
+        model: Mutex::new((0..2).map(home).zip(homes).collect()),
+        names: (0..NAMES).map(|n| (format!("name-{n}"), Mutex::new(()))).collect(),
+        restarts: AtomicUsize::new(0),
+        noticed: [0, 0].map(AtomicUsize::new),
+        alive: RwLock::new(()),
+        done: AtomicUsize::new(0),
+        figures: Mutex::default(),
+    };
+
+    calm.store(false, Ordering::SeqCst);
+    // A local server trusts a network until it has seen something happen to a datagram.
+    for local in [0, 1] {
+        for _ in 0..5 {
+            let secret = world.truth(&home(local)).map(|group| group.secret);
+            assert_eq!(world.info(local, &home(local)).ok(), secret);
+        }
+    }
+    let begin = Instant::now();
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (world, apps, end) = (&world, &apps, &end);
+        let killer = scope.spawn(move || world.kill(kills, operations, seed, apps, end));
+        let administrators =
+            [0, 1].map(|local| scope.spawn(move || world.administer(local, seed, operations / 2)));
+        let results = administrators.map(|administrator| administrator.join());
+        end.store(true, Ordering::SeqCst);
+        killer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        for result in results {
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+    let took = begin.elapsed();
+    for local in [0, 1] {
+        world.notice(local);
+    }
+    calm.store(true, Ordering::SeqCst);
+    relay.settle();
+    world.check_tables();
+    for app in &apps {
+        app.store("k", "end");
+        app.expect_change("k");
+    }
+
+    let figures = lock(&world.figures);
+    println!(
+        "{title}: {} operations and {} kills in {:.1} s; {} datagrams, {} hit; {} excuses (seed {seed})",
+        world.done.load(Ordering::SeqCst),
+        world.restarts.load(Ordering::SeqCst),
+        took.as_secs_f64(),
+        relay.count(),
+        relay.hit(),
+        figures.excuses.len(),
+    );
+    for (kind, took) in KINDS.iter().zip(&figures.took) {
+        let mut took = took.clone();
+        took.sort_unstable();
+        if let (Some(median), Some(longest)) = (took.get(took.len() / 2), took.last()) {
+            println!("    {} × {kind}: median {median:.0?}, longest {longest:.0?}", took.len());
+        }
+    }
+    for excuse in &figures.excuses {
+        println!("    {excuse}");
+    }
+}
+
+#[test]
+fn every_operation_ends_right_although_30_percent_of_the_datagrams_are_hit() {
+    everything_ends_right("one by one", Storm::one_by_one, 200, 0);
+}
+
+#[test]
+fn every_operation_ends_right_although_several_things_happen_to_one_datagram() {
+    everything_ends_right("all together", Storm::all_together, 200, 0);
+}
+
+#[test]
+fn every_operation_ends_right_although_the_authentication_server_is_killed_meanwhile() {
+    everything_ends_right("killed", Storm::one_by_one, 200, 4);
+}
