@@ -283,9 +283,27 @@ impl LocalServerBuilder {
         self
     }
 
+    /// Adds arguments.
+    pub fn args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
+        self.program = self.program.args(args);
+        self
+    }
+
     /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.program = self.program.env(name, value);
+        self
+    }
+
+    /// The most descriptors that it may have open.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.program = self.program.descriptors(most);
+        self
+    }
+
+    /// The permissions, in octal, that files which it makes are not to have.
+    pub fn umask(mut self, mask: &str) -> Self {
+        self.program = self.program.umask(mask);
         self
     }
 

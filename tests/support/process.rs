@@ -30,6 +30,7 @@ pub struct Program {
     env: Vec<(OsString, OsString)>,
     console: Console,
     dir: Option<PathBuf>,
+    limits: Vec<String>,
 }
 
 impl Program {
@@ -42,6 +43,7 @@ impl Program {
             env: Vec::new(),
             console: Console::default(),
             dir: None,
+            limits: Vec::new(),
         }
     }
 
@@ -80,6 +82,18 @@ impl Program {
         self
     }
 
+    /// The most descriptors that it may have open, whatever it does.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.limits.push(format!("ulimit -n {most}"));
+        self
+    }
+
+    /// The permissions, in octal, that files which it makes are not to have.
+    pub fn umask(mut self, mask: &str) -> Self {
+        self.limits.push(format!("umask {mask}"));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -88,6 +102,12 @@ impl Program {
         let name =
             self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned();
         let mut command = Command::new(&self.path);
+        if !self.limits.is_empty() {
+            // The shell becomes the program: it stays one process.
+            let script = format!("{} && exec \"$0\" \"$@\"", self.limits.join(" && "));
+            command = Command::new("sh");
+            command.arg("-c").arg(script).arg(&self.path);
+        }
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("KVS_") {
                 command.env_remove(variable);
@@ -494,6 +514,15 @@ impl Process {
         let taken = self.shared.lock().stdout.taken;
         assert!(taken == stdout.len(), "{:?} before the end\n{}", &stdout[taken..], self.report());
         status
+    }
+
+    /// The number of its open descriptors.
+    ///
+    /// # Panics
+    /// When it has ended, or belongs to another user.
+    pub fn open_descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid);
+        std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
     }
 
     /// The number of its threads.

@@ -163,6 +163,12 @@ impl Channel {
         );
     }
 
+    /// Receives a flag, a code or a length; `None` when the peer closes before.
+    pub fn int_or_end(&mut self) -> Option<i32> {
+        let mut bytes = [0; 4];
+        self.stream.read_exact(&mut bytes).ok().map(|()| i32::from_ne_bytes(bytes))
+    }
+
     /// Receives exactly this flag, code or length.
     ///
     /// # Panics

@@ -1,0 +1,728 @@
+//! What one user, one process or one secret may cost: the limits of a local server, and that others find
+//! it as it was.
+//!
+//! Several tests need a second user, and so must run as root; otherwise they say that they were skipped, or
+//! do with one.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{
+    AuthServer, Channel, DEADLINE, Driver, LocalServer, Process, Program, RawApp, Sockets,
+    compile_c, private_dir,
+};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+/// `nobody`.
+const OTHER_USER: &str = "65534";
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Says that a test could not be done. Not with `eprintln!`, which the test harness keeps to itself.
+fn skipped(what: &str) {
+    let _ = std::io::stderr()
+        .write_all(format!("skipped: {what} (needs a second user: run as root)\n").as_bytes());
+}
+
+/// `tests/c/crowd.c`: many connections that never speak. Its output is taken up to "connected".
+fn crowd(arguments: &[&str]) -> Process {
+    static PROGRAM: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let program = Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/crowd.c")));
+    let crowd = program.args(arguments).spawn();
+    crowd.expect_line_where("`connected` or `listening`", |line| {
+        line == "connected" || line == "listening"
+    });
+    crowd
+}
+
+/// How the connections of a [`crowd`] were greeted: admitted, refused, ended without a word.
+fn greeted(crowd: &Process) -> [usize; 3] {
+    let line = crowd.expect_line_where("`admitted …`", |line| line.starts_with("admitted "));
+    let numbers: Vec<usize> = line
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().expect("digits"))
+        .collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("{line:?}"))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are ASCII")
+}
+
+/// Lets other users come to the sockets of this server, whose mode must allow it, too.
+fn let_all_in(server: &LocalServer) {
+    let dir = server.socket().parent().expect("it is in a directory");
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+}
+
+fn connect(server: &LocalServer, group: &str, secret: &str) -> Result<kvs::Connection, i32> {
+    kvs::Connection::builder()
+        .socket(server.socket())
+        .callback_socket(server.callback_socket())
+        .timeout(DEADLINE)
+        .open(group, secret)
+        .map_err(|error| error.code())
+}
+
+fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawApp, String> {
+    RawApp::try_login(server.socket(), server.callback_socket(), group, secret)
+}
+
+/// Repeats `act` until it returns something; there is no event to wait for.
+fn until<T>(what: &str, mut act: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(result) = act() {
+            return result;
+        }
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The lines on standard error that contain `words`.
+fn logged(process: &Process, words: &str) -> Vec<String> {
+    process.log_so_far().into_iter().filter(|line| line.contains(words)).collect()
+}
+
+/// Waits until there is such a line, and lets there be no second one.
+fn expect_logged_once(process: &Process, words: &str) {
+    until(words, || (!logged(process, words).is_empty()).then_some(()));
+    assert_eq!(logged(process, words).len(), 1, "{}", process.report());
+}
+
+fn put_and_get(connection: &kvs::Connection, rounds: usize) {
+    for round in 0..rounds {
+        let value = round.to_string();
+        connection.put("key", &value).expect("it is connected");
+        let seen = connection.get("key").expect("it is connected");
+        assert_eq!(seen.as_deref(), Some(value.as_bytes()));
+    }
+}
+
+// --- who may connect ------------------------------------------------------------------------------
+
+#[test]
+fn the_socket_mode_holds_from_the_moment_when_a_path_is_there() {
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let socket = dir.path().join("sock");
+    let (starts, ended) = (5, AtomicBool::new(false));
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                for name in ["sock", "sock_cb"] {
+                    if let Ok(metadata) = fs::symlink_metadata(dir.path().join(name)) {
+                        seen.push(metadata.mode() & 0o7777);
+                    }
+                }
+                thread::yield_now();
+            }
+            seen.sort_unstable();
+            seen.dedup();
+            seen
+        });
+        for _ in 0..starts {
+            let server = LocalServer::builder(auth.addr())
+                .socket(&socket)
+                .env("KVS_SOCKET_MODE", "0620")
+                .start();
+            server.quit();
+        }
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(watcher.join().expect("it does not panic"), [0o620]);
+    });
+    // The option wins, and every bit is as it says, whatever the umask.
+    let server = LocalServer::builder(auth.addr())
+        .socket(&socket)
+        .env("KVS_SOCKET_MODE", "600")
+        .args(["--socket-mode", "777"])
+        .start();
+    for path in [server.socket(), server.callback_socket()] {
+        assert_eq!(fs::symlink_metadata(path).expect("it serves").mode() & 0o7777, 0o777);
+    }
+}
+
+#[test]
+fn without_a_socket_mode_the_umask_decides() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr()).umask("027").start();
+    for path in [server.socket(), server.callback_socket()] {
+        assert_eq!(fs::symlink_metadata(path).expect("it serves").mode() & 0o7777, 0o750);
+    }
+}
+
+#[test]
+fn a_socket_mode_that_is_none_is_explained() {
+    for mode in ["1777", "888", "rw", ""] {
+        let server = LocalServer::builder("127.0.0.1:1").args(["--socket-mode", mode]).spawn();
+        let finished = server.finish();
+        assert_eq!(finished.status.code(), Some(2), "{}", server.report());
+        let message = finished.stderr.join(" ");
+        assert!(message.contains("octal, from 0 to 777"), "{message}");
+    }
+}
+
+#[test]
+fn other_users_connect_only_when_the_socket_mode_lets_them() {
+    if !is_root() {
+        return skipped("other_users_connect_only_when_the_socket_mode_lets_them");
+    }
+    let auth = AuthServer::start();
+    for (mode, allowed) in [("600", false), ("666", true)] {
+        let server = LocalServer::builder(auth.addr()).args(["--socket-mode", mode]).start();
+        let_all_in(&server);
+        let program = compile_c("tests/c/crowd.c");
+        let other = Program::new(program).args(["-u", OTHER_USER, path(server.socket()), "1"]);
+        let other = other.spawn();
+        if allowed {
+            assert_eq!(greeted(&other), [1, 0, 0]);
+        } else {
+            let finished = other.finish();
+            assert!(finished.stderr.join(" ").contains("Permission denied"), "{}", other.report());
+        }
+    }
+}
+
+#[test]
+fn a_server_starts_although_another_user_holds_the_name_of_its_guard() {
+    if !is_root() {
+        return skipped("a_server_starts_although_another_user_holds_the_name_of_its_guard");
+    }
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let socket = dir.path().join("sock");
+    // As `listener.rs` makes it.
+    let hash = path(&socket).bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let name = format!("kvs-local-server-{hash:016x}");
+    let _holder = crowd(&["-u", OTHER_USER, "-a", &name]);
+    let server = LocalServer::builder(auth.addr()).socket(&socket).start();
+    expect_logged_once(&server, "belongs to another user");
+    // A second one is kept off by the first, which serves the path.
+    let second = LocalServer::builder(auth.addr()).socket(&socket).spawn();
+    let finished = second.finish();
+    assert!(finished.stderr.join(" ").contains("another KVS-LocalServer"), "{}", second.report());
+    assert!(server.socket().exists());
+}
+
+// --- identity -------------------------------------------------------------------------------------
+
+/// A login whose callback connection is still to come, from a socket that is bound to this name.
+fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Channel {
+    let mut main = Channel::connect_from("main", own, server.socket()).expect("it listens");
+    main.expect_int(1);
+    main.send(group.as_bytes());
+    main.expect_int(1);
+    main.send(secret.as_bytes());
+    main
+}
+
+#[test]
+fn a_callback_connection_of_another_process_or_user_is_not_taken_for_ours_whatever_its_path() {
+    let auth = AuthServer::start();
+    let server =
+        LocalServer::builder(auth.addr()).args(["--socket-mode", "777", "--login-timeout", "3"]);
+    let server = server.start();
+    let_all_in(&server);
+    let secret = server.create_group("g");
+    let dir = private_dir();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+    // The name that would be that of our process, in a directory of theirs.
+    let own = |folder: &str, name: &str| {
+        let folder = dir.path().join(folder);
+        if !folder.exists() {
+            fs::create_dir(&folder).expect("the directory is ours");
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("it is ours");
+        }
+        folder.join(name)
+    };
+    let mut others = vec![vec![]];
+    match is_root() {
+        true => others.push(vec!["-u", OTHER_USER]),
+        false => skipped("a callback connection of another user"),
+    }
+    for (n, user) in others.iter().enumerate() {
+        let forged = own(&format!("theirs{n}"), "app_socket_cb_77");
+        let mut arguments = user.clone();
+        arguments.extend(["-b", path(&forged), path(server.callback_socket()), "1"]);
+        // The forger is there before the login, and again when that waits for its callback connection.
+        let before = crowd(&arguments);
+        let mut main =
+            half_login(&server, &own(&format!("ours{n}"), "app_socket_77"), "g", &secret);
+        fs::remove_file(&forged).expect("it is bound");
+        let meanwhile = crowd(&arguments);
+        // Ours, and the login is done with that.
+        let ours = own(&format!("ours{n}"), "app_socket_cb_77");
+        let mut callback =
+            Channel::connect_from("callback", &ours, server.callback_socket()).expect("it listens");
+        callback.expect_int(1);
+        main.expect_int(1);
+        // Theirs get no greeting, and are closed when the time for a login is over.
+        assert_eq!(greeted(&before), [0, 0, 1]);
+        assert_eq!(greeted(&meanwhile), [0, 0, 1]);
+        main.send_int(4);
+    }
+}
+
+#[test]
+fn the_status_shows_the_process_that_the_kernel_names() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let dir = private_dir();
+    let mut main = half_login(&server, &dir.path().join("app_socket_1"), "g", &secret);
+    let own = dir.path().join("app_socket_cb_1");
+    let mut callback =
+        Channel::connect_from("callback", &own, server.callback_socket()).expect("it listens");
+    callback.expect_int(1);
+    main.expect_int(1);
+    let pids: Vec<u32> = server.status().iter().map(|app| app.pid.unsigned_abs()).collect();
+    assert_eq!(pids, [std::process::id()]);
+}
+
+// --- connections ----------------------------------------------------------------------------------
+
+#[test]
+fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr())
+        .args(["--max-connections-per-user", "8", "--socket-mode", "777"])
+        .start();
+    let_all_in(&server);
+    let secret = server.create_group("g");
+    // This process has half of what its user may have.
+    let apps: Vec<_> = (0..4).map(|_| server.raw_app("g", &secret)).collect();
+    for _ in 0..3 {
+        let mut main = Channel::connect("main", server.socket()).expect("it listens");
+        assert_eq!(main.rest(), 0i32.to_ne_bytes());
+        let mut callback =
+            Channel::connect("callback", server.callback_socket()).expect("it listens");
+        assert_eq!(callback.rest(), 0i32.to_ne_bytes());
+    }
+    assert_eq!(connect(&server, "g", &secret).map(drop), Err(-14));
+    expect_logged_once(&server, "half of what its user may have (--max-connections-per-user");
+    // Another process of the same user has its own half, and a third has nothing.
+    let second = crowd(&[path(server.socket()), "10"]);
+    assert_eq!(greeted(&second), [4, 6, 0]);
+    let third = Driver::start(&server);
+    assert_eq!(third.establish("g", &secret), -14);
+    expect_logged_once(&server, "its user has 8 (--max-connections-per-user");
+    if is_root() {
+        let other = crowd(&["-u", OTHER_USER, path(server.socket()), "10"]);
+        assert_eq!(greeted(&other), [4, 6, 0]);
+    } else {
+        skipped("another user finds a place");
+    }
+    // A process that ends gives back what it had.
+    second.kill9();
+    until("there is room again", || (third.establish("g", &secret) == 0).then_some(()));
+    drop(apps);
+    until("there is room again", || connect(&server, "g", &secret).ok());
+}
+
+#[test]
+fn connections_that_never_speak_are_closed_and_what_they_took_is_free_again() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr()).args(["--login-timeout", "1"]).start();
+    let secret = server.create_group("g");
+    let app = connect(&server, "g", &secret).expect("the secret is right");
+    let before = server.open_descriptors();
+    let main = crowd(&[path(server.socket()), "200"]);
+    assert_eq!(greeted(&main), [200, 0, 0]);
+    let callback = crowd(&[path(server.callback_socket()), "200"]);
+    main.expect_line("all ended");
+    assert_eq!(greeted(&callback), [0, 0, 200]);
+    until("the descriptors are free", || (server.open_descriptors() == before).then_some(()));
+    put_and_get(&app, 10);
+    // Two hundred lines would tell nothing that twenty do not.
+    let lines = logged(&server, "the login was not finished within 1 s");
+    assert!((1..=20).contains(&lines.len()), "{}", server.report());
+}
+
+/// Ten thousand connections at the same time, from four processes. The flood is another user's if there
+/// is one: then new applications find a place meanwhile, too.
+#[test]
+fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
+    const PROCESSES: usize = 4;
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let each = 2500.min(hard.saturating_sub(50));
+    let auth = AuthServer::start();
+    let server =
+        LocalServer::builder(auth.addr()).descriptors(256).args(["--socket-mode", "777"]).start();
+    let_all_in(&server);
+    let secret = server.create_group("g");
+    let app = connect(&server, "g", &secret).expect("the secret is right");
+    let count = each.to_string();
+    let mut arguments = vec![path(server.socket()), count.as_str()];
+    if is_root() {
+        arguments.splice(0..0, ["-u", OTHER_USER]);
+    }
+    let ended = AtomicBool::new(false);
+    let flood: Vec<Process> = thread::scope(|scope| {
+        let served = scope.spawn(|| {
+            let mut rounds = 0;
+            while !ended.load(Ordering::Relaxed) {
+                put_and_get(&app, 50);
+                rounds += 50;
+            }
+            rounds
+        });
+        let flood: Vec<_> = (0..PROCESSES).map(|_| scope.spawn(|| crowd(&arguments))).collect();
+        let flood = flood.into_iter().map(|thread| thread.join().expect("they connect")).collect();
+        ended.store(true, Ordering::Relaxed);
+        println!("{} rounds during the flood", served.join().expect("it is served"));
+        flood
+    });
+    let mut admitted = 0;
+    for crowd in &flood {
+        let [in_, out, ended] = greeted(crowd);
+        assert_eq!((in_ + out + ended) as u64, each);
+        admitted += in_;
+    }
+    // Three quarters of what 256 descriptors allow; more only as the first have been closed again.
+    println!("{admitted} of {} connections admitted", each * PROCESSES as u64);
+    assert!(admitted >= 39, "{admitted}");
+    assert!(server.open_descriptors() < 256);
+    if is_root() {
+        let apps: Vec<_> = (0..8).map(|_| connect(&server, "g", &secret)).collect();
+        assert!(apps.iter().all(Result::is_ok), "others find a place\n{}", server.report());
+    } else {
+        skipped("other users find a place during the flood");
+    }
+    // All that is left of the flood costs nothing.
+    let before = server.cpu_ticks();
+    thread::sleep(Duration::from_secs(1));
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 10, "{used} ticks in a second without work");
+    put_and_get(&app, 50);
+    drop(flood);
+    until("everything is free again", || {
+        let apps: Option<Vec<_>> = (0..20).map(|_| connect(&server, "g", &secret).ok()).collect();
+        apps
+    });
+    assert_eq!(logged(&server, "no more connections").len(), 0, "{}", server.report());
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = connect(&server, "g", &secret).expect("the secret is right");
+    let pid = Pid::from_raw(server.pid());
+    let most = server.open_descriptors() as u64 + 4;
+    let limit = Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) };
+    let before = prlimit(pid, Resource::Nofile, limit).expect("it is our child");
+    let waiting = crowd(&[path(server.socket()), "100"]);
+    server.expect_log("`no more connections`", |line| line.contains("no more connections for now"));
+    // Each connection that comes meanwhile is an event, and must not be a try.
+    let coming = crowd(&["-c", path(server.socket())]);
+    let used = server.cpu_ticks();
+    for _ in 0..10 {
+        put_and_get(&app, 10);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let used = server.cpu_ticks() - used;
+    println!("{used} ticks while accepting paused");
+    assert!(used <= 50, "{used} ticks in a second");
+    coming.kill9();
+    prlimit(pid, Resource::Nofile, before).expect("it is our child");
+    // Those that waited have had their greeting, and new ones get it.
+    assert_eq!(greeted(&waiting), [100, 0, 0]);
+    connect(&server, "g", &secret).expect("it accepts again");
+    assert_eq!(logged(&server, "no more connections").len(), 1, "{}", server.report());
+}
+
+#[test]
+fn connections_that_come_and_go_starve_nobody() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let (secret, other) = (server.create_group("g"), server.create_group("other"));
+    let mut app = server.raw_app("g", &secret);
+    app.put("k", "v");
+    let mut floods: Vec<_> = [server.socket(), server.callback_socket()]
+        .map(|socket| crowd(&["-c", path(socket)]))
+        .into();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Logins that are given up at once, each with a question to the authentication server.
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let mut main = Channel::connect("main", server.socket()).expect("it listens");
+                if main.int_or_end() == Some(1) && main.try_send(b"other").is_ok() {
+                    let _ = main.int_or_end();
+                    let _ = main.try_send(other.as_bytes());
+                }
+            }
+        });
+        for _ in 0..300 {
+            assert_eq!(app.get("k").as_deref(), Some("v"));
+        }
+        for _ in 0..10 {
+            let new = connect(&server, "g", &secret).expect("there is room");
+            put_and_get(&new, 3);
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    for flood in floods.drain(..) {
+        flood.end_input();
+        let line = flood.expect_line_where("`N connections`", |line| line.contains("connections"));
+        println!("{line} came and went");
+        assert!(flood.wait_exit().success());
+    }
+}
+
+/// Unknown function codes are not answered, so nothing stops who sends them.
+#[test]
+fn an_application_that_never_stops_sending_starves_nobody() {
+    /// One for each thread that the server may have.
+    const FLOODS: usize = 4;
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let apps: Vec<_> =
+        (0..FLOODS).map(|_| connect(&server, "g", &secret).expect("the secret is right")).collect();
+    let ended = AtomicBool::new(false);
+    let begun = Barrier::new(FLOODS + 1);
+    thread::scope(|scope| {
+        for _ in 0..FLOODS {
+            scope.spawn(|| {
+                let mut flood = server.raw_app("g", &secret);
+                let block = 77i32.to_ne_bytes().repeat(16 * 1024);
+                flood.main.send(&block);
+                begun.wait();
+                while !ended.load(Ordering::Relaxed) {
+                    flood.main.send(&block);
+                }
+            });
+        }
+        begun.wait();
+        for app in &apps {
+            put_and_get(app, 50);
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+}
+
+// --- pairs and bytes ------------------------------------------------------------------------------
+
+/// A put that the server is not ready for: it says so after the key.
+fn expect_put_refused(app: &mut RawApp, key: &str) {
+    app.main.send_int(0);
+    app.main.expect_int(1);
+    app.main.send(key.as_bytes());
+    app.main.expect_int(0);
+}
+
+#[test]
+fn a_user_at_its_limit_of_pairs_may_read_overwrite_and_delete() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr()).env("KVS_MAX_PAIRS_PER_USER", "3").start();
+    let secret = server.create_group("g");
+    let mut app = server.raw_app("g", &secret);
+    for key in ["a", "b", "c"] {
+        app.put(key, "v");
+    }
+    // Nothing is stored, and the conversation goes on in step.
+    for _ in 0..3 {
+        expect_put_refused(&mut app, "d");
+        assert_eq!(app.get("d"), None);
+    }
+    app.put("a", "overwritten");
+    assert_eq!(app.get("a").as_deref(), Some("overwritten"));
+    assert_eq!(server.group_info("g").expect("it exists").pairs, 3);
+    expect_logged_once(&server, "its user has 3 pairs (--max-pairs-per-user)");
+    // The library takes it for what it is, and everything else still works.
+    let connection = connect(&server, "g", &secret).expect("the secret is right");
+    assert_eq!(connection.put("d", "v").map_err(|error| error.code()), Err(-5));
+    let connection = connect(&server, "g", &secret).expect("after -5 one connects again");
+    assert_eq!(connection.delete("b").map_err(|error| error.code()), Ok(true));
+    app.put("d", "v");
+    assert_eq!(app.get("d").as_deref(), Some("v"));
+    expect_put_refused(&mut app, "e");
+    // All of a group that is deleted is given back.
+    server.delete_group("g");
+    let secret = server.create_group("h");
+    let mut app = server.raw_app("h", &secret);
+    for key in ["a", "b", "c"] {
+        app.put(key, "v");
+    }
+    expect_put_refused(&mut app, "d");
+}
+
+#[test]
+fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr()).args(["--max-bytes-per-user", "700"]).start();
+    let secret = server.create_group("g");
+    let mut app = server.raw_app("g", &secret);
+    app.put("k", "v");
+    // Of a watch it is not known yet for which key it is.
+    assert!(app.register("k"));
+    app.main.send_int(3);
+    app.main.expect_int(0);
+    assert_eq!(app.get("k").as_deref(), Some("v"));
+    // 514 are taken: there is room for one long value, then for none.
+    app.put("long", &"x".repeat(99));
+    expect_put_refused(&mut app, "another");
+    // The longest value is assumed, so one that fits beside what it replaces is stored.
+    app.put("long", "short");
+    assert_eq!(app.get("long").as_deref(), Some("short"));
+    expect_logged_once(&server, "nearly 700 bytes (--max-bytes-per-user)");
+    // The library: -5 for either.
+    let connection = connect(&server, "g", &secret).expect("the secret is right");
+    let watched = connection.watch("k", |_| {});
+    assert_eq!(watched.map_err(|error| error.code()), Err(-5));
+    // A watch is given back with its application, and with its key.
+    app.close();
+    let mut app = until("the watch is given back", || {
+        let mut app = server.raw_app("g", &secret);
+        app.main.send_int(3);
+        (app.main.int() == 1).then(|| {
+            app.main.send(b"k");
+            app.main.expect_int(1);
+            app
+        })
+    });
+    app.main.send_int(2);
+    app.main.expect_int(1);
+    app.main.send(b"k");
+    app.main.expect_int(1);
+    app.put("k", "again");
+    assert!(app.register("k"));
+}
+
+// --- secrets --------------------------------------------------------------------------------------
+
+/// That many logins with a wrong secret at the same time; how many got a verdict. The others were
+/// closed without.
+fn guess(server: &LocalServer, group: &str, count: usize) -> usize {
+    thread::scope(|scope| {
+        let tries: Vec<_> =
+            (0..count).map(|_| scope.spawn(|| try_login(server, group, "wrong"))).collect();
+        let verdicts =
+            tries.into_iter().map(|login| match login.join().expect("it does not panic") {
+                Ok(_) => panic!("the secret is wrong"),
+                Err(end) if end == "wrong secret" => 1,
+                Err(end) if end.starts_with("verdict on main did not come") => 0,
+                Err(end) => panic!("{end}\n{}", server.report()),
+            });
+        verdicts.sum()
+    })
+}
+
+#[test]
+fn wrong_secrets_are_slowed_and_right_ones_are_not() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let (secret, other) = (server.create_group("g"), server.create_group("other"));
+    drop(connect(&server, "g", &secret).expect("the secret is right"));
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let guesses = scope.spawn(|| guess(&server, "g", 40));
+        // Meanwhile right ones are answered however many tries wait: those that must wait too long would be
+        // closed.
+        for _ in 0..50 {
+            drop(connect(&server, "g", &secret).expect("the secret is right"));
+        }
+        let verdicts = guesses.join().expect("it does not panic");
+        let most = 5 + begin.elapsed().as_secs() as usize;
+        println!("{verdicts} verdicts on 40 guesses in {:?}", begin.elapsed());
+        assert!((5..=most).contains(&verdicts), "{verdicts} verdicts in {:?}", begin.elapsed());
+    });
+    expect_logged_once(&server, "too many wrong secrets");
+    // The library says -8 when there is no verdict.
+    let codes: Vec<i32> = thread::scope(|scope| {
+        let tries: Vec<_> =
+            (0..20).map(|_| scope.spawn(|| connect(&server, "g", "wrong").map(drop))).collect();
+        tries
+            .into_iter()
+            .map(|code| code.join().expect("it does not panic").expect_err("it is wrong"))
+            .collect()
+    });
+    assert!(codes.contains(&-8) && codes.iter().all(|code| [-8, -9].contains(code)), "{codes:?}");
+    // The other group has its own turns.
+    assert_eq!(try_login(&server, "other", "wrong").map(drop), Err("wrong secret".into()));
+    drop(connect(&server, "other", &other).expect("the secret is right"));
+}
+
+/// A right secret that is answered while wrong ones are not would be found by trying many at the same
+/// time: who has not shown it yet waits with it, too.
+#[test]
+fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let begin = Instant::now();
+    let guesses = guess(&server, "g", 40);
+    // Wrong and right ones take turns. The right one waits for as long as it takes for one of
+    // those before it to be free again: nine were given away, one comes back in each second.
+    let mut refused = 0;
+    until("its turn comes", || {
+        let login = try_login(&server, "g", &secret);
+        refused += usize::from(login.is_err());
+        login.ok()
+    });
+    let elapsed = begin.elapsed();
+    assert!(guesses + 1 <= 5 + elapsed.as_secs() as usize, "{guesses} in {elapsed:?}");
+    println!("{guesses} verdicts, then {refused} refused, in {elapsed:?}");
+    // From now on it is answered at once, whatever else comes.
+    thread::scope(|scope| {
+        scope.spawn(|| guess(&server, "g", 20));
+        for _ in 0..20 {
+            drop(connect(&server, "g", &secret).expect("the secret is right"));
+        }
+    });
+}
+
+#[test]
+fn no_secret_is_ever_logged_right_or_wrong() {
+    let auth = AuthServer::builder().arg("--verbose").start();
+    let server =
+        LocalServer::builder(auth.addr()).arg("--verbose").env("RUST_LOG", "trace").start();
+    let secret = server.create_group("g");
+    let wrong = "Wr0ng-5ecret";
+    drop(connect(&server, "g", &secret).expect("the secret is right"));
+    assert_eq!(connect(&server, "g", wrong).map(drop), Err(-9));
+    // At every step at which a login may end.
+    for secret in [&secret, wrong] {
+        let main = half_login(&server, &private_dir().path().join("app_socket_1"), "g", secret);
+        drop(main);
+    }
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| connect(&server, "g", wrong).map(drop));
+        }
+    });
+    // One that is far too long for a secret, and one with a NUL.
+    for secret in [wrong.repeat(20), format!("{secret}\0{wrong}")] {
+        let mut main = Channel::connect("main", server.socket()).expect("it listens");
+        main.expect_int(1);
+        main.send(b"g");
+        main.expect_int(1);
+        main.send(secret.as_bytes());
+        main.expect_end();
+    }
+    server.delete_group("g");
+    server.quit();
+    auth.send("Quit");
+    let logs = [server.finish().stderr, auth.finish().stderr];
+    assert!(logs[0].iter().any(|line| line.contains("wrong secret")), "{}", server.report());
+    for line in logs.iter().flatten() {
+        assert!(!line.contains(&secret) && !line.contains(wrong), "{line}");
+    }
+}
