@@ -102,6 +102,15 @@ fn expect_logged_once(process: &Process, words: &str) {
     assert_eq!(logged(process, words).len(), 1, "{}", process.report());
 }
 
+/// Tells the threads of a test to end when it is dropped, in a failure too: otherwise nobody would hear of it.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn put_and_get(connection: &kvs::Connection, rounds: usize) {
     for round in 0..rounds {
         let value = round.to_string();
@@ -119,6 +128,7 @@ fn the_socket_mode_holds_from_the_moment_when_a_path_is_there() {
     let dir = private_dir();
     let socket = dir.path().join("sock");
     let (starts, ended) = (5, AtomicBool::new(false));
+    let ending = Ending(&ended);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut seen = Vec::new();
@@ -141,7 +151,7 @@ fn the_socket_mode_holds_from_the_moment_when_a_path_is_there() {
                 .start();
             server.quit();
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(ending);
         assert_eq!(watcher.join().expect("it does not panic"), [0o620]);
     });
     // The option wins, and every bit is as it says, whatever the umask.
@@ -372,6 +382,7 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
         arguments.splice(0..0, ["-u", OTHER_USER]);
     }
     let ended = AtomicBool::new(false);
+    let ending = Ending(&ended);
     let flood: Vec<Process> = thread::scope(|scope| {
         let served = scope.spawn(|| {
             let mut rounds = 0;
@@ -383,7 +394,7 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
         });
         let flood: Vec<_> = (0..PROCESSES).map(|_| scope.spawn(|| crowd(&arguments))).collect();
         let flood = flood.into_iter().map(|thread| thread.join().expect("they connect")).collect();
-        ended.store(true, Ordering::Relaxed);
+        drop(ending);
         println!("{} rounds during the flood", served.join().expect("it is served"));
         flood
     });
@@ -458,6 +469,7 @@ fn connections_that_come_and_go_starve_nobody() {
         .map(|socket| crowd(&["-c", path(socket)]))
         .into();
     let ended = AtomicBool::new(false);
+    let ending = Ending(&ended);
     thread::scope(|scope| {
         // Logins that are given up at once, each with a question to the authentication server.
         scope.spawn(|| {
@@ -476,7 +488,7 @@ fn connections_that_come_and_go_starve_nobody() {
             let new = connect(&server, "g", &secret).expect("there is room");
             put_and_get(&new, 3);
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(ending);
     });
     for flood in floods.drain(..) {
         flood.end_input();
@@ -486,35 +498,42 @@ fn connections_that_come_and_go_starve_nobody() {
     }
 }
 
-/// Unknown function codes are not answered, so nothing stops who sends them.
+/// Unknown function codes are not answered, so nothing stops who sends them. Three threads fill each
+/// connection, so that there is always more to read.
 #[test]
 fn an_application_that_never_stops_sending_starves_nobody() {
     /// One for each thread that the server may have.
     const FLOODS: usize = 4;
+    const WRITERS: usize = 3;
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let apps: Vec<_> =
         (0..FLOODS).map(|_| connect(&server, "g", &secret).expect("the secret is right")).collect();
     let ended = AtomicBool::new(false);
-    let begun = Barrier::new(FLOODS + 1);
+    let ending = Ending(&ended);
+    let floods: Vec<_> = (0..FLOODS).map(|_| server.raw_app("g", &secret)).collect();
+    let begun = Barrier::new(FLOODS * WRITERS + 1);
     thread::scope(|scope| {
-        for _ in 0..FLOODS {
-            scope.spawn(|| {
-                let mut flood = server.raw_app("g", &secret);
+        for n in 0..FLOODS * WRITERS {
+            let mut main = floods[n % FLOODS].main.stream();
+            let (begun, ended) = (&begun, &ended);
+            scope.spawn(move || {
                 let block = 77i32.to_ne_bytes().repeat(16 * 1024);
-                flood.main.send(&block);
                 begun.wait();
                 while !ended.load(Ordering::Relaxed) {
-                    flood.main.send(&block);
+                    // Whether it gets everything through does not matter here.
+                    let _ = main.write_all(&block);
                 }
             });
         }
         begun.wait();
+        let begin = Instant::now();
         for app in &apps {
-            put_and_get(app, 50);
+            put_and_get(app, 20);
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(ending);
+        println!("{} rounds in {:?}", 20 * FLOODS, begin.elapsed());
     });
 }
 

@@ -45,3 +45,33 @@ impl Asking {
         (mem::replace(&mut waiting.now, next), ask_again)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::local::mailbox::{Mailbox, SessionId};
+
+    #[test]
+    fn one_question_is_under_way_and_nobody_gets_an_answer_to_one_before_its_own() {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let mailbox = Arc::new(Mailbox::new(waker));
+        let session = |n| Address { mailbox: Arc::clone(&mailbox), session: SessionId(n) };
+        let numbers = |told: Vec<Address>| told.iter().map(|by| by.session.0).collect::<Vec<_>>();
+        let asking = Asking::default();
+        assert!(asking.wanted(session(1)));
+        // These come when the first question may have been answered already.
+        assert!(!asking.wanted(session(2)));
+        assert!(!asking.wanted(session(3)));
+        let (told, again) = asking.answered();
+        assert_eq!((numbers(told), again), (vec![1], true));
+        assert!(!asking.wanted(session(4)));
+        let (told, again) = asking.answered();
+        assert_eq!((numbers(told), again), (vec![2, 3], true));
+        let (told, again) = asking.answered();
+        assert_eq!((numbers(told), again), (vec![4], false));
+        assert!(asking.wanted(session(5)));
+    }
+}

@@ -31,7 +31,7 @@ const READ_BUFFER: usize = 4096;
 
 /// The reads in one turn. A legal application never fills more than one buffer; one that keeps its socket
 /// full gets no more than its share.
-const READS: usize = 8;
+const READS: usize = 2;
 
 /// An application that is connected.
 #[derive(Debug)]
