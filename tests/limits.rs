@@ -123,46 +123,29 @@ fn put_and_get(connection: &kvs::Connection, rounds: usize) {
 // --- who may connect ------------------------------------------------------------------------------
 
 #[test]
-fn the_socket_mode_holds_from_the_moment_when_a_path_is_there() {
+fn the_socket_mode_is_that_of_both_paths_whatever_the_umask() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
-    let (starts, ended) = (5, AtomicBool::new(false));
-    let ending = Ending(&ended);
-    thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut seen = Vec::new();
-            while !ended.load(Ordering::Relaxed) {
-                for name in ["sock", "sock_cb"] {
-                    if let Ok(metadata) = fs::symlink_metadata(dir.path().join(name)) {
-                        seen.push(metadata.mode() & 0o7777);
-                    }
-                }
-                thread::yield_now();
-            }
-            seen.sort_unstable();
-            seen.dedup();
-            seen
-        });
-        for _ in 0..starts {
-            let server = LocalServer::builder(auth.addr())
-                .socket(&socket)
-                .env("KVS_SOCKET_MODE", "0620")
-                .start();
-            server.quit();
-        }
-        drop(ending);
-        assert_eq!(watcher.join().expect("it does not panic"), [0o620]);
-    });
-    // The option wins, and every bit is as it says, whatever the umask.
+    let modes = |server: &LocalServer| {
+        [server.socket(), server.callback_socket()]
+            .map(|path| fs::symlink_metadata(path).expect("it serves").mode() & 0o7777)
+    };
+    let server = LocalServer::builder(auth.addr())
+        .socket(&socket)
+        .umask("077")
+        .env("KVS_SOCKET_MODE", "0620")
+        .start();
+    assert_eq!(modes(&server), [0o620; 2]);
+    server.quit();
+    // The option wins.
     let server = LocalServer::builder(auth.addr())
         .socket(&socket)
         .env("KVS_SOCKET_MODE", "600")
         .args(["--socket-mode", "777"])
+        .umask("027")
         .start();
-    for path in [server.socket(), server.callback_socket()] {
-        assert_eq!(fs::symlink_metadata(path).expect("it serves").mode() & 0o7777, 0o777);
-    }
+    assert_eq!(modes(&server), [0o777; 2]);
 }
 
 #[test]

@@ -222,6 +222,9 @@ fn clear(path: &Path) -> Result<(), ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -254,6 +257,28 @@ mod tests {
         {
             assert!(bad.parse::<Mode>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_mode_holds_from_the_moment_when_the_path_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut seen = HashSet::new();
+                while !ended.load(Ordering::Relaxed) {
+                    let found = std::fs::symlink_metadata(&path);
+                    seen.extend(found.map(|found| found.mode() & 0o7777));
+                }
+                seen
+            });
+            for _ in 0..5000 {
+                drop(Listener::bind(&path, Some(Mode(0o620))).unwrap());
+            }
+            ended.store(true, Ordering::Relaxed);
+            assert_eq!(watcher.join().unwrap(), HashSet::from([0o620]));
+        });
     }
 
     #[test]
