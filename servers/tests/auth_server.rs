@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is test, the helpers included")]
 
+#[path = "auth_server/hostile.rs"]
+mod hostile;
+
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdin, Command as Process, ExitStatus, Output as Finished, Stdio};
@@ -798,7 +801,10 @@ struct Program {
 
 fn command() -> Process {
     let mut command = Process::new(PROGRAM);
-    command.env_remove("KVS_LISTEN").env_remove("KVS_VERBOSE");
+    for variable in ["LISTEN", "VERBOSE", "LINKS_PER_MACHINE", "GROUPS_PER_MACHINE", "CONFIRM_WAIT"]
+    {
+        command.env_remove(format!("KVS_{variable}"));
+    }
     command
 }
 
@@ -973,7 +979,21 @@ fn wrong_options_exit_with_2_and_the_help_names_everything() {
     }
     assert_eq!(run(command().env("KVS_LISTEN", "somewhere")).status.code(), Some(2));
     let help = String::from_utf8(run(command().arg("--help")).stdout).unwrap();
-    for word in ["--listen", "KVS_LISTEN", "127.0.0.1:58032", "--verbose", "KVS_VERBOSE", "Quit"] {
+    let words = [
+        "--listen",
+        "KVS_LISTEN",
+        "127.0.0.1:58032",
+        "--verbose",
+        "KVS_VERBOSE",
+        "--links-per-machine",
+        "KVS_LINKS_PER_MACHINE",
+        "--groups-per-machine",
+        "KVS_GROUPS_PER_MACHINE",
+        "--confirm-wait",
+        "KVS_CONFIRM_WAIT",
+        "Quit",
+    ];
+    for word in words {
         assert!(help.contains(word), "{word} is missing in:\n{help}");
     }
     let version = String::from_utf8(run(command().arg("--version")).stdout).unwrap();
