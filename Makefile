@@ -10,8 +10,8 @@ unexport CARGO_TARGET_DIR
 # Of `make fuzz`; the shell has a variable of that name, too.
 unexport SECONDS
 
-.PHONY: fuzz fuzz-short fuzz-minimise
-.PHONY: help build examples demo test check-header check-symbols lossy lint fmt fmt-check clippy doc clean
+.PHONY: help build examples demo test test-isolation fuzz fuzz-short fuzz-minimise lossy asan tsan
+.PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +41,11 @@ test-isolation: build ## long: 1,000,000 changes past a watcher that never reads
 	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
 	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
 
-.PHONY: test-isolation
+asan: build ## the C tests with AddressSanitizer, leaks included: library, programs, servers
+	CARGO="$(CARGO)" tests/sanitize address
+
+tsan: build ## the C tests with ThreadSanitizer: library, programs, servers
+	CARGO="$(CARGO)" tests/sanitize thread
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \

@@ -10,7 +10,8 @@ use crate::{lib_dir, project_dir};
 /// The warnings under which the headers and all programs compile.
 pub const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
-/// Compiles `source`, a path relative to the project, to `program`; `libraries` come after it.
+/// Compiles `source`, a path relative to the project, to `program`; `libraries` come after it, and what
+/// `KVS_TEST_CFLAGS` says (words apart from each other by spaces), for `tests/sanitize`.
 ///
 /// # Panics
 /// When the compiler is absent or is not content.
@@ -21,6 +22,7 @@ pub fn compile(
     program: &Path,
     libraries: &[OsString],
 ) {
+    let more = std::env::var("KVS_TEST_CFLAGS").unwrap_or_default();
     tool(
         Command::new(compiler)
             .arg(format!("-std={standard}"))
@@ -31,7 +33,8 @@ pub fn compile(
             .arg(project_dir().join(source))
             .arg("-o")
             .arg(program)
-            .args(libraries),
+            .args(libraries)
+            .args(more.split_whitespace()),
     );
 }
 

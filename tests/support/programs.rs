@@ -8,8 +8,12 @@ pub fn project_dir() -> &'static Path {
 }
 
 /// The directory of the built programs, of `libkvs.so` and of `libkvs.a`: that of the profile with which
-/// the running test was built (`target/release`).
+/// the running test was built (`target/release`), or that of `KVS_TEST_PROGRAMS`, where `tests/sanitize` has
+/// instrumented ones.
 pub fn lib_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("KVS_TEST_PROGRAMS") {
+        return dir.into();
+    }
     let exe = std::env::current_exe().expect("the system tells the path of this program");
     let dir = exe.parent().expect("a program is in a directory");
     // Tests are in `deps`, benches and examples too or one beside it.
