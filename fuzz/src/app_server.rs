@@ -51,6 +51,8 @@ struct Application {
     expected: HashMap<Vec<u8>, Vec<u8>>,
     /// The group or secret that waits for its answer.
     asked: Option<Request>,
+    /// Whether the server is ready for values and watches.
+    ready: bool,
     over: bool,
 }
 
@@ -65,6 +67,7 @@ impl Application {
             stored: HashMap::new(),
             expected: HashMap::new(),
             asked: None,
+            ready: true,
             over: false,
         }
     }
@@ -107,6 +110,12 @@ impl Application {
         let int = |answer: &mut Vec<u8>, int: i32| answer.extend(int.to_ne_bytes());
         match event {
             Event::Ready => int(answer, 1),
+            Event::Begin => {
+                int(answer, i32::from(self.ready));
+                if !self.ready {
+                    self.reading.answered();
+                }
+            }
             Event::Goodbye => self.over = true,
             Event::Put(key, value) => {
                 self.expected.insert(key, value);
@@ -142,6 +151,9 @@ impl Application {
             Request::Put { key, value } => {
                 self.stored.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
             }
+            Request::BeginPut(_) | Request::BeginWatch => {
+                self.session.answer_ready(self.ready, out)
+            }
             Request::Get(key) => {
                 let value = self.stored.get(key.as_bytes()).map(Vec::as_slice);
                 self.session.answer_get(value, out);
@@ -157,7 +169,7 @@ impl Application {
         }
     }
 
-    /// The answer to a group or secret, if one is due.
+    /// The answer to a group or secret, if one is due; or else to the next value or watch.
     fn answer(&mut self, yes: bool) {
         if self.over {
             return;
@@ -172,7 +184,10 @@ impl Application {
                 self.session.answer_secret(yes, &mut out);
                 self.reading.answered();
             }
-            _ => return,
+            _ => {
+                self.ready = yes;
+                return;
+            }
         }
         assert_eq!(out, i32::from(yes).to_ne_bytes());
         self.over = !yes;

@@ -14,6 +14,8 @@ pub(crate) enum Event {
     Watch(Vec<u8>),
     /// Nothing that counts; the server says 1: go on.
     Ready,
+    /// A value, or a key to watch, is to follow, if the server is ready for it.
+    Begin,
     Goodbye,
 }
 
@@ -51,7 +53,7 @@ impl Reading {
         self.due = Due::Secret;
     }
 
-    /// The server has answered a secret with yes, or a key.
+    /// The server has answered a secret with yes, or a key, or is not ready for what was to follow.
     pub(crate) fn answered(&mut self) {
         self.due = Due::Code;
     }
@@ -69,7 +71,7 @@ impl Reading {
                 Ok(vec![match code {
                     0 => {
                         self.due = Due::Value(key);
-                        Event::Ready
+                        Event::Begin
                     }
                     1 => Event::Get(key),
                     2 => Event::Delete(key),
@@ -114,7 +116,7 @@ impl Reading {
                 }
                 function @ 0..=3 => {
                     self.due = Due::Key(function);
-                    return Ok(vec![Event::Ready]);
+                    return Ok(vec![if function == 3 { Event::Begin } else { Event::Ready }]);
                 }
                 _ => {}
             }

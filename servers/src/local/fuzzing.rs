@@ -19,10 +19,17 @@ use mio::{Events, Poll, Token, Waker};
 use super::auth_link::{AuthLink, Unavailable};
 use super::groups::Groups;
 use super::mailbox::{Mailbox, Message};
+use super::quota::{Limits, Quotas};
 use super::reactor::{Context, Reactor};
 
 /// Longer than anything is waited for.
 const LATER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Nobody meets it: time passes only by [`Machine::pass_time`].
+const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For so many connections that no script meets the limit.
+const DESCRIPTORS: u64 = 10_000;
 
 /// A local server that is turned by hand.
 #[derive(Debug)]
@@ -54,12 +61,18 @@ impl Machine {
                 auth: auth.clone(),
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
+                login_patience: LOGIN_PATIENCE,
             };
             (Reactor::new(poll, context), mailbox)
         });
         let mut reactors: Vec<_> = reactors.collect();
         let (main, callback) = (Acceptor::from_std(main), Acceptor::from_std(callback));
-        reactors[0].0.accept(main, callback, mailboxes)?;
+        reactors[0].0.accept(
+            main,
+            callback,
+            Quotas::new(Limits::default(), DESCRIPTORS),
+            mailboxes,
+        )?;
         Ok(Self {
             reactors,
             groups,

@@ -184,7 +184,7 @@ impl Session {
     /// The deadline has passed.
     pub(super) fn expired(&mut self, now: Instant, context: &Context) -> Result<(), End> {
         if self.turn.is_some_and(|turn| turn <= now) {
-            return self.decide(context);
+            return self.decide(context, now);
         }
         Err(if self.closing { End::Unresponsive } else { End::LoginTooLong(self.login_patience) })
     }
@@ -326,7 +326,7 @@ impl Session {
             return Ok(());
         }
         self.callback = Some((socket, notifier));
-        self.decide(context)
+        self.decide(context, Instant::now())
     }
 
     /// The authentication server has answered, or does not.
@@ -338,12 +338,12 @@ impl Session {
         if let Stage::Login(login) = &mut self.stage {
             login.right = Some(answer.map_err(End::Unavailable)?);
         }
-        self.decide(context)
+        self.decide(context, Instant::now())
     }
 
     /// The verdict, as soon as everything for it is here and its turn has come. The callback channel was
     /// greeted before.
-    fn decide(&mut self, context: &Context) -> Result<(), End> {
+    fn decide(&mut self, context: &Context, now: Instant) -> Result<(), End> {
         let Stage::Login(Login { group, secret: Some(secret), right: Some(right) }) = &self.stage
         else {
             return Ok(());
@@ -353,7 +353,6 @@ impl Session {
         }
         let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
         let uid = self.peer.uid;
-        let now = Instant::now();
         match self.turn {
             None => match group.guesses.turn(uid, matches, now) {
                 Turn::Now => {}
