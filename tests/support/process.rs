@@ -516,39 +516,6 @@ impl Process {
         status
     }
 
-    /// The number of its open descriptors.
-    ///
-    /// # Panics
-    /// When it has ended, or belongs to another user.
-    pub fn open_descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.pid);
-        std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
-    }
-
-    /// The number of its threads.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn threads(&self) -> usize {
-        let path = format!("/proc/{}/task", self.pid);
-        std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
-    }
-
-    /// The processor time that it has used, in clock ticks (1/100 s), in user mode and in the kernel
-    /// together.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn cpu_ticks(&self) -> u64 {
-        let path = format!("/proc/{}/stat", self.pid);
-        let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // The second field is the name in parentheses, which may contain spaces.
-        let (_, rest) = stat.rsplit_once(')').expect("stat has a name in parentheses");
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        // proc_pid_stat(5): fields 14 and 15, and the first after the name is number 3.
-        [11, 12].iter().map(|&n| fields[n].parse::<u64>().expect("ticks are a number")).sum()
-    }
-
     /// All that it said, for the message of a failure.
     pub fn report(&self) -> String {
         let state = self.shared.lock();
