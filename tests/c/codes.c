@@ -116,7 +116,7 @@ static void establish_without_a_server(const char *name)
 
     CHECK(right != NULL);
     /* The library waits for a callback socket that is still to be bound. */
-    setenv("KVS_TIMEOUT_MS", "300", 1);
+    setenv("KVS_TIMEOUT_MS", "1000", 1);
 
     setenv(name, "/nonexistent/socket", 1);
     CHECK_CODE(-12, establish_connection(group, secret));
