@@ -77,7 +77,8 @@ pub(crate) struct Worker {
     up: Option<Up>,
     /// The administrator has been told that it is lost.
     lost_told: bool,
-    /// When to connect again by itself, and the pause after that.
+    /// When to connect again by itself, or to forget a group whose creation was given up, and the pause
+    /// after that.
     retry: Option<(Instant, Duration)>,
     /// What a datagram and its answer take: about the median, which single late ones do not move much.
     round_trip: Duration,
@@ -236,9 +237,13 @@ impl Worker {
             return Ok(false);
         }
         self.unconfirmed.insert(name, secret);
-        let stored = self.store(name, secret)?;
-        self.unconfirmed.remove(&name);
-        Ok(stored)
+        let stored = self.store(name, secret);
+        if stored.is_ok() {
+            self.unconfirmed.remove(&name);
+        } else {
+            self.try_again_later();
+        }
+        stored
     }
 
     fn store(&mut self, name: Text, secret: Text) -> Result<bool, Unavailable> {
@@ -332,9 +337,7 @@ impl Worker {
 
     /// Notes that the authentication server is lost, unless it is this machine that lacks something.
     fn lost(&mut self, error: ConnectError) -> Unavailable {
-        if self.retry.is_none() {
-            self.retry = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
-        }
+        self.try_again_later();
         let error = match error {
             ConnectError::Io(error) if is_shortage(&error) => return self.shortage(error),
             other => other,
@@ -354,9 +357,23 @@ impl Worker {
         Unavailable::Silent(Arc::clone(&self.server))
     }
 
+    /// What is open now is tried again although nobody asks.
+    fn try_again_later(&mut self) {
+        if self.retry.is_none() {
+            self.retry = Some((Instant::now() + FIRST_PAUSE, FIRST_PAUSE * 2));
+        }
+    }
+
     fn reconnect_if_due(&mut self) {
         let Some((at, pause)) = self.retry else { return };
         if at > Instant::now() {
+            return;
+        }
+        if self.up.is_some() {
+            // All that is open are groups whose creation was given up.
+            self.forget_unconfirmed();
+            let next = (Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE));
+            self.retry = (!self.unconfirmed.is_empty()).then_some(next);
             return;
         }
         // It may have moved. Nobody waits for this attempt, so a slow look-up holds up those only who come
@@ -385,6 +402,9 @@ impl Worker {
         }
         self.forget_unconfirmed();
         self.retry = None;
+        if !self.unconfirmed.is_empty() {
+            self.try_again_later();
+        }
         if mem::take(&mut self.lost_told) {
             self.output.say(format_args!(
                 "Authentication server {} answers again: logins and group commands work.",
@@ -672,6 +692,10 @@ impl Worker {
     }
 
     fn say_goodbye(&mut self) {
+        if self.up.is_none() && !self.unconfirmed.is_empty() {
+            // What may have been stored goes now or never. If nobody answers still, so be it.
+            let _ = self.reconnect();
+        }
         self.forget_unconfirmed();
         let Some(up) = &self.up else { return };
         let result = new_socket(up.command_port, 0)
