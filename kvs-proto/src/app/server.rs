@@ -605,9 +605,9 @@ mod tests {
                             prop_assert!(sent.windows(both.len().max(1)).any(|w| w == both));
                         }
                         Request::BeginPut(key) => {
-                            session.answer_ready(key.as_bytes().len() % 3 > 0, &mut out);
+                            session.answer_ready(!key.as_bytes().len().is_multiple_of(3), &mut out);
                         }
-                        Request::BeginWatch => session.answer_ready(sent.len() % 3 > 0, &mut out),
+                        Request::BeginWatch => session.answer_ready(!sent.len().is_multiple_of(3), &mut out),
                         Request::Get(_) => session.answer_get(Some(b"v"), &mut out),
                         Request::Delete(_) | Request::Watch(_) => {
                             session.answer_found(false, &mut out);
