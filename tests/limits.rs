@@ -680,7 +680,7 @@ fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
         login.ok()
     });
     let elapsed = begin.elapsed();
-    assert!(guesses + 1 <= 5 + elapsed.as_secs() as usize, "{guesses} in {elapsed:?}");
+    assert!(guesses < 5 + elapsed.as_secs() as usize, "{guesses} in {elapsed:?}");
     println!("{guesses} verdicts, then {refused} refused, in {elapsed:?}");
     // From now on it is answered at once, whatever else comes.
     thread::scope(|scope| {
