@@ -13,6 +13,7 @@
 mod wrapper;
 
 use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -292,6 +293,20 @@ fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
     }
     let late = scene.library();
     assert!(late.get("k").expect("it is connected").is_some());
+    // What they send now is not even read.
+    for (app, _) in &stuck[APPS / 2..] {
+        let mut stream = app.main.stream();
+        stream.set_nonblocking(true).expect("it is a socket");
+        let mut sent = 0;
+        while sent < 4 << 20 {
+            match stream.write(&[0xff; 4096]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("after {sent} bytes: {error}"),
+            }
+        }
+        assert!(sent < 4 << 20, "the server reads from one that does not take its answers");
+    }
     // When they take their answers, they are all there, and they are served again.
     let answer = [&1i32.to_ne_bytes()[..], &99i32.to_ne_bytes(), value.as_bytes(), &[0]].concat();
     for (mut app, bytes) in stuck.into_iter().take(APPS / 2) {
