@@ -213,14 +213,14 @@ fn await_no_group(observer: &RawLocalServer, server: &LocalServer) {
 
 /// Once for each datagram of a creation.
 fn nothing_stays_behind(then: Then) {
-    /// Those of one creation, in both directions, and one more.
-    const DATAGRAMS: usize = 11;
+    /// Those of one creation, in both directions; more when one comes late.
+    const DATAGRAMS: usize = 10;
     let given_up: Vec<bool> = thread::scope(|scope| {
         let runs: Vec<_> =
             (0..DATAGRAMS).map(|first| scope.spawn(move || given_up_from(first, then))).collect();
         runs.into_iter().map(|run| run.join().expect("it does not stay behind")).collect()
     });
-    assert!(given_up[0] && !given_up[DATAGRAMS - 1], "{given_up:?}");
+    assert!(!given_up.contains(&false), "{given_up:?}");
 }
 
 #[test]
