@@ -18,14 +18,18 @@
 
 #![forbid(unsafe_code)]
 
+mod wrapper;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvs_tests::{
-    AuthServer, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets, Storm,
+    AuthServer, DEADLINE, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets,
+    Storm,
 };
 
 /// The names for which both administrators contend.
@@ -221,9 +225,13 @@ impl World {
 
     fn administer(&self, local: usize, seed: u64, operations: usize) {
         let mut dice = Dice::new(seed.wrapping_add(1 + local as u64));
-        let visitor = Driver::start(&self.locals[local]);
-        for _ in 0..operations {
+        let mut visitor = Driver::start(&self.locals[local]);
+        for n in 1..=operations {
             self.notice(local);
+            // The program is meant for short tests, and ends when it runs for long.
+            if n % 50 == 0 {
+                visitor = Driver::start(&self.locals[local]);
+            }
             let begin = Instant::now();
             let kind = self.operate(local, &mut dice, &visitor);
             lock(&self.figures).took[kind].push(begin.elapsed());
@@ -233,14 +241,7 @@ impl World {
 
     /// Kills the authentication server when so many operations have been done, and looks after the
     /// applications that are connected.
-    fn kill(
-        &self,
-        kills: usize,
-        operations: usize,
-        seed: u64,
-        apps: &[Driver; 2],
-        end: &AtomicBool,
-    ) {
+    fn kill(&self, kills: usize, operations: usize, seed: u64, apps: &[App; 2], end: &AtomicBool) {
         let mut dice = Dice::new(!seed);
         for kill in 1..=kills {
             while self.done.load(Ordering::SeqCst) < kill * operations / (kills + 1) {
@@ -256,8 +257,7 @@ impl World {
                 thread::sleep(Duration::from_millis(dice.below(700)));
             }
             for app in apps {
-                app.store("k", &format!("v{kill}"));
-                app.expect_change("k");
+                app.check(&format!("v{kill}"));
             }
             auth.restart();
             self.restarts.fetch_add(1, Ordering::SeqCst);
@@ -290,6 +290,34 @@ impl World {
                 |(name, group): (&String, &Group)| (group.owner == local).then(|| name.clone());
             assert_eq!(groups, model.iter().filter_map(owned).collect::<Vec<_>>());
         }
+    }
+}
+
+/// An application that stays connected, and watches.
+struct App {
+    connection: kvs::Connection,
+    changes: Mutex<Receiver<()>>,
+}
+
+impl App {
+    fn connect(server: &LocalServer, group: &str, secret: &str) -> Self {
+        let connection = wrapper::connect(server, group, secret).expect("the secret is right");
+        connection.put("k", "v").expect("it is connected");
+        let (changed, changes) = mpsc::channel();
+        let tell = move |_: &[u8]| {
+            // Nobody listens any more when the test has failed.
+            let _ = changed.send(());
+        };
+        connection.watch("k", tell).expect("the key exists");
+        Self { connection, changes: Mutex::new(changes) }
+    }
+
+    /// It writes, is told of it, and reads.
+    fn check(&self, value: &str) {
+        self.connection.put("k", value).expect("it is connected");
+        lock(&self.changes).recv_timeout(DEADLINE).expect("it is told of its change");
+        let read = self.connection.get("k").expect("it is connected");
+        assert_eq!(read.as_deref(), Some(value.as_bytes()));
     }
 }
 
@@ -338,12 +366,7 @@ fn everything_ends_right(
     let locals = [(); 2].map(|()| LocalServer::builder(relay.addr()).start());
     let homes = [0, 1]
         .map(|local| Group { owner: local, secret: locals[local].create_group(&home(local)) });
-    let apps = [0, 1].map(|local| {
-        let app = Driver::connected(&locals[local], &home(local), &homes[local].secret);
-        app.store("k", "v");
-        assert_eq!(app.call("register_callback k"), 1);
-        app
-    });
+    let apps = [0, 1].map(|n| App::connect(&locals[n], &home(n), &homes[n].secret));
     let world = World {
         auth: Mutex::new(auth),
         locals,
@@ -386,8 +409,7 @@ fn everything_ends_right(
     relay.settle();
     world.check_tables();
     for app in &apps {
-        app.store("k", "end");
-        app.expect_change("k");
+        app.check("end");
     }
 
     let figures = lock(&world.figures);

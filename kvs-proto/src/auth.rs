@@ -255,9 +255,10 @@ pub trait Groups {
     fn insert(&mut self, name: Text, secret: Text) -> bool;
     /// Forgets a group; `false` when there is none of that name that this link may delete.
     fn remove(&mut self, name: &Text) -> bool;
-    /// Whether this link may store one more group. If not, every name is answered as if it were taken:
-    /// the protocol has no other refusal that the original understands.
-    fn has_room(&self) -> bool {
+    /// Whether this link may store this group, whose name is free. If not, it is answered as if the name
+    /// were taken: the protocol has no other refusal that the original understands.
+    fn has_room_for(&self, name: &Text) -> bool {
+        let _ = name;
         true
     }
     /// This link wanted to store a group that exists.
@@ -443,7 +444,7 @@ fn advance(
                     if secret.is_some() {
                         groups.refused(&name);
                     }
-                    let go_on = secret.is_none() && groups.has_room();
+                    let go_on = secret.is_none() && groups.has_room_for(&name);
                     answer(go_on);
                     go_on.then_some(ServerStep::NewSecret(name))
                 }
@@ -467,7 +468,7 @@ fn advance(
         }
         (ServerStep::NewSecret(name), _) => match decode_secret(datagram) {
             Some(secret) => {
-                let stored = groups.has_room() && groups.insert(name, secret);
+                let stored = groups.has_room_for(&name) && groups.insert(name, secret);
                 answer(stored);
                 if stored {
                     event = Event::Created(name);
@@ -715,7 +716,7 @@ mod tests {
             fn remove(&mut self, name: &Text) -> bool {
                 self.0.remove(name)
             }
-            fn has_room(&self) -> bool {
+            fn has_room_for(&self, _: &Text) -> bool {
                 false
             }
         }

@@ -44,6 +44,8 @@ pub struct Config {
     pub quit_wait: Duration,
     /// How long ports are kept for a sender of `Connect` that does not use them.
     pub confirm_wait: Duration,
+    /// How long the groups of a local server that has connected anew are kept for it to register them again.
+    pub heir_wait: Duration,
     /// How long a command may take from its first datagram to its last.
     pub exchange_wait: Duration,
     /// How long a local server that owns no group must have been silent before its ports may be given to
@@ -64,6 +66,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 58032)),
             quit_wait: Duration::from_secs(5),
             confirm_wait: Duration::from_secs(30),
+            heir_wait: Duration::from_secs(30),
             exchange_wait: Duration::from_secs(10),
             silence: Duration::from_secs(3600),
             port_rest: Duration::from_secs(10),

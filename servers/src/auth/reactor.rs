@@ -7,10 +7,10 @@
 //! - Before the first `Connect_2` of a link is known, its close port is read before each of its commands
 //!   is obeyed: a `Connect_2` that was sent before a command counts before it, though they arrive on
 //!   different sockets. (It may free the very name that the command wants to use.)
-//! - Deadlines exist for unconfirmed links and while quitting, and only then has the wait a time-out. An
+//! - Deadlines exist for unconfirmed links, for groups that were inherited, and while quitting, and only then has the wait a time-out. An
 //!   exchange that was left half done needs none: it is found to be too old when the next datagram comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -89,6 +89,8 @@ pub(super) struct Reactor<'a> {
     /// The sockets that may hold datagrams.
     ready: BTreeSet<Port>,
     quit: Option<Quit>,
+    /// Who has inherited groups, and when; the first in front.
+    heirs: VecDeque<(Instant, LinkId)>,
     output: &'a Output,
 }
 
@@ -98,7 +100,8 @@ impl<'a> Reactor<'a> {
         let links = Links::new(address, config.port_rest, config.links_per_machine);
         let registry = Registry::new(config.groups_per_machine);
         let ready = BTreeSet::new();
-        Self { config, poll, socket, address, links, registry, ready, quit: None, output }
+        let (quit, heirs) = (None, VecDeque::new());
+        Self { config, poll, socket, address, links, registry, ready, quit, heirs, output }
     }
 
     /// See [`Server::run`].
@@ -108,6 +111,7 @@ impl<'a> Reactor<'a> {
         loop {
             let now = Instant::now();
             self.forget_unconfirmed(now);
+            self.forget_inherited(now);
             if let (Some(reason), None) = (shutdown.reason(), &self.quit) {
                 self.begin_to_quit(reason, now);
             }
@@ -144,8 +148,9 @@ impl<'a> Reactor<'a> {
         }
         let confirm =
             self.links.oldest_unconfirmed().map(|(_, heard)| heard + self.config.confirm_wait);
+        let inherited = self.heirs.front().map(|(since, _)| *since + self.config.heir_wait);
         let quit = self.quit.as_ref().map(|quit| quit.deadline.min(quit.tell_again));
-        let deadline = confirm.into_iter().chain(quit).min()?;
+        let deadline = confirm.into_iter().chain(inherited).chain(quit).min()?;
         Some(deadline.saturating_duration_since(now))
     }
 
@@ -266,7 +271,9 @@ impl<'a> Reactor<'a> {
                 return;
             }
             Some(other) if other < id => {
-                self.registry.hand_over(other, id);
+                if self.registry.hand_over(other, id) {
+                    self.heirs.push_back((now, id));
+                }
                 self.forget(other, now, "has a successor, who has its close port");
             }
             _ => {}
@@ -357,6 +364,19 @@ impl<'a> Reactor<'a> {
             && now.saturating_duration_since(heard) >= self.config.confirm_wait
         {
             self.forget(id, now, "has asked for ports and does not use them");
+        }
+    }
+
+    /// Whoever has not registered a group again by now does not know it.
+    fn forget_inherited(&mut self, now: Instant) {
+        while let Some((since, heir)) = self.heirs.front()
+            && now.saturating_duration_since(*since) >= self.config.heir_wait
+        {
+            let groups = self.registry.forget_inherited(*heir);
+            if !groups.is_empty() {
+                tracing::warn!("these groups were left behind and are deleted now: {groups:?}");
+            }
+            self.heirs.pop_front();
         }
     }
 
@@ -524,6 +544,7 @@ mod tests {
             send_to_link(&reactor, &second, Command::NewGroup, Port::Command(successor));
             // Whichever of the two ports the system reports first.
             reactor.drain(Port::Command(successor));
+            let owner = reactor.links.get(successor).unwrap().owner(successor);
             assert_eq!(reactor.registry.seen_by(owner).secret(&group), None);
             assert_eq!(received(&second), [1]);
         });

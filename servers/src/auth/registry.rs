@@ -6,10 +6,11 @@
 //! another link of the owner's machine: after a restart of this server, two local servers of one machine
 //! may each find themselves on the port that the other one had.
 //!
-//! When a local server has connected anew, it registers its groups again over its new link, and is told that
-//! they exist. Such a group is *claimed*: when its owner turns out to be the predecessor of that link, it
-//! goes over to the link and not away with the predecessor. (Normally the predecessor has gone by then;
-//! but the greeting by which it is recognised may be late.)
+//! When a local server has connected anew, its new link is the heir of the old one: its groups stay, so that
+//! nobody else takes their names, and it registers them again. Those that it has not registered yet do not
+//! exist for itself (it may be a new process, which knows nothing of them), and after a while for nobody.
+//! It may also have registered them before it was recognised as the heir, because its greeting was late, and
+//! been told that they exist: then they are *claimed*, and need not be registered again.
 //!
 //! No machine may own more than so many groups.
 
@@ -33,6 +34,15 @@ struct Group {
     owner: Owner,
     /// The link of the same machine that wanted to create it last.
     claimed_by: Option<LinkId>,
+    /// Its owner has inherited it and not registered it again.
+    inherited: bool,
+}
+
+impl Group {
+    /// Whether it does not exist for this link, whatever it is to others.
+    fn is_free_for(&self, link: LinkId) -> bool {
+        self.inherited && self.owner.link == link
+    }
 }
 
 /// All groups of all local servers.
@@ -66,16 +76,30 @@ impl Registry {
         names
     }
 
-    /// What `successor` has claimed of the groups of `predecessor` is its own from now on.
-    pub(super) fn hand_over(&mut self, predecessor: LinkId, successor: LinkId) {
-        for name in self.by_link.remove(&predecessor).unwrap_or_default() {
+    /// Gives all groups of a link to its heir. Returns whether there are any that the heir has not claimed:
+    /// see [`forget_inherited`](Self::forget_inherited).
+    pub(super) fn hand_over(&mut self, from: LinkId, heir: LinkId) -> bool {
+        let mut unclaimed = false;
+        for name in self.by_link.remove(&from).unwrap_or_default() {
             if let Some(group) = self.groups.get_mut(&name) {
-                if group.claimed_by == Some(successor) {
-                    group.owner.link = successor;
-                }
-                self.by_link.entry(group.owner.link).or_default().insert(name);
+                group.owner.link = heir;
+                group.inherited = group.claimed_by != Some(heir);
+                unclaimed |= group.inherited;
+                self.by_link.entry(heir).or_default().insert(name);
             }
         }
+        unclaimed
+    }
+
+    /// Removes the groups that `heir` has inherited and not registered again, and returns their names.
+    pub(super) fn forget_inherited(&mut self, heir: LinkId) -> Vec<Text> {
+        let inherited = |name: &&Text| self.groups.get(*name).is_some_and(|group| group.inherited);
+        let names: Vec<Text> =
+            self.by_link.get(&heir).into_iter().flatten().filter(inherited).copied().collect();
+        for name in &names {
+            self.remove(name);
+        }
+        names
     }
 
     /// Whether `link` owns a group.
@@ -84,7 +108,8 @@ impl Registry {
     }
 
     fn insert(&mut self, name: Text, secret: Text, owner: Owner) {
-        self.groups.insert(name, Group { secret, owner, claimed_by: None });
+        self.remove(&name);
+        self.groups.insert(name, Group { secret, owner, claimed_by: None, inherited: false });
         self.by_link.entry(owner.link).or_default().insert(name);
         *self.by_machine.entry(machine(owner.ip)).or_default() += 1;
     }
@@ -113,13 +138,20 @@ pub(super) struct SeenBy<'a> {
     visitor: Owner,
 }
 
+impl SeenBy<'_> {
+    /// The group, if it exists for the visitor.
+    fn get(&self, name: &Text) -> Option<&Group> {
+        self.registry.groups.get(name).filter(|group| !group.is_free_for(self.visitor.link))
+    }
+}
+
 impl Groups for SeenBy<'_> {
     fn secret(&self, name: &Text) -> Option<Text> {
-        self.registry.groups.get(name).map(|group| group.secret)
+        self.get(name).map(|group| group.secret)
     }
 
     fn insert(&mut self, name: Text, secret: Text) -> bool {
-        let free = !self.registry.groups.contains_key(&name);
+        let free = self.get(&name).is_none();
         if free {
             self.registry.insert(name, secret, self.visitor);
         }
@@ -128,19 +160,20 @@ impl Groups for SeenBy<'_> {
 
     fn remove(&mut self, name: &Text) -> bool {
         let visitor = self.visitor;
-        let allowed =
-            self.registry.groups.get(name).is_some_and(|group| {
-                group.owner.link == visitor.link || group.owner.ip == visitor.ip
-            });
+        let allowed = self
+            .get(name)
+            .is_some_and(|group| group.owner.link == visitor.link || group.owner.ip == visitor.ip);
         if allowed {
             self.registry.remove(name);
         }
         allowed
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room_for(&self, name: &Text) -> bool {
         let owned = self.registry.by_machine.get(&machine(self.visitor.ip));
         owned.is_none_or(|owned| *owned < self.registry.share)
+            // It takes the place of one that is counted.
+            || self.registry.groups.contains_key(name)
     }
 
     fn refused(&mut self, name: &Text) {

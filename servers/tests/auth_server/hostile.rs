@@ -310,19 +310,53 @@ fn a_machine_may_have_so_many_groups_and_no_more() {
     assert!(other.create("c", "abcde") && !other.create("e", "abcde"));
 }
 
-#[test]
-fn a_group_that_was_registered_again_does_not_go_away_with_the_old_link() {
-    let server = Running::start(&own_config(LISTEN_PORT));
-    let (old, other) = (server.connect(), server.connect());
-    assert!(old.create("kept", "abcde") && old.create("left", "abcde"));
+/// A local server that has connected anew: the same close port.
+fn connect_anew(server: &Running, old: &LocalServer) -> LocalServer {
     let mut new = LocalServer::ask_for_ports(server.address, server.address.ip());
     new.close = old.close.try_clone().unwrap();
-    // Its Connect_2 is late.
+    new
+}
+
+#[test]
+fn nobody_takes_a_name_while_its_local_server_connects_anew() {
+    let heir_wait = Duration::from_millis(300);
+    let config = Config { heir_wait, groups_per_machine: 2, ..own_config(LISTEN_PORT) };
+    let server = Running::start(&config);
+    let (old, other) = (server.connect(), LocalServer::connect(server.address, own_ip()));
+    assert!(old.create("kept", "abcde") && old.create("left", "abcde"));
+    let start = Instant::now();
+    let new = connect_anew(&server, &old);
+    new.say_connect_2();
+    old.wait_until_closed();
+    // For itself they are new, for everybody else they exist.
+    for name in ["kept", "left"] {
+        assert!(other.find(name) && !other.create(name, "other") || start.elapsed() >= heir_wait);
+    }
+    assert!(!new.find("kept") && new.secret("kept").is_none() && !new.delete("kept"));
+    assert!(new.create("kept", "again"));
+    while other.find("left") {
+        assert!(start.elapsed() < PATIENCE, "it is kept for ever");
+    }
+    assert!(start.elapsed() >= heir_wait, "it was not kept for its local server");
+    assert_eq!(other.secret("kept"), Some(text("again")));
+    assert!(new.create("left", "later"), "the groups that have gone are counted");
+}
+
+#[test]
+fn a_group_that_was_registered_before_a_late_greeting_stays() {
+    let heir_wait = Duration::ZERO;
+    let server = Running::start(&Config { heir_wait, ..own_config(LISTEN_PORT) });
+    let (old, other) = (server.connect(), server.connect());
+    assert!(old.create("kept", "abcde") && old.create("left", "abcde"));
+    let new = connect_anew(&server, &old);
     assert!(!new.create("kept", "abcde"));
     new.say_connect_2();
     old.wait_until_closed();
+    let start = Instant::now();
+    while other.find("left") {
+        assert!(start.elapsed() < PATIENCE, "it is kept for ever");
+    }
     assert_eq!(other.secret("kept"), Some(text("abcde")));
-    assert!(!other.find("left"));
     // It belongs to the new link now.
     new.say_goodbye();
     new.wait_until_closed();
