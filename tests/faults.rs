@@ -6,6 +6,8 @@
 mod wrapper;
 
 use std::collections::HashMap;
+use std::fs;
+use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -471,6 +473,48 @@ fn a_repeated_datagram_costs_no_operation() {
 #[test]
 fn a_late_datagram_costs_no_operation() {
     everything_works_although_one_is(Fate::Late);
+}
+
+// Somebody on the machine of the local server pretends to be the authentication server.
+
+/// The port of 127.0.0.1 or of any address that is connected to this one, as the kernel's table says.
+fn udp_port_connected_to(peer: u16) -> u16 {
+    let table = fs::read_to_string("/proc/net/udp").expect("Linux has this table");
+    let port = |address: &str| {
+        let (_, port) = address.rsplit_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    table
+        .lines()
+        .find_map(|line| {
+            // `sl  local_address rem_address …`
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, remote) = (fields.next()?, fields.next()?);
+            (port(remote) == Some(peer)).then(|| port(local)).flatten()
+        })
+        .expect("the close port is connected")
+}
+
+#[test]
+fn only_the_authentication_server_can_tell_a_local_server_to_quit() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let close_port = udp_port_connected_to(server.port() + 1);
+    let close = (-10i32).to_ne_bytes();
+    for forger in ["127.0.0.1:0", "127.0.0.2:0"] {
+        let forger = UdpSocket::bind(forger).expect("a port is free");
+        // The socket of the local server is connected to another address: it may even be refused.
+        let _ = forger.send_to(&close, ("127.0.0.1", close_port));
+        let _ = forger.send_to(&close, ("127.0.0.1", close_port));
+    }
+    // The address from which it would be believed is taken.
+    assert!(UdpSocket::bind(("127.0.0.1", server.port() + 1)).is_err());
+    assert_eq!(Driver::start(&server).establish("g", &secret), 0);
+    assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
+    assert_eq!(server.exit_status(), None);
+    auth.send("Quit");
+    server.expect_line("Exiting Local Server...");
 }
 
 // A watcher stops reading.

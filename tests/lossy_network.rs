@@ -436,15 +436,15 @@ fn everything_ends_right(
 
 #[test]
 fn every_operation_ends_right_although_30_percent_of_the_datagrams_are_hit() {
-    everything_ends_right("one by one", Storm::one_by_one, 200, 0);
+    everything_ends_right("one by one", Storm::one_by_one, 120, 0);
 }
 
 #[test]
 fn every_operation_ends_right_although_several_things_happen_to_one_datagram() {
-    everything_ends_right("all together", Storm::all_together, 200, 0);
+    everything_ends_right("all together", Storm::all_together, 120, 0);
 }
 
 #[test]
 fn every_operation_ends_right_although_the_authentication_server_is_killed_meanwhile() {
-    everything_ends_right("killed", Storm::one_by_one, 200, 4);
+    everything_ends_right("killed", Storm::one_by_one, 160, 4);
 }

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use kvs_tests::{AuthServer, Driver, LocalServer};
+use kvs_tests::{AuthServer, Driver, LocalServer, RawLocalServer};
 
 #[test]
 fn a_name_is_taken_on_both_servers_and_free_on_both_after_its_deletion() {
@@ -70,4 +70,28 @@ fn each_server_serves_its_own_groups() {
     first.quit();
     assert_eq!(at_first.put("k", "late"), -2);
     assert_eq!(at_second.get("k").as_deref(), Ok("changed"));
+}
+
+#[test]
+fn groups_beyond_the_share_of_the_machine_are_refused_and_the_reason_is_told() {
+    let auth = AuthServer::builder().arg("--groups-per-machine").arg("2").start();
+    let first = LocalServer::start(&auth);
+    let second = LocalServer::start(&auth);
+    let secret = first.create_group("one");
+    second.create_group("two");
+    for server in [&first, &second] {
+        let answer = server.ask("Create group", "three");
+        assert!(
+            answer.starts_with("Group not created: ")
+                && answer.contains("stores no more groups of this machine"),
+            "{answer}"
+        );
+        assert_eq!(server.ask("Show group info", "three"), "Group id not found!");
+    }
+    assert_eq!(first.ask("Create group", "two"), "Group id already exists");
+    assert_eq!(Driver::start(&first).establish("one", &secret), 0);
+    second.delete_group("two");
+    let third = first.create_group("three");
+    let observer = RawLocalServer::connect(auth.addr());
+    assert_eq!(observer.get_secret("three"), Some(third));
 }

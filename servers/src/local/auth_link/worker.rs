@@ -24,6 +24,9 @@ use crate::startup::is_shortage;
 /// again; then so long again. Together less than a second: an administrator is told within one.
 const SILENCE: Duration = Duration::from_millis(450);
 
+/// The same for one that has just been there: it may have been restarted in the middle of an exchange.
+const NEW_SILENCE: Duration = Duration::from_millis(900);
+
 /// How long one exchange may take when the network loses most, but not all, of its datagrams. Less than an
 /// application waits for its login.
 const EXCHANGE_PATIENCE: Duration = Duration::from_secs(4);
@@ -107,7 +110,7 @@ impl fmt::Debug for Worker {
 
 /// Why an exchange did not end.
 enum NoAnswer {
-    /// Not one datagram came.
+    /// No datagram came for so long that there is nobody.
     Silence,
     /// Some came.
     Loss,
@@ -550,11 +553,14 @@ impl Worker {
     /// One exchange on the command port, tried again until it ends or patience does.
     fn exchange(&mut self, question: Question) -> Result<Asked, NoAnswer> {
         let begin = Instant::now();
-        let mut heard = false;
+        // When the last datagram came.
+        let mut heard = None;
         let mut try_for = self.first_try();
         for tries in 0u32.. {
-            let patience = if heard { EXCHANGE_PATIENCE } else { SILENCE };
-            let deadline = begin + patience;
+            let deadline = match heard {
+                None => begin + SILENCE,
+                Some(last) => (begin + EXCHANGE_PATIENCE).min(last + NEW_SILENCE),
+            };
             if Instant::now() >= deadline {
                 break;
             }
@@ -571,7 +577,9 @@ impl Worker {
                 // Nobody has that port: it has gone, or forgotten us.
                 Err(error) if is_shortage(&error) => return Err(NoAnswer::Shortage(error)),
                 Err(error)
-                    if error.kind() == io::ErrorKind::ConnectionRefused && !heard && tries > 0 =>
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && heard.is_none()
+                        && tries > 0 =>
                 {
                     break;
                 }
@@ -583,7 +591,8 @@ impl Worker {
                 }
             }
         }
-        Err(if heard { NoAnswer::Loss } else { NoAnswer::Silence })
+        let is_talking = heard.is_some_and(|last: Instant| last.elapsed() < NEW_SILENCE);
+        Err(if is_talking { NoAnswer::Loss } else { NoAnswer::Silence })
     }
 
     /// One try from a new socket; `None` when an answer is overdue.
@@ -592,7 +601,7 @@ impl Worker {
         question: Question,
         deadline: Instant,
         try_for: Duration,
-        heard: &mut bool,
+        heard: &mut Option<Instant>,
     ) -> io::Result<Option<Answer>> {
         let Some(up) = &self.up else { return Err(io::ErrorKind::NotConnected.into()) };
         let mut socket = new_socket(up.command_port, 0)?;
@@ -609,7 +618,7 @@ impl Worker {
             self.wait(Some(left))?;
             let mut buffer = [0; auth::COMMAND_LEN + 1];
             while let Some(received) = receive(&socket, &mut buffer)? {
-                *heard = true;
+                *heard = Some(Instant::now());
                 match exchange.receive(received) {
                     Progress::Ignored => self.distrust = DISTRUST,
                     Progress::Send(datagram) => {
