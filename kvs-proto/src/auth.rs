@@ -768,6 +768,8 @@ mod tests {
         /// Arrives after so many others.
         IsLate(usize),
         ArrivesTwice,
+        /// Arrives, and once more after so many others.
+        ArrivesAgain(usize),
     }
 
     fn fate() -> impl Strategy<Value = Fate> {
@@ -776,6 +778,16 @@ mod tests {
             2 => Just(Fate::IsLost),
             2 => (1usize..8).prop_map(Fate::IsLate),
             1 => Just(Fate::ArrivesTwice),
+        ]
+    }
+
+    /// Worse: copies come late, and of anything.
+    fn harsh_fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            4 => Just(Fate::Arrives),
+            1 => Just(Fate::IsLost),
+            2 => (1usize..30).prop_map(Fate::IsLate),
+            4 => (0usize..30).prop_map(Fate::ArrivesAgain),
         ]
     }
 
@@ -799,6 +811,10 @@ mod tests {
                 Fate::IsLate(others) => others,
                 Fate::ArrivesTwice if may_be_repeated => {
                     self.on_the_way.push((0, socket, to_server, datagram.clone()));
+                    0
+                }
+                Fate::ArrivesAgain(others) => {
+                    self.on_the_way.push((others, socket, to_server, datagram.clone()));
                     0
                 }
                 Fate::Arrives | Fate::ArrivesTwice => 0,
@@ -837,6 +853,53 @@ mod tests {
                 }
             }
             None
+        }
+
+        /// Repeats the question until it is answered; and whether it was repeated.
+        fn until_answered(&mut self, question: Question) -> (Answer, bool) {
+            for tries in 0.. {
+                if let Some(answer) = self.attempt(question) {
+                    return (answer, tries > 0);
+                }
+            }
+            unreachable!("the fates come to an end")
+        }
+
+        fn secret(&mut self, name: Text) -> Option<Text> {
+            match self.until_answered(Question::Secret(name)).0 {
+                Answer::Secret(secret) => Some(secret),
+                _ => None,
+            }
+        }
+
+        /// Asks as one who trusts no 1: changes are confirmed. Nothing that is still on its way is lost.
+        fn ask_distrustfully(&mut self, question: Question) -> Answer {
+            let yes_if = |yes| if yes { Answer::Yes } else { Answer::No };
+            match question {
+                Question::Find(name) => {
+                    let (answer, _) = self.until_answered(question);
+                    yes_if(answer == Answer::Yes && self.secret(name).is_some())
+                }
+                Question::Secret(name) => self.secret(name).map_or(Answer::No, Answer::Secret),
+                Question::New { name, secret } => loop {
+                    let (answer, repeated) = self.until_answered(question);
+                    match self.secret(name) {
+                        Some(stored) if answer == Answer::No => {
+                            return yes_if(repeated && stored == secret);
+                        }
+                        Some(stored) => return yes_if(stored == secret),
+                        None => {}
+                    }
+                },
+                Question::Delete(name) => loop {
+                    let (answer, _) = self.until_answered(question);
+                    if self.until_answered(Question::Find(name)).0 == Answer::No
+                        || self.secret(name).is_none()
+                    {
+                        return answer;
+                    }
+                },
+            }
         }
 
         /// Repeats the question until it is answered, by the rules of `docs/PROTOCOL.md` §4.
@@ -928,6 +991,55 @@ mod tests {
                     names.extend(decode_name(datagram));
                 }
             }
+        }
+
+        /// Copies of anything come so late that the next questions have been answered meanwhile: every
+        /// question is answered all the same, and truly, and nothing changes afterwards.
+        #[test]
+        fn late_copies_of_earlier_questions_change_nothing(
+            fates in vec(harsh_fate(), 0..200),
+            questions in vec((0usize..4, select(vec!["a", "four"]), select(vec!["abcde", "zzzz"])), 1..12)
+        ) {
+            let mut network = Network {
+                fates: fates.into_iter(),
+                link: Link::default(),
+                table: Table::default(),
+                socket: 0,
+                on_the_way: Vec::new(),
+            };
+            let mut expected: HashMap<Text, Text> = HashMap::new();
+            for (kind, name, secret) in questions {
+                let (name, secret) = (text(name), text(secret));
+                let known = expected.get(&name).copied();
+                let (question, right) = match kind {
+                    0 => (Question::Find(name), known.map_or(Answer::No, |_| Answer::Yes)),
+                    1 => {
+                        expected.entry(name).or_insert(secret);
+                        let right = if known.is_none() { Answer::Yes } else { Answer::No };
+                        (Question::New { name, secret }, right)
+                    }
+                    2 => (Question::Secret(name), known.map_or(Answer::No, Answer::Secret)),
+                    _ => {
+                        expected.remove(&name);
+                        (Question::Delete(name), Answer::Yes)
+                    }
+                };
+                let answer = network.ask_distrustfully(question);
+                // "Taken" by its own secret is told as "stored", "unknown" as "deleted", after a repetition.
+                let excused = matches!(question, Question::Delete(_)) || known == Some(secret);
+                prop_assert!(answer == right || kind != 0 && kind != 2 && excused, "{:?}", question);
+                prop_assert_eq!(&network.table.0, &expected);
+            }
+            // The rest arrives when nothing else does.
+            network.fates = Vec::new().into_iter();
+            network.on_the_way.sort_by_key(|(delay, ..)| *delay);
+            network.on_the_way.iter_mut().for_each(|(delay, ..)| *delay = 0);
+            while let Some((socket, to_server, datagram)) = network.arrival() {
+                if to_server {
+                    network.link.receive(socket, &datagram, &mut network.table, &mut Vec::new());
+                }
+            }
+            prop_assert_eq!(&network.table.0, &expected);
         }
 
         /// Datagrams get lost, late and doubled; every question is answered all the same, and truly.
