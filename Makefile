@@ -10,7 +10,7 @@ unexport CARGO_TARGET_DIR
 # Of `make fuzz`; the shell has a variable of that name, too.
 unexport SECONDS
 
-.PHONY: help build examples demo test test-isolation fuzz fuzz-short fuzz-minimise lossy asan tsan
+.PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
 .PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
@@ -46,6 +46,12 @@ asan: build ## the C tests with AddressSanitizer, leaks included: library, progr
 
 tsan: build ## the C tests with ThreadSanitizer: library, programs, servers
 	CARGO="$(CARGO)" tests/sanitize thread
+
+MINUTES = 10
+SEED =
+
+soak: build ## mixed load, kills and outages against a model, MINUTES=10 long; SEED=… as it was
+	KVS_SOAK_MINUTES=$(MINUTES) KVS_SOAK_SEED=$(SEED) $(CARGO) test $(LOCKED) --release --test soak
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \

@@ -148,6 +148,7 @@ impl LocalServer {
     }
 
     /// The lines that answer a command, however many: up to the answer of an unknown one after it.
+    /// Lines about the authentication server, which may come at any time, are passed over.
     pub fn lines_of(&self, command: &str) -> Vec<String> {
         self.send(command);
         self.send("end of the answer");
@@ -158,7 +159,7 @@ impl LocalServer {
                 return lines;
             }
             let echoed = self.echo && (line == command || line == "end of the answer");
-            if !echoed {
+            if !echoed && !line.starts_with("Authentication server ") {
                 lines.push(line);
             }
         }

@@ -6,8 +6,9 @@
 //! noted, hence a signal can never reach another process that got the same number.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,6 +32,18 @@ pub struct Program {
     console: Console,
     dir: Option<PathBuf>,
     limits: Vec<String>,
+    listener: Option<Listener>,
+}
+
+/// Who hears the lines of a program's standard output, and then its end.
+struct Listener(Box<Hearing>);
+
+type Hearing = dyn FnMut(Option<&str>) + Send;
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 impl Program {
@@ -44,6 +57,7 @@ impl Program {
             console: Console::default(),
             dir: None,
             limits: Vec::new(),
+            listener: None,
         }
     }
 
@@ -91,6 +105,13 @@ impl Program {
     /// The permissions, in octal, that files which it makes are not to have.
     pub fn umask(mut self, mask: &str) -> Self {
         self.limits.push(format!("umask {mask}"));
+        self
+    }
+
+    /// Gives each line of its standard output to `listener` as soon as it comes, and `None` at the end,
+    /// instead of keeping it: for programs that say very much.
+    pub fn listener(mut self, listener: impl FnMut(Option<&str>) + Send + 'static) -> Self {
+        self.listener = Some(Listener(Box::new(listener)));
         self
     }
 
@@ -153,7 +174,15 @@ impl Program {
             }
         };
         let errors = child.stderr.take().expect("standard error is a pipe");
-        Process::new(name, child, self.console, input, output, OwnedFd::from(errors).into())
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let shared = Arc::new(Shared::default());
+        match self.listener {
+            Some(listener) => hand_over_lines(output, Arc::clone(&shared), listener),
+            None => read_lines(output, Arc::clone(&shared), |state| &mut state.stdout),
+        }
+        read_lines(OwnedFd::from(errors).into(), Arc::clone(&shared), |state| &mut state.stderr);
+        note_end(child, pid, Arc::clone(&shared));
+        Process { name, pid, console: self.console, input: Mutex::new(input), shared }
     }
 }
 
@@ -261,22 +290,6 @@ impl Shared {
 }
 
 impl Process {
-    fn new(
-        name: String,
-        child: Child,
-        console: Console,
-        input: Option<File>,
-        output: File,
-        errors: File,
-    ) -> Self {
-        let pid = Pid::from_raw(child.id().cast_signed());
-        let shared = Arc::new(Shared::default());
-        read_lines(output, Arc::clone(&shared), |state| &mut state.stdout);
-        read_lines(errors, Arc::clone(&shared), |state| &mut state.stderr);
-        note_end(child, pid, Arc::clone(&shared));
-        Self { name, pid, console, input: Mutex::new(input), shared }
-    }
-
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
@@ -395,6 +408,15 @@ impl Process {
     /// All lines of standard error up to now, taken or not.
     pub fn log_so_far(&self) -> Vec<String> {
         self.shared.lock().stderr.lines.clone()
+    }
+
+    /// Forgets the lines that have been taken: for runs so long that they would fill the memory.
+    pub fn forget_taken_lines(&self) {
+        self.shared.update(|state| {
+            for stream in [&mut state.stdout, &mut state.stderr] {
+                stream.lines.drain(..std::mem::take(&mut stream.taken));
+            }
+        });
     }
 
     fn take_where(
@@ -563,6 +585,20 @@ fn read_lines(mut from: File, shared: Arc<Shared>, stream: fn(&mut State) -> &mu
     });
 }
 
+fn hand_over_lines(from: File, shared: Arc<Shared>, Listener(mut listener): Listener) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while let Ok(1..) = from.read_until(b'\n', &mut line) {
+            let text = String::from_utf8_lossy(&line);
+            listener(Some(text.trim_end_matches('\n')));
+            line.clear();
+        }
+        listener(None);
+        shared.update(|state| state.stdout.end());
+    });
+}
+
 fn note_end(mut child: Child, pid: Pid, shared: Arc<Shared>) {
     thread::spawn(move || {
         // Wait without reaping: until its end is noted its number must stay its own.
@@ -607,6 +643,37 @@ mod tests {
         let failure = catch_unwind(AssertUnwindSafe(|| cat.expect_line("never"))).unwrap_err();
         let message = failure.downcast_ref::<String>().unwrap();
         assert!(message.contains("ended while the line \"never\" was awaited"), "{message}");
+    }
+
+    #[test]
+    fn a_listener_hears_every_line_and_the_end() {
+        let (heard, lines) = std::sync::mpsc::channel();
+        let cat = Program::new("cat")
+            .listener(move |line| {
+                let _ = heard.send(line.map(str::to_owned));
+            })
+            .spawn();
+        for line in [Some("a "), Some(""), None] {
+            match line {
+                Some(line) => cat.send(line),
+                None => cat.end_input(),
+            }
+            assert_eq!(lines.recv_timeout(DEADLINE).unwrap().as_deref(), line);
+        }
+        assert_eq!(cat.finish().stdout, [""; 0]);
+    }
+
+    #[test]
+    fn taken_lines_can_be_forgotten_and_others_are_not() {
+        let cat = cat(Console::Pipes);
+        for line in ["a", "b", "c"] {
+            cat.send(line);
+        }
+        cat.expect_line("b");
+        cat.forget_taken_lines();
+        cat.expect_next(&["c"]);
+        cat.end_input();
+        assert_eq!(cat.finish().stdout, ["c"]);
     }
 
     #[test]

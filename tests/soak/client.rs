@@ -1,0 +1,518 @@
+//! An application: a C program of its own, or a connection of this process, with or without the library.
+//!
+//! All kinds take [`Command`]s, obey them one after the other, and report each result and each callback as a
+//! [`Report`] to the coordinator of their group, in the order in which it was written. A kill is a SIGKILL for a
+//! process; a connection of this process is dropped, the one without the library at a random step of a put.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread;
+
+use kvs_tests::{Process, Program, RawApp, Sockets, compile_c};
+
+use crate::model::{Line, NO_SUCH};
+use crate::world::Site;
+
+/// The time-out of every call, in milliseconds. The machine may be very busy, and applications are stopped in
+/// the middle of calls; that calls end in time is not what the soak is for.
+const TIMEOUT_MS: &str = "15000";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A C program over libkvs.so.
+    Program,
+    /// A connection of this process, through the crate.
+    Crate,
+    /// A connection of this process with the habits of the original, without the library.
+    Original,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Establish {
+        group: String,
+        secret: String,
+    },
+    Put {
+        key: String,
+        value: String,
+    },
+    Get(String),
+    Delete(String),
+    Register(String),
+    Ask,
+    Close,
+    /// For connections of this process: end without a word, at this step of a put.
+    Die(u64),
+}
+
+/// What an application has to say.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Which [`Client`]; 0: none.
+    pub(crate) client: u64,
+    pub(crate) event: Event,
+}
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Result {
+        line: Line,
+        code: i32,
+        value: Option<String>,
+    },
+    Callback {
+        line: Line,
+        key: String,
+        code: i32,
+        value: Option<String>,
+    },
+    /// It has ended; nothing follows.
+    Ended,
+    /// No application's: the console of the server has answered.
+    Console(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) kind: Kind,
+    link: Link,
+}
+
+#[derive(Debug)]
+enum Link {
+    Process(Process),
+    Thread(Sender<Command>),
+}
+
+impl Client {
+    /// Starts one for this server, not connected.
+    pub(crate) fn start(id: u64, kind: Kind, site: &Site, reports: &Sender<Report>) -> Self {
+        let reports = reports.clone();
+        let link = match kind {
+            Kind::Program => Link::Process(start_program(id, site, reports)),
+            Kind::Crate => {
+                let log = Log::new(id, reports);
+                let (socket, callback_socket) =
+                    (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
+                start_thread(
+                    log.clone(),
+                    ByCrate { socket, callback_socket, log, connection: None },
+                )
+            }
+            Kind::Original => {
+                let log = Log::new(id, reports);
+                let (socket, callback_socket) =
+                    (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
+                start_thread(log.clone(), AsOriginal { socket, callback_socket, log, line: None })
+            }
+        };
+        Self { id, kind, link }
+    }
+
+    /// The process, when it has one of its own.
+    pub(crate) fn process(&self) -> Option<&Process> {
+        match &self.link {
+            Link::Process(process) => Some(process),
+            Link::Thread(_) => None,
+        }
+    }
+
+    /// The process that the server sees.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process().map_or(std::process::id().cast_signed(), Process::pid)
+    }
+
+    /// Gives it a command, whose result follows.
+    pub(crate) fn command(&self, command: Command) {
+        match &self.link {
+            Link::Process(process) => process.send(&command_line(&command)),
+            Link::Thread(commands) => {
+                // It ends only when it is told to.
+                let _ = commands.send(command);
+            }
+        }
+    }
+
+    /// Ends it at once, whatever it is doing. [`Event::Ended`] follows all it had to say.
+    pub(crate) fn kill(&self, random: u64) {
+        match &self.link {
+            Link::Process(process) => process.kill9(),
+            Link::Thread(_) => self.command(Command::Die(random)),
+        }
+    }
+}
+
+fn command_line(command: &Command) -> String {
+    match command {
+        Command::Establish { group, secret } => format!("establish {group} {secret}"),
+        Command::Put { key, value } => format!("put {key} {value}"),
+        Command::Get(key) => format!("get {key}"),
+        Command::Delete(key) => format!("delete {key}"),
+        Command::Register(key) => format!("register {key}"),
+        Command::Ask => "ask".into(),
+        Command::Close => "close".into(),
+        Command::Die(_) => unreachable!("a process is killed by a signal"),
+    }
+}
+
+fn start_program(id: u64, site: &Site, reports: Sender<Report>) -> Process {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let mut index = 0;
+    Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/soak_app.c")))
+        .served_by(site)
+        .env("KVS_TIMEOUT_MS", TIMEOUT_MS)
+        .listener(move |line| {
+            let event = match line {
+                Some(text) => parse(text, index).unwrap_or_else(|| panic!("{id}: {text:?}")),
+                None => Event::Ended,
+            };
+            index += 1;
+            // The coordinator may have lost interest.
+            let _ = reports.send(Report { client: id, event });
+        })
+        .spawn()
+}
+
+/// A line of `soak_app.c`.
+fn parse(text: &str, index: u64) -> Option<Event> {
+    let (mark, rest) = text.split_at_checked(1)?;
+    let mut words = rest.splitn(if mark == "=" { 3 } else { 4 }, ' ');
+    let line = Line { index, begin: words.next()?.parse().ok()? };
+    let code = words.next()?.parse().ok()?;
+    match mark {
+        "=" => Some(Event::Result { line, code, value: words.next().map(str::to_owned) }),
+        "!" => {
+            let key = words.next()?.to_owned();
+            Some(Event::Callback { line, key, code, value: words.next().map(str::to_owned) })
+        }
+        _ => None,
+    }
+}
+
+/// What a connection of this process reports, by whichever thread.
+#[derive(Debug, Clone)]
+struct Log {
+    client: u64,
+    lines: Arc<Mutex<(u64, Sender<Report>)>>,
+}
+
+impl Log {
+    fn new(client: u64, reports: Sender<Report>) -> Self {
+        Self { client, lines: Arc::new(Mutex::new((0, reports))) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, Sender<Report>)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many lines have been written.
+    fn begin(&self) -> u64 {
+        self.lock().0
+    }
+
+    fn write(&self, begin: u64, event: impl FnOnce(Line) -> Event) {
+        let mut lines = self.lock();
+        let event = event(Line { index: lines.0, begin });
+        lines.0 += 1;
+        // The coordinator may have lost interest.
+        let _ = lines.1.send(Report { client: self.client, event });
+    }
+
+    /// Makes the get of a callback.
+    fn callback(&self, key: String, get: impl FnOnce(&str) -> Answer) {
+        let begin = self.begin();
+        let (code, value) = get(&key);
+        self.write(begin, |line| Event::Callback { line, key, code, value });
+    }
+}
+
+/// A code, and the value that came with it.
+type Answer = (i32, Option<String>);
+
+/// A connection of this process.
+trait Connection: Send + 'static {
+    fn obey(&mut self, command: Command) -> Answer;
+    fn die(self, random: u64);
+}
+
+fn start_thread(log: Log, mut connection: impl Connection) -> Link {
+    let (commands, waiting) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(command) = waiting.recv() {
+            if let Command::Die(random) = command {
+                connection.die(random);
+                break;
+            }
+            let begin = log.begin();
+            let (code, value) = connection.obey(command);
+            log.write(begin, |line| Event::Result { line, code, value });
+        }
+        log.write(0, |_| Event::Ended);
+    });
+    Link::Thread(commands)
+}
+
+const NOT_CONNECTED: i32 = -2;
+
+#[derive(Debug)]
+struct ByCrate {
+    socket: PathBuf,
+    callback_socket: PathBuf,
+    log: Log,
+    connection: Option<Arc<kvs::Connection>>,
+}
+
+impl ByCrate {
+    fn establish(&mut self, group: &str, secret: &str) -> Result<i32, kvs::Error> {
+        let timeout = TIMEOUT_MS.parse().expect("it is a number");
+        let connection = kvs::Connection::builder()
+            .socket(&self.socket)
+            .callback_socket(&self.callback_socket)
+            .timeout(std::time::Duration::from_millis(timeout))
+            .open(group, secret)?;
+        self.connection = Some(Arc::new(connection));
+        Ok(0)
+    }
+}
+
+fn text(value: Vec<u8>) -> String {
+    String::from_utf8_lossy(&value).into_owned()
+}
+
+fn get(connection: &kvs::Connection, key: &str) -> Answer {
+    match connection.get(key) {
+        Ok(Some(value)) => (1, Some(text(value))),
+        Ok(None) => (NO_SUCH, None),
+        Err(error) => (error.code(), None),
+    }
+}
+
+impl Connection for ByCrate {
+    fn obey(&mut self, command: Command) -> Answer {
+        if let Command::Establish { group, secret } = &command {
+            return (self.establish(group, secret).unwrap_or_else(|error| error.code()), None);
+        }
+        let Some(connection) = &self.connection else { return (NOT_CONNECTED, None) };
+        let result = match command {
+            Command::Get(key) => return get(connection, &key),
+            Command::Put { key, value } => connection.put(key, value).map(|()| 1),
+            Command::Delete(key) => {
+                connection.delete(key).map(|existed| if existed { 1 } else { NO_SUCH })
+            }
+            Command::Register(key) => {
+                // Not owned by its own callback.
+                let (log, connection_too) = (self.log.clone(), Arc::downgrade(connection));
+                let callback = move |key: &[u8]| {
+                    let connection: &Weak<kvs::Connection> = &connection_too;
+                    log.callback(text(key.to_vec()), |key| match connection.upgrade() {
+                        Some(connection) => get(&connection, key),
+                        None => (NOT_CONNECTED, None),
+                    });
+                };
+                connection.watch(key, callback).map(|()| 1)
+            }
+            // A key that cannot be is found out before anything is sent.
+            Command::Ask => connection.put("", "").map(|()| 1),
+            Command::Close => connection.close().map(|()| 1),
+            Command::Establish { .. } | Command::Die(_) => unreachable!("dealt with"),
+        };
+        (result.unwrap_or_else(|error| error.code()), None)
+    }
+
+    fn die(self, _: u64) {
+        drop(self.connection);
+    }
+}
+
+#[derive(Debug)]
+struct AsOriginal {
+    socket: PathBuf,
+    callback_socket: PathBuf,
+    log: Log,
+    line: Option<Arc<OriginalLine>>,
+}
+
+/// Its two channels. The main one is used by one thread at a time, and `None` after its end.
+#[derive(Debug)]
+struct OriginalLine {
+    main: Mutex<Option<UnixStream>>,
+    callback: UnixStream,
+}
+
+/// Where in a call the connection broke; any code will do.
+const BROKEN: i32 = -4;
+
+fn int(mut stream: &UnixStream) -> io::Result<i32> {
+    let mut bytes = [0; 4];
+    stream.read_exact(&mut bytes)?;
+    Ok(i32::from_ne_bytes(bytes))
+}
+
+fn expect_ready(stream: &UnixStream) -> io::Result<()> {
+    match int(stream)? {
+        1 => Ok(()),
+        other => Err(io::Error::other(format!("{other} is no ready flag"))),
+    }
+}
+
+/// Function code, ready flag, key.
+fn begin(mut stream: &UnixStream, code: i32, key: &str) -> io::Result<()> {
+    stream.write_all(&code.to_ne_bytes())?;
+    expect_ready(stream)?;
+    stream.write_all(key.as_bytes())
+}
+
+impl OriginalLine {
+    fn lock(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.main.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plays an operation, if connected.
+    fn play(&self, operation: impl FnOnce(&UnixStream) -> io::Result<Answer>) -> Answer {
+        let mut main = self.lock();
+        let Some(stream) = main.as_ref() else { return (NOT_CONNECTED, None) };
+        operation(stream).unwrap_or_else(|_| {
+            *main = None;
+            (BROKEN, None)
+        })
+    }
+
+    fn get(&self, key: &str) -> Answer {
+        self.play(|mut stream| {
+            begin(stream, 1, key)?;
+            let len = int(stream)?;
+            if len == -1 {
+                return Ok((NO_SUCH, None));
+            }
+            let mut value = vec![0; usize::try_from(len).map_err(io::Error::other)? + 1];
+            stream.read_exact(&mut value)?;
+            match value.pop() {
+                Some(0) => Ok((1, Some(text(value)))),
+                _ => Err(io::Error::other("no NUL after the value")),
+            }
+        })
+    }
+
+    /// 1 or -1 in answer to a key.
+    fn found(&self, code: i32, key: &str) -> Answer {
+        self.play(|stream| {
+            begin(stream, code, key)?;
+            match int(stream)? {
+                1 => Ok((1, None)),
+                -1 => Ok((NO_SUCH, None)),
+                other => Err(io::Error::other(format!("{other} is no answer"))),
+            }
+        })
+    }
+
+    fn close(&self) -> Answer {
+        let answer = self.play(|mut stream| {
+            stream.write_all(&4_i32.to_ne_bytes())?;
+            Ok((1, None))
+        });
+        *self.lock() = None;
+        // Ends the thread of the callbacks.
+        let _ = self.callback.shutdown(std::net::Shutdown::Both);
+        answer
+    }
+
+    /// The thread of the callbacks.
+    fn listen(&self, log: &Log) -> io::Result<()> {
+        let mut stream = &self.callback;
+        loop {
+            if int(stream)? == -1 {
+                self.close();
+                return Ok(());
+            }
+            stream.write_all(&1_i32.to_ne_bytes())?;
+            let mut padded = [0; 100];
+            stream.read_exact(&mut padded)?;
+            let len = padded.iter().position(|&byte| byte == 0).unwrap_or(padded.len());
+            log.callback(text(padded[..len].to_vec()), |key| self.get(key));
+        }
+    }
+}
+
+impl AsOriginal {
+    fn establish(&mut self, group: &str, secret: &str) -> i32 {
+        // Sockets without a name are told apart by their process only, and this one has many.
+        static LOGIN: Mutex<()> = Mutex::new(());
+        let login = LOGIN.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = RawApp::try_login(&self.socket, &self.callback_socket, group, secret);
+        drop(login);
+        let app = match result {
+            Ok(app) => app,
+            Err(end) if end == "no such group" => return NO_SUCH,
+            Err(end) if end == "wrong secret" => return -9,
+            Err(_) => return -8,
+        };
+        let cloned = |stream: &UnixStream| stream.try_clone().expect("a descriptor is left");
+        let line = Arc::new(OriginalLine {
+            main: Mutex::new(Some(cloned(app.main.stream()))),
+            callback: cloned(app.callback.stream()),
+        });
+        // It waits for the next change as long as it takes.
+        line.callback.set_read_timeout(None).expect("it is a socket");
+        self.line = Some(Arc::clone(&line));
+        let log = self.log.clone();
+        thread::spawn(move || {
+            // However the channel ends: the main one says what became of the connection.
+            let _ = line.listen(&log);
+        });
+        0
+    }
+}
+
+impl Connection for AsOriginal {
+    fn obey(&mut self, command: Command) -> Answer {
+        if let Command::Establish { group, secret } = &command {
+            return (self.establish(group, secret), None);
+        }
+        let Some(line) = &self.line else { return (NOT_CONNECTED, None) };
+        match command {
+            Command::Get(key) => line.get(&key),
+            Command::Put { key, value } => line.play(|mut stream| {
+                begin(stream, 0, &key)?;
+                expect_ready(stream)?;
+                stream.write_all(value.as_bytes())?;
+                Ok((1, None))
+            }),
+            Command::Delete(key) => line.found(2, &key),
+            Command::Register(key) => line.found(3, &key),
+            // The original has no such question.
+            Command::Ask => match &*line.lock() {
+                Some(_) => (-15, None),
+                None => (NOT_CONNECTED, None),
+            },
+            Command::Close => line.close(),
+            Command::Establish { .. } | Command::Die(_) => unreachable!("dealt with"),
+        }
+    }
+
+    /// No value was sent, so none may ever be seen.
+    fn die(self, random: u64) {
+        let Some(line) = self.line else { return };
+        let step = random % 4;
+        line.play(|mut stream| {
+            if step > 0 {
+                stream.write_all(&0_i32.to_ne_bytes())?;
+            }
+            if step > 1 {
+                expect_ready(stream)?;
+                stream.write_all(b"key-0")?;
+            }
+            if step > 2 {
+                expect_ready(stream)?;
+            }
+            Ok((1, None))
+        });
+        *line.lock() = None;
+        // There are copies of the descriptor as long as the other thread listens.
+        let _ = line.callback.shutdown(std::net::Shutdown::Both);
+    }
+}

@@ -1,0 +1,295 @@
+//! The soak: everything at once, for as long as one likes, checked against a model of what every application
+//! must see.
+//!
+//!     make soak MINUTES=10 [SEED=…]
+//!
+//! Two local servers and an authentication server; on each local server two groups that stay, whose
+//! applications are killed, stopped and dropped at random moments, and one that is deleted and created
+//! again under load; C programs, connections through the crate, and ones with the habits of the original. The
+//! authentication server is killed and started again all the while.
+//!
+//! - `model.rs` says what an application may see, and when.
+//! - `client.rs` are the applications, `group.rs` commands them, kills them and listens to them.
+//! - `world.rs` is what all of them share; here are the outages, the periods, and the end.
+//!
+//! After each period all rest, all that is known is compared, and the servers' memory and descriptors are
+//! looked at. The seed decides what is done; in which order the machine does it is new each time.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod group;
+mod model;
+mod world;
+
+use std::env;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{AuthServer, Sockets};
+use world::{Count, Outages, Pace, Rng, Site, Size, World, lock, say};
+
+/// From one point where all rest to the next.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// So many periods pass before the memory is looked at: the allocator takes its pools, tables reach their size.
+const WARM_UP: usize = 2;
+
+/// By how much the resident memory of a server may be larger at the end than after the warm-up, in KiB. It is
+/// made of whole pages from the allocator's pools, one for each thread, which are cut up in a different way at
+/// each look.
+const NOISE: u64 = 1024;
+
+/// How much of the past a local server keeps for its status, in bytes for each application that has left (up to
+/// 1,000 for each group): a little more than its entry there.
+const PAST_APPLICATION: u64 = 512;
+
+/// How long the servers are left alone at the end, and how many clock ticks (1/100 s) they may use.
+const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
+
+fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[test]
+fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
+    let minutes: f64 = from_env("KVS_SOAK_MINUTES").unwrap_or(1.0);
+    let seed = from_env("KVS_SOAK_SEED").unwrap_or_else(|| Rng::from_time().next() % 1_000_000);
+    say(format_args!("soak for {minutes} minutes with seed {seed}"));
+
+    let auth = AuthServer::start();
+    let sites = [Site::start("A", &auth), Site::start("B", &auth)];
+    let world = World {
+        seed,
+        auth: Mutex::new(auth),
+        sites,
+        outages: Outages::default(),
+        pace: Pace::new(7),
+        report: world::Report::default(),
+    };
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs_f64(minutes * 60.0);
+    let mut sizes = Sizes::default();
+    let runs = thread::scope(|scope| {
+        let mut seeds = Rng::new(seed);
+        let mut steady = Vec::new();
+        for site in &world.sites {
+            for n in 0..2 {
+                let (world, name, seed) =
+                    (&world, format!("steady-{}{n}", site.name), seeds.next());
+                steady.push(scope.spawn(move || group::steady(world, site, &name, seed)));
+            }
+            let (world, name, seed) = (&world, format!("churn-{}", site.name), seeds.next());
+            scope.spawn(move || group::churning(world, site, &name, seed));
+        }
+        let seed = seeds.next();
+        let world = &world;
+        scope.spawn(move || restart_auth_server(world, seed));
+
+        let mut result = world.pace.wait_until_all_rest();
+        while result.is_ok() && Instant::now() < end && !world.report.is_full() {
+            result = world.pace.run_for(PERIOD.min(end - Instant::now()));
+            if result.is_ok() {
+                sizes.look(&world, begin);
+            }
+        }
+        if let Err(why) = result {
+            world.report.violation(why);
+        }
+        world.pace.end();
+        steady.into_iter().map(|thread| thread.join()).collect::<Result<Vec<_>, _>>()
+    });
+    let runs = runs.expect("no coordinator has panicked");
+    if !world.report.is_full() {
+        sizes.judge(&world);
+        quit(&world, runs);
+    }
+    say(format_args!("{}\nseed {seed}", world.report));
+    assert_eq!(world.report.violations(), 0, "see above; the seed is {seed}");
+}
+
+/// Kills the authentication server now and then, and starts it again.
+fn restart_auth_server(world: &World, seed: u64) {
+    let _party = world.pace.party();
+    let mut rng = Rng::new(seed);
+    while world.pace.rest() {
+        while !world.pace.is_time_up() && !world.report.is_full() {
+            world.pace.wait(rng.millis(5000));
+            world.outages.begin();
+            lock(&world.auth).kill9();
+            // Sometimes it is back before anybody has noticed.
+            if !rng.one_in(3) {
+                check_outage(world);
+                world.pace.wait(rng.millis(2000));
+            }
+            lock(&world.auth).restart();
+            for site in &world.sites {
+                wait_until_back(world, site);
+            }
+            world.outages.end();
+            world.report.count(Count::Outage);
+        }
+    }
+}
+
+/// What needs the authentication server says that it is away, and nothing hangs.
+fn check_outage(world: &World) {
+    for site in &world.sites {
+        for command in ["Create group", "Delete group"] {
+            let (door, _) = &site.door;
+            let (name, prefix) = match command {
+                "Create group" => ("while-away", "Group not created: the authentication server "),
+                _ => (door.as_str(), "Group not deleted: the authentication server "),
+            };
+            let answer = lock(&site.server).ask(command, name);
+            if answer.starts_with(prefix) && answer.ends_with(" does not answer") {
+                world.report.count(Count::CommandRefused);
+            } else {
+                world.report.violation(format_args!("{command} in an outage: {answer:?}"));
+            }
+        }
+        let (group, secret) = &site.door;
+        for (group, secret, expected, count) in [
+            (group.as_str(), secret.as_str(), -8, Count::RefusedOutage),
+            (group.as_str(), "wrong", -8, Count::RefusedOutage),
+            ("no such group", "wrong", -7, Count::RefusedGroup),
+        ] {
+            match site.try_login(group, secret) {
+                code if code == expected => world.report.count(count),
+                code => world.report.violation(format_args!(
+                    "code {code} in an outage, at the login to {group} on server {}",
+                    site.name
+                )),
+            }
+        }
+    }
+}
+
+/// Logs in until it works again.
+fn wait_until_back(world: &World, site: &Site) {
+    let (group, secret) = &site.door;
+    let end = Instant::now() + world::PATIENCE;
+    loop {
+        match site.try_login(group, secret) {
+            0 => return world.report.count(Count::Login),
+            -8 if Instant::now() < end => world.report.count(Count::RefusedOutage),
+            code => {
+                world.report.violation(format_args!(
+                    "code {code} after an outage, at the login to {group} on server {}",
+                    site.name
+                ));
+                return;
+            }
+        }
+    }
+}
+
+/// The servers' sizes, at the points where all rest.
+#[derive(Debug, Default)]
+struct Sizes {
+    /// The authentication server, then the local ones, at each point.
+    series: Vec<[Size; 3]>,
+    /// How many applications had left the local servers, at each point.
+    past: Vec<u64>,
+}
+
+impl Sizes {
+    fn look(&mut self, world: &World, begin: Instant) {
+        let auth = lock(&world.auth).pid();
+        let first = self.series.first();
+        let sizes: [Size; 3] = std::array::from_fn(|n| {
+            let pid = if n == 0 { auth } else { world.sites[n - 1].pid };
+            Size::settled(pid, first.map(|first| first[n].descriptors))
+        });
+        self.series.push(sizes);
+        let report = &world.report;
+        self.past.push(report.get(Count::Login) + report.get(Count::KillInLogin));
+        let columns = sizes.map(|size| format!("{} KiB {} fds", size.rss, size.descriptors));
+        say(format_args!(
+            "{:>4} s: {} calls, {} callbacks, {} kills, {} drops, {} stops, {} groups deleted, {} outages, \
+             {} violations; auth {}, A {}, B {}",
+            begin.elapsed().as_secs(),
+            report.calls(),
+            report.get(Count::Callback),
+            report.get(Count::Kill) + report.get(Count::KillInLogin),
+            report.get(Count::Drop),
+            report.get(Count::Stop),
+            report.get(Count::Deleted),
+            report.get(Count::Outage),
+            report.violations(),
+            columns[0],
+            columns[1],
+            columns[2],
+        ));
+    }
+
+    /// Whether the servers have stayed as they were.
+    fn judge(&self, world: &World) {
+        let Some(last) = self.series.last() else { return };
+        for (n, name) in ["authentication server", "server A", "server B"].iter().enumerate() {
+            let rss: Vec<u64> = self.series.iter().map(|sizes| sizes[n].rss).collect();
+            let descriptors = self.series.iter().map(|sizes| sizes[n].descriptors);
+            let (least, most) = (descriptors.clone().min(), descriptors.max());
+            say(format_args!("{name}: {rss:?} KiB, {least:?} to {most:?} descriptors"));
+            if least != most {
+                world.report.violation(format_args!("descriptors of {name}: {:?}", self.series));
+            }
+            if self.series.len() > WARM_UP {
+                let past = self.past[self.past.len() - 1] - self.past[WARM_UP];
+                let allowed = self.series[WARM_UP][n].rss + NOISE + past * PAST_APPLICATION / 1024;
+                if last[n].rss > allowed {
+                    world.report.violation(format_args!(
+                        "memory of {name}: {} KiB, more than {allowed}",
+                        last[n].rss
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Idle servers use no time; then half of the applications leave, one server quits by itself, the
+/// authentication server and with it the other one; and nothing is left.
+fn quit(world: &World, mut runs: Vec<group::Run<'_>>) {
+    let ticks = |world: &World| {
+        let [a, b] = world.sites.each_ref().map(|site| lock(&site.server).cpu_ticks());
+        [lock(&world.auth).cpu_ticks(), a, b]
+    };
+    let before = ticks(world);
+    // Over real time, as in the test of idle servers: the absence of events is the promise.
+    thread::sleep(IDLE.0);
+    let used: Vec<_> =
+        ticks(world).iter().zip(before).map(|(after, before)| after - before).collect();
+    say(format_args!("idle for {:?} with all applications: {used:?} ticks", IDLE.0));
+    if used.iter().any(|ticks| *ticks > IDLE.1) {
+        world.report.violation(format_args!("idle servers used {used:?} ticks"));
+    }
+
+    for run in &mut runs {
+        run.leave_in_part();
+    }
+    let [first, second] = world.sites.each_ref().map(|site| lock(&site.server));
+    first.quit();
+    let auth = lock(&world.auth);
+    auth.send("Quit");
+    auth.expect_line("Exiting Authentification Server...");
+    for process in [&**auth, &**second] {
+        let status = process.wait_exit();
+        if !status.success() {
+            world.report.violation(format_args!("a server has ended with {status}"));
+        }
+    }
+    drop((first, second, auth));
+    for site in &world.sites {
+        for path in [site.socket(), site.callback_socket()] {
+            if path.exists() {
+                world.report.violation(format_args!("{} is left", path.display()));
+            }
+        }
+    }
+    for run in runs {
+        run.end_after_quit();
+    }
+}

@@ -1,0 +1,785 @@
+//! What every application of one group must see.
+//!
+//! The coordinator tells the model of every call before it is made, and of every result and callback when
+//! it has come. Each key has one writer, whose puts and deletions are numbered as they are commanded: the
+//! key's *history*. As a connection makes its calls one after the other, the key is at any time at one
+//! number of its history, and never goes back. What is known of that number:
+//!
+//! - It is at least the key's `confirmed`: the writer's connection has answered something later, or
+//!   somebody has seen it.
+//! - It is at most the last one that was commanded.
+//! - The writer itself finds exactly its own last one.
+//! - What an application has seen before one of its calls began, that call sees too, or something newer.
+//!
+//! A get may return what the history has within these bounds, and nothing else. Short values may stand in
+//! a history several times; then the bound rises to the first of them only, which forgives a little but never
+//! accuses wrongly.
+//!
+//! Callbacks: an application may be called for a key only between its registration and the deletion of the
+//! key, and not more often than the key was put. Puts that are commanded after the answer to a registration must
+//! be told; [`Model::untold`] says which have not been: what the get of the last callback found may be
+//! newer, but not older. A deletion ends the watches of all; what had been put before it may still be
+//! told, until the watcher was told of something later ([`Model::settle`]).
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+
+/// A number in the history of a key.
+pub(crate) type Seq = u64;
+
+/// A call to be made. Keys are given by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Establish,
+    Put(usize),
+    Get(usize),
+    /// The first get of a new writer, whose predecessor may have died in the middle of a put.
+    TakeOver(usize),
+    Delete(usize),
+    Register(usize),
+    /// Whether it is connected.
+    Ask,
+    Close,
+}
+
+/// Where a line stands among those of its application, and how many of them had been written when its call
+/// began.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    pub(crate) index: u64,
+    pub(crate) begin: u64,
+}
+
+/// How many earlier sights of a key are kept for calls that overlap: an application has two threads.
+const SIGHTS: usize = 16;
+
+pub(crate) const NO_SUCH: i32 = -7;
+const NOT_CONNECTED: i32 = -2;
+const CONNECTED: i32 = -15;
+
+/// What a call may return while, and after, the server closes the connection.
+fn is_end(code: i32) -> bool {
+    matches!(code, NOT_CONNECTED | -3 | -4 | -6 | -8 | -10)
+}
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    keys: Vec<Key>,
+    seats: Vec<Seat>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Its deletion was commanded: connections may end.
+    Closing,
+    /// It is deleted: none is left.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Key {
+    name: String,
+    writer: usize,
+    /// The number of the first entry of the history.
+    first: Seq,
+    /// `None`: no such key.
+    history: VecDeque<Option<Box<str>>>,
+    confirmed: Seq,
+    /// How many puts were commanded, and how many of them are known to have been stored.
+    puts: u64,
+    stored: u64,
+}
+
+/// The place of one application, which others take when it is killed.
+#[derive(Debug, Default)]
+struct Seat {
+    connected: bool,
+    leaving: bool,
+    pending: VecDeque<Pending>,
+    /// A put that has returned, but was not answered by anything yet.
+    sent: Option<(usize, Seq)>,
+    views: Vec<View>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    call: Call,
+    low: Seq,
+    high: Option<Seq>,
+    /// Commanded after its group was deleted.
+    late: bool,
+}
+
+/// A key as one application knows it.
+#[derive(Debug, Default)]
+struct View {
+    base: Seq,
+    /// After the line with this index it had seen this.
+    seen: VecDeque<(u64, Seq)>,
+    watch: Watch,
+    registering: bool,
+    /// The puts that were known to be stored when the first registration was commanded.
+    stored_before: u64,
+    callbacks: u64,
+    /// The newest that the get of its last callback may have found.
+    told: Option<Seq>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Watch {
+    #[default]
+    None,
+    /// What is put from this number on must be told.
+    Since(Seq),
+    /// The key may have been deleted just before or just after the registration.
+    Unsure,
+    /// The key was deleted; what was put before may still be told.
+    Ending,
+}
+
+impl Key {
+    fn last(&self) -> Seq {
+        self.first + self.history.len() as Seq - 1
+    }
+
+    fn at(&self, seq: Seq) -> Option<&str> {
+        self.history[(seq - self.first) as usize].as_deref()
+    }
+
+    fn push(&mut self, content: Option<&str>) -> Seq {
+        self.puts += u64::from(content.is_some());
+        self.history.push_back(content.map(Into::into));
+        self.last()
+    }
+
+    fn range(&self, low: Seq, high: Seq) -> impl DoubleEndedIterator<Item = (Seq, Option<&str>)> {
+        (low.max(self.first)..=high.min(self.last())).map(|seq| (seq, self.at(seq)))
+    }
+
+    /// The first and the last place within the bounds where the history has this.
+    fn find(&self, low: Seq, high: Seq, content: Option<&str>) -> Option<(Seq, Seq)> {
+        let first = self.range(low, high).find(|(_, there)| *there == content)?.0;
+        let last = self.range(first, high).rev().find(|(_, there)| *there == content)?.0;
+        Some((first, last))
+    }
+
+    fn confirm(&mut self, seq: Seq) {
+        if seq > self.confirmed {
+            let puts = self.range(self.confirmed + 1, seq).filter(|(_, there)| there.is_some());
+            self.stored += puts.count() as u64;
+            self.confirmed = seq;
+        }
+    }
+}
+
+impl View {
+    fn floor(&self, begin: u64) -> Seq {
+        self.seen.iter().rev().find(|(index, _)| *index < begin).map_or(self.base, |seen| seen.1)
+    }
+
+    fn saw(&mut self, index: u64, seq: Seq) {
+        let newest = self.seen.back().map_or(self.base, |seen| seen.1).max(seq);
+        self.seen.push_back((index, newest));
+        if self.seen.len() > SIGHTS {
+            self.seen.pop_front();
+        }
+    }
+}
+
+impl Model {
+    /// A new group: no key exists. `keys` are their names and who writes them.
+    pub(crate) fn new(seats: usize, keys: impl IntoIterator<Item = (String, usize)>) -> Self {
+        let key = |(name, writer)| Key {
+            name,
+            writer,
+            first: 0,
+            history: VecDeque::from([None]),
+            confirmed: 0,
+            puts: 0,
+            stored: 0,
+        };
+        let mut model = Self {
+            keys: keys.into_iter().map(key).collect(),
+            seats: Vec::new(),
+            phase: Phase::Open,
+        };
+        model.seats.resize_with(seats, Seat::default);
+        (0..seats).for_each(|seat| model.vacate(seat));
+        model
+    }
+
+    /// Somebody else takes the seat, who has seen nothing and watches nothing. What the one before was
+    /// about to do may have happened or not.
+    pub(crate) fn vacate(&mut self, seat: usize) {
+        for Pending { call, .. } in std::mem::take(&mut self.seats[seat].pending) {
+            if let Call::Delete(key) = call {
+                for view in self.seats.iter_mut().filter_map(|seat| seat.views.get_mut(key)) {
+                    if view.watch == Watch::Ending {
+                        view.watch = Watch::Unsure;
+                    }
+                }
+            }
+        }
+        let view = |key: &Key| View { base: key.confirmed, ..View::default() };
+        let views = self.keys.iter().map(view).collect();
+        self.seats[seat] = Seat { views, ..Seat::default() };
+    }
+
+    /// It may find its connection closed by itself from now on.
+    pub(crate) fn leave(&mut self, seat: usize) {
+        self.seats[seat].leaving = true;
+    }
+
+    pub(crate) fn key_name(&self, key: usize) -> &str {
+        &self.keys[key].name
+    }
+
+    /// The number that the next put or deletion of the key will have.
+    pub(crate) fn next_seq(&self, key: usize) -> Seq {
+        self.keys[key].last() + 1
+    }
+
+    pub(crate) fn exists(&self, key: usize) -> bool {
+        self.content(key).is_some()
+    }
+
+    /// What the key will hold when all commands have been obeyed.
+    fn content(&self, key: usize) -> Option<&str> {
+        self.keys[key].at(self.keys[key].last())
+    }
+
+    /// How many keys exist, when all commands have been obeyed.
+    pub(crate) fn pairs(&self) -> usize {
+        (0..self.keys.len()).filter(|key| self.exists(*key)).count()
+    }
+
+    pub(crate) fn is_connected(&self, seat: usize) -> bool {
+        self.seats[seat].connected
+    }
+
+    /// How many calls were commanded that have not returned.
+    pub(crate) fn pending(&self, seat: usize) -> usize {
+        self.seats[seat].pending.len()
+    }
+
+    /// Whether a registration for the key is under way.
+    pub(crate) fn is_registering(&self, seat: usize, key: usize) -> bool {
+        self.seats[seat].views[key].registering
+    }
+
+    // Calls that are going to be made.
+
+    pub(crate) fn put(&mut self, seat: usize, key: usize, value: &str) {
+        let seq = self.keys[key].push(Some(value));
+        self.command(seat, Call::Put(key), seq, Some(seq));
+    }
+
+    pub(crate) fn delete(&mut self, seat: usize, key: usize) {
+        let existed = self.exists(key);
+        let before = self.keys[key].last();
+        if existed {
+            self.keys[key].push(None);
+            for view in self.seats.iter_mut().map(|seat| &mut seat.views[key]) {
+                if view.watch != Watch::None {
+                    view.watch = Watch::Ending;
+                }
+            }
+        }
+        self.command(seat, Call::Delete(key), before, Some(before));
+    }
+
+    pub(crate) fn get(&mut self, seat: usize, key: usize) {
+        let of_own = self.keys[key].writer == seat;
+        let last = self.keys[key].last();
+        let low = if of_own { last } else { self.keys[key].confirmed };
+        self.command(seat, Call::Get(key), low, of_own.then_some(last));
+    }
+
+    pub(crate) fn take_over(&mut self, seat: usize, key: usize) {
+        let Key { confirmed, .. } = self.keys[key];
+        let last = self.keys[key].last();
+        self.command(seat, Call::TakeOver(key), confirmed, Some(last));
+    }
+
+    pub(crate) fn register(&mut self, seat: usize, key: usize) {
+        let Key { writer, confirmed, stored, .. } = self.keys[key];
+        let last = self.keys[key].last();
+        let view = &mut self.seats[seat].views[key];
+        view.registering = true;
+        if view.watch == Watch::None {
+            view.callbacks = 0;
+            view.stored_before = stored;
+        }
+        let of_own = writer == seat;
+        let low = if of_own { last } else { confirmed };
+        self.command(seat, Call::Register(key), low, of_own.then_some(last));
+    }
+
+    pub(crate) fn establish(&mut self, seat: usize) {
+        self.command(seat, Call::Establish, 0, None);
+    }
+
+    pub(crate) fn ask(&mut self, seat: usize) {
+        self.command(seat, Call::Ask, 0, None);
+    }
+
+    pub(crate) fn close(&mut self, seat: usize) {
+        self.leave(seat);
+        self.command(seat, Call::Close, 0, None);
+    }
+
+    fn command(&mut self, seat: usize, call: Call, low: Seq, high: Option<Seq>) {
+        let late = self.phase == Phase::Closed;
+        self.seats[seat].pending.push_back(Pending { call, low, high, late });
+    }
+
+    // The group.
+
+    /// Its deletion is going to be commanded.
+    pub(crate) fn begin_closing(&mut self) {
+        self.phase = Phase::Closing;
+    }
+
+    /// It is deleted.
+    pub(crate) fn closed(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    /// It was not deleted, so nobody may have noticed anything.
+    pub(crate) fn reopen(&mut self) -> Result<(), String> {
+        self.phase = Phase::Open;
+        match self.seats.iter().position(|seat| !seat.connected) {
+            Some(seat) => {
+                Err(format!("application {seat} was closed by a group that still exists"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    // What has come back.
+
+    /// The next call of this application has returned.
+    pub(crate) fn result(
+        &mut self,
+        seat: usize,
+        line: Line,
+        code: i32,
+        value: Option<&str>,
+    ) -> Result<Call, (Option<Call>, String)> {
+        let Some(pending) = self.seats[seat].pending.pop_front() else {
+            return Err((None, "a result without a call".into()));
+        };
+        let call = pending.call;
+        self.judge(seat, line, pending, code, value).map_err(|why| (Some(call), why))?;
+        Ok(call)
+    }
+
+    fn judge(
+        &mut self,
+        seat: usize,
+        line: Line,
+        Pending { call, low, high, late }: Pending,
+        code: i32,
+        value: Option<&str>,
+    ) -> Result<(), String> {
+        let place = &mut self.seats[seat];
+        match call {
+            Call::Establish => {
+                place.connected = code == 0;
+                // Other codes are judged by who knows whether the servers can answer.
+                return Ok(());
+            }
+            Call::Close => {
+                place.connected = false;
+                return expect_code(1, code);
+            }
+            _ if !place.connected => return expect_code(NOT_CONNECTED, code),
+            _ if is_end(code) => {
+                place.connected = false;
+                return match self.phase {
+                    Phase::Open => Err(format!("the connection has ended with {code}")),
+                    Phase::Closing | Phase::Closed => Ok(()),
+                };
+            }
+            Call::Ask => return expect_code(CONNECTED, code),
+            _ if late => return Err(format!("code {code} in a group that was deleted")),
+            _ => {}
+        }
+        // The connection has answered, so what it was told before has been done.
+        if let Some((key, seq)) = place.sent.take() {
+            self.keys[key].confirm(seq);
+        }
+        match call {
+            Call::Put(key) => {
+                expect_code(1, code)?;
+                self.seats[seat].sent = Some((key, low));
+            }
+            Call::Delete(key) => {
+                let existed = self.keys[key].range(low, low).any(|(_, there)| there.is_some());
+                expect_code(if existed { 1 } else { NO_SUCH }, code)?;
+                if existed {
+                    self.keys[key].confirm(low + 1);
+                }
+            }
+            Call::Get(key) => {
+                let content = content(code, value)?;
+                let high = high.unwrap_or(self.keys[key].last());
+                self.sight(seat, line, key, low, high, content)?;
+            }
+            Call::TakeOver(key) => {
+                let content = content(code, value)?;
+                let last = high.unwrap_or(low);
+                let (_, newest) = self.sight(seat, line, key, low, last, content)?;
+                // The rest never happened.
+                let key = &mut self.keys[key];
+                for seq in newest + 1..=last {
+                    let at = (seq - key.first) as usize;
+                    key.history[at] = content.map(Into::into);
+                }
+                key.confirmed = last;
+            }
+            Call::Register(key) => self.registered(seat, key, low, high, code)?,
+            Call::Establish | Call::Close | Call::Ask => {}
+        }
+        Ok(())
+    }
+
+    fn registered(
+        &mut self,
+        seat: usize,
+        at: usize,
+        low: Seq,
+        high: Option<Seq>,
+        code: i32,
+    ) -> Result<(), String> {
+        let key = &self.keys[at];
+        let view = &mut self.seats[seat].views[at];
+        view.registering = false;
+        let exists = match code {
+            1 => true,
+            NO_SUCH => false,
+            other => return Err(format!("code {other}")),
+        };
+        let high = high.unwrap_or(key.last());
+        if !key.range(low, high).any(|(_, there)| there.is_some() == exists) {
+            return Err(format!("code {code}, but {}", self.describe(at, low, high)));
+        }
+        if exists && !matches!(view.watch, Watch::Since(_)) {
+            let deleted = key.range(low + 1, key.last()).any(|(_, there)| there.is_none());
+            view.watch = if deleted { Watch::Unsure } else { Watch::Since(key.last() + 1) };
+        }
+        Ok(())
+    }
+
+    /// The get of a callback has returned.
+    pub(crate) fn callback(
+        &mut self,
+        seat: usize,
+        line: Line,
+        name: &str,
+        code: i32,
+        value: Option<&str>,
+    ) -> Result<usize, String> {
+        let Some(key) = self.keys.iter().position(|key| key.name == name) else {
+            return Err(format!("a callback for {name:?}, which is no key of the group"));
+        };
+        let last = self.keys[key].last();
+        let view = &mut self.seats[seat].views[key];
+        if view.watch == Watch::None && !view.registering {
+            return Err("a callback for a key that it does not watch".into());
+        }
+        view.callbacks += 1;
+        let puts = self.keys[key].puts - view.stored_before;
+        if view.callbacks > puts {
+            return Err(format!("{} callbacks for at most {puts} puts", view.callbacks));
+        }
+        let floor = view.floor(line.begin);
+        let place = &self.seats[seat];
+        if is_end(code) && (place.leaving || self.phase != Phase::Open || !place.connected) {
+            return Ok(key);
+        }
+        let content = content(code, value)?;
+        let (_, newest) = self.sight(seat, line, key, floor, last, content)?;
+        self.seats[seat].views[key].told = Some(newest);
+        Ok(key)
+    }
+
+    /// An application has seen this under a key; where the history has it, first and last.
+    fn sight(
+        &mut self,
+        seat: usize,
+        line: Line,
+        at: usize,
+        low: Seq,
+        high: Seq,
+        content: Option<&str>,
+    ) -> Result<(Seq, Seq), String> {
+        let view = &mut self.seats[seat].views[at];
+        let low = low.max(view.floor(line.begin));
+        let key = &mut self.keys[at];
+        let Some((first, last)) = key.find(low, high, content) else {
+            let elsewhere = key.find(key.first, key.last(), content);
+            let instead = match elsewhere {
+                Some((seq, _)) if seq < low => format!("that is number {seq}, so time went back"),
+                Some((seq, _)) => format!("that is number {seq}, too new"),
+                None => "which was never put, or long ago".into(),
+            };
+            let seen = content.map_or("no such key".into(), |value| format!("{value:?}"));
+            return Err(format!("{seen}, {instead}; {}", self.describe(at, low, high)));
+        };
+        view.saw(line.index, first);
+        key.confirm(first);
+        Ok((first, last))
+    }
+
+    fn describe(&self, at: usize, low: Seq, high: Seq) -> String {
+        const SHOWN: usize = 6;
+        let key = &self.keys[at];
+        let mut text = format!(
+            "key {:?} of writer {} must be at {low} to {high} (confirmed: {}), which are",
+            key.name, key.writer, key.confirmed
+        );
+        let all: Vec<_> = key.range(low, high).collect();
+        for (n, (seq, there)) in all.iter().enumerate() {
+            if n < SHOWN / 2 || n + SHOWN / 2 >= all.len() {
+                // Writing to a string does not fail.
+                let _ = write!(text, " {seq}: {there:?}");
+            } else if n == SHOWN / 2 {
+                text.push_str(" …");
+            }
+        }
+        text
+    }
+
+    // When all is quiet.
+
+    /// Whether the application was told of the last put of the key.
+    pub(crate) fn is_told(&self, seat: usize, key: usize) -> bool {
+        self.must_be_told(seat, key)
+            .is_none_or(|seq| self.seats[seat].views[key].told.is_some_and(|told| told >= seq))
+    }
+
+    fn must_be_told(&self, seat: usize, key: usize) -> Option<Seq> {
+        let last = self.keys[key].last();
+        match self.seats[seat].views[key].watch {
+            Watch::Since(since) if last >= since && self.exists(key) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// Of what somebody should have been told, and has not been: who, and what.
+    pub(crate) fn untold(&self) -> Option<(usize, String)> {
+        for seat in 0..self.seats.len() {
+            for key in 0..self.keys.len() {
+                if !self.is_told(seat, key) {
+                    let told = self.seats[seat].views[key].told;
+                    let last = self.keys[key].last();
+                    let why = self.describe(key, last, last);
+                    return Some((seat, format!("never told of the last put ({told:?}); {why}")));
+                }
+            }
+        }
+        None
+    }
+
+    /// Nothing is under way, and every application has been told of something that was put after all
+    /// else: what was put before is not told any more. The past is forgotten.
+    pub(crate) fn settle(&mut self) {
+        for (at, key) in self.keys.iter_mut().enumerate() {
+            let last = key.last();
+            key.confirm(last);
+            key.history.drain(..(last - key.first) as usize);
+            key.first = last;
+            for view in self.seats.iter_mut().map(|seat| &mut seat.views[at]) {
+                if view.watch == Watch::Ending {
+                    view.watch = Watch::None;
+                }
+                view.seen.clear();
+                view.base = last;
+            }
+        }
+    }
+
+    /// The keys that an application certainly watches, and those that it may watch.
+    pub(crate) fn watched(&self, seat: usize) -> (Vec<&str>, Vec<&str>) {
+        let (mut sure, mut perhaps) = (Vec::new(), Vec::new());
+        for (view, key) in self.seats[seat].views.iter().zip(&self.keys) {
+            match view.watch {
+                Watch::None | Watch::Ending => {}
+                Watch::Since(_) => sure.push(key.name.as_str()),
+                Watch::Unsure => perhaps.push(key.name.as_str()),
+            }
+        }
+        (sure, perhaps)
+    }
+}
+
+fn expect_code(expected: i32, code: i32) -> Result<(), String> {
+    if code == expected { Ok(()) } else { Err(format!("code {code} instead of {expected}")) }
+}
+
+/// What the code and the value of a get say.
+fn content(code: i32, value: Option<&str>) -> Result<Option<&str>, String> {
+    match (code, value) {
+        (1, Some(value)) => Ok(Some(value)),
+        (NO_SUCH, None) => Ok(None),
+        _ => Err(format!("code {code} with value {value:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two applications; the first writes "a", the second "b". Calls return when they are said to.
+    struct Play {
+        model: Model,
+        lines: [u64; 2],
+    }
+
+    impl Play {
+        fn new() -> Self {
+            let model = Model::new(2, [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+            let mut play = Self { model, lines: [0, 0] };
+            for seat in 0..2 {
+                play.model.establish(seat);
+                play.returns(seat, 0, None).unwrap();
+            }
+            play
+        }
+
+        fn line(&mut self, seat: usize) -> Line {
+            self.lines[seat] += 1;
+            Line { index: self.lines[seat] - 1, begin: self.lines[seat] - 1 }
+        }
+
+        fn returns(&mut self, seat: usize, code: i32, value: Option<&str>) -> Result<(), String> {
+            let line = self.line(seat);
+            self.model.result(seat, line, code, value).map(drop).map_err(|(_, why)| why)
+        }
+
+        fn called(&mut self, seat: usize, key: &str, value: Option<&str>) -> Result<(), String> {
+            let line = self.line(seat);
+            let code = if value.is_some() { 1 } else { NO_SUCH };
+            self.model.callback(seat, line, key, code, value).map(drop)
+        }
+
+        fn put(&mut self, value: &str) {
+            self.model.put(0, 0, value);
+            self.returns(0, 1, None).unwrap();
+        }
+
+        /// `reader` gets "a" and finds this.
+        fn finds(&mut self, reader: usize, value: Option<&str>) -> Result<(), String> {
+            self.model.get(reader, 0);
+            self.returns(reader, if value.is_some() { 1 } else { NO_SUCH }, value)
+        }
+
+        fn watches(&mut self, reader: usize) {
+            self.model.register(reader, 0);
+            self.returns(reader, 1, None).unwrap();
+        }
+    }
+
+    fn says(result: Result<(), String>, what: &str) {
+        let why = result.unwrap_err();
+        assert!(why.contains(what), "{why}");
+    }
+
+    #[test]
+    fn a_writer_finds_its_last_value_and_others_nothing_that_is_older_than_they_know() {
+        let mut play = Play::new();
+        play.put("one");
+        // Sent, but not answered by anything: others may still find nothing.
+        play.finds(1, None).unwrap();
+        play.put("two");
+        play.finds(1, Some("one")).unwrap();
+        says(play.finds(1, None), "time went back");
+        play.finds(0, Some("two")).unwrap();
+        says(play.finds(1, Some("one")), "time went back");
+        play.put("three");
+        play.put("four");
+        says(play.finds(0, Some("three")), "time went back");
+        says(play.finds(1, Some("fou")), "never put");
+        says(play.finds(1, None), "time went back");
+    }
+
+    #[test]
+    fn a_deleted_key_is_gone_and_its_watches_with_it() {
+        let mut play = Play::new();
+        play.put("one");
+        play.watches(1);
+        play.model.delete(0, 0);
+        play.returns(0, 1, None).unwrap();
+        // Put before the deletion, told after it.
+        play.called(1, "a", None).unwrap();
+        says(play.finds(0, Some("one")), "time went back");
+        play.model.settle();
+        play.put("two");
+        says(play.called(1, "a", Some("two")), "does not watch");
+        assert!(play.model.untold().is_none());
+    }
+
+    #[test]
+    fn a_put_that_is_not_told_is_missed_and_a_newer_sight_will_do() {
+        let mut play = Play::new();
+        play.put("one");
+        play.finds(0, Some("one")).unwrap();
+        play.watches(1);
+        assert!(play.model.untold().is_none());
+        play.put("two");
+        play.called(1, "a", Some("two")).unwrap();
+        assert!(play.model.untold().is_none());
+        play.put("three");
+        play.put("four");
+        play.called(1, "a", Some("three")).unwrap();
+        assert_eq!(play.model.untold().unwrap().0, 1);
+        play.called(1, "a", Some("four")).unwrap();
+        assert!(play.model.untold().is_none());
+        says(play.called(1, "a", Some("four")), "4 callbacks for at most 3 puts");
+    }
+
+    #[test]
+    fn a_killed_writer_may_or_may_not_have_put_and_that_is_decided_by_its_successor() {
+        for (found, impossible) in [("one", "two"), ("two", "one")] {
+            let mut play = Play::new();
+            play.put("one");
+            play.finds(1, Some("one")).unwrap();
+            play.model.put(0, 0, "two");
+            play.model.vacate(0);
+            play.model.establish(0);
+            play.returns(0, 0, None).unwrap();
+            play.model.take_over(0, 0);
+            play.returns(0, 1, Some(found)).unwrap();
+            says(play.finds(1, Some(impossible)), "");
+            play.finds(1, Some(found)).unwrap();
+            play.put("three");
+            play.finds(1, Some("three")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_connection_ends_with_its_group_only() {
+        let mut play = Play::new();
+        play.put("one");
+        says(play.finds_code(1, -4), "the connection has ended");
+        let mut play = Play::new();
+        play.put("one");
+        play.model.begin_closing();
+        play.finds_code(1, -4).unwrap();
+        says(play.finds_code(1, -4), "instead of -2");
+        play.finds_code(1, -2).unwrap();
+        play.finds(0, Some("one")).unwrap();
+        play.model.closed();
+        says(play.finds(0, Some("one")), "was deleted");
+    }
+
+    impl Play {
+        fn finds_code(&mut self, reader: usize, code: i32) -> Result<(), String> {
+            self.model.get(reader, 0);
+            self.returns(reader, code, None)
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! What all parts of the soak share: the servers, the outages, the pace, and what is counted and found.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kvs_tests::{AuthServer, LocalServer, Sockets};
+
+/// The longest that anything may take. Nothing that works comes near it, on a very busy machine neither.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After so many violations nothing is learnt from more.
+const MOST_VIOLATIONS: u64 = 20;
+
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) auth: Mutex<AuthServer>,
+    pub(crate) sites: [Site; 2],
+    pub(crate) outages: Outages,
+    pub(crate) pace: Pace,
+    pub(crate) report: Report,
+}
+
+/// Prints, though a test that passes is silent otherwise: a soak takes long.
+pub(crate) fn say(text: impl Display) {
+    // Who does not read it has lost it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A local server.
+pub(crate) struct Site {
+    pub(crate) name: &'static str,
+    /// Its console, on which one dialogue goes on at a time.
+    pub(crate) server: Mutex<LocalServer>,
+    socket: PathBuf,
+    callback_socket: PathBuf,
+    pub(crate) pid: i32,
+    /// A group in which nobody stays, and its secret: for logins that only try whether one can.
+    pub(crate) door: (String, String),
+}
+
+impl Site {
+    pub(crate) fn start(name: &'static str, auth: &AuthServer) -> Self {
+        let server = LocalServer::start(auth);
+        let door = format!("door-{name}");
+        let secret = server.create_group(&door);
+        Self {
+            name,
+            socket: server.socket().to_owned(),
+            callback_socket: server.callback_socket().to_owned(),
+            pid: server.pid(),
+            server: Mutex::new(server),
+            door: (door, secret),
+        }
+    }
+
+    /// A login that is over at once; its code.
+    pub(crate) fn try_login(&self, group: &str, secret: &str) -> i32 {
+        let login = kvs::Connection::builder()
+            .socket(&self.socket)
+            .callback_socket(&self.callback_socket)
+            .timeout(kvs_tests::DEADLINE)
+            .open(group, secret);
+        match login.and_then(|connection| connection.close()) {
+            Ok(()) => 0,
+            Err(error) => error.code(),
+        }
+    }
+}
+
+impl Sockets for Site {
+    fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    fn callback_socket(&self) -> &Path {
+        &self.callback_socket
+    }
+}
+
+/// When the authentication server was away. Who asks something that needs it takes a [`Ticket`] before; if
+/// the answer is that it cannot be asked, the ticket tells whether that may be.
+#[derive(Debug, Default)]
+pub(crate) struct Outages {
+    /// How many there were, and whether one is now.
+    state: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket(u64, bool);
+
+impl Outages {
+    pub(crate) fn begin(&self) {
+        *lock(&self.state) = (self.ticket().0 + 1, true);
+    }
+
+    /// Everything works again.
+    pub(crate) fn end(&self) {
+        lock(&self.state).1 = false;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        let (count, now) = *lock(&self.state);
+        Ticket(count, now)
+    }
+
+    /// Whether there was an outage at any time since then.
+    pub(crate) fn since(&self, ticket: Ticket) -> bool {
+        let Ticket(count, now) = self.ticket();
+        ticket.1 || now || count != ticket.0
+    }
+
+    /// Waits until there is none.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub(crate) fn wait_for_end(&self) {
+        let state = lock(&self.state);
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |(_, now)| *now)
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!state.1, "the outage does not end");
+    }
+}
+
+/// Between two periods everybody is at rest, so that the servers can be looked at under the same population.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    parties: usize,
+    state: Mutex<PaceState>,
+    changed: Condvar,
+    time_up: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct PaceState {
+    resting: usize,
+    periods: u64,
+    over: bool,
+    /// Somebody has panicked.
+    broken: bool,
+}
+
+impl Pace {
+    /// For so many [`Party`]s.
+    pub(crate) fn new(parties: usize) -> Self {
+        Self {
+            parties,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            time_up: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether everybody is to come to rest.
+    pub(crate) fn is_time_up(&self) -> bool {
+        self.time_up.load(Ordering::Relaxed)
+    }
+
+    /// Rests until the next period begins; `false` when there is none.
+    pub(crate) fn rest(&self) -> bool {
+        let mut state = lock(&self.state);
+        let periods = state.periods;
+        state.resting += 1;
+        self.changed.notify_all();
+        while state.periods == periods && !state.over {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.over
+    }
+
+    /// Waits for `time`, or until the period ends. For the pace of random faults, for which there is no event.
+    pub(crate) fn wait(&self, time: Duration) {
+        let state = lock(&self.state);
+        let _ = self
+            .changed
+            .wait_timeout_while(state, time, |state| !self.is_time_up() && !state.broken);
+    }
+
+    /// Lets everybody go on for one period, then waits until all rest again.
+    ///
+    /// # Errors
+    /// When they do not, or one of them has panicked.
+    pub(crate) fn run_for(&self, time: Duration) -> Result<(), &'static str> {
+        {
+            let mut state = lock(&self.state);
+            state.resting = 0;
+            state.periods += 1;
+            self.time_up.store(false, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+        self.wait(time);
+        self.wait_until_all_rest()
+    }
+
+    /// Waits until all rest.
+    ///
+    /// # Errors
+    /// When they do not, or one of them has panicked.
+    pub(crate) fn wait_until_all_rest(&self) -> Result<(), &'static str> {
+        let state = lock(&self.state);
+        // Under the lock, as others wait for it there.
+        self.time_up.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+        let (state, late) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE * 3, |state| {
+                state.resting < self.parties && !state.broken
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        match (state.broken, late.timed_out()) {
+            (true, _) => Err("a part of the soak has panicked"),
+            (false, true) => Err("not all parts of the soak have come to rest"),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// There is no further period.
+    pub(crate) fn end(&self) {
+        lock(&self.state).over = true;
+        self.time_up.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// To be held by whoever takes part.
+    pub(crate) fn party(&self) -> Party<'_> {
+        Party(self)
+    }
+}
+
+/// Says so when its thread panics, as the others would wait for it.
+#[derive(Debug)]
+pub(crate) struct Party<'a>(&'a Pace);
+
+impl Drop for Party<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).broken = true;
+            self.0.end();
+        }
+    }
+}
+
+macro_rules! counts {
+    ($($name:ident: $text:literal,)*) => {
+        /// What is counted.
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) enum Count { $($name,)* }
+
+        const COUNTED: &[&str] = &[$($text,)*];
+    };
+}
+
+counts! {
+    Put: "puts",
+    Get: "gets",
+    Delete: "deletions",
+    Register: "registrations",
+    Ask: "questions whether connected",
+    Callback: "callbacks",
+    Login: "logins",
+    Close: "closes",
+    Check: "points of rest at which all was compared",
+    Status: "comparisons with the status",
+    Kill: "programs killed",
+    KillInLogin: "programs killed in the middle of the login",
+    Drop: "connections dropped without a word",
+    Stop: "programs stopped and continued",
+    Outage: "authentication server killed and started again",
+    Created: "groups created",
+    Deleted: "groups deleted under load",
+    Forced: "applications closed by force",
+    RefusedGroup: "logins refused: no such group (-7)",
+    RefusedSecret: "logins refused: wrong secret (-9)",
+    RefusedOutage: "logins refused: no authentication server (-8)",
+    CommandRefused: "group commands refused: no authentication server",
+}
+
+/// What happened, and what should not have.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    counts: [AtomicU64; COUNTED.len()],
+    violations: AtomicU64,
+}
+
+impl Report {
+    pub(crate) fn count(&self, what: Count) {
+        self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self, what: Count) -> u64 {
+        self.counts[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// Calls that an application made.
+    pub(crate) fn calls(&self) -> u64 {
+        [Count::Put, Count::Get, Count::Delete, Count::Register, Count::Ask]
+            .iter()
+            .map(|count| self.get(*count))
+            .sum()
+    }
+
+    pub(crate) fn violation(&self, text: impl Display) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+        say(format_args!("VIOLATION {text}"));
+    }
+
+    pub(crate) fn violations(&self) -> u64 {
+        self.violations.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.violations() >= MOST_VIOLATIONS
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, what) in self.counts.iter().zip(COUNTED) {
+            writeln!(f, "{:>12} {what}", count.load(Ordering::Relaxed))?;
+        }
+        write!(f, "{:>12} violations", self.violations())
+    }
+}
+
+/// A process as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Resident memory, in KiB.
+    pub(crate) rss: u64,
+    pub(crate) descriptors: usize,
+}
+
+impl Size {
+    pub(crate) fn of(pid: i32) -> Self {
+        let path = format!("/proc/{pid}/status");
+        let status =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let rss = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no VmRSS in {path}"));
+        let path = format!("/proc/{pid}/fd");
+        let descriptors =
+            std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count();
+        Self { rss, descriptors }
+    }
+
+    /// Its size when it has come down to `descriptors`, or after a while. The last of what is closed is closed
+    /// after the answer that tells of it, and there is no event for that.
+    pub(crate) fn settled(pid: i32, descriptors: Option<usize>) -> Self {
+        let end = Instant::now() + kvs_tests::DEADLINE;
+        loop {
+            let size = Self::of(pid);
+            if descriptors.is_none_or(|most| size.descriptors <= most) || Instant::now() > end {
+                return size;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Random numbers that depend on the seed alone (SplitMix64).
+#[derive(Debug)]
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A seed of its own each time.
+    pub(crate) fn from_time() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(now.as_nanos() as u64)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    /// One time in `times`.
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    /// Milliseconds below `limit`.
+    pub(crate) fn millis(&mut self, limit: u64) -> Duration {
+        Duration::from_millis(self.next() % limit)
+    }
+}
+
+/// The last things that somebody did, for the message of a violation.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(VecDeque<String>);
+
+impl Recent {
+    pub(crate) fn push(&mut self, text: String) {
+        const KEPT: usize = 12;
+        self.0.push_back(text);
+        if self.0.len() > KEPT {
+            self.0.pop_front();
+        }
+    }
+}
+
+impl fmt::Display for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
+    }
+}
