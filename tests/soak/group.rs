@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};
 use crate::model::{Call, Model};
-use crate::world::{Count, PATIENCE, Recent, Rng, Site, World, lock, say};
+use crate::world::{Count, PATIENCE, Recent, Rng, Site, Ticket, World, created, lock, say};
 
 /// How many calls each application has been told to make, at most.
 const WINDOW: usize = 16;
@@ -190,10 +190,7 @@ impl<'a> Run<'a> {
         loop {
             let ticket = self.world.outages.ticket();
             let answer = lock(&self.site.server).ask("Create group", &self.name);
-            let secret = answer
-                .strip_prefix("Group created with secret ")
-                .and_then(|rest| rest.strip_suffix('!'));
-            if let Some(secret) = secret {
+            if let Some(secret) = created(&answer) {
                 self.secret = secret.to_owned();
                 self.world.report.count(Count::Created);
                 return;
@@ -203,11 +200,13 @@ impl<'a> Run<'a> {
     }
 
     /// The authentication server cannot be asked, and that may be.
-    fn expect_refusal(&self, answer: &str, prefix: &str, ticket: crate::world::Ticket) {
+    fn expect_refusal(&self, answer: &str, prefix: &str, ticket: Ticket) {
         let why = answer.strip_prefix(prefix).unwrap_or_default();
-        let clear =
+        let silent =
             why.starts_with("the authentication server ") && why.ends_with("does not answer");
-        if clear && self.world.outages.since(ticket) {
+        // When it is back too late.
+        let lossy = why.starts_with("the network to the authentication server ");
+        if (silent || lossy) && self.world.outages.since(ticket) {
             self.world.report.count(Count::CommandRefused);
         } else {
             self.group_violation(&format!("the console says {answer:?}"));
@@ -329,6 +328,9 @@ impl<'a> Run<'a> {
                 let why = format!("{} calls have not returned", self.model.pending(seat));
                 self.violation(seat, "all is quiet", &why);
             }
+            if let Some((seat, why)) = self.model.untold() {
+                self.violation(seat, "all is quiet", &why);
+            }
             panic!("nothing was heard of group {} for {PATIENCE:?}", self.name);
         };
         if let Event::Console(answer) = event {
@@ -418,6 +420,11 @@ impl<'a> Run<'a> {
 
     /// Keeps everybody busy for a while, with random faults if so wished.
     fn load(&mut self, faults: bool) {
+        // Whoever has lost his connection, which has been reported, is of no use.
+        for seat in self.seats().filter(|seat| !self.model.is_connected(*seat)).collect::<Vec<_>>()
+        {
+            self.kill(seat);
+        }
         let end = self.results + (ROUND / 2 + self.rng.below(ROUND)) as u64;
         let mut next_fault = self.results + self.rng.below(ROUND) as u64;
         while self.results < end && !self.world.report.is_full() {

@@ -63,9 +63,9 @@ fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
     let sites = [Site::start("A", &auth), Site::start("B", &auth)];
     let world = World {
         seed,
+        outages: Outages::new(auth.pid(), sites.iter().map(|site| site.pid).collect()),
         auth: Mutex::new(auth),
         sites,
-        outages: Outages::default(),
         pace: Pace::new(7),
         report: world::Report::default(),
     };
@@ -92,7 +92,7 @@ fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
         while result.is_ok() && Instant::now() < end && !world.report.is_full() {
             result = world.pace.run_for(PERIOD.min(end - Instant::now()));
             if result.is_ok() {
-                sizes.look(&world, begin);
+                sizes.look(world, begin);
             }
         }
         if let Err(why) = result {
@@ -128,7 +128,7 @@ fn restart_auth_server(world: &World, seed: u64) {
             for site in &world.sites {
                 wait_until_back(world, site);
             }
-            world.outages.end();
+            world.outages.end(lock(&world.auth).pid());
             world.report.count(Count::Outage);
         }
     }

@@ -563,8 +563,9 @@ impl Model {
 
     fn must_be_told(&self, seat: usize, key: usize) -> Option<Seq> {
         let last = self.keys[key].last();
-        match self.seats[seat].views[key].watch {
-            Watch::Since(since) if last >= since && self.exists(key) => Some(last),
+        let Seat { connected, views, .. } = &self.seats[seat];
+        match views[key].watch {
+            Watch::Since(since) if *connected && last >= since && self.exists(key) => Some(last),
             _ => None,
         }
     }

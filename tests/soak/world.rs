@@ -35,6 +35,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The secret in the answer to `Create group`.
+pub(crate) fn created(answer: &str) -> Option<&str> {
+    answer.strip_prefix("Group created with secret ")?.strip_suffix('!')
+}
+
 /// A local server.
 pub(crate) struct Site {
     pub(crate) name: &'static str,
@@ -51,7 +56,15 @@ impl Site {
     pub(crate) fn start(name: &'static str, auth: &AuthServer) -> Self {
         let server = LocalServer::start(auth);
         let door = format!("door-{name}");
-        let secret = server.create_group(&door);
+        let outages = Outages::new(auth.pid(), vec![server.pid()]);
+        let secret = loop {
+            let ticket = outages.ticket();
+            let answer = server.ask("Create group", &door);
+            match created(&answer) {
+                Some(secret) => break secret.to_owned(),
+                None => assert!(outages.since(ticket), "{answer}"),
+            }
+        };
         Self {
             name,
             socket: server.socket().to_owned(),
@@ -88,36 +101,67 @@ impl Sockets for Site {
 
 /// When the authentication server was away. Who asks something that needs it takes a [`Ticket`] before; if
 /// the answer is that it cannot be asked, the ticket tells whether that may be.
-#[derive(Debug, Default)]
+///
+/// It may be, too, when the servers were ready to run and the machine did not let them, for so long that one takes
+/// the other for silent. The kernel counts that time.
+#[derive(Debug)]
 pub(crate) struct Outages {
-    /// How many there were, and whether one is now.
-    state: Mutex<(u64, bool)>,
+    state: Mutex<Outage>,
     changed: Condvar,
 }
 
+#[derive(Debug)]
+struct Outage {
+    /// How many there were.
+    count: u64,
+    now: bool,
+    auth: i32,
+    locals: Vec<i32>,
+}
+
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ticket(u64, bool);
+pub(crate) struct Ticket {
+    count: u64,
+    now: bool,
+    waited: Duration,
+}
+
+/// For how long the servers, taken together, must have waited for a processor, before a silence may come from that.
+/// A local server takes the other one for lost after a silence of 450 ms.
+const STARVED: Duration = Duration::from_millis(300);
 
 impl Outages {
-    pub(crate) fn begin(&self) {
-        *lock(&self.state) = (self.ticket().0 + 1, true);
+    pub(crate) fn new(auth: i32, locals: Vec<i32>) -> Self {
+        let outage = Outage { count: 0, now: false, auth, locals };
+        Self { state: Mutex::new(outage), changed: Condvar::new() }
     }
 
-    /// Everything works again.
-    pub(crate) fn end(&self) {
-        lock(&self.state).1 = false;
+    pub(crate) fn begin(&self) {
+        let mut state = lock(&self.state);
+        state.count += 1;
+        state.now = true;
+    }
+
+    /// Everything works again, with this authentication server.
+    pub(crate) fn end(&self, auth: i32) {
+        let mut state = lock(&self.state);
+        state.now = false;
+        state.auth = auth;
+        drop(state);
         self.changed.notify_all();
     }
 
     pub(crate) fn ticket(&self) -> Ticket {
-        let (count, now) = *lock(&self.state);
-        Ticket(count, now)
+        let state = lock(&self.state);
+        let pids = state.locals.iter().chain([&state.auth]);
+        Ticket { count: state.count, now: state.now, waited: pids.map(|pid| waited(*pid)).sum() }
     }
 
-    /// Whether there was an outage at any time since then.
+    /// Whether there was an outage at any time since then, or as good as one.
     pub(crate) fn since(&self, ticket: Ticket) -> bool {
-        let Ticket(count, now) = self.ticket();
-        ticket.1 || now || count != ticket.0
+        let now = self.ticket();
+        let starved = now.waited.saturating_sub(ticket.waited) > STARVED;
+        ticket.now || now.now || now.count != ticket.count || starved
     }
 
     /// Waits until there is none.
@@ -128,10 +172,21 @@ impl Outages {
         let state = lock(&self.state);
         let (state, _) = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |(_, now)| *now)
+            .wait_timeout_while(state, PATIENCE, |state| state.now)
             .unwrap_or_else(PoisonError::into_inner);
-        assert!(!state.1, "the outage does not end");
+        assert!(!state.now, "the outage does not end");
     }
+}
+
+/// For how long the threads of a process have waited for a processor, in all.
+fn waited(pid: i32) -> Duration {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    // The second number is that time, in nanoseconds. A thread, or the process, may just have ended.
+    let of_thread = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        stat.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(threads.flatten().filter_map(of_thread).sum())
 }
 
 /// Between two periods everybody is at rest, so that the servers can be looked at under the same population.
