@@ -367,6 +367,21 @@ fn begin(mut stream: &UnixStream, code: i32, key: &str) -> io::Result<()> {
     stream.write_all(key.as_bytes())
 }
 
+/// Begins a put and gives it up at this step of four.
+fn abandon_put(mut stream: &UnixStream, step: u64) -> io::Result<()> {
+    if step > 0 {
+        stream.write_all(&0_i32.to_ne_bytes())?;
+    }
+    if step > 1 {
+        expect_ready(stream)?;
+        stream.write_all(b"key-0")?;
+    }
+    if step > 2 {
+        expect_ready(stream)?;
+    }
+    Ok(())
+}
+
 impl OriginalLine {
     fn lock(&self) -> MutexGuard<'_, Option<UnixStream>> {
         self.main.lock().unwrap_or_else(PoisonError::into_inner)
@@ -497,21 +512,13 @@ impl Connection for AsOriginal {
     /// No value was sent, so none may ever be seen.
     fn die(self, random: u64) {
         let Some(line) = self.line else { return };
-        let step = random % 4;
-        line.play(|mut stream| {
-            if step > 0 {
-                stream.write_all(&0_i32.to_ne_bytes())?;
-            }
-            if step > 1 {
-                expect_ready(stream)?;
-                stream.write_all(b"key-0")?;
-            }
-            if step > 2 {
-                expect_ready(stream)?;
-            }
-            Ok((1, None))
-        });
-        *line.lock() = None;
+        // Under the lock to the end: the get of a callback would tell the server that the value was empty.
+        let mut main = line.lock();
+        if let Some(stream) = main.take() {
+            // It may have been closed by force before.
+            let _ = abandon_put(&stream, random % 4);
+        }
+        drop(main);
         // There are copies of the descriptor as long as the other thread listens.
         let _ = line.callback.shutdown(std::net::Shutdown::Both);
     }
