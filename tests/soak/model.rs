@@ -96,6 +96,8 @@ struct Key {
 #[derive(Debug, Default)]
 struct Seat {
     connected: bool,
+    /// It was told, when it asked, that the connection is lost. The next real call says how.
+    lost: bool,
     leaving: bool,
     pending: VecDeque<Pending>,
     /// A put that has returned, but was not answered by anything yet.
@@ -396,6 +398,10 @@ impl Model {
                 return expect_code(1, code);
             }
             _ if !place.connected => return expect_code(NOT_CONNECTED, code),
+            Call::Ask if code == NOT_CONNECTED && self.phase != Phase::Open => {
+                place.lost = true;
+                return Ok(());
+            }
             _ if is_end(code) => {
                 place.connected = false;
                 return match self.phase {
@@ -403,6 +409,7 @@ impl Model {
                     Phase::Closing | Phase::Closed => Ok(()),
                 };
             }
+            _ if place.lost => return Err(format!("code {code} on a connection that is lost")),
             Call::Ask => return expect_code(CONNECTED, code),
             _ if late => return Err(format!("code {code} in a group that was deleted")),
             _ => {}
@@ -775,6 +782,11 @@ mod tests {
         play.finds(0, Some("one")).unwrap();
         play.model.closed();
         says(play.finds(0, Some("one")), "was deleted");
+        play.model.ask(0);
+        play.returns(0, NOT_CONNECTED, None).unwrap();
+        says(play.finds(0, Some("one")), "is lost");
+        play.finds_code(0, -3).unwrap();
+        says(play.finds_code(0, -3), "instead of -2");
     }
 
     impl Play {

@@ -412,16 +412,19 @@ impl Size {
         Self { rss, descriptors }
     }
 
-    /// Its size when it has come down to `descriptors`, or after a while. The last of what is closed is closed
-    /// after the answer that tells of it, and there is no event for that.
+    /// Its size when it has come down to `descriptors`, if that is known, and after a while in any case. The
+    /// last of what is closed is closed after the answer that tells of it, and there is no event for that.
     pub(crate) fn settled(pid: i32, descriptors: Option<usize>) -> Self {
         let end = Instant::now() + kvs_tests::DEADLINE;
+        let mut before = None;
         loop {
             let size = Self::of(pid);
-            if descriptors.is_none_or(|most| size.descriptors <= most) || Instant::now() > end {
+            let known = descriptors.or(before);
+            if known.is_some_and(|known| size.descriptors <= known) || Instant::now() > end {
                 return size;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            before = Some(size.descriptors);
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
