@@ -1,11 +1,12 @@
 //! The authentication server's side: [`Command::decode`], and a [`Link`] that is spoken to from several
 //! addresses.
 //!
-//! The model: who gave the last command, and the datagrams of the same sender since. A group is stored, deleted
-//! or told only at the end of a whole exchange of one sender that no command has interrupted, and never more
-//! than one.
+//! The model: the exchange that each sender has under way, in the order of their beginnings. A group is stored,
+//! deleted or told only at the end of a whole exchange of one sender, and never more than one. When an exchange
+//! ends, the older ones are over; and a sender that has changed something, or wanted to, cannot begin another
+//! change once somebody else has been heard. There are four senders, so no limit of the [`Link`] is ever met.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use kvs_proto::auth::{Command, Event, Groups, Link, encode_secret};
 use kvs_proto::{MAX_TEXT, Text};
@@ -80,7 +81,7 @@ pub fn run(data: &[u8]) {
             _ => {
                 link.abandon();
                 assert!(!link.is_busy());
-                model.current = None;
+                model.exchanges.clear();
                 continue;
             }
         };
@@ -91,7 +92,12 @@ pub fn run(data: &[u8]) {
 /// What is under way.
 #[derive(Default)]
 struct Model {
-    current: Option<(u8, Step)>,
+    /// The half-done exchange of each sender, the oldest first.
+    exchanges: Vec<(u8, Step)>,
+    /// Who cannot begin another change once somebody else has been heard.
+    spent: BTreeSet<u8>,
+    /// Who gave the last command.
+    last: Option<u8>,
 }
 
 #[derive(Clone, Copy)]
@@ -111,7 +117,7 @@ impl Model {
         assert_eq!((real_reply, real_event), (reply, event), "{datagram:?}");
         assert_eq!(*real, expected);
         assert!(real.changes <= before.changes + 1);
-        assert_eq!(link.is_busy(), self.current.is_some());
+        assert_eq!(link.is_busy(), !self.exchanges.is_empty());
     }
 
     /// What the protocol says.
@@ -123,55 +129,85 @@ impl Model {
         });
         let command = command.map(|(command, _)| *command);
         assert_eq!(Command::decode(datagram), command);
-        let int = |yes: bool| if yes { 1i32 } else { -1 }.to_ne_bytes().to_vec();
         if let Some(command) = command {
-            self.current = None;
+            let is_change = matches!(command, Command::NewGroup | Command::DeleteGroup);
+            let is_late = self.last != Some(from) && self.spent.contains(&from);
             return match command {
-                Command::CloseConnection => (vec![], Event::Closed),
+                Command::CloseConnection => {
+                    self.exchanges.clear();
+                    (vec![], Event::Closed)
+                }
                 Command::Connect | Command::Connect2 => (vec![], Event::Nothing),
+                _ if is_change && is_late => (vec![], Event::Nothing),
                 command => {
-                    self.current = Some((from, Step::Name(command)));
+                    self.exchanges.retain(|(starter, _)| *starter != from);
+                    self.exchanges.push((from, Step::Name(command)));
+                    self.last = Some(from);
                     (int(true), Event::Nothing)
                 }
             };
         }
-        let Some((_, step)) = self.current.filter(|(starter, _)| *starter == from) else {
+        let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
             return (vec![], Event::Nothing);
         };
-        let is_text = |len| (1..=len).contains(&datagram.len()) && !datagram.contains(&0);
-        match step {
-            Step::Name(command) if is_text(MAX_TEXT) => {
-                let name = text(datagram);
-                let known = groups.secret(&name);
-                self.current = match (command, known) {
-                    (Command::NewGroup, None) => Some((from, Step::Secret(name))),
-                    (Command::GetSecret, Some(secret)) => Some((from, Step::One(secret))),
-                    _ => None,
-                };
-                match command {
-                    Command::NewGroup => (int(known.is_none()), Event::Nothing),
-                    Command::DeleteGroup if groups.remove(&name) => {
-                        (int(true), Event::Deleted(name))
-                    }
-                    Command::DeleteGroup => (int(false), Event::Nothing),
-                    _ => (int(known.is_some()), Event::Nothing),
-                }
+        let step = self.exchanges[at].1;
+        let (next, reply, event) = go_on(step, datagram, groups);
+        match next {
+            Some(next) => self.exchanges[at].1 = next,
+            None => {
+                let over = self.exchanges.drain(..=at);
+                self.spent.extend(over.filter(|(_, step)| step.changes()).map(|(from, _)| from));
             }
-            Step::Secret(name) => {
-                let end = datagram.iter().position(|&byte| byte == 0).unwrap_or(0);
-                let padded = datagram.len() == 8 && datagram[end..].iter().all(|&byte| byte == 0);
-                if !padded || end == 0 {
-                    return (vec![], Event::Nothing);
-                }
-                self.current = None;
-                assert!(groups.insert(name, text(&datagram[..end])), "nobody else has stored it");
-                (int(true), Event::Created(name))
-            }
-            Step::One(secret) if datagram == 1i32.to_ne_bytes() => {
-                self.current = None;
-                (secret.as_bytes().to_vec(), Event::Nothing)
-            }
-            _ => (vec![], Event::Nothing),
         }
+        (reply, event)
+    }
+}
+
+impl Step {
+    fn changes(&self) -> bool {
+        use Command::{DeleteGroup, NewGroup};
+        matches!(self, Self::Name(NewGroup | DeleteGroup) | Self::Secret(_))
+    }
+}
+
+fn int(yes: bool) -> Vec<u8> {
+    if yes { 1i32 } else { -1 }.to_ne_bytes().to_vec()
+}
+
+/// The next step of an exchange (`None`: it is over), what is answered, and what has happened.
+fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, Vec<u8>, Event) {
+    let is_text = |len| (1..=len).contains(&datagram.len()) && !datagram.contains(&0);
+    match step {
+        Step::Name(command) if is_text(MAX_TEXT) => {
+            let name = text(datagram);
+            let known = groups.secret(&name);
+            let next = match (command, known) {
+                (Command::NewGroup, None) => Some(Step::Secret(name)),
+                (Command::GetSecret, Some(secret)) => Some(Step::One(secret)),
+                _ => None,
+            };
+            let (yes, event) = match command {
+                Command::NewGroup => (known.is_none(), Event::Nothing),
+                Command::DeleteGroup if groups.remove(&name) => (true, Event::Deleted(name)),
+                Command::DeleteGroup => (false, Event::Nothing),
+                _ => (known.is_some(), Event::Nothing),
+            };
+            (next, int(yes), event)
+        }
+        Step::Secret(name) => {
+            let end = datagram.iter().position(|&byte| byte == 0).unwrap_or(0);
+            let padded = datagram.len() == 8 && datagram[end..].iter().all(|&byte| byte == 0);
+            if !padded || end == 0 {
+                return (Some(step), vec![], Event::Nothing);
+            }
+            // Another sender may have stored it meanwhile.
+            let stored = groups.insert(name, text(&datagram[..end]));
+            let event = if stored { Event::Created(name) } else { Event::Nothing };
+            (None, int(stored), event)
+        }
+        Step::One(secret) if datagram == 1i32.to_ne_bytes() => {
+            (None, secret.as_bytes().to_vec(), Event::Nothing)
+        }
+        _ => (Some(step), vec![], Event::Nothing),
     }
 }

@@ -237,21 +237,24 @@ impl Ends {
     pub(crate) fn bind() -> Result<Self, Error> {
         // A number that did not do stays claimed meanwhile, so that the next one is another.
         let mut claimed = Vec::new();
-        let mut taken = None;
-        for attempt in 0..Self::SMALL + Self::RANDOM {
-            let number =
-                if attempt < Self::SMALL { ClientNumber::claim() } else { ClientNumber::random() }?;
+        for attempt in 1.. {
+            let number = if attempt <= Self::SMALL {
+                ClientNumber::claim()
+            } else {
+                ClientNumber::random()
+            }?;
             match Self::bind_to(number) {
                 Ok(ends) => return Ok(ends),
-                Err((number, error)) if is_taken(&error) => {
+                // The last time, somebody takes names faster than we can choose them.
+                Err((number, error))
+                    if is_taken(&error) && attempt < Self::SMALL + Self::RANDOM =>
+                {
                     claimed.push(number);
-                    taken = Some(error);
                 }
                 Err((_, error)) => return Err(error),
             }
         }
-        // Somebody takes names faster than we can choose them.
-        Err(taken.unwrap_or(Error::NotConnected))
+        unreachable!("the last attempt returns")
     }
 
     fn bind_to(number: ClientNumber) -> Result<Self, (ClientNumber, Error)> {

@@ -1,6 +1,6 @@
 //! Places where a test makes the library panic, to see that nothing is locked or leaked afterwards.
 //!
-//! They exist only in a build with `--cfg kvs_panic_points`, which no feature turns on: `tests/library_panics.rs`
+//! They exist only in a build with `--cfg kvs_panic_points`, which no feature turns on: `tests/library_faults/panics.rs`
 //! makes one for itself. In any other build [`panic_point!`] is nothing at all, which that test checks, too.
 
 /// A place where the test build may panic.

@@ -257,14 +257,11 @@ pub trait Groups {
     fn remove(&mut self, name: &Text) -> bool;
     /// Whether this link may store this group, whose name is free. If not, it is answered as if the name
     /// were taken: the protocol has no other refusal that the original understands.
-    fn has_room_for(&self, name: &Text) -> bool {
-        let _ = name;
+    fn has_room_for(&self, _name: &Text) -> bool {
         true
     }
     /// This link wanted to store a group that exists.
-    fn refused(&mut self, name: &Text) {
-        let _ = name;
-    }
+    fn refused(&mut self, _name: &Text) {}
 }
 
 /// What one datagram did on a [`Link`].

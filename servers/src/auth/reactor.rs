@@ -7,8 +7,9 @@
 //! - Before the first `Connect_2` of a link is known, its close port is read before each of its commands
 //!   is obeyed: a `Connect_2` that was sent before a command counts before it, though they arrive on
 //!   different sockets. (It may free the very name that the command wants to use.)
-//! - Deadlines exist for unconfirmed links, for groups that were inherited, and while quitting, and only then has the wait a time-out. An
-//!   exchange that was left half done needs none: it is found to be too old when the next datagram comes.
+//! - Deadlines exist for unconfirmed links, for groups that were inherited, and while quitting, and only
+//!   then has the wait a time-out. An exchange that was left half done needs none: it is found to be too
+//!   old when the next datagram comes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;

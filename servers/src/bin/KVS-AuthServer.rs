@@ -52,7 +52,8 @@ struct Options {
 
     /// After how many seconds the ports are taken back from who asked for them and does not use them
     #[arg(long, env = "KVS_CONFIRM_WAIT", value_name = "SECONDS",
-          default_value_t = Config::default().confirm_wait.as_secs())]
+          default_value_t = Config::default().confirm_wait.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
     confirm_wait: u64,
 
     /// Log every operation on standard error

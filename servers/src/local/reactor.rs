@@ -325,7 +325,7 @@ impl Reactor {
                 self.with_session(id, |session, context, _| session.secret_known(answer, context));
             }
             Message::More(id) => {
-                self.with_session(id, |session, context, _| session.main_ready(true, context));
+                self.with_session(id, |session, context, _| session.read_more(context));
             }
             Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
             Message::Close(id) => self.with_session(id, |session, _, _| session.close()),

@@ -5,6 +5,7 @@
 //! it, which closes both connections.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub(crate) struct Session {
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
     closing: bool,
+    /// [`Context::read_more`] was asked for. Never twice at a time: each event would add a read to every turn.
+    more: bool,
     /// When its secret is looked at, if that has to wait for its turn.
     turn: Option<Instant>,
     /// When its login, or its closing, has taken too long.
@@ -170,6 +173,7 @@ impl Session {
             callback: None,
             stage: Stage::New,
             closing: false,
+            more: false,
             turn: None,
             deadline: Some(Instant::now() + login_patience),
             login_patience,
@@ -189,6 +193,12 @@ impl Session {
         Err(if self.closing { End::Unresponsive } else { End::LoginTooLong(self.login_patience) })
     }
 
+    /// There may be more than was read in the last turn.
+    pub(super) fn read_more(&mut self, context: &Context) -> Result<(), End> {
+        self.more = false;
+        self.main_ready(true, context)
+    }
+
     /// The main connection may be read or written. `read_closed`: there is more to come than the first read
     /// shows, if only the end of the stream.
     pub(super) fn main_ready(&mut self, read_closed: bool, context: &Context) -> Result<(), End> {
@@ -201,7 +211,9 @@ impl Session {
                 break;
             }
             if turn == READS {
-                context.read_more(self.id);
+                if !mem::replace(&mut self.more, true) {
+                    context.read_more(self.id);
+                }
                 break;
             }
             let read = match self.main.read(&mut buffer) {

@@ -34,9 +34,9 @@ const EXCHANGE_PATIENCE: Duration = Duration::from_secs(4);
 /// How long the start waits for the authentication server.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a try may wait for the next datagram: at most, in a network that loses nothing, and in one that
-/// does. At least it is four times what a datagram and its answer usually take, and within one
-/// exchange each try is more patient than the one before, by a quarter.
+/// How long a try waits for the next datagram: at most; at least in a network that loses nothing; and at
+/// least in one that does. In between it is four times what a datagram and its answer usually take, and
+/// within one exchange each try is more patient than the one before, by a quarter.
 ///
 /// Where many datagrams are lost or late, many short tries come to an end sooner than a few long ones.
 const LONGEST_TRY: Duration = Duration::from_millis(300);
@@ -173,7 +173,7 @@ impl Worker {
                     let timeout =
                         self.retry.map(|(at, _)| at.saturating_duration_since(Instant::now()));
                     self.wait(timeout)?;
-                    self.reconnect_if_due();
+                    self.retry_if_due();
                 }
                 Some(Job::Goodbye) => {
                     self.say_goodbye();
@@ -367,7 +367,7 @@ impl Worker {
         }
     }
 
-    fn reconnect_if_due(&mut self) {
+    fn retry_if_due(&mut self) {
         let Some((at, pause)) = self.retry else { return };
         if at > Instant::now() {
             return;
