@@ -225,15 +225,16 @@ impl World {
 
     fn administer(&self, local: usize, seed: u64, operations: usize) {
         let mut dice = Dice::new(seed.wrapping_add(1 + local as u64));
-        let mut visitor = Driver::start(&self.locals[local]);
-        for n in 1..=operations {
+        let start = || (Instant::now(), Driver::start(&self.locals[local]));
+        let mut visitor = start();
+        for _ in 0..operations {
             self.notice(local);
             // The program is meant for short tests, and ends when it runs for long.
-            if n % 50 == 0 {
-                visitor = Driver::start(&self.locals[local]);
+            if visitor.0.elapsed() > DEADLINE / 2 {
+                visitor = start();
             }
             let begin = Instant::now();
-            let kind = self.operate(local, &mut dice, &visitor);
+            let kind = self.operate(local, &mut dice, &visitor.1);
             lock(&self.figures).took[kind].push(begin.elapsed());
             self.done.fetch_add(1, Ordering::SeqCst);
         }

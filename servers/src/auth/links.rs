@@ -14,7 +14,7 @@
 //!
 //! Anybody may send `Connect` as fast as the network allows, so nothing here looks at all links or at all
 //! ports for one datagram: everything that is looked for has an index. The exception is the search for a
-//! link that can give way when there are no ports left, which is done once in a while only.
+//! link that can give way: it looks at the machine's share or, when no ports are left at all, at every link.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -198,12 +198,9 @@ impl Links {
         link.heard = now;
     }
 
-    /// Notes where the close flag goes. No other link may have this address; and it does not change any
-    /// more, whoever else of that machine says `Connect_2`.
+    /// Notes where the close flag goes. No other link has this address, and this one no other.
     pub(super) fn greet(&mut self, id: LinkId, address: SocketAddr) {
-        if let Some(link) = self.links.get_mut(&id)
-            && link.close_address.is_none()
-        {
+        if let Some(link) = self.links.get_mut(&id) {
             link.close_address = Some(address);
             self.by_close_address.insert(address, id);
         }
