@@ -24,8 +24,12 @@ const KEYS: usize = 4;
 /// The longest value.
 const MAX_VALUE: usize = 99;
 
-/// How many results there are between two points of rest, on average.
-const ROUND: usize = 3000;
+/// How many results there are between two points of rest, on average. A change that is lost is missed only when
+/// no other follows it, so these points must be many.
+const ROUND: usize = 1500;
+
+/// How many results there are between two faults, on average.
+const FAULTS: usize = 2500;
 
 /// A stopped application is continued when the others have had so many results.
 const STOPPED_FOR: u64 = 400;
@@ -426,12 +430,12 @@ impl<'a> Run<'a> {
             self.kill(seat);
         }
         let end = self.results + (ROUND / 2 + self.rng.below(ROUND)) as u64;
-        let mut next_fault = self.results + self.rng.below(ROUND) as u64;
+        let mut next_fault = self.results + self.rng.below(FAULTS) as u64;
         while self.results < end && !self.world.report.is_full() {
             self.fill();
             self.hear();
             if faults && self.results >= next_fault {
-                next_fault = self.results + (ROUND / 3 + self.rng.below(ROUND)) as u64;
+                next_fault = self.results + (FAULTS / 2 + self.rng.below(FAULTS)) as u64;
                 self.fault();
             }
         }
