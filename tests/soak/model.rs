@@ -96,6 +96,8 @@ struct Key {
 #[derive(Debug, Default)]
 struct Seat {
     connected: bool,
+    /// The line with which its login succeeded.
+    since: Option<u64>,
     /// It was told, when it asked, that the connection is lost. The next real call says how.
     lost: bool,
     leaving: bool,
@@ -390,6 +392,9 @@ impl Model {
         match call {
             Call::Establish => {
                 place.connected = code == 0;
+                if place.connected {
+                    place.since = Some(line.index);
+                }
                 // Other codes are judged by who knows whether the servers can answer.
                 return Ok(());
             }
@@ -492,6 +497,10 @@ impl Model {
         let Some(key) = self.keys.iter().position(|key| key.name == name) else {
             return Err(format!("a callback for {name:?}, which is no key of the group"));
         };
+        // Taken up on the connection before, in another group, it may still run to its end.
+        if self.seats[seat].since.is_none_or(|since| line.begin <= since) {
+            return Ok(key);
+        }
         let last = self.keys[key].last();
         let view = &mut self.seats[seat].views[key];
         if view.watch == Watch::None && !view.registering {
@@ -766,6 +775,18 @@ mod tests {
             play.put("three");
             play.finds(1, Some("three")).unwrap();
         }
+    }
+
+    #[test]
+    fn a_callback_that_was_taken_up_before_the_login_does_not_count() {
+        let mut play = Play::new();
+        let line = play.line(1);
+        play.model.vacate(1);
+        play.model.callback(1, line, "a", -3, None).unwrap();
+        play.model.establish(1);
+        play.returns(1, 0, None).unwrap();
+        play.model.callback(1, line, "a", -3, None).unwrap();
+        says(play.called(1, "a", None), "does not watch");
     }
 
     #[test]
