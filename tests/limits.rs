@@ -608,6 +608,43 @@ fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
     assert!(app.register("k"));
 }
 
+/// A change outlasts its watch when the key is deleted before it was told. Who never reads must not be able to
+/// gather them without end.
+#[test]
+fn changes_that_nobody_takes_count_although_their_keys_are_deleted() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr()).args(["--max-bytes-per-user", "65536"]).start();
+    let secret = server.create_group("g");
+    let mut app = server.raw_app("g", &secret);
+    let mut rounds = 0;
+    loop {
+        let key = rounds.to_string();
+        app.put(&key, "v");
+        app.main.send_int(3);
+        if app.main.int() == 0 {
+            break;
+        }
+        app.main.send(key.as_bytes());
+        app.main.expect_int(1);
+        app.put(&key, "w");
+        app.main.send_int(2);
+        app.main.expect_int(1);
+        app.main.send(key.as_bytes());
+        app.main.expect_int(1);
+        rounds += 1;
+        assert!(rounds < 1000, "each costs memory, and none is refused");
+    }
+    assert!(rounds > 100, "only {rounds} changes wait");
+    // Taken, they count no more.
+    for key in 0..rounds {
+        assert_eq!(app.change(), key.to_string());
+    }
+    until("the changes are given back", || {
+        app.main.send_int(3);
+        (app.main.int() == 1).then(|| app.main.send(b"0"))
+    });
+}
+
 // --- secrets --------------------------------------------------------------------------------------
 
 /// That many logins with a wrong secret at the same time; how many got a verdict. The others were

@@ -9,5 +9,6 @@
 pub mod auth;
 pub mod console;
 pub mod local;
+mod seldom;
 pub mod shutdown;
 pub mod startup;

@@ -18,21 +18,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
+
+use crate::seldom::Seldom;
 
 /// What a watch counts, in bytes: about what it takes, the pending change included. Its key is short by
 /// comparison.
 pub(crate) const WATCH_BYTES: u32 = 512;
 
+/// What a change counts that its application has still to be told. It may outlast the watch: when the key is
+/// deleted meanwhile, it is told all the same.
+const CHANGE_BYTES: u32 = 256;
+
 /// The descriptors that the server needs for itself; it has about 30 open.
 const OWN_DESCRIPTORS: u64 = 48;
 
-/// How often at most a user's refusals of one kind are logged.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
-
-/// The lines about the ends of a user's applications in [`LOG_PAUSE`], so that it cannot fill a disk with them.
+/// The lines in a minute about the ends of a user's applications, so that it cannot fill a disk with them.
 const LINES: u32 = 20;
 
 /// Users of whom nothing is left are forgotten when there are so many, or twice as many as the last time.
@@ -130,9 +133,9 @@ pub(crate) struct User {
 #[derive(Debug, Default)]
 struct Logged {
     /// Refusals, by [`Limit`].
-    refusals: [Option<Instant>; KINDS],
-    /// When the lines below were begun to be counted.
-    since: Option<Instant>,
+    refusals: [Seldom; KINDS],
+    /// To count the lines anew.
+    minute: Seldom,
     lines: u32,
 }
 
@@ -244,8 +247,8 @@ impl User {
     pub(crate) fn log_line(&self) -> Option<Line> {
         let now = Instant::now();
         let logged = &mut *self.logged.lock();
-        if logged.since.is_none_or(|since| now - since >= LOG_PAUSE) {
-            (logged.since, logged.lines) = (Some(now), 0);
+        if logged.minute.may(now) {
+            logged.lines = 0;
         }
         logged.lines = logged.lines.saturating_add(1);
         match logged.lines {
@@ -258,12 +261,9 @@ impl User {
     /// Logs a refusal, unless one of this kind was logged a short time ago.
     pub(crate) fn log(&self, limit: Limit, what: fmt::Arguments<'_>) {
         let now = Instant::now();
-        {
-            let last = &mut self.logged.lock().refusals[limit as usize];
-            if last.is_some_and(|last| now - last < LOG_PAUSE) {
-                return;
-            }
-            *last = Some(now);
+        let may = self.logged.lock().refusals[limit as usize].may(now);
+        if !may {
+            return;
         }
         let uid = self.uid;
         let Limits { pairs, bytes, .. } = self.limits;
@@ -320,7 +320,7 @@ impl Drop for Place {
     }
 }
 
-/// Stands for one pair or one watch as long as it is kept.
+/// Stands for one pair, one watch or one change as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Charge {
     user: Arc<User>,
@@ -338,6 +338,11 @@ impl Charge {
     /// A watch.
     pub(crate) fn watch(user: &Arc<User>) -> Self {
         Self::new(user, WATCH_BYTES, false)
+    }
+
+    /// A change that is still to be told.
+    pub(crate) fn change(user: &Arc<User>) -> Self {
+        Self::new(user, CHANGE_BYTES, false)
     }
 
     fn new(user: &Arc<User>, bytes: u32, is_pair: bool) -> Self {

@@ -20,6 +20,7 @@ use super::mailbox::{Address, Mailbox, Message, SessionId};
 use super::pairing::{Arrival, Pairing, Peer};
 use super::quota::{Channel, Quotas};
 use super::session::{End, Session, session_of};
+use crate::seldom::Seldom;
 
 /// The events that one `poll` returns at most.
 const EVENTS: usize = 1024;
@@ -29,9 +30,6 @@ const ACCEPT_BURST: usize = 32;
 
 /// How long accepting pauses when the system has no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// How often at most that is logged.
-const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 // Sessions have tokens from below: two each.
 const WAKER: Token = Token(usize::MAX);
@@ -124,8 +122,8 @@ struct Acceptor {
     more: bool,
     /// When to try again, after the system had no room for another connection.
     paused_until: Option<Instant>,
-    /// When that was logged last.
-    logged: Option<Instant>,
+    /// The line about it in the log.
+    pause_logged: Seldom,
     /// The server quits: connections are closed at once.
     closed: bool,
 }
@@ -177,7 +175,7 @@ impl Reactor {
             next: 0,
             more: false,
             paused_until: None,
-            logged: None,
+            pause_logged: Seldom::default(),
             closed: false,
         });
         Ok(())
@@ -431,8 +429,7 @@ impl Acceptor {
     fn pause(&mut self, why: &io::Error) {
         let now = Instant::now();
         self.paused_until = Some(now + ACCEPT_PAUSE);
-        if self.logged.is_none_or(|logged| now - logged >= LOG_PAUSE) {
-            self.logged = Some(now);
+        if self.pause_logged.may(now) {
             tracing::warn!("no more connections for now: {why}");
         }
     }

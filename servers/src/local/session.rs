@@ -393,7 +393,7 @@ impl Session {
             return Err(End::Refused("wrong secret"));
         }
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
-        let watcher = Arc::new(Watcher::new(address));
+        let watcher = Arc::new(Watcher::new(address, Arc::clone(&self.user)));
         let number =
             group.enter(self.peer.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
         let group = Arc::clone(group);

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use super::quota::{Charge, User};
 
+/// A table with room for so many pairs is not made smaller.
+const KEPT: usize = 1024;
+
 /// Keys and their values.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -62,7 +65,12 @@ impl Table {
 
     /// Removes a pair; `false` when there is none.
     pub(crate) fn delete(&mut self, key: &[u8]) -> bool {
-        self.pairs.remove(key).is_some()
+        let found = self.pairs.remove(key).is_some();
+        // What it once needed goes back, a part at a time, so that it costs nothing to speak of.
+        if self.pairs.capacity() > KEPT && self.pairs.len() < self.pairs.capacity() / 4 {
+            self.pairs.shrink_to(self.pairs.len() * 2);
+        }
+        found
     }
 
     /// How many pairs there are.

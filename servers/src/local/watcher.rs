@@ -2,27 +2,33 @@
 //!
 //! Any reactor may add one, only the application's own takes them out, when its callback channel is ready
 //! for the next. A key that changes again while it waits keeps its place: it is told once, and the
-//! application then reads the last value. So what waits is bounded by the number of keys watched, however
-//! slow the application is, and the last change of a key is never lost.
+//! application then reads the last value. So a key waits at most once for each time that it was watched, however
+//! slow the application is, and the last change of a key is never lost. What waits is charged to the
+//! application's user: a key that was deleted meanwhile waits on although it is watched no more, and who
+//! reads nothing could gather as many of them as it likes.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::sync::Arc;
 
 use kvs_proto::Text;
 use parking_lot::Mutex;
 
 use super::mailbox::{Address, Message};
+use super::quota::{Charge, User};
 
 /// One application as those see it who change what it watches.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     address: Address,
+    user: Arc<User>,
     pending: Mutex<Pending>,
 }
 
 #[derive(Debug, Default)]
 struct Pending {
     order: VecDeque<Text>,
-    keys: HashSet<Text>,
+    keys: HashMap<Text, Charge>,
     /// The reactor knows that there is something, and will ask until there is nothing.
     announced: bool,
     /// There is no callback channel any more.
@@ -30,9 +36,9 @@ struct Pending {
 }
 
 impl Watcher {
-    /// Nothing has changed yet for the session at `address`.
-    pub(crate) fn new(address: Address) -> Self {
-        Self { address, pending: Mutex::default() }
+    /// Nothing has changed yet for the session of `user` at `address`.
+    pub(crate) fn new(address: Address, user: Arc<User>) -> Self {
+        Self { address, user, pending: Mutex::default() }
     }
 
     /// `key` has changed. Call it with no lock held.
@@ -42,8 +48,10 @@ impl Watcher {
             if pending.stopped {
                 return;
             }
-            if pending.keys.insert(key) {
-                pending.order.push_back(key);
+            let Pending { order, keys, .. } = &mut *pending;
+            if let Entry::Vacant(place) = keys.entry(key) {
+                place.insert(Charge::change(&self.user));
+                order.push_back(key);
             }
             !std::mem::replace(&mut pending.announced, true)
         };
