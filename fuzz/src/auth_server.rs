@@ -3,7 +3,7 @@
 //!
 //! The model: the exchange that each sender has under way, in the order of their beginnings. A group is stored,
 //! deleted or told only at the end of a whole exchange of one sender, and never more than one. When an exchange
-//! ends, the older ones are over; and a sender that has changed something, or wanted to, cannot begin another
+//! ends, the older ones that may change something are over; and a sender that has changed something, or wanted to, cannot begin another
 //! change once somebody else has been heard. There are four senders, so no limit of the [`Link`] is ever met.
 
 use std::collections::{BTreeSet, HashMap};
@@ -155,8 +155,18 @@ impl Model {
         match next {
             Some(next) => self.exchanges[at].1 = next,
             None => {
-                let over = self.exchanges.drain(..=at);
-                self.spent.extend(over.filter(|(_, step)| step.changes()).map(|(from, _)| from));
+                let later = self.exchanges.split_off(at + 1);
+                self.exchanges.pop();
+                if step.changes() {
+                    self.spent.insert(from);
+                }
+                self.exchanges.retain(|(starter, step)| {
+                    if step.changes() {
+                        self.spent.insert(*starter);
+                    }
+                    !step.changes()
+                });
+                self.exchanges.extend(later);
             }
         }
         (reply, event)

@@ -24,6 +24,7 @@
 //! network asks for one.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use crate::{INT_LEN, Int, Text};
 
@@ -289,8 +290,8 @@ pub const MOST_SPENT: usize = 128;
 ///
 /// Against late datagrams:
 ///
-/// - When an exchange is over, those that began before it are over, too: whoever began them has given them
-///   up, as a local server does one thing after the other.
+/// - When an exchange is over, those that began before it and may change something are over, too: whoever
+///   began them has given them up, as a local server does one thing after the other.
 /// - A socket that has finished an exchange that changes something, or had one that is over in this way,
 ///   is *spent*: when another socket has been heard since, it cannot begin another that changes
 ///   something. So a whole deletion that the network repeats deletes no group that has been created anew
@@ -404,10 +405,17 @@ impl<A: Clone + PartialEq> Link<A> {
         Event::Nothing
     }
 
-    /// The exchange at this place is over, and with it the older ones.
+    /// The exchange at this place is over, and with it the older ones that may change something. Questions
+    /// do no harm, however late, and a stranger's must not put an end to them.
     fn finish(&mut self, at: usize) {
-        let over: Vec<_> = self.exchanges.drain(..=at).collect();
-        for (starter, step) in over {
+        let later = self.exchanges.split_off(at + 1);
+        let Some((starter, step)) = self.exchanges.pop() else { return };
+        let (over, questions) =
+            mem::take(&mut self.exchanges).into_iter().partition(|(_, step)| step.changes());
+        self.exchanges = questions;
+        self.exchanges.extend(later);
+        let over: Vec<_> = over;
+        for (starter, step) in over.into_iter().chain([(starter, step)]) {
             self.spend(starter, step);
         }
     }

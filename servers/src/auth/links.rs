@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use kvs_proto::auth;
@@ -38,6 +38,8 @@ pub(super) struct LinkId(pub(super) usize);
 pub(super) struct Link {
     /// Who said `Connect`.
     pub(super) connector: SocketAddr,
+    /// Whose share it is part of.
+    machine: IpAddr,
     /// P, where commands arrive.
     pub(super) port: u16,
     /// The socket on P.
@@ -62,7 +64,7 @@ impl Link {
 
     /// What this link is to the registry.
     pub(super) fn owner(&self, id: LinkId) -> Owner {
-        Owner { link: id, ip: self.connector.ip() }
+        Owner { link: id, ip: self.connector.ip(), machine: self.machine }
     }
 
     /// Where the close flag goes.
@@ -81,10 +83,13 @@ impl Link {
     }
 }
 
-/// The machine behind an address, as far as shares are concerned: all addresses that one IPv6 network
-/// (of 64 bits, which every machine can use as it likes) has are one.
-pub(super) fn machine(ip: IpAddr) -> IpAddr {
+/// The machine behind an address, as far as shares are concerned. All addresses that any process of a machine
+/// can choose from are one: those of an IPv6 network of 64 bits, and those of the loopback network. A server
+/// that can be reached over the loopback network only has nobody to protect from it, and takes its
+/// addresses for as many machines.
+fn machine(ip: IpAddr, listen: IpAddr) -> IpAddr {
     match ip.to_canonical() {
+        IpAddr::V4(ip) if ip.is_loopback() && !listen.is_loopback() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V4(ip) => ip.into(),
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();
@@ -169,7 +174,8 @@ impl Links {
 
     /// The links of the machine of `address`.
     pub(super) fn of_machine(&self, address: SocketAddr) -> impl Iterator<Item = (LinkId, &Link)> {
-        let ids = self.by_machine.get(&machine(address.ip())).into_iter().flatten();
+        let ids =
+            self.by_machine.get(&machine(address.ip(), self.listen.ip())).into_iter().flatten();
         ids.filter_map(|id| Some((*id, self.links.get(id)?)))
     }
 
@@ -226,7 +232,7 @@ impl Links {
         now: Instant,
         reactor: &Reactor,
     ) -> Result<&Link, NoPorts> {
-        let machine = machine(connector.ip());
+        let machine = machine(connector.ip(), self.listen.ip());
         if self.by_machine.get(&machine).is_some_and(|ids| ids.len() >= self.share) {
             return Err(NoPorts::ShareTaken(self.share));
         }
@@ -240,6 +246,7 @@ impl Links {
         self.by_machine.entry(machine).or_default().insert(id);
         Ok(self.links.entry(id).or_insert(Link {
             connector,
+            machine,
             port,
             command_socket,
             close_socket,
@@ -260,11 +267,10 @@ impl Links {
         if let Some(address) = link.close_address {
             self.by_close_address.remove(&address);
         }
-        let machine = machine(link.connector.ip());
-        if let Some(ids) = self.by_machine.get_mut(&machine) {
+        if let Some(ids) = self.by_machine.get_mut(&link.machine) {
             ids.remove(&id);
             if ids.is_empty() {
-                self.by_machine.remove(&machine);
+                self.by_machine.remove(&link.machine);
             }
         }
         self.resting.push_back((now, link.port));

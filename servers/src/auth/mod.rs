@@ -54,7 +54,7 @@ pub struct Config {
     /// How long ports that were given back are not given out again, as long as there are others.
     pub port_rest: Duration,
     /// How many local servers one machine may have connected at a time. A machine is an IPv4 address or
-    /// an IPv6 network of 64 bits; loopback addresses are no exception.
+    /// an IPv6 network of 64 bits; the loopback network is one, unless the server listens there only.
     pub links_per_machine: usize,
     /// How many groups one machine may have. Beyond that, new names are answered as if they were taken.
     pub groups_per_machine: usize,

@@ -26,6 +26,7 @@ use super::links::{Link, LinkId, Links, NoPorts};
 use super::registry::Registry;
 use super::{Config, Error, Server};
 use crate::console::Output;
+use crate::seldom::Seldom;
 use crate::shutdown::{Reason, Shutdown};
 
 /// How many datagrams of one socket are taken in one turn.
@@ -87,6 +88,8 @@ pub(super) struct Reactor<'a> {
     address: SocketAddr,
     links: Links,
     registry: Registry,
+    /// The line about a `Connect` that is not answered.
+    refusal_logged: Seldom,
     /// The sockets that may hold datagrams.
     ready: BTreeSet<Port>,
     quit: Option<Quit>,
@@ -102,7 +105,20 @@ impl<'a> Reactor<'a> {
         let registry = Registry::new(config.groups_per_machine);
         let ready = BTreeSet::new();
         let (quit, heirs) = (None, VecDeque::new());
-        Self { config, poll, socket, address, links, registry, ready, quit, heirs, output }
+        let refusal_logged = Seldom::default();
+        Self {
+            config,
+            poll,
+            socket,
+            address,
+            links,
+            registry,
+            refusal_logged,
+            ready,
+            quit,
+            heirs,
+            output,
+        }
     }
 
     /// See [`Server::run`].
@@ -208,18 +224,22 @@ impl<'a> Reactor<'a> {
             self.links.hear(id, now);
             port
         } else {
-            // A socket that takes both kinds of addresses shows IPv4 ones as a part of IPv6.
-            let (ip, port) = (from.ip().to_canonical(), from.port());
-            self.output.say(format_args!(
-                "Authentification server received connection request from ({ip}, {port})"
-            ));
-            match self.open_link(from, now) {
+            let port = match self.open_link(from, now) {
                 Ok(port) => port,
                 Err(reason) => {
-                    tracing::warn!("{from} wants to connect and is not answered: {reason}");
+                    // Anybody can ask as often as he likes.
+                    if self.refusal_logged.may(now) {
+                        tracing::warn!("{from} wants to connect and is not answered: {reason}");
+                    }
                     return;
                 }
-            }
+            };
+            // A socket that takes both kinds of addresses shows IPv4 ones as a part of IPv6.
+            let (ip, source) = (from.ip().to_canonical(), from.port());
+            self.output.say(format_args!(
+                "Authentification server received connection request from ({ip}, {source})"
+            ));
+            port
         };
         send(&self.socket, from, &encode_int(Int::from(port)));
     }

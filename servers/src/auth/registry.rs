@@ -20,13 +20,15 @@ use std::net::IpAddr;
 use kvs_proto::Text;
 use kvs_proto::auth::Groups;
 
-use super::links::{LinkId, machine};
+use super::links::LinkId;
 
 /// Who created a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) link: LinkId,
     pub(super) ip: IpAddr,
+    /// Whose share it is part of.
+    pub(super) machine: IpAddr,
 }
 
 struct Group {
@@ -111,7 +113,7 @@ impl Registry {
         self.remove(&name);
         self.groups.insert(name, Group { secret, owner, claimed_by: None, inherited: false });
         self.by_link.entry(owner.link).or_default().insert(name);
-        *self.by_machine.entry(machine(owner.ip)).or_default() += 1;
+        *self.by_machine.entry(owner.machine).or_default() += 1;
     }
 
     fn remove(&mut self, name: &Text) {
@@ -122,7 +124,7 @@ impl Registry {
                 self.by_link.remove(&owner.link);
             }
         }
-        let machine = machine(owner.ip);
+        let machine = owner.machine;
         if let Some(count) = self.by_machine.get_mut(&machine) {
             *count -= 1;
             if *count == 0 {
@@ -170,7 +172,7 @@ impl Groups for SeenBy<'_> {
     }
 
     fn has_room_for(&self, name: &Text) -> bool {
-        let owned = self.registry.by_machine.get(&machine(self.visitor.ip));
+        let owned = self.registry.by_machine.get(&self.visitor.machine);
         owned.is_none_or(|owned| *owned < self.registry.share)
             // It takes the place of one that is counted.
             || self.registry.groups.contains_key(name)

@@ -32,7 +32,7 @@ mod table;
 mod watcher;
 
 use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -143,10 +143,7 @@ impl Server {
         let groups = Arc::new(Groups::default());
         let options = Options {
             server: config.auth.clone(),
-            identity: std::path::absolute(&config.socket)
-                .map_err(Error::io("the current directory"))?
-                .into_os_string()
-                .into_encoded_bytes(),
+            identity: identity(&config.socket).map_err(Error::io("the current directory"))?,
             exit_on_loss: config.exit_on_auth_loss,
         };
         let (auth, auth_worker, port) =
@@ -294,6 +291,18 @@ fn join(thread: JoinHandle<io::Result<()>>) {
         Ok(Err(error)) => tracing::error!("{name} ended: {error}"),
         Err(_) => tracing::error!("{name} ended by a panic"),
     }
+}
+
+/// What stays the same when this server is started again, and is another for every other server: also for those
+/// of other machines, which may share one address.
+fn identity(socket: &Path) -> io::Result<Vec<u8>> {
+    let mut identity = std::path::absolute(socket)?.into_os_string().into_encoded_bytes();
+    for of_the_machine in ["/etc/machine-id", "/proc/sys/kernel/hostname"] {
+        identity.push(0);
+        // Without it, the path has to do.
+        identity.extend(std::fs::read(of_the_machine).unwrap_or_default());
+    }
+    Ok(identity)
 }
 
 /// A number that depends on `bytes` alone, in every run and every build (FNV-1a, 64 bits).
