@@ -77,9 +77,11 @@ lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation
 
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 fmt-check:
-	@if $(CARGO) fmt --version >/dev/null 2>&1; then $(CARGO) fmt --all --check; \
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then \
+		$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
 	else echo "skipped: formatting (install rustfmt: rustup component add rustfmt)"; fi
 
 clippy:
