@@ -25,11 +25,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AuthServer, DEADLINE, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets,
-    Storm,
+    Storm, number_from_env,
 };
 
 /// The names for which both administrators contend.
@@ -41,11 +41,6 @@ const MOST_TRIES: usize = 100;
 /// The operations, for the figures.
 const KINDS: [&str; 6] =
     ["create", "create of a taken name", "login", "login with a wrong secret", "info", "delete"];
-
-fn from_environment(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}, which is no number")))
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -166,7 +161,7 @@ impl World {
     /// One operation of the administrator of `local`, or of an application there; which.
     fn operate(&self, local: usize, dice: &mut Dice, visitor: &Driver) -> usize {
         let (name, _name) = loop {
-            let (name, name_lock) = &self.names[dice.below(NAMES as u64) as usize];
+            let (name, name_lock) = &self.names[dice.below(NAMES)];
             // What the other one is doing with it right now would not be known.
             let locked = lock(name_lock);
             let theirs = self.truth(name).is_some_and(|group| group.owner != local);
@@ -255,7 +250,7 @@ impl World {
             let mut auth = lock(&self.auth);
             auth.kill9();
             if dice.chance(0.5) {
-                thread::sleep(Duration::from_millis(dice.below(700)));
+                thread::sleep(dice.time(Duration::from_millis(700)));
             }
             for app in apps {
                 app.check(&format!("v{kill}"));
@@ -345,15 +340,11 @@ fn everything_ends_right(
     operations: usize,
     kills: usize,
 ) {
-    let seed = from_environment("KVS_LOSSY_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        now.map_or(1, |since| since.as_nanos() as u64)
-    });
+    let seed = number_from_env("KVS_LOSSY_SEED").unwrap_or_else(|| Dice::from_time().number());
     let _seed = Seed(title, seed);
-    let operations =
-        from_environment("KVS_LOSSY_OPERATIONS").map_or(operations, |number| number as usize);
-    let kills = match from_environment("KVS_LOSSY_KILLS") {
-        Some(number) if kills > 0 => number as usize,
+    let operations = number_from_env("KVS_LOSSY_OPERATIONS").unwrap_or(operations);
+    let kills = match number_from_env("KVS_LOSSY_KILLS") {
+        Some(number) if kills > 0 => number,
         _ => kills,
     };
 

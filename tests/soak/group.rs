@@ -7,13 +7,14 @@
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
-use kvs_tests::{AppStatus, application_paths};
+use kvs_tests::{AppStatus, Dice, application_paths};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};
 use crate::model::{Call, Model};
-use crate::world::{Count, PATIENCE, Recent, Rng, Site, Ticket, World, created, lock, say};
+use crate::world::{Count, PATIENCE, Recent, Site, Ticket, World, created, lock, say};
 
 /// How many calls each application has been told to make, at most.
 const WINDOW: usize = 16;
@@ -44,7 +45,7 @@ pub(crate) struct Run<'a> {
     clients: u64,
     model: Model,
     members: Vec<Member>,
-    rng: Rng,
+    dice: Dice,
     sender: Sender<Report>,
     reports: Receiver<Report>,
     results: u64,
@@ -111,7 +112,7 @@ impl<'a> Run<'a> {
             clients: 0,
             model: Model::new(0, []),
             members: Vec::new(),
-            rng: Rng::new(seed),
+            dice: Dice::new(seed),
             sender,
             reports,
             results: 0,
@@ -270,7 +271,7 @@ impl<'a> Run<'a> {
         let seq = self.model.next_seq(key);
         let mut value = format!("{seq}.{client}.{}.{key}:", self.generation);
         while value.len() < len {
-            let random = self.rng.next().to_string();
+            let random = self.dice.number().to_string();
             value.push_str(&random);
         }
         value.truncate(len);
@@ -294,11 +295,11 @@ impl<'a> Run<'a> {
     }
 
     fn random_call(&mut self, seat: usize) {
-        let own = seat * KEYS + self.rng.below(KEYS);
-        let any = self.rng.below(self.members.len() * KEYS);
-        match self.rng.below(100) {
+        let own = seat * KEYS + self.dice.below(KEYS);
+        let any = self.dice.below(self.members.len() * KEYS);
+        match self.dice.below(100) {
             0..40 => {
-                let len = self.rng.below(MAX_VALUE + 1);
+                let len = self.dice.below(MAX_VALUE + 1);
                 self.put(seat, own, len);
             }
             40..43 => {
@@ -429,21 +430,21 @@ impl<'a> Run<'a> {
         {
             self.kill(seat);
         }
-        let end = self.results + (ROUND / 2 + self.rng.below(ROUND)) as u64;
-        let mut next_fault = self.results + self.rng.below(FAULTS) as u64;
+        let end = self.results + (ROUND / 2 + self.dice.below(ROUND)) as u64;
+        let mut next_fault = self.results + self.dice.below(FAULTS) as u64;
         while self.results < end && !self.world.report.is_full() {
             self.fill();
             self.hear();
             if faults && self.results >= next_fault {
-                next_fault = self.results + (FAULTS / 2 + self.rng.below(FAULTS)) as u64;
+                next_fault = self.results + (FAULTS / 2 + self.dice.below(FAULTS)) as u64;
                 self.fault();
             }
         }
     }
 
     fn fault(&mut self) {
-        let seat = self.rng.below(self.members.len());
-        match (self.rng.below(8), self.members[seat].client.kind) {
+        let seat = self.dice.below(self.members.len());
+        match (self.dice.below(8), self.members[seat].client.kind) {
             (0..4, Kind::Program) => self.stop(seat),
             (4, _) => self.kill_in_login(),
             _ => self.kill(seat),
@@ -472,7 +473,7 @@ impl<'a> Run<'a> {
     fn kill(&mut self, seat: usize) {
         self.members[seat].ready = false;
         self.model.leave(seat);
-        let random = self.rng.next();
+        let random = self.dice.number();
         let Member { client, .. } = &self.members[seat];
         let (kind, pid) = (client.kind, client.pid());
         client.kill(random);
@@ -509,7 +510,7 @@ impl<'a> Run<'a> {
         let (group, secret) = (self.name.clone(), self.secret.clone());
         client.command(Command::Establish { group, secret });
         // The moment is random; there is no event to wait for.
-        thread::sleep(self.rng.millis(4));
+        thread::sleep(self.dice.time(Duration::from_millis(4)));
         client.kill(0);
         self.world.report.count(Count::KillInLogin);
         for path in application_paths(client.pid()) {
@@ -652,7 +653,7 @@ impl<'a> Run<'a> {
 
     /// Has the group deleted in the midst of its load. Its applications are closed by force, and stay.
     fn delete(&mut self) {
-        let stopped = self.rng.below(self.members.len() * 2);
+        let stopped = self.dice.below(self.members.len() * 2);
         loop {
             self.fill();
             // One may be stopped when the server wants it to close.

@@ -22,13 +22,12 @@ mod group;
 mod model;
 mod world;
 
-use std::env;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, Sockets};
-use world::{Count, Outages, Pace, Rng, Site, Size, World, lock, say};
+use kvs_tests::{AuthServer, Dice, Process, Sockets, number_from_env};
+use world::{Count, Outages, Pace, Site, Size, World, lock, say};
 
 /// From one point where all rest to the next.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -49,15 +48,11 @@ const PAST_APPLICATION: u64 = 2048;
 /// How long the servers are left alone at the end, and how many clock ticks (1/100 s) they may use.
 const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
 
-fn from_env<T: std::str::FromStr>(name: &str) -> Option<T> {
-    let text = env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
 #[test]
 fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
-    let minutes: f64 = from_env("KVS_SOAK_MINUTES").unwrap_or(1.0);
-    let seed = from_env("KVS_SOAK_SEED").unwrap_or_else(|| Rng::from_time().next() % 1_000_000);
+    let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(1.0);
+    let seed =
+        number_from_env("KVS_SOAK_SEED").unwrap_or_else(|| Dice::from_time().number() % 1_000_000);
     say(format_args!("soak for {minutes} minutes with seed {seed}"));
 
     let auth = AuthServer::start();
@@ -74,18 +69,18 @@ fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
     let end = begin + Duration::from_secs_f64(minutes * 60.0);
     let mut sizes = Sizes::default();
     let runs = thread::scope(|scope| {
-        let mut seeds = Rng::new(seed);
+        let mut seeds = Dice::new(seed);
         let mut steady = Vec::new();
         for site in &world.sites {
             for n in 0..2 {
                 let (world, name, seed) =
-                    (&world, format!("steady-{}{n}", site.name), seeds.next());
+                    (&world, format!("steady-{}{n}", site.name), seeds.number());
                 steady.push(scope.spawn(move || group::steady(world, site, &name, seed)));
             }
-            let (world, name, seed) = (&world, format!("churn-{}", site.name), seeds.next());
+            let (world, name, seed) = (&world, format!("churn-{}", site.name), seeds.number());
             scope.spawn(move || group::churning(world, site, &name, seed));
         }
-        let seed = seeds.next();
+        let seed = seeds.number();
         let world = &world;
         scope.spawn(move || restart_auth_server(world, seed));
 
@@ -114,16 +109,16 @@ fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
 /// Kills the authentication server now and then, and starts it again.
 fn restart_auth_server(world: &World, seed: u64) {
     let _party = world.pace.party();
-    let mut rng = Rng::new(seed);
+    let mut dice = Dice::new(seed);
     while world.pace.rest() {
         while !world.pace.is_time_up() && !world.report.is_full() {
-            world.pace.wait(rng.millis(5000));
+            world.pace.wait(dice.time(Duration::from_millis(5000)));
             world.outages.begin();
             lock(&world.auth).kill9();
             // Sometimes it is back before anybody has noticed.
-            if !rng.one_in(3) {
+            if !dice.one_in(3) {
                 check_outage(world);
-                world.pace.wait(rng.millis(2000));
+                world.pace.wait(dice.time(Duration::from_millis(2000)));
             }
             lock(&world.auth).restart();
             for site in &world.sites {
@@ -198,12 +193,15 @@ struct Sizes {
 
 impl Sizes {
     fn look(&mut self, world: &World, begin: Instant) {
-        let auth = lock(&world.auth).pid();
         let first = self.series.first();
-        let sizes: [Size; 3] = std::array::from_fn(|n| {
-            let pid = if n == 0 { auth } else { world.sites[n - 1].pid };
-            Size::settled(pid, first.map(|first| first[n].descriptors))
-        });
+        let size = |n: usize, process: &Process| {
+            Size::settled(process, first.map(|first| first[n].descriptors))
+        };
+        let sizes = [
+            size(0, &lock(&world.auth)),
+            size(1, &lock(&world.sites[0].server)),
+            size(2, &lock(&world.sites[1].server)),
+        ];
         self.series.push(sizes);
         let [a, b] = world.sites.each_ref().map(|site| {
             let status = lock(&site.server).status();

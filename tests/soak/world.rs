@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, LocalServer, Sockets};
+use kvs_tests::{AuthServer, LocalServer, Process, Sockets};
 
 /// The longest that anything may take. Nothing that works comes near it, on a very busy machine neither.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -398,27 +398,17 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    pub(crate) fn of(pid: i32) -> Self {
-        let path = format!("/proc/{pid}/status");
-        let status =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let rss = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no VmRSS in {path}"));
-        let path = format!("/proc/{pid}/fd");
-        let descriptors =
-            std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count();
-        Self { rss, descriptors }
+    pub(crate) fn of(process: &Process) -> Self {
+        Self { rss: process.resident_kib(), descriptors: process.open_descriptors() }
     }
 
     /// Its size when it has come down to `descriptors`, if that is known, and after a while in any case. The
     /// last of what is closed is closed after the answer that tells of it, and there is no event for that.
-    pub(crate) fn settled(pid: i32, descriptors: Option<usize>) -> Self {
+    pub(crate) fn settled(process: &Process, descriptors: Option<usize>) -> Self {
         let end = Instant::now() + kvs_tests::DEADLINE;
         let mut before = None;
         loop {
-            let size = Self::of(pid);
+            let size = Self::of(process);
             let known = descriptors.or(before);
             if known.is_some_and(|known| size.descriptors <= known) || Instant::now() > end {
                 return size;
@@ -426,45 +416,6 @@ impl Size {
             before = Some(size.descriptors);
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-}
-
-/// Random numbers that depend on the seed alone (SplitMix64).
-#[derive(Debug)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A seed of its own each time.
-    pub(crate) fn from_time() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(now.as_nanos() as u64)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// One time in `times`.
-    pub(crate) fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    /// Milliseconds below `limit`.
-    pub(crate) fn millis(&mut self, limit: u64) -> Duration {
-        Duration::from_millis(self.next() % limit)
     }
 }
 

@@ -12,6 +12,7 @@
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
 //! - [`Relay`]: a network between the servers that loses, repeats and delays datagrams.
 //! - [`Conversation`]: a recorded conversation of the original programs.
+//! - [`Dice`]: numbers that look random and follow from a seed.
 //!
 //! Rules that all of them keep. Nothing is shared between two tests: sockets are in a temporary
 //! directory of their own, UDP ports come from a reserved block ([`Ports`]). Every wait ends at an
@@ -24,6 +25,7 @@ mod app;
 mod auth;
 mod compile;
 mod conversation;
+mod dice;
 mod local;
 mod ports;
 mod process;
@@ -36,6 +38,8 @@ mod steps;
 mod terminal;
 
 use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -46,12 +50,13 @@ pub use compile::{
     STRICT, compile, compile_c, compile_preload, shared_library, static_library, tool,
 };
 pub use conversation::{Conversation, Message};
+pub use dice::Dice;
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
 pub use ports::Ports;
 pub use process::{Finished, Process, Program};
 pub use programs::{bin, lib_dir, project_dir};
-pub use raw::{Channel, RawApp};
-pub use relay::{Dice, Fate, Relay, Storm, When};
+pub use raw::{Channel, RawApp, padded};
+pub use relay::{Fate, Relay, Storm, When};
 pub use scripted::ScriptedServer;
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
@@ -77,4 +82,24 @@ pub trait Sockets {
 /// When it cannot be made.
 pub fn private_dir() -> TempDir {
     TempDir::with_prefix("kvs-").expect("a temporary directory can be made")
+}
+
+/// What a variable of the environment says, for tests that can be made longer or repeated; `None` when it is
+/// not set, or empty.
+///
+/// # Panics
+/// When it is no number.
+pub fn number_from_env<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no such number")))
+}
+
+/// Tells the threads of a test to end when it is dropped, in a failure too: otherwise nobody would hear of it.
+#[derive(Debug)]
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

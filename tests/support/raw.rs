@@ -61,6 +61,18 @@ impl Channel {
         Self { name, stream }
     }
 
+    /// All of a login that goes over the main channel but for the verdict, which the server gives when the
+    /// callback channel stands.
+    ///
+    /// # Panics
+    /// When the server does not know the group, or ends the login.
+    pub fn begin_login(&mut self, group: &str, secret: &str) {
+        self.expect_int(1);
+        self.send(group.as_bytes());
+        self.expect_int(1);
+        self.send(secret.as_bytes());
+    }
+
     /// Sends these bytes in one call.
     ///
     /// # Panics
@@ -243,6 +255,13 @@ impl Channel {
     }
 }
 
+/// A key as it goes over the callback channel.
+pub fn padded(key: &str) -> Vec<u8> {
+    let mut bytes = key.as_bytes().to_vec();
+    bytes.resize(100, 0);
+    bytes
+}
+
 /// An application that keeps every habit of the original: it sends its secret before it connects the
 /// callback channel, connects that once, and sends the next code straight after a value.
 ///
@@ -307,14 +326,26 @@ impl RawApp {
         group: &str,
         secret: &str,
     ) -> Self {
+        let mut app = Self::await_verdict_as(server, dir, name, group, secret);
+        app.main.expect_int(1);
+        app
+    }
+
+    /// The same, but for the verdict, which has not been received.
+    ///
+    /// # Panics
+    /// When the login ends before.
+    pub fn await_verdict_as(
+        server: &impl Sockets,
+        dir: &Path,
+        name: &str,
+        group: &str,
+        secret: &str,
+    ) -> Self {
         let mut main = Channel::connect_as("main", server.socket(), dir, name);
-        main.expect_int(1);
-        main.send(group.as_bytes());
-        main.expect_int(1);
-        main.send(secret.as_bytes());
+        main.begin_login(group, secret);
         let mut callback = Channel::connect_as("callback", server.callback_socket(), dir, name);
         callback.expect_int(1);
-        main.expect_int(1);
         Self { main, callback }
     }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::{AuthServer, DEADLINE, Ports};
+use crate::{AuthServer, DEADLINE, Dice, Ports};
 
 /// What happens to a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Storm {
         if ![lost, twice, delayed, overtaken].contains(&true) {
             return Fate::Arrives;
         }
-        let mut late = || Duration::from_micros(dice.below(Self::LONGEST.as_micros() as u64));
+        let mut late = || dice.time(Self::LONGEST);
         let when = When {
             after: match (overtaken, delayed) {
                 (true, _) => Self::LONGEST,
@@ -111,35 +111,6 @@ impl Storm {
             original: (!lost).then_some(when),
             copy: twice.then(|| When { after: late(), or_overtaken: false }),
         }
-    }
-}
-
-/// Numbers that look random and follow from a seed (SplitMix64).
-#[derive(Debug, Clone)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// Other numbers for every seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// Whether something comes true that has this probability.
-    pub fn chance(&mut self, probability: f64) -> bool {
-        // 53 bits fit into an f64.
-        ((self.next() >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 }
 

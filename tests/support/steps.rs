@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{Process, Program, Sockets, compile_c};
+use crate::{Process, Program, Sockets, compile_c, padded};
 
 /// One of the two channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +108,7 @@ impl Step {
     pub fn change(key: &str) -> Vec<Self> {
         let mut steps: Vec<_> = Self::take_int(On::Callback, 1).collect();
         steps.extend(Self::send_int(On::Callback, 1));
-        let mut padded = key.as_bytes().to_vec();
-        padded.resize(100, 0);
+        let padded = padded(key);
         for piece in [0..1, 1..99, 99..100] {
             steps.push(Self::Take(On::Callback, padded[piece].to_vec()));
         }
