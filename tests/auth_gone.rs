@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_tests::{
-    AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, Process, RawLocalServer, Relay,
-    Sockets, compile_preload, private_dir,
+    AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, Process, RawApp, RawLocalServer,
+    Relay, Sockets, compile_preload, private_dir,
 };
 
 /// Applications are spread over the server's threads in turn: with as many as there may be threads, each
@@ -21,25 +21,15 @@ use kvs_tests::{
 const ON_ALL_THREADS: usize = 4;
 
 /// Logins that wait for the answer of the authentication server: both channels stand, no verdict comes.
-fn parked(server: &LocalServer, group: &str, dir: &Path) -> Vec<(Channel, Channel)> {
-    let login = |n: usize| {
-        let name = n.to_string();
-        let mut main = Channel::connect_as("main", server.socket(), dir, &name);
-        main.expect_int(1);
-        main.send(group.as_bytes());
-        main.expect_int(1);
-        main.send(b"abcde");
-        let mut callback = Channel::connect_as("callback", server.callback_socket(), dir, &name);
-        callback.expect_int(1);
-        (main, callback)
-    };
+fn parked(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawApp> {
+    let login = |n: usize| RawApp::await_verdict_as(server, dir, &n.to_string(), group, "abcde");
     (0..ON_ALL_THREADS).map(login).collect()
 }
 
-fn expect_no_verdict(parked: Vec<(Channel, Channel)>) {
-    for (mut main, mut callback) in parked {
-        main.expect_end();
-        callback.expect_end();
+fn expect_no_verdict(parked: Vec<RawApp>) {
+    for mut app in parked {
+        app.main.expect_end();
+        app.callback.expect_end();
     }
 }
 

@@ -6,20 +6,23 @@
 
 #![forbid(unsafe_code)]
 
+mod wrapper;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_tests::{
-    AuthServer, Channel, DEADLINE, Driver, LocalServer, Process, Program, RawApp, Sockets,
+    AuthServer, Channel, DEADLINE, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets,
     compile_c, private_dir,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use wrapper::connect;
 
 /// `nobody`.
 const OTHER_USER: &str = "65534";
@@ -66,13 +69,9 @@ fn let_all_in(server: &LocalServer) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
 }
 
-fn connect(server: &LocalServer, group: &str, secret: &str) -> Result<kvs::Connection, i32> {
-    kvs::Connection::builder()
-        .socket(server.socket())
-        .callback_socket(server.callback_socket())
-        .timeout(DEADLINE)
-        .open(group, secret)
-        .map_err(|error| error.code())
+/// A login that shall end badly: its code.
+fn code_of_login(server: &LocalServer, group: &str, secret: &str) -> i32 {
+    connect(server, group, secret).expect_err("it is refused").code()
 }
 
 fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawApp, String> {
@@ -100,15 +99,6 @@ fn logged(process: &Process, words: &str) -> Vec<String> {
 fn expect_logged_once(process: &Process, words: &str) {
     until(words, || (!logged(process, words).is_empty()).then_some(()));
     assert_eq!(logged(process, words).len(), 1, "{}", process.report());
-}
-
-/// Tells the threads of a test to end when it is dropped, in a failure too: otherwise nobody would hear of it.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn put_and_get(connection: &kvs::Connection, rounds: usize) {
@@ -217,10 +207,7 @@ fn a_server_starts_although_another_user_holds_the_name_of_its_guard() {
 /// A login whose callback connection is still to come, from a socket that is bound to this name.
 fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Channel {
     let mut main = Channel::connect_from("main", own, server.socket()).expect("it listens");
-    main.expect_int(1);
-    main.send(group.as_bytes());
-    main.expect_int(1);
-    main.send(secret.as_bytes());
+    main.begin_login(group, secret);
     main
 }
 
@@ -306,7 +293,7 @@ fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
             Channel::connect("callback", server.callback_socket()).expect("it listens");
         assert_eq!(callback.rest(), 0i32.to_ne_bytes());
     }
-    assert_eq!(connect(&server, "g", &secret).map(drop), Err(-14));
+    assert_eq!(code_of_login(&server, "g", &secret), -14);
     expect_logged_once(&server, "half of what its user may have (--max-connections-per-user");
     // Another process of the same user has its own half, and a third has nothing.
     let second = crowd(&[path(server.socket()), "10"]);
@@ -339,7 +326,7 @@ fn connections_that_never_speak_are_closed_and_what_they_took_is_free_again() {
     let callback = crowd(&[path(server.callback_socket()), "200"]);
     main.expect_line("all ended");
     assert_eq!(greeted(&callback), [0, 0, 200]);
-    until("the descriptors are free", || (server.open_descriptors() == before).then_some(()));
+    server.expect_open_descriptors(before);
     put_and_get(&app, 10);
     // Two hundred lines would tell nothing that twenty do not.
     let lines = logged(&server, "the login was not finished within 1 s");
@@ -479,45 +466,6 @@ fn connections_that_come_and_go_starve_nobody() {
         println!("{line} came and went");
         assert!(flood.wait_exit().success());
     }
-}
-
-/// Unknown function codes are not answered, so nothing stops who sends them. Three threads fill each
-/// connection, so that there is always more to read.
-#[test]
-fn an_application_that_never_stops_sending_starves_nobody() {
-    /// One for each thread that the server may have.
-    const FLOODS: usize = 4;
-    const WRITERS: usize = 3;
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let apps: Vec<_> =
-        (0..FLOODS).map(|_| connect(&server, "g", &secret).expect("the secret is right")).collect();
-    let ended = AtomicBool::new(false);
-    let ending = Ending(&ended);
-    let floods: Vec<_> = (0..FLOODS).map(|_| server.raw_app("g", &secret)).collect();
-    let begun = Barrier::new(FLOODS * WRITERS + 1);
-    thread::scope(|scope| {
-        for n in 0..FLOODS * WRITERS {
-            let mut main = floods[n % FLOODS].main.stream();
-            let (begun, ended) = (&begun, &ended);
-            scope.spawn(move || {
-                let block = 77i32.to_ne_bytes().repeat(16 * 1024);
-                begun.wait();
-                while !ended.load(Ordering::Relaxed) {
-                    // Whether it gets everything through does not matter here.
-                    let _ = main.write_all(&block);
-                }
-            });
-        }
-        begun.wait();
-        let begin = Instant::now();
-        for app in &apps {
-            put_and_get(app, 20);
-        }
-        drop(ending);
-        println!("{} rounds in {:?}", 20 * FLOODS, begin.elapsed());
-    });
 }
 
 // --- pairs and bytes ------------------------------------------------------------------------------
@@ -687,11 +635,8 @@ fn wrong_secrets_are_slowed_and_right_ones_are_not() {
     // The library says -8 when there is no verdict.
     let codes: Vec<i32> = thread::scope(|scope| {
         let tries: Vec<_> =
-            (0..20).map(|_| scope.spawn(|| connect(&server, "g", "wrong").map(drop))).collect();
-        tries
-            .into_iter()
-            .map(|code| code.join().expect("it does not panic").expect_err("it is wrong"))
-            .collect()
+            (0..20).map(|_| scope.spawn(|| code_of_login(&server, "g", "wrong"))).collect();
+        tries.into_iter().map(|code| code.join().expect("it is refused")).collect()
     });
     assert!(codes.contains(&-8) && codes.iter().all(|code| [-8, -9].contains(code)), "{codes:?}");
     // The other group has its own turns.
@@ -736,7 +681,7 @@ fn no_secret_is_ever_logged_right_or_wrong() {
     let secret = server.create_group("g");
     let wrong = "Wr0ng-5ecret";
     drop(connect(&server, "g", &secret).expect("the secret is right"));
-    assert_eq!(connect(&server, "g", wrong).map(drop), Err(-9));
+    assert_eq!(code_of_login(&server, "g", wrong), -9);
     // At every step at which a login may end.
     for secret in [&secret, wrong] {
         let main = half_login(&server, &private_dir().path().join("app_socket_1"), "g", secret);
@@ -750,10 +695,7 @@ fn no_secret_is_ever_logged_right_or_wrong() {
     // One that is far too long for a secret, and one with a NUL.
     for secret in [wrong.repeat(20), format!("{secret}\0{wrong}")] {
         let mut main = Channel::connect("main", server.socket()).expect("it listens");
-        main.expect_int(1);
-        main.send(b"g");
-        main.expect_int(1);
-        main.send(secret.as_bytes());
+        main.begin_login("g", &secret);
         main.expect_end();
     }
     server.delete_group("g");

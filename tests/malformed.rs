@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvs_tests::{AuthServer, Channel, LocalServer, RawApp, Sockets, private_dir};
+use kvs_tests::{
+    AuthServer, Channel, Dice, Ending, LocalServer, RawApp, Sockets, number_from_env, private_dir,
+};
 use tempfile::TempDir;
 use wrapper::connect;
 
@@ -89,13 +91,14 @@ impl Scene {
         }
         if matches!(at, At::Group | At::Secret | At::Verdict) {
             let mut main = connect_main();
-            main.expect_int(1);
-            if at != At::Group {
-                main.send(GROUP.as_bytes());
+            if at == At::Verdict {
+                main.begin_login(GROUP, &self.secret);
+            } else {
                 main.expect_int(1);
             }
-            if at == At::Verdict {
-                main.send(self.secret.as_bytes());
+            if at == At::Secret {
+                main.send(GROUP.as_bytes());
+                main.expect_int(1);
             }
             return Abuser { main, callback: None };
         }
@@ -487,54 +490,32 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
     scene.expect_nothing_left();
 }
 
-/// A small generator, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize
+fn bytes(dice: &mut Dice, longest: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..=dice.below(longest)).map(|_| dice.number() as u8).collect();
+    if dice.one_in(2) {
+        // Small numbers look more like codes and flags.
+        bytes.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { *byte % 6 });
     }
+    bytes
+}
 
-    fn below(&mut self, bound: usize) -> usize {
-        self.next() % bound
-    }
-
-    fn bytes(&mut self, longest: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..=self.below(longest)).map(|_| self.next() as u8).collect();
-        if self.below(2) == 0 {
-            // Small numbers look more like codes and flags.
-            bytes.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { *byte % 6 });
-        }
-        bytes
-    }
-
-    /// No text, no value, and no value with a code: a NUL that is not at the end, or too long.
-    fn no_text(&mut self) -> Vec<u8> {
-        let mut bytes = self.bytes(300);
-        bytes.resize(bytes.len().max(2), 7);
-        let last = bytes.len() - 1;
-        bytes[self.below(last)] = 0;
-        bytes[last] = 0xff;
-        bytes
-    }
+/// No text, no value, and no value with a code: a NUL that is not at the end, or too long.
+fn no_text(dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = bytes(dice, 300);
+    bytes.resize(bytes.len().max(2), 7);
+    let last = bytes.len() - 1;
+    bytes[dice.below(last)] = 0;
+    bytes[last] = 0xff;
+    bytes
 }
 
 #[test]
 fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
-    let count = match std::env::var("KVS_TEST_SEQUENCES") {
-        Ok(count) => count.parse().expect("KVS_TEST_SEQUENCES is a number"),
-        Err(_) => 3_000,
-    };
-    let seed = match std::env::var("KVS_TEST_SEED") {
-        Ok(seed) => seed.parse().expect("KVS_TEST_SEED is a number"),
-        Err(_) => u64::from(std::process::id()) << 32 | 0x9e37_79b9,
-    };
+    let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(3_000);
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
     println!("KVS_TEST_SEED={seed}");
     let mut scene = Scene::new();
-    let mut random = Random(seed);
+    let mut dice = Dice::new(seed);
     let mut resident = 0;
     let warm = count / 3;
     for number in 0..count {
@@ -542,24 +523,24 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
             // All that is kept for a while is kept by now: 1000 past applications, for one.
             resident = scene.server.resident_kib();
         }
-        let at = At::claimed()[random.below(At::claimed().len())];
+        let at = At::claimed()[dice.below(At::claimed().len())];
         let mut abuser = scene.abuser(at, number);
         // Nothing legal may come first, or it would be stored, and rightly so.
         let first = match at {
-            At::Code if random.below(2) == 0 => vec![0xff; random.below(100_000)],
-            _ => random.no_text(),
+            At::Code if dice.below(2) == 0 => vec![0xff; dice.below(100_000)],
+            _ => no_text(&mut dice),
         };
         abuser.send(at, &first);
-        for _ in 0..random.below(4) {
-            let (on, bytes) = match random.below(3) {
-                0 => (At::Idle, random.bytes(6)),
-                1 => (At::Code, random.bytes(20_000)),
-                _ => (At::Code, random.bytes(9)),
+        for _ in 0..dice.below(4) {
+            let (on, bytes) = match dice.below(3) {
+                0 => (At::Idle, bytes(&mut dice, 6)),
+                1 => (At::Code, bytes(&mut dice, 20_000)),
+                _ => (At::Code, bytes(&mut dice, 9)),
             };
-            match random.below(8) {
+            match dice.below(8) {
                 0 => _ = abuser.channel(on).try_send_out_of_band(&bytes),
                 1 => {
-                    let how = [Shutdown::Read, Shutdown::Write][random.below(2)];
+                    let how = [Shutdown::Read, Shutdown::Write][dice.below(2)];
                     let _ = abuser.channel(on).stream().shutdown(how);
                 }
                 2 => {
@@ -582,15 +563,6 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
     assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
 }
 
-/// Ends the floods, also when the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Unknown codes are not answered, so nothing slows down who sends nothing else.
 #[test]
 fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
@@ -605,7 +577,7 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
         .collect();
     let resident = scene.server.resident_kib();
     thread::scope(|scope| {
-        let _stop = Stop(&stop);
+        let _ending = Ending(&stop);
         for app in &apps {
             // Two writers keep the socket full while one of them is away.
             for _ in 0..2 {
@@ -619,9 +591,12 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
                 });
             }
         }
-        for _ in 0..20 {
+        for round in 0..20 {
             for other in &others {
-                assert!(other.get("k").expect("it is connected").is_some());
+                let value = format!("flooded {round}");
+                other.put("k", &value).expect("it is connected");
+                let seen = other.get("k").expect("it is connected");
+                assert_eq!(seen.as_deref(), Some(value.as_bytes()));
             }
             scene.expect_service();
         }

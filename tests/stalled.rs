@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, DEADLINE, LocalServer, RawApp, private_dir};
+use kvs_tests::{AuthServer, DEADLINE, LocalServer, RawApp, number_from_env, padded, private_dir};
 use tempfile::TempDir;
 use wrapper::connect;
 
@@ -77,13 +77,6 @@ fn put_all(app: &mut RawApp, key: &str, count: usize, value: impl Fn(usize) -> S
     assert!(app.get(key).is_some());
 }
 
-fn puts() -> usize {
-    match std::env::var("KVS_TEST_PUTS") {
-        Ok(puts) => puts.parse().expect("KVS_TEST_PUTS is a number"),
-        Err(_) => 50_000,
-    }
-}
-
 fn keys(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("watched{n}")).collect()
 }
@@ -91,7 +84,7 @@ fn keys(count: usize) -> Vec<String> {
 #[test]
 fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_change() {
     const WRITERS: usize = 4;
-    let puts = puts();
+    let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(50_000);
     let scene = Scene::new();
     let keys = keys(1);
     let mut asleep = scene.watcher(&keys);
@@ -158,12 +151,6 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
     for app in [&mut asleep, &mut half_asleep] {
         assert_eq!(app.callback.waiting().escape_ascii().to_string(), "");
     }
-}
-
-fn padded(key: &str) -> Vec<u8> {
-    let mut bytes = key.as_bytes().to_vec();
-    bytes.resize(100, 0);
-    bytes
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{Channel, DEADLINE, Driver, ScriptedServer, Sockets, private_dir, tool};
+use kvs_tests::{Channel, DEADLINE, Driver, ScriptedServer, Sockets, padded, private_dir, tool};
 
 use crate::Subject;
 
@@ -339,6 +339,16 @@ impl Stage {
         self.subject.expect_nothing_left(row);
     }
 
+    /// The application puts a value, which the server does not read.
+    fn leave_value_unread(&self, row: &str, main: &mut Channel) {
+        self.driver().begin("put_value k v");
+        main.expect(ZERO);
+        main.send(ONE);
+        main.expect(b"k");
+        main.send(ONE);
+        assert_eq!(self.driver().returned("put_value k v"), 1, "{row}");
+    }
+
     fn try_row(&self, row: Row) {
         let name = row.name();
         let timeout = if row.waits() { TIMEOUT } else { DEADLINE };
@@ -430,12 +440,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
                 let stage = Stage::new();
                 let row = format!("{call}, while a value is unread");
                 let (mut main, callback) = stage.log_in(TIMEOUT);
-                stage.driver().begin("put_value k v");
-                main.expect(ZERO);
-                main.send(ONE);
-                main.expect(b"k");
-                main.send(ONE);
-                assert_eq!(stage.driver().returned("put_value k v"), 1, "{row}");
+                stage.leave_value_unread(&row, &mut main);
                 let begin = Instant::now();
                 assert_eq!(stage.driver().call(call), -3, "{row}");
                 expect_timeout(&row, begin);
@@ -637,12 +642,6 @@ fn a_server_with_a_full_backlog_costs_the_timeout() {
 
 // --- the callback channel -------------------------------------------------------------------------
 
-fn padded(key: &str) -> Vec<u8> {
-    let mut bytes = key.as_bytes().to_vec();
-    bytes.resize(100, 0);
-    bytes
-}
-
 fn change(callback: &mut Channel, key: &str) {
     callback.send_int(1);
     callback.expect_int(1);
@@ -761,12 +760,7 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
         let row = format!("{call}, after a hang-up, with a value unread");
         stage.subject.without_growth(&row, || {
             let (mut main, callback) = stage.log_in(DEADLINE);
-            stage.driver().begin("put_value k v");
-            main.expect(ZERO);
-            main.send(ONE);
-            main.expect(b"k");
-            main.send(ONE);
-            assert_eq!(stage.driver().returned("put_value k v"), 1, "{row}");
+            stage.leave_value_unread(&row, &mut main);
             drop(callback);
             // The library's thread has given the connection up, and ends.
             assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
