@@ -1,8 +1,9 @@
 //! Whatever goes wrong under the library, a C program gets the code of the table and keeps nothing.
 //!
 //! [`peers`]: the server misbehaves, at every step of every call. [`system_calls`]: the system refuses, at
-//! every place where the library asks it for something. Both are tables, a row for each fault. After each of
-//! them the same is checked ([`Subject`]): the connection is alive or dead as promised, the next one works, and
+//! every place where the library asks it for something. [`panics`]: the library itself has a bug, at every point
+//! where a build for this test can panic. All are tables, a row for each fault. After each of them the same is
+//! checked ([`Subject`]): the connection is alive or dead as promised, the next one works, and
 //! no descriptor, thread, socket path or byte of memory is left.
 
 #![forbid(unsafe_code)]

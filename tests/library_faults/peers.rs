@@ -415,7 +415,7 @@ fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more(
     println!("{} rows", rows.len());
 }
 
-/// The calls, and what each says first.
+/// Every call that needs a connection.
 const CALLS: [&str; 5] =
     ["put_value k v", "get_value k", "delete_value k", "register_callback k", "close_connection"];
 

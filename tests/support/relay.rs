@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -125,6 +125,8 @@ pub struct Relay {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// Nothing is under way any more.
+    settled: Condvar,
     waker: Waker,
 }
 
@@ -143,6 +145,15 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// One that was under way is not any more.
+    fn note_arrival(&self) {
+        let mut state = self.lock();
+        state.under_way -= 1;
+        if state.under_way == 0 {
+            self.settled.notify_all();
+        }
+    }
 }
 
 impl Relay {
@@ -155,7 +166,7 @@ impl Relay {
         let ports = Ports::reserve();
         let poll = Poll::new().expect("epoll");
         let waker = Waker::new(poll.registry(), WAKER).expect("an event");
-        let shared = Arc::new(Shared { state: Mutex::default(), waker });
+        let shared = Arc::new(Shared { state: Mutex::default(), settled: Condvar::new(), waker });
         let fronts = (0..Ports::COUNT)
             .map(|n| {
                 let address = SocketAddr::V4(ports.addr(n));
@@ -201,11 +212,13 @@ impl Relay {
     /// # Panics
     /// When that does not come to an end.
     pub fn settle(&self) {
-        let end = Instant::now() + DEADLINE;
-        while self.shared.lock().under_way > 0 {
-            assert!(Instant::now() < end, "datagrams are under way for ever");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let state = self.shared.lock();
+        let (state, _) = self
+            .shared
+            .settled
+            .wait_timeout_while(state, DEADLINE, |state| state.under_way > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(state.under_way == 0, "datagrams are under way for ever");
     }
 }
 
@@ -412,12 +425,12 @@ impl Network {
             let before = self.held.len();
             self.held.retain(|(other, _)| other.number != datagram.number);
             if self.held.len() == before {
-                self.shared.lock().under_way -= 1;
+                self.shared.note_arrival();
                 return;
             }
         }
         self.arrive(datagram);
-        self.shared.lock().under_way -= 1;
+        self.shared.note_arrival();
     }
 
     /// Sends a datagram on, and those that it was the second to overtake.
