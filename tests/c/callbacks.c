@@ -51,12 +51,9 @@ static void connect_watching(const char *key, void (*function)(char *))
 }
 
 /* The library's threads have ended, all but `more`. */
-static void await_threads(int more)
+static void await_library_threads(int more)
 {
-    const struct timespec pause = {.tv_nsec = 1000 * 1000};
-
-    for (double end = seconds_now() + PATIENCE_S; thread_count() != 1 + more; nanosleep(&pause, NULL))
-        CHECK(seconds_now() < end);
+    CHECK(await_threads(1 + more) == 1 + more);
 }
 
 /* Runs `run` in a process of its own, and returns how it ended. */
@@ -113,7 +110,7 @@ static void callbacks_that_never_return(void)
         AWAIT(changes == 1);
         CHECK_CODE(1, close_connection());
     }
-    await_threads(3);
+    await_library_threads(3);
     /* The end of this process is the last part: nothing waits for them. */
 }
 
@@ -190,10 +187,10 @@ static void callbacks_that_end_their_thread(void)
         CHECK_CODE(1, put_value("ending", "now"));
         AWAIT(changes == i);
     }
-    await_threads(1);
+    await_library_threads(1);
     CHECK(descriptors() == before);
     CHECK_CODE(1, close_connection());
-    await_threads(0);
+    await_library_threads(0);
 }
 
 /* --- signals ----------------------------------------------------------------------------------- */
@@ -262,7 +259,7 @@ static void the_next_callback_finds_its_thread_as_before(void)
     CHECK_CODE(1, put_value("fence", "again"));
     AWAIT(changes == 3);
     CHECK_CODE(1, close_connection());
-    await_threads(0);
+    await_library_threads(0);
 }
 
 /* --- pthread_cancel ---------------------------------------------------------------------------- */
@@ -361,7 +358,7 @@ static void threads_that_are_cancelled(void)
             check_value("kept", "value");
             CHECK_CODE(1, close_connection());
         }
-    await_threads(0);
+    await_library_threads(0);
     CHECK(descriptors() == before);
 }
 

@@ -155,6 +155,20 @@ static inline int thread_count(void)
     return count;
 }
 
+/*
+ * Waits until this process has so many threads, and returns how many it has then, which are others when
+ * they have not become so many. Nothing tells when a detached thread has gone.
+ */
+static inline int await_threads(int count)
+{
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+
+    for (double end = seconds_now() + PATIENCE_S; seconds_now() < end; nanosleep(&pause, NULL))
+        if (thread_count() == count)
+            return count;
+    return thread_count();
+}
+
 /* Waits for a forked child, which must have ended with exit code 0. */
 static inline void check_child(pid_t child)
 {

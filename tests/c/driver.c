@@ -92,17 +92,6 @@ static int paths(void)
     return count;
 }
 
-/* Nothing tells when a detached thread has gone. */
-static int await_threads(int count)
-{
-    const struct timespec pause = {.tv_nsec = 1000 * 1000};
-
-    for (double end = seconds_now() + PATIENCE_S; seconds_now() < end; nanosleep(&pause, NULL))
-        if (thread_count() == count)
-            break;
-    return thread_count();
-}
-
 static int spare_descriptors(int count)
 {
     int taken[16], number = -1;

@@ -1,5 +1,6 @@
 /*
- * Linked to the programs of the tests when tests/sanitize runs them with AddressSanitizer.
+ * Linked to the programs of the tests when tests/sanitize runs them, with whichever sanitizer. Only
+ * AddressSanitizer, which looks for leaks, asks what is said here.
  *
  * A forked child has its parent's memory but none of its threads, so what only those point to looks lost
  * there. Leaks are looked for in the process that was started, and nowhere else.
@@ -17,12 +18,12 @@ static pid_t started;
 
 __attribute__((constructor)) static void remember(void)
 {
-	started = getpid();
+    started = getpid();
 }
 
 int __lsan_is_turned_off(void)
 {
-	return getpid() != started;
+    return getpid() != started;
 }
 
 #ifdef __cplusplus

@@ -29,8 +29,8 @@ void REAL(LOCK_CONTENDED)(void *mutex);
 void WRAP(LOCK_CONTENDED)(void *mutex);
 void WRAP(LOCK_CONTENDED)(void *mutex)
 {
-	NAME(__real_, LOCK_CONTENDED)(mutex);
-	__tsan_acquire(mutex);
+    NAME(__real_, LOCK_CONTENDED)(mutex);
+    __tsan_acquire(mutex);
 }
 
 /* Condvar::wait(&self, &Mutex): gives the lock away and takes it again. */
@@ -38,9 +38,9 @@ void REAL(CONDVAR_WAIT)(void *condition, void *mutex);
 void WRAP(CONDVAR_WAIT)(void *condition, void *mutex);
 void WRAP(CONDVAR_WAIT)(void *condition, void *mutex)
 {
-	__tsan_release(mutex);
-	NAME(__real_, CONDVAR_WAIT)(condition, mutex);
-	__tsan_acquire(mutex);
+    __tsan_release(mutex);
+    NAME(__real_, CONDVAR_WAIT)(condition, mutex);
+    __tsan_acquire(mutex);
 }
 
 /* Condvar::wait_timeout(&self, &Mutex, Duration) -> bool: likewise. */
@@ -48,12 +48,12 @@ bool REAL(CONDVAR_WAIT_TIMEOUT)(void *condition, void *mutex, uint64_t seconds, 
 bool WRAP(CONDVAR_WAIT_TIMEOUT)(void *condition, void *mutex, uint64_t seconds, uint32_t nanos);
 bool WRAP(CONDVAR_WAIT_TIMEOUT)(void *condition, void *mutex, uint64_t seconds, uint32_t nanos)
 {
-	bool in_time;
+    bool in_time;
 
-	__tsan_release(mutex);
-	in_time = NAME(__real_, CONDVAR_WAIT_TIMEOUT)(condition, mutex, seconds, nanos);
-	__tsan_acquire(mutex);
-	return in_time;
+    __tsan_release(mutex);
+    in_time = NAME(__real_, CONDVAR_WAIT_TIMEOUT)(condition, mutex, seconds, nanos);
+    __tsan_acquire(mutex);
+    return in_time;
 }
 
 enum { RELEASE = 3, ACQUIRE_RELEASE = 4 };
@@ -62,6 +62,6 @@ uint64_t __real___tsan_atomic64_fetch_sub(volatile uint64_t *place, uint64_t val
 uint64_t __wrap___tsan_atomic64_fetch_sub(volatile uint64_t *place, uint64_t value, int order);
 uint64_t __wrap___tsan_atomic64_fetch_sub(volatile uint64_t *place, uint64_t value, int order)
 {
-	return __real___tsan_atomic64_fetch_sub(place, value,
-						order == RELEASE ? ACQUIRE_RELEASE : order);
+    return __real___tsan_atomic64_fetch_sub(place, value,
+                                           order == RELEASE ? ACQUIRE_RELEASE : order);
 }
