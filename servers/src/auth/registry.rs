@@ -162,9 +162,11 @@ impl Groups for SeenBy<'_> {
 
     fn remove(&mut self, name: &Text) -> bool {
         let visitor = self.visitor;
-        let allowed = self
-            .get(name)
-            .is_some_and(|group| group.owner.link == visitor.link || group.owner.ip == visitor.ip);
+        // Also one that it has inherited: it does not want it, so nobody has to wait until it is forgotten.
+        let allowed =
+            self.registry.groups.get(name).is_some_and(|group| {
+                group.owner.link == visitor.link || group.owner.ip == visitor.ip
+            });
         if allowed {
             self.registry.remove(name);
         }

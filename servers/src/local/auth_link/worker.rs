@@ -274,11 +274,12 @@ impl Worker {
             return;
         }
         for (name, secret) in mem::take(&mut self.unconfirmed) {
-            let stored = match self.exchange(Question::Secret(name)) {
-                Ok(asked) => asked.answer == Answer::Secret(secret),
-                Err(_) => true,
+            let is_anothers = match self.exchange(Question::Secret(name)) {
+                Ok(asked) => matches!(asked.answer, Answer::Secret(stored) if stored != secret),
+                Err(_) => false,
             };
-            if stored && self.exchange(Question::Delete(name)).is_err() {
+            // "No" is also the answer about a group that this link has inherited and not claimed.
+            if !is_anothers && self.exchange(Question::Delete(name)).is_err() {
                 self.unconfirmed.insert(name, secret);
             }
         }
