@@ -113,7 +113,7 @@ impl Callbacks {
             (mem::take(&mut state.watches), state.channel.take())
         };
         let Some(channel) = channel else {
-            self.wait_until(|state| state.closed);
+            self.wait_until_closed();
             return Ok(());
         };
         channel.shut_down();
@@ -129,6 +129,11 @@ impl Callbacks {
         // Callbacks may own things whose `Drop` calls us: so last, and not under the lock.
         drop(watches);
         result
+    }
+
+    /// Waits until somebody has closed the channel.
+    pub(crate) fn wait_until_closed(&self) {
+        self.wait_until(|state| state.closed);
     }
 
     fn wait_until(&self, condition: impl Fn(&State) -> bool) {

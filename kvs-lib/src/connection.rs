@@ -567,6 +567,11 @@ impl Shared {
     /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
     /// channel is only shut down: the next call says that it could not send.
     pub(crate) fn callbacks_lost(&self) {
+        if self.closed.load(Ordering::Acquire) {
+            // Whoever closes the connection closes this channel as well, and tells how that went.
+            self.callbacks.wait_until_closed();
+            return;
+        }
         self.broken.store(true, Ordering::Release);
         if let Ok(main) = self.main.lock(Deadline::after(self.timeout))
             && let Some(channel) = &main.channel
