@@ -32,6 +32,10 @@ use world::{Count, Outages, Pace, Site, Size, World, lock, say};
 /// From one point where all rest to the next.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// The sockets of the authentication server for a link that each of two local servers has given up while it
+/// connected anew: they are taken back after 30 s.
+const GIVEN_UP_LINKS: usize = 4;
+
 /// So many periods pass before the memory is looked at: the allocator takes its pools, tables reach their size.
 const WARM_UP: usize = 2;
 
@@ -239,7 +243,8 @@ impl Sizes {
             say(format_args!(
                 "{name}: {rss:?} KiB; {past:?} applications remembered; {least:?} to {most:?} descriptors"
             ));
-            if least != most {
+            let may_vary = if n == 0 { GIVEN_UP_LINKS } else { 0 };
+            if most.unwrap_or(0) > least.unwrap_or(0) + may_vary {
                 world.report.violation(format_args!("descriptors of {name}: {:?}", self.series));
             }
             // The first point is after one period.
