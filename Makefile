@@ -28,29 +28,29 @@ demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from
 test: build examples check-header check-symbols lint fuzz-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
 
-fuzz: ## fuzz each decoder and the local server for SECONDS=60 each, or only TARGET=…
+fuzz: ## fuzz six targets for SECONDS=60 each; TARGET=text, app_server, app_client, auth_server, auth_client or local_server for one
 	CARGO="$(CARGO)" fuzz/run fuzz $(or $(SECONDS),60) $(or $(TARGET),all)
 
 fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each time
 	CARGO="$(CARGO)" fuzz/run short
 
-fuzz-minimise: ## keep of the corpus, and of what `make fuzz` found, what adds coverage
+fuzz-minimise: ## reduce fuzz/corpus, with what `make fuzz` found, to what adds coverage
 	CARGO="$(CARGO)" fuzz/run minimise
 
 test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences
 	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
 	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
 
-asan: build ## the C tests with AddressSanitizer, leaks included: library, programs, servers
+asan: build ## the C tests with AddressSanitizer, leaks included (skipped without its runtime)
 	CARGO="$(CARGO)" tests/sanitize address
 
-tsan: build ## the C tests with ThreadSanitizer: library, programs, servers
+tsan: build ## the C tests with ThreadSanitizer (skipped without its runtime)
 	CARGO="$(CARGO)" tests/sanitize thread
 
 MINUTES = 10
 SEED =
 
-soak: build ## mixed load, kills and outages against a model, MINUTES=10 long; SEED=… as it was
+soak: build ## mixed load, kills and outages against a model, MINUTES=10 long; SEED=… (printed at the start) does the same again
 	KVS_SOAK_MINUTES=$(MINUTES) KVS_SOAK_SEED=$(SEED) $(CARGO) test $(LOCKED) --release --test soak
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
@@ -69,7 +69,7 @@ check-symbols: ## fails when the crate exports a C symbol without its feature `c
 		if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi; \
 	else echo "skipped: check-symbols (install the Debian package binutils)"; fi
 
-lossy: build ## 1,000 operations over a network that hits 30 % of the datagrams; then 20 kills meanwhile
+lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED=… (printed at the start) repeats it
 	KVS_LOSSY_OPERATIONS=1000 KVS_LOSSY_KILLS=20 $(CARGO) test $(LOCKED) --release -p kvs-tests \
 		--test lossy_network -- --nocapture --test-threads 1
 

@@ -112,7 +112,7 @@ pub(super) enum NoPorts {
     #[error("no pair of ports is free")]
     AllTaken,
     /// Its machine has its share.
-    #[error("its machine has {0} pairs of ports already")]
+    #[error("its machine has {0} local servers already (--links-per-machine)")]
     ShareTaken(usize),
     /// The system has no sockets left.
     #[error("no more sockets can be opened: {0}")]

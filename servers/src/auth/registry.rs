@@ -162,11 +162,14 @@ impl Groups for SeenBy<'_> {
 
     fn remove(&mut self, name: &Text) -> bool {
         let visitor = self.visitor;
-        // Also one that it has inherited: it does not want it, so nobody has to wait until it is forgotten.
-        let allowed =
-            self.registry.groups.get(name).is_some_and(|group| {
-                group.owner.link == visitor.link || group.owner.ip == visitor.ip
-            });
+        if self.registry.groups.get(name).is_some_and(|group| group.is_free_for(visitor.link)) {
+            // It does not want what it has inherited: nobody has to wait until that is forgotten.
+            self.registry.remove(name);
+            return false;
+        }
+        let allowed = self
+            .get(name)
+            .is_some_and(|group| group.owner.link == visitor.link || group.owner.ip == visitor.ip);
         if allowed {
             self.registry.remove(name);
         }

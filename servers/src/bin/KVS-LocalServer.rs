@@ -70,7 +70,8 @@ struct Arguments {
         default_value_t = Limits::default().pairs)]
     max_pairs_per_user: u64,
 
-    /// Bytes of those pairs, keys and values together; each registration for a callback counts as 512
+    /// Bytes of those pairs, keys and values together; each registration for a callback counts as 512, each
+    /// change that waits to be told as 256. A plain number, no K, M or G
     #[arg(long, value_name = "BYTES", env = "KVS_MAX_BYTES_PER_USER",
         default_value_t = Limits::default().bytes)]
     max_bytes_per_user: u64,

@@ -115,7 +115,7 @@ pub(crate) enum End {
     #[error("login refused: too many wrong secrets before this one")]
     TooManyGuesses,
     /// The login took too long.
-    #[error("the login was not finished within {} s", .0.as_secs())]
+    #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTooLong(Duration),
     /// It was told to close.
     #[error("closed, as its group was deleted or the server quits")]
