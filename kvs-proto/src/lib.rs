@@ -1,18 +1,19 @@
 //! The wire of kvs, and nothing else.
 //!
-//! Two protocols: [`app`], between an application and its local server, over UNIX stream sockets; and
-//! [`auth`], between a local server and the authentication server, over UDP. Each is written down byte
+//! Two protocols: [`app`], between an application and its local server, over UNIX stream sockets, with [`framed`]
+//! as the second kind of session on them; and [`auth`], between a local server and the authentication server, over UDP. Each is written down byte
 //! by byte in `docs/PROTOCOL.md`, and each is here in both roles.
 //!
 //! Everything is a pure state machine: bytes go in, events and bytes come out. There are no sockets,
 //! clocks, threads or global state here, so that every conversation, legal or hostile, can be played
 //! in a test. Whatever a peer sends, nothing here panics, and no state grows beyond a few hundred
-//! bytes.
+//! bytes, but for a frame that comes in pieces.
 
 #![forbid(unsafe_code)]
 
 pub mod app;
 pub mod auth;
+pub mod framed;
 mod text;
 
 pub use text::{MAX_TEXT, Text, TextError};

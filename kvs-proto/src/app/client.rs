@@ -10,8 +10,8 @@
 //! the caller must make sure that the peer has read it before it begins the next operation
 //! ([`leaves_value`](Operation::leaves_value)).
 
-use super::{CHANGED_KEY_LEN, CLOSE, Function, NO_SUCH_KEY, REFUSED, YES};
-use crate::{INT_LEN, Int, MAX_TEXT, Text};
+use super::{CHANGED_KEY_LEN, CLOSE, Function, Hello, NO_SUCH_KEY, REFUSED, SessionKind, YES};
+use crate::{INT_LEN, Int, MAX_TEXT, Text, framed};
 
 /// What a step sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +62,12 @@ pub enum Channel {
 }
 
 /// What to do next during the login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginStep {
     /// Receive exactly four bytes and report them with [`Login::received`].
     Receive(Channel, Expected),
     /// Send these bytes on the main channel, then report [`Login::sent`].
-    Send(Text),
+    Send(Vec<u8>),
     /// Connect the callback channel, then report [`Login::connected`].
     ConnectCallback,
     /// It is over.
@@ -77,8 +77,9 @@ pub enum LoginStep {
 /// How a login ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginResult {
-    /// The session has begun.
-    LoggedIn,
+    /// The session has begun; it is of this kind, and when it is framed, all that follows on both channels is
+    /// the business of [`framed`].
+    LoggedIn(SessionKind),
     /// No such group.
     NoSuchGroup,
     /// The group exists, the secret is another.
@@ -88,8 +89,10 @@ pub enum LoginResult {
 /// The login on a main channel that was just connected.
 #[derive(Debug)]
 pub struct Login {
-    group: Text,
+    hello: Hello,
     secret: Text,
+    /// What the server has chosen.
+    kind: SessionKind,
     at: LoginAt,
 }
 
@@ -107,19 +110,20 @@ enum LoginAt {
 
 impl Login {
     /// Begins a login to `group` with `secret`, neither of them empty.
-    pub fn new(group: Text, secret: Text) -> Self {
-        Self { group, secret, at: LoginAt::MainFlag }
+    pub fn new(group: Text, secret: Text, offer: SessionKind) -> Self {
+        let hello = Hello { group, offer };
+        Self { hello, secret, kind: SessionKind::Original, at: LoginAt::MainFlag }
     }
 
     /// What to do now.
     pub fn next(&self) -> LoginStep {
         match self.at {
             LoginAt::MainFlag => LoginStep::Receive(Channel::Main, Expected::ConnectionFlag),
-            LoginAt::SendGroup => LoginStep::Send(self.group),
+            LoginAt::SendGroup => LoginStep::Send(self.hello.encode()),
             LoginAt::GroupAnswer | LoginAt::Verdict => {
                 LoginStep::Receive(Channel::Main, Expected::Answer)
             }
-            LoginAt::SendSecret => LoginStep::Send(self.secret),
+            LoginAt::SendSecret => LoginStep::Send(self.secret.as_bytes().to_vec()),
             LoginAt::ConnectCallback => LoginStep::ConnectCallback,
             LoginAt::CallbackFlag => {
                 LoginStep::Receive(Channel::Callback, Expected::ConnectionFlag)
@@ -157,8 +161,14 @@ impl Login {
                 return Err(Violation::Refused(other));
             }
             (LoginAt::GroupAnswer, YES) => LoginAt::SendSecret,
+            (LoginAt::GroupAnswer, framed::YES_FRAMED)
+                if self.hello.offer == SessionKind::Framed =>
+            {
+                self.kind = SessionKind::Framed;
+                LoginAt::SendSecret
+            }
             (LoginAt::GroupAnswer, REFUSED) => LoginAt::Done(LoginResult::NoSuchGroup),
-            (LoginAt::Verdict, YES) => LoginAt::Done(LoginResult::LoggedIn),
+            (LoginAt::Verdict, YES) => LoginAt::Done(LoginResult::LoggedIn(self.kind)),
             (LoginAt::Verdict, REFUSED) => LoginAt::Done(LoginResult::WrongSecret),
             (_, other) => return Err(Violation::BadAnswer(other)),
         };

@@ -8,6 +8,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::SessionKind;
 use super::client::{Exchange, Operation, Outcome, Step};
 use super::server::{Request, Session};
 use crate::Text;
@@ -60,7 +61,7 @@ impl Pair {
         let mut answers = Vec::new();
         let mut session = Session::accept(&mut answers);
         assert_eq!(session.receive(b"g", &mut answers).unwrap().count(), 1);
-        session.answer_group(true, &mut answers);
+        session.answer_group(Some(SessionKind::Original), &mut answers);
         assert_eq!(session.receive(b"s", &mut answers).unwrap().count(), 1);
         session.answer_secret(true, &mut answers);
         Self { session, socket: Vec::new(), answers: Vec::new(), seen: Vec::new() }

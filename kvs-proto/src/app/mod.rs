@@ -7,6 +7,9 @@
 //! Strings have neither a length nor a terminator on this wire. What makes them readable all the same
 //! is that each is written by one `send` and that the peer waits for an answer before it goes on; the one
 //! exception, the value of a put, is sorted out by the rule in [`server`].
+//!
+//! The login belongs to both kinds of session; that which follows it, to the original one only. The other kind is
+//! [`framed`].
 
 pub mod client;
 pub mod server;
@@ -14,7 +17,58 @@ pub mod server;
 #[cfg(test)]
 mod grouping_tests;
 
-use crate::Int;
+use crate::{Int, Text, framed};
+
+/// What kind of session begins after the login.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionKind {
+    /// That of the original programs.
+    #[default]
+    Original,
+    /// That of [`framed`].
+    Framed,
+}
+
+/// What an application sends first: the group it wants into, and the session that it can speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello {
+    /// The group.
+    pub group: Text,
+    /// What it offers. An original session it can speak in any case.
+    pub offer: SessionKind,
+}
+
+impl Hello {
+    /// The bytes on the wire. For a name that leaves no room for it the offer is left out.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.group.as_bytes().to_vec();
+        let offered = bytes.len() + 1 + framed::OFFER.len();
+        if self.offer == SessionKind::Framed && offered <= framed::MAX_NAME_AND_OFFER {
+            bytes.push(0);
+            bytes.extend_from_slice(framed::OFFER);
+        }
+        bytes
+    }
+
+    /// The inverse.
+    ///
+    /// # Errors
+    /// A name that breaks the rules; that means also anything behind a NUL that is no offer.
+    fn decode(bytes: &[u8]) -> Result<Self, crate::TextError> {
+        let name_and_offer = || {
+            let nul = bytes.iter().position(|&byte| byte == 0)?;
+            let kinds = bytes[nul + 1..].strip_prefix(framed::OFFER_PREFIX)?;
+            (bytes.len() <= framed::MAX_NAME_AND_OFFER).then_some((&bytes[..nul], kinds))
+        };
+        let (name, kinds) = name_and_offer().unwrap_or((bytes, &[]));
+        let ours = framed::OFFER[framed::OFFER_PREFIX.len()];
+        let offer = match kinds.contains(&ours) {
+            true => SessionKind::Framed,
+            false => SessionKind::Original,
+        };
+        Ok(Self { group: Text::new(name)?, offer })
+    }
+}
 
 /// "Yes": connected, found, ready, done; and on the callback channel "a key has changed".
 pub const YES: Int = 1;

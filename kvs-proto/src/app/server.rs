@@ -15,8 +15,8 @@
 //! The caller must hand over each `read` by itself, from a buffer larger than [`READ_LEN`], and handle
 //! what it returned before the next.
 
-use super::{CHANGED_KEY_LEN, CLOSE, Function, NO_SUCH_KEY, REFUSED, YES};
-use crate::{INT_LEN, Int, MAX_TEXT, Text, TextError};
+use super::{CHANGED_KEY_LEN, CLOSE, Function, Hello, NO_SUCH_KEY, REFUSED, SessionKind, YES};
+use crate::{INT_LEN, Int, MAX_TEXT, Text, TextError, framed};
 
 /// The most that a legal application ever has under way: a value and a function code.
 pub const READ_LEN: usize = MAX_TEXT + INT_LEN;
@@ -24,8 +24,8 @@ pub const READ_LEN: usize = MAX_TEXT + INT_LEN;
 /// What the application wants. All but `Put` and `Close` are to be answered by the method named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// It wants into this group: [`Session::answer_group`].
-    Group(Text),
+    /// It wants into this group, and offers a kind of session: [`Session::answer_group`].
+    Group(Hello),
     /// Its secret: [`Session::answer_secret`], after the callback channel was greeted.
     Secret(Text),
     /// It is about to store a value under this key: [`Session::answer_ready`]. The value follows as
@@ -74,6 +74,8 @@ pub enum Malformed {
 #[derive(Debug)]
 pub struct Session {
     state: State,
+    /// Of which kind it will be after the verdict.
+    kind: SessionKind,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +101,8 @@ enum State {
     Value {
         key: Text,
     },
+    /// The login was the last that is this module's business.
+    Framed,
     Over,
 }
 
@@ -120,7 +124,7 @@ impl Session {
     /// A connection that was just accepted; `out` gets the greeting.
     pub fn accept(out: &mut Vec<u8>) -> Self {
         put_int(out, YES);
-        Self { state: State::Group }
+        Self { state: State::Group, kind: SessionKind::Original }
     }
 
     /// Takes what one `read` returned. Bytes that are due at once are appended to `out`: send them after
@@ -147,9 +151,10 @@ impl Session {
         }
         match self.state {
             State::Group => {
-                let group = text("group name", read)?;
+                let hello = Hello::decode(read)
+                    .map_err(|why| Malformed::Text { what: "group name", why })?;
                 self.state = State::GroupAsked;
-                Ok([Some(Request::Group(group)), None])
+                Ok([Some(Request::Group(hello)), None])
             }
             State::Secret => {
                 let secret = text("secret", read)?;
@@ -185,6 +190,7 @@ impl Session {
             | State::WatchAsked
             | State::KeyAsked(_)
             | State::ValueAsked { .. }
+            | State::Framed
             | State::Over => Err(Malformed::OutOfTurn(read.len())),
         }
     }
@@ -230,18 +236,37 @@ impl Session {
         Ok(None)
     }
 
-    /// Answers [`Request::Group`]. When there is no such group, the session is over.
-    pub fn answer_group(&mut self, exists: bool, out: &mut Vec<u8>) {
+    /// Answers [`Request::Group`]: of which kind the session will be, one that was offered. When there is no
+    /// such group, the session is over.
+    pub fn answer_group(&mut self, exists: Option<SessionKind>, out: &mut Vec<u8>) {
         debug_assert!(matches!(self.state, State::GroupAsked), "{:?}", self.state);
-        put_int(out, if exists { YES } else { REFUSED });
-        self.state = if exists { State::Secret } else { State::Over };
+        put_int(
+            out,
+            match exists {
+                None => REFUSED,
+                Some(SessionKind::Original) => YES,
+                Some(SessionKind::Framed) => framed::YES_FRAMED,
+            },
+        );
+        self.kind = exists.unwrap_or_default();
+        self.state = if exists.is_some() { State::Secret } else { State::Over };
     }
 
-    /// Answers [`Request::Secret`]. When it is wrong, the session is over.
+    /// Answers [`Request::Secret`]. When it is wrong, the session is over. When it is right and the session
+    /// [framed](Self::kind), all that follows on both channels is the business of [`framed`].
     pub fn answer_secret(&mut self, right: bool, out: &mut Vec<u8>) {
         debug_assert!(matches!(self.state, State::SecretAsked), "{:?}", self.state);
         put_int(out, if right { YES } else { REFUSED });
-        self.state = if right { CODE } else { State::Over };
+        self.state = match self.kind {
+            _ if !right => State::Over,
+            SessionKind::Original => CODE,
+            SessionKind::Framed => State::Framed,
+        };
+    }
+
+    /// The kind of the session, which is known when its group was answered.
+    pub fn kind(&self) -> SessionKind {
+        self.kind
     }
 
     /// Answers [`Request::BeginPut`] and [`Request::BeginWatch`]. When the server is not ready, the operation
@@ -409,14 +434,64 @@ mod tests {
         Text::new(s).unwrap()
     }
 
+    fn hello(group: &[u8]) -> Hello {
+        Hello { group: t(group), offer: SessionKind::Original }
+    }
+
+    /// What a server makes of the first bytes.
+    fn heard(bytes: &[u8]) -> Result<Hello, Malformed> {
+        let mut session = Session::accept(&mut Vec::new());
+        let heard = session.receive(bytes, &mut Vec::new())?.next();
+        match heard {
+            Some(Request::Group(hello)) => Ok(hello),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_offer_is_understood_and_one_of_tomorrow_is_no_error() {
+        let framed = Hello { group: t(b"g1"), offer: SessionKind::Framed };
+        assert_eq!(heard(b"g1\0kvs2"), Ok(framed));
+        assert_eq!(heard(&framed.encode()), Ok(framed));
+        assert_eq!(heard(b"g1\0kvs432"), Ok(framed));
+        assert_eq!(heard(b"g1\0kvs3"), Ok(hello(b"g1")));
+        assert_eq!(heard(b"g1\0kvs"), Ok(hello(b"g1")));
+        assert_eq!(hello(b"g1").encode(), b"g1");
+        for bad in [&b"g1\0"[..], b"g1\0kv", b"g1\0xkvs2", b"g1\0\0kvs2"] {
+            assert!(heard(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_room_for_an_offer_stays_alone() {
+        let offering = |len| Hello { group: t(&vec![b'n'; len]), offer: SessionKind::Framed };
+        let longest = offering(95);
+        assert_eq!(longest.encode().len(), 100);
+        assert_eq!(heard(&longest.encode()), Ok(longest));
+        assert_eq!(offering(96).encode(), [b'n'; 96]);
+        assert!(heard(&[&[b'n'; 96][..], b"\0kvs2"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_framed_session_takes_over_after_the_verdict() {
+        let mut out = Vec::new();
+        let mut session = Session::accept(&mut out);
+        assert_eq!(session.receive(b"g1\0kvs2", &mut out).unwrap().count(), 1);
+        session.answer_group(Some(SessionKind::Framed), &mut out);
+        assert_eq!(session.receive(b"abcde", &mut out).unwrap().count(), 1);
+        session.answer_secret(true, &mut out);
+        assert_eq!(out, [1i32, 2, 1].map(i32::to_ne_bytes).concat());
+        assert_eq!((session.kind(), session.is_over()), (SessionKind::Framed, false));
+    }
+
     fn logged_in() -> Session {
         let mut out = Vec::new();
         let mut session = Session::accept(&mut out);
         assert_eq!(
             session.receive(b"g1", &mut out).unwrap().next(),
-            Some(Request::Group(t(b"g1")))
+            Some(Request::Group(hello(b"g1")))
         );
-        session.answer_group(true, &mut out);
+        session.answer_group(Some(SessionKind::Original), &mut out);
         assert_eq!(
             session.receive(b"abcde", &mut out).unwrap().next(),
             Some(Request::Secret(t(b"abcde")))
@@ -443,7 +518,7 @@ mod tests {
         let mut session = Session::accept(&mut out);
         assert_eq!(session.receive(b"nogroup", &mut out).unwrap().count(), 1);
         out.clear();
-        session.answer_group(false, &mut out);
+        session.answer_group(None, &mut out);
         assert_eq!(out, 0i32.to_ne_bytes());
         assert!(session.is_over());
         assert!(session.receive(b"more", &mut out).is_err());

@@ -1,0 +1,164 @@
+//! What a server answers, on the main channel.
+
+use super::{HEADER_LEN, Header, Malformed, Version, length, put_frame, take, take_u32};
+
+/// How a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Ok = 128,
+    /// No such key, or no such watch.
+    NoSuchKey = 129,
+    /// The key has another version.
+    Conflict = 130,
+    /// A key, a value or a message over the limit.
+    TooLarge = 131,
+    /// The user is at its limit.
+    Limit = 132,
+    /// No such kind of request.
+    Unknown = 133,
+    /// No answer, but what the server says first: its limits.
+    Welcome = 134,
+}
+
+impl Status {
+    fn from_kind(kind: u8) -> Option<Self> {
+        Some(match kind {
+            128 => Self::Ok,
+            129 => Self::NoSuchKey,
+            130 => Self::Conflict,
+            131 => Self::TooLarge,
+            132 => Self::Limit,
+            133 => Self::Unknown,
+            134 => Self::Welcome,
+            _ => return None,
+        })
+    }
+}
+
+/// One answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// To which request.
+    pub number: u32,
+    /// How it went.
+    pub status: Status,
+    /// The version of the key, as far as the request has to do with one; a cursor; or the longest value.
+    pub version: Version,
+    /// A value, or keys.
+    pub body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// One without a body.
+    pub fn new(number: u32, status: Status, version: Version) -> Self {
+        Self { number, status, version, body: &[] }
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is none.
+    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, Malformed> {
+        let status = Status::from_kind(header.kind).ok_or(Malformed::Kind(header.kind))?;
+        header.check_flags(0)?;
+        if header.key != 0 {
+            return Err(header.bad("a key"));
+        }
+        if !body.is_empty() && status != Status::Ok {
+            return Err(header.bad("a body"));
+        }
+        Ok(Self { number: header.number, status, version: header.version, body })
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_frame(self.header(), &[], self.body, out);
+    }
+
+    /// The first bytes of the frame, to which a body of this length will be appended by other means.
+    pub fn encode_header(&self, body: usize) -> [u8; HEADER_LEN] {
+        let body = u32::try_from(body).unwrap_or(u32::MAX);
+        Header { body, ..self.header() }.encode()
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            body: 0,
+            number: self.number,
+            kind: self.status as u8,
+            flags: 0,
+            key: 0,
+            version: self.version,
+        }
+    }
+}
+
+/// Appends a key to the body of a page.
+pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
+    body.extend_from_slice(&length(key).to_le_bytes());
+    body.extend_from_slice(key);
+}
+
+/// The keys in the body of a page.
+///
+/// # Errors
+/// [`Malformed`] when it is none.
+pub fn keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let (mut rest, mut keys) = (body, Vec::new());
+    while !rest.is_empty() {
+        let key = take_u32(&mut rest).and_then(|len| take(&mut rest, len));
+        let why = "a key that does not fit";
+        keys.push(key.ok_or(Malformed::Body { kind: Status::Ok as u8, why })?);
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn answers_round_trip(
+            number: u32, version: u64, body in prop::collection::vec(any::<u8>(), 0..60),
+            kind in 128u8..135,
+        ) {
+            let status = Status::from_kind(kind).unwrap();
+            let body = if status == Status::Ok { &body[..] } else { &[] };
+            let answer = Answer { number, status, version, body };
+            let mut frame = Vec::new();
+            answer.encode(&mut frame);
+            let (header, rest) = frame.split_first_chunk().unwrap();
+            prop_assert_eq!(&answer.encode_header(body.len()), header);
+            prop_assert_eq!(Answer::decode(&Header::decode(header).unwrap(), rest), Ok(answer));
+        }
+
+        #[test]
+        fn pages_round_trip(
+            page in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 0..9),
+            cut in 1usize..5,
+        ) {
+            let mut body = Vec::new();
+            page.iter().for_each(|key| push_key(key, &mut body));
+            prop_assert_eq!(keys(&body).unwrap(), page.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            if let Some(last) = page.last() {
+                let cut = cut.min(last.len());
+                prop_assert!(keys(&body[..body.len() - cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_found_out() {
+        let header =
+            |kind, flags, key, body| Header { body, number: 1, kind, flags, key, version: 0 };
+        assert_eq!(Answer::decode(&header(1, 0, 0, 0), &[]), Err(Malformed::Kind(1)));
+        assert_eq!(Answer::decode(&header(192, 0, 0, 0), &[]), Err(Malformed::Kind(192)));
+        assert!(Answer::decode(&header(128, 1, 0, 0), &[]).is_err());
+        assert!(Answer::decode(&header(128, 0, 1, 1), b"k").is_err());
+        assert!(Answer::decode(&header(129, 0, 0, 1), b"v").is_err());
+    }
+}
