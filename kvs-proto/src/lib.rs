@@ -16,7 +16,7 @@ pub mod auth;
 pub mod framed;
 mod text;
 
-pub use text::{MAX_TEXT, Text, TextError};
+pub use text::{MAX_TEXT, Printable, Text, TextError};
 
 /// An integer as both protocols carry it: four bytes, signed, in the byte order of the host.
 pub type Int = i32;

@@ -91,12 +91,22 @@ impl std::hash::Hash for Text {
     }
 }
 
-/// For people: invalid UTF-8 is replaced, and control characters are escaped, so that no text can forge a
-/// line or speak to a terminal.
+/// For people.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printable(self.as_bytes()).fmt(f)
+    }
+}
+
+/// Bytes for people: invalid UTF-8 is replaced, and control characters are escaped, so that nothing can forge a
+/// line or speak to a terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
-        for character in String::from_utf8_lossy(self.as_bytes()).chars() {
+        for character in String::from_utf8_lossy(self.0).chars() {
             match character.is_control() {
                 true => write!(f, "{}", character.escape_default())?,
                 false => f.write_char(character)?,

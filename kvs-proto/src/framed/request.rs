@@ -1,9 +1,12 @@
 //! What an application asks for.
 
+use std::fmt;
+
 use super::{
     HEADER_LEN, Header, MAX_KEY, MORE_THAN_VALUE, Malformed, NO_VERSION, Version, length,
     put_frame, take, take_u32,
 };
+use crate::MAX_TEXT;
 use crate::framed::answer::Status;
 
 const GET: u8 = 1;
@@ -24,7 +27,7 @@ const LENGTH_LEN: usize = size_of::<u32>();
 pub const MAX_ENTRIES: usize = 10_000;
 
 /// One request. Keys are not empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Tell the value.
     Get(&'a [u8]),
@@ -70,6 +73,46 @@ pub enum Watched<'a> {
     Key(&'a [u8]),
     /// All keys that begin with this.
     Prefix(&'a [u8]),
+}
+
+/// For logs: no values, keys quoted and not longer than those of an original session.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quote = |bytes: &[u8]| match bytes.split_at_checked(MAX_TEXT) {
+            None => format!("\"{}\"", bytes.escape_ascii()),
+            Some((first, _)) => {
+                format!("\"{}\"… ({} bytes)", first.escape_ascii(), bytes.len())
+            }
+        };
+        match self {
+            Self::Get(key) => write!(f, "get {}", quote(key)),
+            Self::Put { key, value, expected } => {
+                let len = value.len();
+                write!(f, "put {} ({len} bytes, expected version {expected:?})", quote(key))
+            }
+            Self::Delete { key, expected } => {
+                write!(f, "delete {} (expected version {expected:?})", quote(key))
+            }
+            Self::PutMany(entries) => write!(f, "put {} pairs", entries.iter().count()),
+            Self::Keys { prefix, cursor, limit } => {
+                write!(f, "keys {} (from {cursor}, {limit} at most)", quote(prefix))
+            }
+            Self::Watch(Watched::Key(key)) => write!(f, "watch {}", quote(key)),
+            Self::Watch(Watched::Prefix(prefix)) => write!(f, "watch prefix {}", quote(prefix)),
+            Self::Unwatch(Watched::Key(key)) => write!(f, "unwatch {}", quote(key)),
+            Self::Unwatch(Watched::Prefix(prefix)) => write!(f, "unwatch prefix {}", quote(prefix)),
+            Self::Close => f.write_str("close"),
+        }
+    }
+}
+
+impl<'a> Watched<'a> {
+    /// The key or the prefix.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Key(bytes) | Self::Prefix(bytes) => bytes,
+        }
+    }
 }
 
 /// The pairs of a [`Request::PutMany`], as they stand in the message: at least one, all of them well-formed.
@@ -276,9 +319,7 @@ impl<'a> Request<'a> {
                 Self::Put { key, value, .. } => key.len() + value.len(),
                 Self::PutMany(Entries(entries)) => entries.len(),
                 Self::Keys { prefix, .. } => prefix.len() + LENGTH_LEN,
-                Self::Watch(watched) | Self::Unwatch(watched) => match watched {
-                    Watched::Key(key) | Watched::Prefix(key) => key.len(),
-                },
+                Self::Watch(watched) | Self::Unwatch(watched) => watched.bytes().len(),
                 Self::Close => 0,
             }
     }

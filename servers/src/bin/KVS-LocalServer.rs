@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::FalseyValueParser;
 use kvs_servers::console::{Input, Output};
-use kvs_servers::local::{Config, Error, Limits, Mode, Server};
+use kvs_servers::local::{Config, DEFAULT_MAX_VALUE, Error, Limits, MAX_VALUE, Mode, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
 
@@ -76,6 +76,13 @@ struct Arguments {
         default_value_t = Limits::default().bytes)]
     max_bytes_per_user: u64,
 
+    /// The longest value, in bytes, at most 67108864 (64 MiB). A plain number, no K, M or G. Programs that
+    /// speak the original protocol are limited to 99 bytes in any case
+    #[arg(long, value_name = "BYTES", env = "KVS_MAX_VALUE_BYTES",
+        default_value_t = DEFAULT_MAX_VALUE as u64,
+        value_parser = clap::value_parser!(u64).range(99..=MAX_VALUE as u64))]
+    max_value_bytes: u64,
+
     /// How long an application may take to log in
     #[arg(long, value_name = "SECONDS", env = "KVS_LOGIN_TIMEOUT", default_value_t = 10,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -120,6 +127,8 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
             pairs: arguments.max_pairs_per_user,
             bytes: arguments.max_bytes_per_user,
         },
+        // Its parser has limited it.
+        max_value: usize::try_from(arguments.max_value_bytes).unwrap_or(MAX_VALUE),
         login_timeout: Duration::from_secs(arguments.login_timeout),
         exit_on_auth_loss: arguments.exit_on_auth_loss,
     };

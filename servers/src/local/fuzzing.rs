@@ -28,6 +28,9 @@ const LATER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Nobody meets it: time passes only by [`Machine::pass_time`].
 const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The longest value: so short that scripts meet the limit.
+pub const MAX_VALUE: usize = 10_000;
+
 /// For so many connections that no script meets the limit.
 const DESCRIPTORS: u64 = 10_000;
 
@@ -62,6 +65,7 @@ impl Machine {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: LOGIN_PATIENCE,
+                limits: kvs_proto::framed::request::Limits { value: MAX_VALUE },
             };
             (Reactor::new(poll, context), mailbox)
         });
@@ -150,7 +154,7 @@ impl Machine {
     }
 
     /// The value of a key of a group that exists.
-    pub fn value(&self, group: &Text, key: &Text) -> Option<Vec<u8>> {
-        self.groups.find(group)?.get(key, |value| value.map(<[u8]>::to_vec))
+    pub fn value(&self, group: &Text, key: &[u8]) -> Option<Vec<u8>> {
+        self.groups.find(group)?.get(key, |pair| pair.map(|pair| pair.value.as_bytes().to_vec()))
     }
 }

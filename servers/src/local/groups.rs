@@ -1,7 +1,9 @@
 //! The groups of this local server: their pairs, their applications, and who watches what.
 //!
 //! Each group has one lock, held for look-ups and changes in memory only. What a change sets off (telling
-//! watchers, closing applications) is returned to the caller, who does it when the lock is free.
+//! watchers, closing applications, dropping megabytes) is returned to the caller, who does it when the lock is
+//! free. Only that there is something to tell is noted under it, so that changes are told in the order in which they
+//! were made.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -9,14 +11,18 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use kvs_proto::{MAX_TEXT, Text};
+use kvs_proto::Text;
+use kvs_proto::framed::change::Watches;
+use kvs_proto::framed::request::{Entries, Watched};
+use kvs_proto::framed::{NO_VERSION, Version};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::asking::Asking;
 use super::guesses::Guesses;
 use super::quota::{Charge, Limit, User};
-use super::table::Table;
-use super::watcher::Watcher;
+use super::table::{Found, Full, Page, Table, Value};
+use super::watcher::{Key, Watcher};
+use super::watches::{Watch, WatchList};
 
 /// How many closed applications of a group are remembered for its status; the oldest are forgotten
 /// first, so that a server that runs for years does not grow by its visitors.
@@ -53,8 +59,7 @@ impl fmt::Debug for Group {
 struct State {
     phase: Phase,
     table: Table,
-    /// Who watches a key.
-    watches: HashMap<Text, Vec<Watch>>,
+    watches: WatchList,
     /// By number; connected and past.
     applications: BTreeMap<u64, Entry>,
     /// The past ones, the one that left first in front.
@@ -72,14 +77,6 @@ enum Phase {
     Closed,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Watch {
-    /// The number of an application that is connected.
-    application: u64,
-    /// Where it has the key among those that it watches.
-    place: u64,
-}
-
 #[derive(Debug)]
 struct Entry {
     pid: i32,
@@ -90,8 +87,16 @@ struct Entry {
     watcher: Option<Arc<Watcher>>,
     /// In the order of their registration. However many an application watches, taking one out is quick: the
     /// group is locked meanwhile.
-    watches: BTreeMap<u64, (Text, Charge)>,
+    watches: BTreeMap<u64, Subscription>,
     last_place: u64,
+}
+
+/// What an application watches.
+#[derive(Debug)]
+struct Subscription {
+    key: Key,
+    is_prefix: bool,
+    _charge: Charge,
 }
 
 /// One application, as `Show application status` tells of it.
@@ -105,8 +110,57 @@ pub(crate) struct Application {
     pub(crate) closed_at: Option<SystemTime>,
     /// How long it was, or has been, connected.
     pub(crate) stay: Duration,
-    /// The keys it watches, in the order of their registration. Empty after it has left.
-    pub(crate) watches: Vec<Text>,
+    /// The keys it watches, and the prefixes (`true`), in the order of their registration. Empty after it has
+    /// left.
+    pub(crate) watches: Vec<(Key, bool)>,
+}
+
+/// What has come of a change.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was made; the key has this version now.
+    Done(Version),
+    /// It was not: there is no such key.
+    NoSuchKey,
+    /// It was not: the key has this version, which is not the expected one.
+    Conflict(Version),
+    /// It was not: the user is at this limit.
+    Limit(Limit),
+}
+
+/// A change that was tried: to be [told](Change::tell) when no lock is held.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// What has come of it.
+    pub(crate) outcome: Outcome,
+    watchers: Vec<Arc<Watcher>>,
+    /// Values that nobody can get any more. They may be long, so they are dropped without the lock.
+    _before: Vec<Arc<[u8]>>,
+}
+
+/// So many watchers are told by whoever has made the change. If there are more, each is told by its own reactor:
+/// the others that are served by this one have to wait meanwhile.
+const TOLD_DIRECTLY: usize = 16;
+
+impl Change {
+    fn none(outcome: Outcome) -> Self {
+        Self { outcome, watchers: Vec::new(), _before: Vec::new() }
+    }
+
+    /// Tells all who watch what has changed, and returns how that went.
+    pub(crate) fn tell(self) -> Outcome {
+        let Self { outcome, watchers, _before: _ } = self;
+        for watcher in &watchers {
+            if watchers.len() <= TOLD_DIRECTLY { watcher.tell() } else { watcher.announce() }
+        }
+        outcome
+    }
+
+    /// How many applications are to be told.
+    pub(crate) fn watchers(&self) -> usize {
+        self.watchers.len()
+    }
 }
 
 /// The group is closed: nobody can enter.
@@ -169,56 +223,131 @@ impl Group {
         self.state.lock().phase == Phase::Open
     }
 
-    /// Whether `user` may store a value under this key, however long it turns out to be.
+    /// Whether `user` may store a value of `len` bytes under this key.
     ///
     /// # Errors
     /// Its limit that stands in the way.
-    pub(crate) fn may_put(&self, key: &Text, user: &Arc<User>) -> Result<(), Limit> {
+    pub(crate) fn may_put(&self, key: &[u8], len: usize, user: &Arc<User>) -> Result<(), Limit> {
         // Nearly always there is room for another pair.
-        user.room_for(1, (key.as_bytes().len() + MAX_TEXT) as u64).or_else(|_| {
-            let (pairs, bytes) = self.state.lock().table.growth(key.as_bytes(), MAX_TEXT, user);
-            user.room_for(pairs, bytes)
-        })
+        user.room_for(1, (key.len() + len) as u64)
+            .or_else(|_| self.state.lock().may_put(key, len, user))
     }
 
-    /// Stores a pair at the expense of `user`. All who watch the key are to be told.
-    pub(crate) fn put(&self, key: &Text, value: &Text, user: &Arc<User>) -> Vec<Arc<Watcher>> {
-        let mut state = self.state.lock();
-        state.table.put(key.as_bytes(), value.as_bytes(), user);
-        let Some(watches) = state.watches.get(key) else { return Vec::new() };
-        let watcher = |watch: &Watch| state.applications.get(&watch.application)?.watcher.clone();
-        watches.iter().filter_map(watcher).collect()
+    /// Stores a pair at the expense of `user`, who was allowed to before.
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], user: &Arc<User>) -> Change {
+        let value = Value::of(value);
+        self.state.lock().put(key, value, user)
     }
 
-    /// Hands the value of a key to `read`, which must only copy it: the group is locked meanwhile.
-    pub(crate) fn get<T>(&self, key: &Text, read: impl FnOnce(Option<&[u8]>) -> T) -> T {
-        read(self.state.lock().table.get(key.as_bytes()))
-    }
-
-    /// Deletes a pair and all watches on its key; `false` when there is none.
-    pub(crate) fn delete(&self, key: &Text) -> bool {
+    /// Stores a pair at the expense of `user`, if that has room, and if the key has the expected version.
+    pub(crate) fn put_if(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expected: Option<Version>,
+        user: &Arc<User>,
+    ) -> Change {
+        // A long one is copied here, where there is no lock.
+        let value = Value::of(value);
+        let room = user.room_for(1, (key.len() + value.len()) as u64);
         let state = &mut *self.state.lock();
-        for watch in state.watches.remove(key).unwrap_or_default() {
+        if let Some(conflict) = state.conflict(key, expected) {
+            return Change::none(conflict);
+        }
+        if let Err(limit) = room.or_else(|_| state.may_put(key, value.len(), user)) {
+            return Change::none(Outcome::Limit(limit));
+        }
+        state.put(key, value, user)
+    }
+
+    /// Stores all of these pairs at the expense of `user`, or none of them.
+    pub(crate) fn put_many(&self, entries: Entries<'_>, user: &Arc<User>) -> Change {
+        let entries: Vec<_> = entries.iter().map(|(key, value)| (key, Value::of(value))).collect();
+        let bytes = entries.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        let room = user.room_for(entries.len() as u64, bytes);
+        let state = &mut *self.state.lock();
+        if let Err(limit) = room.or_else(|_| {
+            // A key that stands twice among them counts twice, as the values meanwhile are not known.
+            let growth =
+                entries.iter().map(|(key, value)| state.table.growth(key, value.len(), user));
+            let (pairs, bytes) = growth.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
+            user.room_for(pairs, bytes)
+        }) {
+            return Change::none(Outcome::Limit(limit));
+        }
+        let mut all = Change::none(Outcome::NoSuchKey);
+        for (key, value) in entries {
+            let Change { outcome, watchers, _before } = state.put(key, value, user);
+            all.outcome = outcome;
+            all.watchers.extend(watchers);
+            all._before.extend(_before);
+        }
+        // Each once, however much of it it watches.
+        all.watchers.sort_unstable_by_key(|watcher| Arc::as_ptr(watcher));
+        all.watchers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all
+    }
+
+    /// Hands a pair to `read`, which must only copy it: the group is locked meanwhile.
+    pub(crate) fn get<T>(&self, key: &[u8], read: impl FnOnce(Option<Found<'_>>) -> T) -> T {
+        read(self.state.lock().table.get(key))
+    }
+
+    /// A page of the keys that begin with `prefix`.
+    pub(crate) fn keys(&self, prefix: &[u8], cursor: u64, limit: usize) -> Page {
+        self.state.lock().table.keys(prefix, cursor, limit)
+    }
+
+    /// Deletes a pair and all watches on its key, if it has the expected version.
+    pub(crate) fn delete(&self, key: &[u8], expected: Option<Version>) -> Change {
+        let state = &mut *self.state.lock();
+        if let Some(conflict) = state.conflict(key, expected) {
+            return Change::none(conflict);
+        }
+        let Some(removed) = state.table.delete(key) else {
+            return Change::none(Outcome::NoSuchKey);
+        };
+        for watch in state.watches.remove_key(key) {
             if let Some(entry) = state.applications.get_mut(&watch.application) {
                 entry.watches.remove(&watch.place);
             }
         }
-        state.table.delete(key.as_bytes())
+        let watchers = state.note(key, NO_VERSION);
+        Change {
+            outcome: Outcome::Done(NO_VERSION),
+            watchers,
+            _before: removed.before.into_iter().collect(),
+        }
     }
 
-    /// Makes an application of `user` watch a key; `false` when there is no such key.
-    pub(crate) fn watch(&self, key: &Text, application: u64, user: &Arc<User>) -> bool {
+    /// Makes an application of `user` watch a key, or all with a prefix. The version is that of the key.
+    pub(crate) fn watch(&self, what: Watched<'_>, application: u64, user: &Arc<User>) -> Outcome {
         let state = &mut *self.state.lock();
-        if !state.table.contains(key.as_bytes()) {
-            return false;
+        let (bytes, version) = match what {
+            Watched::Key(key) => match state.table.version(key) {
+                NO_VERSION => return Outcome::NoSuchKey,
+                version => (key, version),
+            },
+            Watched::Prefix(prefix) => (prefix, NO_VERSION),
+        };
+        if let Some(entry) = state.applications.get_mut(&application) {
+            let place = entry.last_place + 1;
+            if let Some(key) = state.watches.add(what, Watch { application, place }) {
+                entry.last_place = place;
+                let is_prefix = matches!(what, Watched::Prefix(_));
+                let _charge = Charge::watch(user, bytes.len());
+                entry.watches.insert(place, Subscription { key, is_prefix, _charge });
+            }
         }
-        let watches = state.watches.entry(*key).or_default();
-        if !watches.iter().any(|watch| watch.application == application)
-            && let Some(entry) = state.applications.get_mut(&application)
-        {
-            entry.last_place += 1;
-            watches.push(Watch { application, place: entry.last_place });
-            entry.watches.insert(entry.last_place, (*key, Charge::watch(user)));
+        Outcome::Done(version)
+    }
+
+    /// Makes an application watch something no more; `false`: it did not.
+    pub(crate) fn unwatch(&self, what: Watched<'_>, application: u64) -> bool {
+        let state = &mut *self.state.lock();
+        let Some(watch) = state.watches.remove(what, application) else { return false };
+        if let Some(entry) = state.applications.get_mut(&application) {
+            entry.watches.remove(&watch.place);
         }
         true
     }
@@ -256,13 +385,9 @@ impl Group {
         entry.closed_at = Some(SystemTime::now());
         entry.stayed = Some(entry.entered.elapsed());
         entry.watcher = None;
-        for (key, _) in mem::take(&mut entry.watches).into_values() {
-            if let Some(watches) = state.watches.get_mut(&key) {
-                watches.retain(|watch| watch.application != number);
-                if watches.is_empty() {
-                    state.watches.remove(&key);
-                }
-            }
+        for Subscription { key, is_prefix, .. } in mem::take(&mut entry.watches).into_values() {
+            let what = if is_prefix { Watched::Prefix(&key) } else { Watched::Key(&key) };
+            state.watches.remove(what, number);
         }
         state.past.push_back(number);
         if state.past.len() > PAST_APPLICATIONS
@@ -277,7 +402,7 @@ impl Group {
     /// How many watches there are on all keys.
     #[cfg(fuzzing)]
     pub(crate) fn watches(&self) -> usize {
-        self.state.lock().watches.values().map(Vec::len).sum()
+        self.state.lock().watches.count()
     }
 
     /// Nobody may enter for now.
@@ -323,10 +448,51 @@ impl Group {
                 connected_at: entry.connected_at,
                 closed_at: entry.closed_at,
                 stay: entry.stayed.unwrap_or_else(|| entry.entered.elapsed()),
-                watches: entry.watches.values().map(|(key, _)| *key).collect(),
+                watches: entry.watches.values().map(Subscription::describe).collect(),
             };
             (*number, application)
         };
         state.applications.iter().map(describe).collect()
+    }
+}
+
+impl Subscription {
+    fn describe(&self) -> (Key, bool) {
+        (Arc::clone(&self.key), self.is_prefix)
+    }
+}
+
+impl State {
+    fn may_put(&self, key: &[u8], len: usize, user: &Arc<User>) -> Result<(), Limit> {
+        let (pairs, bytes) = self.table.growth(key, len, user);
+        user.room_for(pairs, bytes)
+    }
+
+    /// What stands against a change of `key`, which is expected to have a certain version.
+    fn conflict(&self, key: &[u8], expected: Option<Version>) -> Option<Outcome> {
+        let expected = expected?;
+        let version = self.table.version(key);
+        (version != expected).then_some(Outcome::Conflict(version))
+    }
+
+    fn put(&mut self, key: &[u8], value: Value<'_>, user: &Arc<User>) -> Change {
+        match self.table.put(key, value, user) {
+            Ok(stored) => Change {
+                outcome: Outcome::Done(stored.version),
+                watchers: self.note(key, stored.version),
+                _before: stored.before.into_iter().collect(),
+            },
+            Err(Full) => Change::none(Outcome::Limit(Limit::Pairs)),
+        }
+    }
+
+    /// Has all who watch `key` note that it has this version now. They are to be told.
+    fn note(&self, key: &[u8], version: Version) -> Vec<Arc<Watcher>> {
+        let watcher = |(application, key, watches): (u64, Key, Watches)| {
+            let watcher = self.applications.get(&application)?.watcher.as_ref()?;
+            watcher.note(&key, version, watches);
+            Some(Arc::clone(watcher))
+        };
+        self.watches.of(key).into_iter().filter_map(watcher).collect()
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! - `reactor`: the threads that serve; each owns its sessions (`session`, with a `socket` for each
 //!   connection). `mailbox`: how others speak to them.
-//! - `groups`: pairs, applications, watches; the pairs themselves in `table`. `watcher`: the changes that one
-//!   application has still to be told.
+//! - `groups`: pairs, applications, watches; the pairs themselves in `table`, who watches what in `watches`.
+//!   `watcher`: the changes that one application has still to be told.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
 //! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
@@ -30,6 +30,7 @@ mod socket;
 mod status;
 mod table;
 mod watcher;
+mod watches;
 
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use auth_link::ConnectError;
+pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
 pub use listener::{ListenError, Mode};
 pub use quota::Limits;
 
@@ -47,6 +49,7 @@ use crate::startup;
 use auth_link::{AuthLink, Options, Unavailable, Worker};
 use commands::Commands;
 use groups::Groups;
+use kvs_proto::framed::request as wire;
 use listener::Listener;
 use mailbox::{Mailbox, Message};
 use quota::Quotas;
@@ -74,6 +77,8 @@ pub struct Config {
     pub socket_mode: Option<Mode>,
     /// What each user may have.
     pub limits: Limits,
+    /// The longest value in bytes, [`MAX_VALUE`] at most. (In an original session, 99.)
+    pub max_value: usize,
     /// How long a login may take.
     pub login_timeout: Duration,
     /// End when the authentication server is lost.
@@ -234,6 +239,7 @@ impl Server {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: self.config.login_timeout,
+                limits: wire::Limits { value: self.config.max_value },
             };
             let mut reactor = Reactor::new(poll, context);
             if let (0, Some(main), Some(callback), Some(quotas)) =

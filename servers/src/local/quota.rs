@@ -20,13 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use kvs_proto::MAX_TEXT;
 use parking_lot::Mutex;
 
 use crate::seldom::Seldom;
 
 /// What a watch counts, in bytes: about what it takes, the pending change included. Its key is short by
 /// comparison.
-pub(crate) const WATCH_BYTES: u32 = 512;
+const WATCH_BYTES: u32 = 512;
 
 /// What a change counts that its application has still to be told. It may outlast the watch: when the key is
 /// deleted meanwhile, it is told all the same.
@@ -335,14 +336,19 @@ impl Charge {
         Self::new(user, bytes_of(bytes), true)
     }
 
-    /// A watch.
-    pub(crate) fn watch(user: &Arc<User>) -> Self {
-        Self::new(user, WATCH_BYTES, false)
+    /// A watch of a key or a prefix of this length.
+    pub(crate) fn watch(user: &Arc<User>, len: usize) -> Self {
+        Self::new(user, bytes_of(watch_bytes(len)), false)
     }
 
-    /// A change that is still to be told.
-    pub(crate) fn change(user: &Arc<User>) -> Self {
-        Self::new(user, CHANGE_BYTES, false)
+    /// A change of a key of this length that is still to be told.
+    pub(crate) fn change(user: &Arc<User>, len: usize) -> Self {
+        Self::new(user, CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len))), false)
+    }
+
+    /// So many bytes of a message that comes, or of answers that are not taken.
+    pub(crate) fn buffer(user: &Arc<User>, len: usize) -> Self {
+        Self::new(user, bytes_of(len), false)
     }
 
     fn new(user: &Arc<User>, bytes: u32, is_pair: bool) -> Self {
@@ -371,7 +377,17 @@ impl Charge {
     }
 }
 
-/// Keys and values are texts: there is always room.
+/// What a watch of a key or a prefix of this length counts.
+pub(crate) fn watch_bytes(len: usize) -> usize {
+    WATCH_BYTES as usize + beyond_text(len)
+}
+
+/// What is flat for the keys of original sessions counts more for longer ones.
+fn beyond_text(len: usize) -> usize {
+    len.saturating_sub(MAX_TEXT)
+}
+
+/// Messages are limited far below: there is always room.
 fn bytes_of(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kvs_proto::app::server::refuse;
+use kvs_proto::framed::request as wire;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -24,6 +25,9 @@ use crate::seldom::Seldom;
 
 /// The events that one `poll` returns at most.
 const EVENTS: usize = 1024;
+
+/// The most bytes that a session reads at once.
+const READ_BUFFER: usize = 64 * 1024;
 
 /// How many connections one listener accepts before the applications have their turn again.
 const ACCEPT_BURST: usize = 32;
@@ -49,6 +53,30 @@ pub(crate) struct Context {
     pub(crate) acceptor: Arc<Mailbox>,
     /// How long a login may take, from the connection to the verdict.
     pub(crate) login_patience: Duration,
+    /// What framed sessions may send.
+    pub(crate) limits: wire::Limits,
+}
+
+/// Memory that every session uses for the time of its turn, so that none has to keep its own.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// For what is read.
+    pub(super) input: Box<[u8]>,
+    /// For what is to be written.
+    pub(super) output: Vec<u8>,
+}
+
+/// What of a reactor a session may use in its turn.
+#[derive(Debug)]
+struct Desk<'a> {
+    registry: &'a mio::Registry,
+    scratch: &'a mut Scratch,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { input: vec![0; READ_BUFFER].into(), output: Vec::new() }
+    }
 }
 
 impl Context {
@@ -101,6 +129,7 @@ pub(crate) struct Reactor {
     poll: Poll,
     context: Context,
     sessions: HashMap<SessionId, Session>,
+    scratch: Scratch,
     /// When to look at which session again.
     deadlines: BTreeSet<(Instant, SessionId)>,
     acceptor: Option<Acceptor>,
@@ -145,6 +174,7 @@ impl Reactor {
             poll,
             context,
             sessions: HashMap::new(),
+            scratch: Scratch::default(),
             deadlines: BTreeSet::new(),
             acceptor: None,
             stopped: false,
@@ -215,9 +245,9 @@ impl Reactor {
                 MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
                 token => {
                     let (id, is_callback) = session_of(token);
-                    self.with_session(id, |session, context, _| match is_callback {
+                    self.with_session(id, |session, context, desk| match is_callback {
                         true => session.callback_ready(),
-                        false => session.main_ready(event.is_read_closed(), context),
+                        false => session.main_ready(event.is_read_closed(), context, desk.scratch),
                     });
                 }
             }
@@ -256,12 +286,13 @@ impl Reactor {
     fn with_session(
         &mut self,
         id: SessionId,
-        act: impl FnOnce(&mut Session, &Context, &mio::Registry) -> Result<(), End>,
+        act: impl FnOnce(&mut Session, &Context, Desk<'_>) -> Result<(), End>,
     ) {
         // An event or message may come for a session that has ended meanwhile.
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let before = session.deadline();
-        let result = act(session, &self.context, self.poll.registry());
+        let desk = Desk { registry: self.poll.registry(), scratch: &mut self.scratch };
+        let result = act(session, &self.context, desk);
         let after = session.deadline();
         match result {
             Ok(()) if before == after => {}
@@ -315,15 +346,18 @@ impl Reactor {
             Message::Callback(id, arrival) if !self.sessions.contains_key(&id) => {
                 self.context.return_callback(arrival);
             }
-            Message::Callback(id, arrival) => self
-                .with_session(id, |session, context, registry| {
-                    session.callback_connected(arrival, registry, context)
-                }),
+            Message::Callback(id, arrival) => {
+                self.with_session(id, |session, context, desk| {
+                    session.callback_connected(arrival, desk.registry, context)
+                });
+            }
             Message::Secret(id, answer) => {
                 self.with_session(id, |session, context, _| session.secret_known(answer, context));
             }
             Message::More(id) => {
-                self.with_session(id, |session, context, _| session.read_more(context));
+                self.with_session(id, |session, context, desk| {
+                    session.read_more(context, desk.scratch)
+                });
             }
             Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
             Message::Close(id) => self.with_session(id, |session, _, _| session.close()),

@@ -1,10 +1,14 @@
 //! A non-blocking connection with what is still to be written to it.
 //!
 //! What the kernel does not take at once waits here until the socket is writable. The caller does not read
-//! from a peer that has not taken its answers ([`Socket::is_stuck`]), so no more than one answer waits.
+//! from a peer that has not taken its answers ([`Socket::is_stuck`]), so what waits are the answers to what was read
+//! at once, and at most one of them is long. Long values are shared with the table, and never copied.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use mio::event::Source;
 use mio::net::UnixStream;
@@ -14,14 +18,43 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::quota::Place;
 
-/// A connection of an application.
+/// A connection of an application. The last one to hold it closes it.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: UnixStream,
+pub(super) struct Connection {
+    pub(super) stream: UnixStream,
     /// Given back when the descriptor is free again: fields are dropped in their order.
     _place: Place,
-    /// What was not written yet.
-    waiting: Vec<u8>,
+}
+
+/// A connection, and what was not written to it yet.
+#[derive(Debug)]
+pub(super) struct Socket {
+    connection: Arc<Connection>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// Bytes that wait to be written.
+#[derive(Debug)]
+enum Waiting {
+    Own(Vec<u8>),
+    /// From this byte on.
+    Shared(Arc<[u8]>, usize),
+}
+
+impl Waiting {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes, from) => bytes.get(*from..).unwrap_or_default(),
+        }
+    }
+
+    fn written(&mut self, count: usize) {
+        match self {
+            Self::Own(bytes) => drop(bytes.drain(..count)),
+            Self::Shared(_, from) => *from += count,
+        }
+    }
 }
 
 /// What one `read` brought.
@@ -41,19 +74,44 @@ pub(super) fn has_hung_up(stream: &UnixStream) -> bool {
     !matches!(recv(stream.as_raw_fd(), &mut [0], flags), Ok(1) | Err(Errno::EAGAIN | Errno::EINTR))
 }
 
+/// Writes as much as the kernel takes at once, and returns how much that was.
+///
+/// # Errors
+/// The peer has gone.
+pub(super) fn write_now(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match stream.write(&bytes[written..]) {
+            Ok(n) => written += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
 impl Socket {
     pub(super) fn new(stream: UnixStream, place: Place) -> Self {
-        Self { stream, _place: place, waiting: Vec::new() }
+        let connection = Arc::new(Connection { stream, _place: place });
+        Self { connection, waiting: VecDeque::new() }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        // A connection is registered before anybody else gets hold of it.
+        let connection = Arc::get_mut(&mut self.connection).ok_or(ErrorKind::ResourceBusy)?;
+        connection.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// For somebody who writes to it himself from now on.
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
     }
 
     /// One `read`.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Received {
         loop {
-            return match self.stream.read(buffer) {
+            return match (&self.connection.stream).read(buffer) {
                 Ok(0) => Received::End,
                 Ok(read) => Received::Bytes(read),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -68,13 +126,25 @@ impl Socket {
     /// # Errors
     /// The peer has gone.
     pub(super) fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
-        if self.waiting.is_empty() {
-            let written = self.write_now(bytes)?;
-            self.waiting.extend_from_slice(&bytes[written..]);
-        } else {
-            self.waiting.extend_from_slice(bytes);
+        let written = if self.is_stuck() { 0 } else { write_now(&self.connection.stream, bytes)? };
+        match (&bytes[written..], self.waiting.back_mut()) {
+            ([], _) => {}
+            (rest, Some(Waiting::Own(waiting))) => waiting.extend_from_slice(rest),
+            (rest, _) => self.waiting.push_back(Waiting::Own(rest.to_vec())),
         }
         bytes.clear();
+        Ok(())
+    }
+
+    /// Writes bytes that are shared with others; what the kernel does not take waits.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub(super) fn write_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
+        let written = if self.is_stuck() { 0 } else { write_now(&self.connection.stream, &bytes)? };
+        if written < bytes.len() {
+            self.waiting.push_back(Waiting::Shared(bytes, written));
+        }
         Ok(())
     }
 
@@ -83,40 +153,35 @@ impl Socket {
     /// # Errors
     /// The peer has gone.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        if !self.waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.waiting);
-            let written = self.write_now(&waiting)?;
-            self.waiting.extend_from_slice(&waiting[written..]);
+        while let Some(first) = self.waiting.front_mut() {
+            let written = write_now(&self.connection.stream, first.bytes())?;
+            first.written(written);
+            if !first.bytes().is_empty() {
+                break;
+            }
+            self.waiting.pop_front();
         }
         Ok(())
     }
 
-    fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() {
-            match self.stream.write(&bytes[written..]) {
-                Ok(n) => written += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(written)
-    }
-
     /// Whether the peer has gone, and all that it sent was read.
     pub(super) fn has_hung_up(&self) -> bool {
-        has_hung_up(&self.stream)
+        has_hung_up(&self.connection.stream)
     }
 
     /// How much waits to be written.
-    #[cfg(fuzzing)]
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.iter().map(|waiting| waiting.bytes().len()).sum()
     }
 
     /// Whether something waits to be written.
     pub(super) fn is_stuck(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Ends the conversation, also for whoever else holds the connection for another moment.
+    pub(super) fn shut_down(&self) {
+        // It fails when the peer has gone already.
+        let _ = self.connection.stream.shutdown(Shutdown::Both);
     }
 }

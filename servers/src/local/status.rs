@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
+use kvs_proto::Printable;
 
 use super::groups::{Application, Group};
 
@@ -30,8 +31,9 @@ fn describe_application(text: &mut String, number: u64, application: &Applicatio
         time(application.connected_at),
         application.stay.as_secs_f64(),
     );
-    for key in &application.watches {
-        let _ = write!(text, "\n{key}");
+    for (key, is_prefix) in &application.watches {
+        let prefix = if *is_prefix { " (prefix)" } else { "" };
+        let _ = write!(text, "\n{}{prefix}", Printable(key));
     }
 }
 

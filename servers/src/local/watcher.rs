@@ -1,21 +1,40 @@
 //! The changes that one application has still to be told.
 //!
-//! Any reactor may add one, only the application's own takes them out, when its callback channel is ready
-//! for the next. A key that changes again while it waits keeps its place: it is told once, and the
-//! application then reads the last value. So a key waits at most once for each time that it was watched, however
-//! slow the application is, and the last change of a key is never lost. What waits is charged to the
-//! application's user: a key that was deleted meanwhile waits on although it is watched no more, and who
-//! reads nothing could gather as many of them as it likes.
+//! A change is [noted](Watcher::note) under the lock of its group, so that the changes of a key are noted in the
+//! order in which they were made, and [told](Watcher::tell) when that lock is free. A key that changes again
+//! while it waits keeps its place: it is told once, with its last version. So a key waits at most once for each
+//! time that it was watched, however slow the application is, and the last change of a key is never lost. What
+//! waits is charged to the application's user: a key that was deleted meanwhile waits on although it is watched
+//! no more, and who reads nothing could gather as many of them as it likes.
+//!
+//! In an original session each change needs a handshake, and only the application's own reactor tells it. In a framed
+//! session changes just go out, and whoever has made one [sends](Sender) it at once, without the detour by
+//! another thread. One thread at a time has the sender: it *takes it out* of the lock for as long as it
+//! writes. What the application does not take waits, first in the kernel, then here; its own reactor goes on when
+//! there is room again.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
+use std::io;
+use std::mem;
 use std::sync::Arc;
 
-use kvs_proto::Text;
+use kvs_proto::framed::Version;
+use kvs_proto::framed::change::{News, Watches};
 use parking_lot::Mutex;
 
 use super::mailbox::{Address, Message};
 use super::quota::{Charge, User};
+use super::socket::{Connection, write_now};
+
+/// A key that is watched, shared by all who have to do with it.
+pub(crate) type Key = Arc<[u8]>;
+
+/// How many bytes of changes are put together for one write, about.
+const BATCH: usize = 16 * 1024;
+
+/// The writes in one go. Who reads as fast as others change what it watches is told the rest by its own reactor.
+const BATCHES: usize = 4;
 
 /// One application as those see it who change what it watches.
 #[derive(Debug)]
@@ -25,37 +44,112 @@ pub(crate) struct Watcher {
     pending: Mutex<Pending>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
-    order: VecDeque<Text>,
-    keys: HashMap<Text, Charge>,
+    order: VecDeque<Key>,
+    keys: HashMap<Key, Change>,
     /// The reactor knows that there is something, and will ask until there is nothing.
     announced: bool,
     /// There is no callback channel any more.
     stopped: bool,
+    /// Of a framed session: the application is to close, before anything else.
+    closing: bool,
+    sender: Place,
+}
+
+/// Where the sender of a framed session is.
+#[derive(Debug)]
+enum Place {
+    /// The session is an original one.
+    None,
+    Here(Sender),
+    /// Somebody writes.
+    Out {
+        /// The socket has become writable since, so that what is stuck need not be.
+        is_writable: bool,
+    },
+}
+
+/// The callback channel of a framed session.
+#[derive(Debug)]
+struct Sender {
+    connection: Arc<Connection>,
+    /// What the kernel has not taken yet.
+    waiting: Vec<u8>,
+    /// Until the socket is writable.
+    is_stuck: bool,
+}
+
+/// A change that waits.
+#[derive(Debug)]
+struct Change {
+    version: Version,
+    watches: Watches,
+    _charge: Charge,
 }
 
 impl Watcher {
-    /// Nothing has changed yet for the session of `user` at `address`.
-    pub(crate) fn new(address: Address, user: Arc<User>) -> Self {
-        Self { address, user, pending: Mutex::default() }
+    /// That of an original session of `user` at `address`. Nothing has changed yet.
+    pub(crate) fn original(address: Address, user: Arc<User>) -> Self {
+        Self::new(address, user, Place::None)
     }
 
-    /// `key` has changed. Call it with no lock held.
-    pub(crate) fn changed(&self, key: Text) {
-        let announce = {
-            let mut pending = self.pending.lock();
-            if pending.stopped {
-                return;
-            }
-            let Pending { order, keys, .. } = &mut *pending;
-            if let Entry::Vacant(place) = keys.entry(key) {
-                place.insert(Charge::change(&self.user));
-                order.push_back(key);
-            }
-            !std::mem::replace(&mut pending.announced, true)
+    /// That of a framed session, with its callback channel.
+    pub(crate) fn framed(address: Address, user: Arc<User>, channel: Arc<Connection>) -> Self {
+        let sender = Sender { connection: channel, waiting: Vec::new(), is_stuck: false };
+        Self::new(address, user, Place::Here(sender))
+    }
+
+    fn new(address: Address, user: Arc<User>, sender: Place) -> Self {
+        let pending = Pending {
+            order: VecDeque::new(),
+            keys: HashMap::new(),
+            announced: false,
+            stopped: false,
+            closing: false,
+            sender,
         };
-        if announce {
+        Self { address, user, pending: Mutex::new(pending) }
+    }
+
+    /// `key` has this version now. To be called under the lock of the group, in memory only.
+    pub(crate) fn note(&self, key: &Key, version: Version, watches: Watches) {
+        let pending = &mut *self.pending.lock();
+        if pending.stopped {
+            return;
+        }
+        match pending.keys.entry(Arc::clone(key)) {
+            Entry::Vacant(place) => {
+                let charge = Charge::change(&self.user, key.len());
+                place.insert(Change { version, watches, _charge: charge });
+                pending.order.push_back(Arc::clone(key));
+            }
+            Entry::Occupied(waiting) => {
+                let change = waiting.into_mut();
+                change.version = version;
+                change.watches = change.watches.or(watches);
+            }
+        }
+    }
+
+    /// What was noted may be told. To be called with no lock held.
+    pub(crate) fn tell(&self) {
+        if !self.is_framed() {
+            self.announce();
+        } else if self.send(false).is_err() {
+            // Its reactor will see it, too; until then nothing gathers.
+            self.stop();
+        }
+    }
+
+    /// Has its own reactor tell what was noted, for when there are too many to be told by whoever
+    /// has made the change. To be called with no lock held.
+    pub(crate) fn announce(&self) {
+        let announced = {
+            let mut pending = self.pending.lock();
+            pending.stopped || mem::replace(&mut pending.announced, true)
+        };
+        if !announced {
             self.address.mailbox.send(Message::Changes(self.address.session));
         }
     }
@@ -65,21 +159,125 @@ impl Watcher {
         self.address.mailbox.send(Message::Close(self.address.session));
     }
 
-    /// The next key to tell. After `None` the reactor is told again when there is one.
-    pub(crate) fn next(&self) -> Option<Text> {
+    /// Of an original session: the next key to tell. After `None` the reactor is told again when there is one.
+    pub(crate) fn next(&self) -> Option<Key> {
         let mut pending = self.pending.lock();
-        let key = pending.order.pop_front();
-        match &key {
-            Some(key) => {
-                pending.keys.remove(key);
-            }
-            None => pending.announced = false,
+        let next = pending.next();
+        if next.is_none() {
+            pending.announced = false;
         }
-        key
+        next.map(|(key, _)| key)
+    }
+
+    /// Of a framed session: sends what waits. `is_writable`: the socket has room again.
+    ///
+    /// # Errors
+    /// The application has gone.
+    pub(crate) fn send(&self, is_writable: bool) -> io::Result<()> {
+        let Some(mut sender) = self.take_sender(is_writable) else { return Ok(()) };
+        let mut batch = mem::take(&mut sender.waiting);
+        for turn in 0.. {
+            let written = write_now(&sender.connection.stream, &batch)?;
+            batch.drain(..written);
+            sender.is_stuck = !batch.is_empty();
+            let pending = &mut *self.pending.lock();
+            if pending.stopped {
+                break;
+            }
+            let is_writable = matches!(pending.sender, Place::Out { is_writable: true });
+            pending.sender = Place::Out { is_writable: false };
+            let more = if sender.is_stuck { is_writable } else { pending.encode(&mut batch) };
+            if !more || turn == BATCHES {
+                // The reactor is to try, whatever the last write has come to.
+                sender.is_stuck &= !more;
+                sender.waiting = batch;
+                pending.sender = Place::Here(sender);
+                if more {
+                    break;
+                }
+                pending.announced = false;
+                return Ok(());
+            }
+        }
+        self.announce();
+        Ok(())
+    }
+
+    /// Of a framed session: tells the application to close, before what waits.
+    ///
+    /// # Errors
+    /// The application has gone.
+    pub(crate) fn send_close(&self) -> io::Result<()> {
+        self.pending.lock().closing = true;
+        self.send(false)
+    }
+
+    fn is_framed(&self) -> bool {
+        !matches!(self.pending.lock().sender, Place::None)
+    }
+
+    /// The sender, if there is reason to write, and nobody else is at it.
+    fn take_sender(&self, is_writable: bool) -> Option<Sender> {
+        let pending = &mut *self.pending.lock();
+        match &mut pending.sender {
+            Place::Here(sender) if sender.is_stuck && !is_writable => None,
+            Place::Here(_) => {
+                match mem::replace(&mut pending.sender, Place::Out { is_writable: false }) {
+                    Place::Here(sender) => Some(sender),
+                    _ => None,
+                }
+            }
+            Place::Out { is_writable: since } => {
+                *since |= is_writable;
+                None
+            }
+            Place::None => None,
+        }
     }
 
     /// From now on nothing is kept.
     pub(crate) fn stop(&self) {
-        *self.pending.lock() = Pending { stopped: true, ..Pending::default() };
+        let mut pending = self.pending.lock();
+        pending.stopped = true;
+        let keys = mem::take(&mut pending.keys);
+        let order = mem::take(&mut pending.order);
+        let sender = match mem::replace(&mut pending.sender, Place::None) {
+            Place::Here(sender) => Some(sender),
+            _ => None,
+        };
+        drop(pending);
+        // The last one to hold the channel closes it: not under the lock.
+        drop((keys, order, sender));
+    }
+
+    /// How many bytes of changes wait that the application does not take.
+    #[cfg(fuzzing)]
+    pub(crate) fn waiting(&self) -> usize {
+        match &self.pending.lock().sender {
+            Place::Here(sender) => sender.waiting.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Pending {
+    fn next(&mut self) -> Option<(Key, Change)> {
+        let key = self.order.pop_front()?;
+        let change = self.keys.remove(&key)?;
+        Some((key, change))
+    }
+
+    /// Moves what waits into `batch`; `false`: there was nothing.
+    fn encode(&mut self, batch: &mut Vec<u8>) -> bool {
+        if mem::take(&mut self.closing) {
+            News::Close.encode(batch);
+        }
+        while batch.len() < BATCH
+            && let Some((key, change)) = self.next()
+        {
+            let Change { version, watches, .. } = change;
+            News::Changed { key: &key, version, watches }.encode(batch);
+        }
+        !batch.is_empty()
     }
 }

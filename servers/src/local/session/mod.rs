@@ -1,8 +1,11 @@
 //! One application: its two connections, its login, its operations, its changes.
 //!
-//! What is said is `kvs_proto::app::server`'s business; here its requests meet the groups, and its bytes the
-//! sockets. Nothing here waits. A session that has to end says so by an [`End`]; its reactor then drops
-//! it, which closes both connections.
+//! What is said is `kvs_proto`'s business; here requests meet the groups, and bytes the sockets. The login is the same
+//! for both kinds of session; what follows it is in [`original`] and [`framed`]. Nothing here waits. A session that
+//! has to end says so by an [`End`]; its reactor then drops it, which closes both connections.
+
+mod framed;
+mod original;
 
 use std::fmt;
 use std::mem;
@@ -10,28 +13,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvs_proto::Text;
-use kvs_proto::app::server::{Malformed, Notifier, Request, Session as Protocol, UnexpectedReply};
+use kvs_proto::app::SessionKind;
+use kvs_proto::app::server::{Malformed, Notifier, Session as Protocol, UnexpectedReply};
+use kvs_proto::framed as wire;
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
+use self::framed::Framed;
 use super::auth_link::Unavailable;
 use super::groups::Group;
 use super::guesses::Turn;
 use super::mailbox::{Address, SessionId};
 use super::pairing::{Arrival, Peer};
-use super::quota::{Limit, Line, User, WATCH_BYTES};
-use super::reactor::Context;
+use super::quota::{Limit, Line, User};
+use super::reactor::{Context, Scratch};
 use super::socket::{Received, Socket};
 use super::watcher::Watcher;
 
 /// How long an application may take to close after it was told to.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// More than any legal application ever has under way, so that one read takes all there is.
-const READ_BUFFER: usize = 4096;
-
-/// The reads in one turn. A legal application never fills more than one buffer; one that keeps its socket
-/// full gets no more than its share.
+/// The reads in one turn. Who keeps its socket full gets no more than its share.
 const READS: usize = 2;
 
 /// An application that is connected.
@@ -41,8 +43,9 @@ pub(crate) struct Session {
     peer: Peer,
     user: Arc<User>,
     main: Socket,
+    /// The login, and all that follows in an original session.
     protocol: Protocol,
-    callback: Option<(Socket, Notifier)>,
+    callback: Option<Callback>,
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
     closing: bool,
@@ -53,6 +56,14 @@ pub(crate) struct Session {
     /// When its login, or its closing, has taken too long.
     deadline: Option<Instant>,
     login_patience: Duration,
+}
+
+/// The callback connection.
+#[derive(Debug)]
+struct Callback {
+    socket: Socket,
+    /// What is said on it in an original session. In a framed one, the watcher speaks.
+    notifier: Notifier,
 }
 
 #[derive(Debug)]
@@ -85,6 +96,8 @@ struct Member {
     group: Arc<Group>,
     number: u64,
     watcher: Arc<Watcher>,
+    /// What a framed session has besides; nothing in an original one.
+    framed: Option<Framed>,
 }
 
 /// Why a session ends.
@@ -111,9 +124,15 @@ pub(crate) enum End {
     /// The application broke the protocol on the callback channel.
     #[error("protocol error: {0}")]
     UnexpectedReply(#[from] UnexpectedReply),
+    /// The application broke the protocol of a framed session.
+    #[error("protocol error: {0}")]
+    MalformedFrame(#[from] wire::Malformed),
     /// The user sends too many wrong secrets; the application was not told whether this one was right.
     #[error("login refused: too many wrong secrets before this one")]
     TooManyGuesses,
+    /// The application sent something on the callback channel of a framed session.
+    #[error("protocol error: unexpected bytes on the callback channel")]
+    SpokeOnCallbackChannel,
     /// The login took too long.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTooLong(Duration),
@@ -133,6 +152,8 @@ impl End {
             Self::Unavailable(_)
                 | Self::Malformed(_)
                 | Self::UnexpectedReply(_)
+                | Self::MalformedFrame(_)
+                | Self::SpokeOnCallbackChannel
                 | Self::LoginTooLong(_)
                 | Self::Unresponsive
         )
@@ -194,36 +215,47 @@ impl Session {
     }
 
     /// There may be more than was read in the last turn.
-    pub(super) fn read_more(&mut self, context: &Context) -> Result<(), End> {
+    pub(super) fn read_more(
+        &mut self,
+        context: &Context,
+        scratch: &mut Scratch,
+    ) -> Result<(), End> {
         self.more = false;
-        self.main_ready(true, context)
+        self.main_ready(true, context, scratch)
     }
 
     /// The main connection may be read or written. `read_closed`: there is more to come than the first read
     /// shows, if only the end of the stream.
-    pub(super) fn main_ready(&mut self, read_closed: bool, context: &Context) -> Result<(), End> {
+    pub(super) fn main_ready(
+        &mut self,
+        read_closed: bool,
+        context: &Context,
+        scratch: &mut Scratch,
+    ) -> Result<(), End> {
         self.main.flush().map_err(|_| End::Gone)?;
-        let mut buffer = [0; READ_BUFFER];
-        let mut out = Vec::new();
+        let Scratch { input, output } = scratch;
+        output.clear();
         for turn in 0.. {
+            self.serve_backlog(output)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
             }
             if turn == READS {
-                if !mem::replace(&mut self.more, true) {
-                    context.read_more(self.id);
-                }
+                self.ask_for_more(context);
                 break;
             }
-            let read = match self.main.read(&mut buffer) {
-                Received::Bytes(read) => &buffer[..read],
+            let room = if self.is_framed() { &mut input[..] } else { &mut input[..original::READ] };
+            let (read, room) = match self.main.read(room) {
+                Received::Bytes(read) => (&room[..read], room.len()),
                 Received::Nothing => break,
                 Received::End => return Err(self.gone()),
             };
-            let mut requests = self.protocol.receive(read, &mut out)?;
-            requests.try_for_each(|request| self.serve(request, &mut out, context))?;
-            self.main.write(&mut out).map_err(|_| self.gone())?;
+            match self.framed() {
+                Some(_) => self.serve_frames(read, output)?,
+                None => self.serve_original(read, output, context)?,
+            }
+            self.main.write(output).map_err(|_| self.gone())?;
             if self.protocol.is_over() {
                 // It was told that there is no such group.
                 return Err(End::Refused("no such group"));
@@ -231,79 +263,28 @@ impl Session {
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in
             // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
             // descriptors that are passed along cut a read short; who does that waits for his next byte.)
-            if read.len() < READ_BUFFER && !read_closed {
+            if read.len() < room && !read_closed {
                 break;
             }
         }
+        self.charge_waiting();
         Ok(())
+    }
+
+    /// Another turn, as soon as all others had theirs.
+    fn ask_for_more(&mut self, context: &Context) {
+        if !mem::replace(&mut self.more, true) {
+            context.read_more(self.id);
+        }
     }
 
     fn gone(&self) -> End {
         if self.closing { End::ClosedByServer } else { End::Gone }
     }
 
-    fn serve(&mut self, request: Request, out: &mut Vec<u8>, context: &Context) -> Result<(), End> {
-        let member = match (&self.stage, request) {
-            (_, Request::Group(name)) => {
-                let group = context.groups.open_group(&name);
-                tracing::debug!(pid = self.peer.pid, group = ?name, found = group.is_some(), "login");
-                self.protocol.answer_group(group.is_some(), out);
-                if let Some(group) = group {
-                    self.stage = Stage::Login(Login { group, secret: None, right: None });
-                }
-                return Ok(());
-            }
-            (_, Request::Secret(secret)) => {
-                self.ask_for_secret(secret, context);
-                return Ok(());
-            }
-            (_, Request::Close) => {
-                return Err(if self.closing { End::ClosedByServer } else { End::Goodbye });
-            }
-            (Stage::Member(member), _) => member,
-            // The protocol lets nothing else through before the verdict.
-            (Stage::New | Stage::Login(_), _) => return Err(End::Refused("not logged in")),
-        };
-        let pid = self.peer.pid;
-        match request {
-            Request::BeginPut(key) => {
-                let allowed = member.group.may_put(&key, &self.user);
-                let ready = is_allowed(allowed, &self.user, pid);
-                self.protocol.answer_ready(ready, out);
-            }
-            Request::BeginWatch => {
-                let allowed = self.user.room_for(0, WATCH_BYTES.into());
-                let ready = is_allowed(allowed, &self.user, pid);
-                self.protocol.answer_ready(ready, out);
-            }
-            Request::Put { key, value } => {
-                let watchers = member.group.put(&key, &value, &self.user);
-                tracing::debug!(pid, ?key, watchers = watchers.len(), "put");
-                for watcher in watchers {
-                    watcher.changed(key);
-                }
-            }
-            Request::Get(key) => {
-                let protocol = &mut self.protocol;
-                let found = member.group.get(&key, |value| {
-                    protocol.answer_get(value, out);
-                    value.is_some()
-                });
-                tracing::debug!(pid, ?key, found, "get");
-            }
-            Request::Delete(key) => {
-                let found = member.group.delete(&key);
-                tracing::debug!(pid, ?key, found, "delete");
-                self.protocol.answer_found(found, out);
-            }
-            Request::Watch(key) => {
-                let found = member.group.watch(&key, member.number, &self.user);
-                tracing::debug!(pid, ?key, found, "watch");
-                self.protocol.answer_found(found, out);
-            }
-            Request::Group(_) | Request::Secret(_) | Request::Close => {}
-        }
-        Ok(())
+    /// The application says goodbye.
+    fn goodbye(&self) -> End {
+        if self.closing { End::ClosedByServer } else { End::Goodbye }
     }
 
     /// The secret is here: the callback connection and the authentication server's answer must follow.
@@ -337,7 +318,7 @@ impl Session {
             context.await_callback(self.peer.clone(), self.id);
             return Ok(());
         }
-        self.callback = Some((socket, notifier));
+        self.callback = Some(Callback { socket, notifier });
         self.decide(context, Instant::now())
     }
 
@@ -360,9 +341,7 @@ impl Session {
         else {
             return Ok(());
         };
-        if self.callback.is_none() {
-            return Ok(());
-        }
+        let Some(callback) = &self.callback else { return Ok(()) };
         let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
         let uid = self.peer.uid;
         match self.turn {
@@ -393,36 +372,32 @@ impl Session {
             return Err(End::Refused("wrong secret"));
         }
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
-        let watcher = Arc::new(Watcher::new(address, Arc::clone(&self.user)));
+        let user = Arc::clone(&self.user);
+        let kind = self.protocol.kind();
+        let watcher = Arc::new(match kind {
+            SessionKind::Original => Watcher::original(address, user),
+            SessionKind::Framed => Watcher::framed(address, user, callback.socket.connection()),
+        });
         let number =
             group.enter(self.peer.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
         let group = Arc::clone(group);
-        self.stage = Stage::Member(Member { group, number, watcher });
-        (self.turn, self.deadline) = (None, None);
         self.protocol.answer_secret(true, &mut out);
+        let framed = match kind {
+            SessionKind::Original => None,
+            SessionKind::Framed => Some(Framed::begin(context.limits, &mut out)),
+        };
+        self.stage = Stage::Member(Member { group, number, watcher, framed });
+        (self.turn, self.deadline) = (None, None);
         self.main.write(&mut out).map_err(|_| End::Gone)
     }
 
     /// The callback connection may be read or written.
     pub(super) fn callback_ready(&mut self) -> Result<(), End> {
-        let Some((socket, notifier)) = &mut self.callback else { return Ok(()) };
-        let mut buffer = [0; READ_BUFFER];
-        let mut out = Vec::new();
-        let mut ended = socket.flush().is_err();
-        while !ended && !socket.is_stuck() {
-            match socket.read(&mut buffer) {
-                Received::Bytes(read) => {
-                    notifier.receive(&buffer[..read], &mut out)?;
-                    ended = socket.write(&mut out).is_err();
-                }
-                Received::Nothing => break,
-                Received::End => ended = true,
-            }
-        }
-        if ended {
-            return self.callback_lost();
-        }
-        self.notify()
+        let kept = match self.is_framed() {
+            true => self.framed_callback_ready()?,
+            false => self.original_callback_ready()?,
+        };
+        if kept { self.notify() } else { self.callback_lost() }
     }
 
     /// It can be told nothing any more, and goes on without. On an orderly goodbye both connections end,
@@ -438,25 +413,24 @@ impl Session {
         }
     }
 
-    /// Tells the next change, or that it is to close, if the callback channel is ready for it.
+    /// Tells changes, or that it is to close, if the callback channel is ready for it.
     pub(super) fn notify(&mut self) -> Result<(), End> {
-        let (Some((socket, notifier)), Stage::Member(member)) = (&mut self.callback, &self.stage)
-        else {
-            return Ok(());
+        let told = match self.is_framed() {
+            true => self.notify_framed(),
+            false => self.notify_original(),
         };
-        if socket.is_stuck() || !notifier.is_idle() {
-            return Ok(());
+        if told.is_err() { self.callback_lost() } else { Ok(()) }
+    }
+
+    fn is_framed(&self) -> bool {
+        matches!(&self.stage, Stage::Member(Member { framed: Some(_), .. }))
+    }
+
+    fn framed(&mut self) -> Option<&mut Framed> {
+        match &mut self.stage {
+            Stage::Member(member) => member.framed.as_mut(),
+            Stage::New | Stage::Login(_) => None,
         }
-        let mut out = Vec::new();
-        if self.closing {
-            notifier.close(&mut out);
-        } else if let Some(key) = member.watcher.next() {
-            notifier.announce(key, &mut out);
-        }
-        if socket.write(&mut out).is_err() {
-            return self.callback_lost();
-        }
-        Ok(())
     }
 
     /// It is to close, within [`CLOSE_PATIENCE`].
@@ -470,13 +444,21 @@ impl Session {
             return Err(End::ClosedByServer);
         }
         self.deadline = Some(Instant::now() + CLOSE_PATIENCE);
+        if let (true, Stage::Member(member)) = (self.is_framed(), &self.stage) {
+            return member.watcher.send_close().or_else(|_| self.callback_lost());
+        }
         self.notify()
     }
 
     /// How much waits to be written on either connection.
     #[cfg(fuzzing)]
     pub(super) fn waiting(&self) -> usize {
-        self.main.waiting() + self.callback.as_ref().map_or(0, |(socket, _)| socket.waiting())
+        let callback = self.callback.as_ref().map_or(0, |callback| callback.socket.waiting());
+        let changes = match &self.stage {
+            Stage::Member(member) => member.watcher.waiting(),
+            Stage::New | Stage::Login(_) => 0,
+        };
+        self.main.waiting() + callback + changes
     }
 
     /// The last act: leaves the group and the pairing.
@@ -501,7 +483,10 @@ impl Session {
             Stage::Member(member) => {
                 member.watcher.stop();
                 // The connections are closed first: whoever waits for the group to be empty may count on
-                // it.
+                // it. Somebody may be just about to tell a change.
+                if let Some(callback) = &self.callback {
+                    callback.socket.shut_down();
+                }
                 drop((self.main, self.callback));
                 member.group.leave(member.number);
             }
@@ -509,12 +494,4 @@ impl Session {
             Stage::Login(_) | Stage::New => {}
         }
     }
-}
-
-/// Whether there was no limit in the way; if there was, it is logged.
-fn is_allowed(allowed: Result<(), Limit>, user: &User, pid: i32) -> bool {
-    if let Err(limit) = allowed {
-        user.log(limit, format_args!("an operation of process {pid} is refused"));
-    }
-    allowed.is_ok()
 }

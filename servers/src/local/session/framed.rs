@@ -1,0 +1,253 @@
+//! What follows the login in a framed session: requests and their answers on the main channel, in order, as many at a
+//! time as the application likes; changes on the callback channel, which the [watcher](crate::local::watcher) sends.
+//!
+//! What an application makes the server keep is bounded, and charged to its user: a message that comes in pieces
+//! ([`Framed::coming`]), and answers that the application does not take together with the requests after them, which
+//! wait until it does ([`Framed::waiting`]).
+
+use std::mem;
+use std::sync::Arc;
+
+use kvs_proto::framed::answer::{self, Answer, Status};
+use kvs_proto::framed::request::{Limits, Request};
+use kvs_proto::framed::{Cutter, MAX_PAGE, NO_VERSION, Next};
+
+use super::original::is_allowed;
+use super::{End, Member, Session, Stage};
+use crate::local::groups::Outcome;
+use crate::local::quota::{Charge, User, watch_bytes};
+use crate::local::socket::{Received, Socket};
+use crate::local::table::Value;
+
+/// Answers are written when there are so many bytes of them, and no request is carried out before they are gone.
+const MOST_ANSWERS: usize = 256 * 1024;
+
+/// What a framed session has besides the rest.
+#[derive(Debug)]
+pub(super) struct Framed {
+    limits: Limits,
+    cutter: Cutter,
+    /// Stands for the message that comes in pieces, if it is a long one.
+    coming: Option<Charge>,
+    /// What was read after requests whose answers wait.
+    backlog: Vec<u8>,
+    /// Stands for the backlog and for the answers that wait.
+    waiting: Option<Charge>,
+}
+
+impl Framed {
+    /// The login is over; `out` gets what a server says first.
+    pub(super) fn begin(limits: Limits, out: &mut Vec<u8>) -> Self {
+        Answer::new(0, Status::Welcome, limits.value as u64).encode(out);
+        Self { limits, cutter: Cutter::default(), coming: None, backlog: Vec::new(), waiting: None }
+    }
+}
+
+/// Whom a request is carried out for.
+#[derive(Debug)]
+struct Requester<'a> {
+    member: &'a Member,
+    user: &'a Arc<User>,
+    main: &'a mut Socket,
+    pid: i32,
+}
+
+impl Session {
+    /// Goes on with what was read before, if the answers before it are gone.
+    pub(super) fn serve_backlog(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        if self.main.is_stuck() {
+            return Ok(());
+        }
+        let backlog = match self.framed() {
+            Some(framed) if !framed.backlog.is_empty() => mem::take(&mut framed.backlog),
+            _ => return Ok(()),
+        };
+        self.serve_frames(&backlog, out)?;
+        self.main.write(out).map_err(|_| self.gone())
+    }
+
+    /// Takes what one `read` brought.
+    pub(super) fn serve_frames(&mut self, read: &[u8], out: &mut Vec<u8>) -> Result<(), End> {
+        let Stage::Member(member) = &mut self.stage else { return Ok(()) };
+        // Taken out, as its requests need the rest of the member.
+        let Some(mut framed) = member.framed.take() else { return Ok(()) };
+        let mut requester =
+            Requester { member, user: &self.user, main: &mut self.main, pid: self.peer.pid };
+        let served = framed.serve(read, out, &mut requester);
+        member.framed = Some(framed);
+        match served {
+            Ok(Served::All) => Ok(()),
+            Ok(Served::Goodbye) => Err(self.goodbye()),
+            Err(end) => Err(end),
+        }
+    }
+
+    /// Has the user pay for what waits for the application.
+    pub(super) fn charge_waiting(&mut self) {
+        let waiting = self.main.waiting();
+        let user = Arc::clone(&self.user);
+        if let Some(framed) = self.framed() {
+            let bytes = waiting + framed.backlog.len();
+            framed.waiting = (bytes > 0).then(|| Charge::buffer(&user, bytes));
+        }
+    }
+
+    /// The callback connection may be read or written; `false`: it has ended. Nothing may come on it.
+    pub(super) fn framed_callback_ready(&mut self) -> Result<bool, End> {
+        let (Some(callback), Stage::Member(member)) = (&mut self.callback, &self.stage) else {
+            return Ok(true);
+        };
+        match callback.socket.read(&mut [0]) {
+            Received::Bytes(_) => Err(End::SpokeOnCallbackChannel),
+            Received::End => Ok(false),
+            Received::Nothing => Ok(member.watcher.send(true).is_ok()),
+        }
+    }
+
+    /// Tells what waits to be told.
+    pub(super) fn notify_framed(&mut self) -> std::io::Result<()> {
+        match (&self.callback, &self.stage) {
+            (Some(_), Stage::Member(member)) => member.watcher.send(false),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How far a session has come with what was read.
+enum Served {
+    /// Everything is done, or waits for answers to be taken.
+    All,
+    /// The application has said goodbye.
+    Goodbye,
+}
+
+impl Framed {
+    fn serve(
+        &mut self,
+        mut read: &[u8],
+        out: &mut Vec<u8>,
+        requester: &mut Requester<'_>,
+    ) -> Result<Served, End> {
+        loop {
+            if out.len() >= MOST_ANSWERS {
+                requester.write(out)?;
+            }
+            if requester.main.is_stuck() {
+                self.backlog.extend_from_slice(read);
+                return Ok(Served::All);
+            }
+            let Self { limits, cutter, coming, .. } = self;
+            let mut refused = Status::TooLarge;
+            let next = cutter.next(&mut read, |header, in_pieces| {
+                let mut wanted = limits.check(header);
+                if wanted.is_ok() && in_pieces {
+                    let room = requester.user.room_for(0, header.body.into());
+                    wanted = match requester.allows(room) {
+                        true => Ok(()),
+                        false => Err(Status::Limit),
+                    };
+                    *coming = Some(Charge::buffer(requester.user, header.body as usize));
+                }
+                refused = wanted.err().unwrap_or(refused);
+                wanted.is_ok()
+            })?;
+            match next {
+                Next::Nothing => return Ok(Served::All),
+                Next::Unwanted(header) => {
+                    *coming = None;
+                    Answer::new(header.number, refused, NO_VERSION).encode(out);
+                }
+                Next::Frame(header, body) => {
+                    // What is stored is charged by itself.
+                    *coming = None;
+                    match Request::decode(&header, body, *limits)? {
+                        Err(status) => Answer::new(header.number, status, NO_VERSION).encode(out),
+                        Ok(Request::Close) => return Ok(Served::Goodbye),
+                        Ok(request) => requester.serve(header.number, request, out)?,
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Requester<'_> {
+    fn serve(&mut self, number: u32, request: Request<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+        let Member { group, number: application, .. } = self.member;
+        tracing::debug!(pid = self.pid, ?request, "request");
+        let outcome = match request {
+            Request::Get(key) => return self.get(number, key, out),
+            Request::Put { key, value, expected } => {
+                group.put_if(key, value, expected, self.user).tell()
+            }
+            Request::Delete { key, expected } => group.delete(key, expected).tell(),
+            Request::PutMany(entries) => group.put_many(entries, self.user).tell(),
+            Request::Keys { prefix, cursor, limit } => {
+                let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
+                let page = group.keys(prefix, cursor, limit as usize);
+                let mut body = Vec::new();
+                page.keys.iter().for_each(|key| answer::push_key(key, &mut body));
+                Answer { number, status: Status::Ok, version: page.next, body: &body }.encode(out);
+                return Ok(());
+            }
+            Request::Watch(watched) => {
+                let bytes = watch_bytes(watched.bytes().len()) as u64;
+                match self.user.room_for(0, bytes) {
+                    Ok(()) => group.watch(watched, *application, self.user),
+                    Err(limit) => Outcome::Limit(limit),
+                }
+            }
+            Request::Unwatch(watched) => match group.unwatch(watched, *application) {
+                true => Outcome::Done(NO_VERSION),
+                false => Outcome::NoSuchKey,
+            },
+            // It has no answer; see above.
+            Request::Close => return Ok(()),
+        };
+        let (status, version) = match outcome {
+            Outcome::Done(version) => (Status::Ok, version),
+            Outcome::NoSuchKey => (Status::NoSuchKey, NO_VERSION),
+            Outcome::Conflict(version) => (Status::Conflict, version),
+            Outcome::Limit(limit) => {
+                self.allows(Err(limit));
+                (Status::Limit, NO_VERSION)
+            }
+        };
+        Answer::new(number, status, version).encode(out);
+        Ok(())
+    }
+
+    /// A short value is copied; a long one is shared with the table until it is written.
+    fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<(), End> {
+        let long = self.member.group.get(key, |pair| {
+            let Some(pair) = pair else {
+                Answer::new(number, Status::NoSuchKey, NO_VERSION).encode(out);
+                return None;
+            };
+            let answer = Answer { number, status: Status::Ok, version: pair.version, body: &[] };
+            match pair.value {
+                Value::Short(body) => {
+                    Answer { body, ..answer }.encode(out);
+                    None
+                }
+                Value::Long(value) => {
+                    out.extend_from_slice(&answer.encode_header(value.len()));
+                    Some(value)
+                }
+            }
+        });
+        if let Some(value) = long {
+            self.write(out)?;
+            self.main.write_shared(value).map_err(|_| End::Gone)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        self.main.write(out).map_err(|_| End::Gone)
+    }
+
+    fn allows(&self, allowed: Result<(), crate::local::quota::Limit>) -> bool {
+        is_allowed(allowed, self.user, self.pid)
+    }
+}

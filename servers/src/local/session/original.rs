@@ -1,0 +1,149 @@
+//! What follows the login in an original session: one operation at a time, one change at a time.
+
+use kvs_proto::app::server::Request;
+use kvs_proto::framed::request::Watched;
+use kvs_proto::{MAX_TEXT, Text};
+
+use super::{Callback, End, Login, Member, Session, Stage};
+use crate::local::groups::Outcome;
+use crate::local::quota::{Limit, User, watch_bytes};
+use crate::local::reactor::Context;
+use crate::local::socket::Received;
+
+/// More than any legal application ever has under way, so that one read takes all there is.
+pub(super) const READ: usize = 4096;
+
+impl Session {
+    /// Takes what one `read` brought. Also of a login that may lead to a framed session.
+    pub(super) fn serve_original(
+        &mut self,
+        read: &[u8],
+        out: &mut Vec<u8>,
+        context: &Context,
+    ) -> Result<(), End> {
+        let mut requests = self.protocol.receive(read, out)?;
+        requests.try_for_each(|request| self.serve(request, out, context))
+    }
+
+    fn serve(&mut self, request: Request, out: &mut Vec<u8>, context: &Context) -> Result<(), End> {
+        let member = match (&self.stage, request) {
+            (_, Request::Group(hello)) => {
+                let group = context.groups.open_group(&hello.group);
+                let found = group.is_some();
+                tracing::debug!(pid = self.peer.pid, group = ?hello.group, found, "login");
+                self.protocol.answer_group(found.then_some(hello.offer), out);
+                if let Some(group) = group {
+                    self.stage = Stage::Login(Login { group, secret: None, right: None });
+                }
+                return Ok(());
+            }
+            (_, Request::Secret(secret)) => {
+                self.ask_for_secret(secret, context);
+                return Ok(());
+            }
+            (_, Request::Close) => return Err(self.goodbye()),
+            (Stage::Member(member), _) => member,
+            // The protocol lets nothing else through before the verdict.
+            (Stage::New | Stage::Login(_), _) => return Err(End::Refused("not logged in")),
+        };
+        let pid = self.peer.pid;
+        match request {
+            Request::BeginPut(key) => {
+                let allowed = member.group.may_put(key.as_bytes(), MAX_TEXT, &self.user);
+                let ready = is_allowed(allowed, &self.user, pid);
+                self.protocol.answer_ready(ready, out);
+            }
+            Request::BeginWatch => {
+                // The key is not known yet; it is a text.
+                let allowed = self.user.room_for(0, watch_bytes(MAX_TEXT) as u64);
+                let ready = is_allowed(allowed, &self.user, pid);
+                self.protocol.answer_ready(ready, out);
+            }
+            Request::Put { key, value } => {
+                let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
+                tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
+                if let Outcome::Limit(limit) = change.tell() {
+                    // There is no way to say so.
+                    is_allowed(Err(limit), &self.user, pid);
+                }
+            }
+            Request::Get(key) => {
+                let protocol = &mut self.protocol;
+                let found = member.group.get(key.as_bytes(), |pair| {
+                    // What a framed session may store, but an original one cannot carry, is not there for it.
+                    let value = pair.as_ref().map(|pair| pair.value.as_bytes());
+                    let value = value.filter(|value| Text::new(value).is_ok());
+                    protocol.answer_get(value, out);
+                    value.is_some()
+                });
+                tracing::debug!(pid, ?key, found, "get");
+            }
+            Request::Delete(key) => {
+                let change = member.group.delete(key.as_bytes(), None);
+                let found = matches!(change.tell(), Outcome::Done(_));
+                tracing::debug!(pid, ?key, found, "delete");
+                self.protocol.answer_found(found, out);
+            }
+            Request::Watch(key) => {
+                let watched = Watched::Key(key.as_bytes());
+                let outcome = member.group.watch(watched, member.number, &self.user);
+                let found = matches!(outcome, Outcome::Done(_));
+                tracing::debug!(pid, ?key, found, "watch");
+                self.protocol.answer_found(found, out);
+            }
+            Request::Group(_) | Request::Secret(_) | Request::Close => {}
+        }
+        Ok(())
+    }
+
+    /// The callback connection may be read or written; `false`: it has ended.
+    pub(super) fn original_callback_ready(&mut self) -> Result<bool, End> {
+        let Some(Callback { socket, notifier }) = &mut self.callback else { return Ok(true) };
+        let mut buffer = [0; READ];
+        let mut out = Vec::new();
+        if socket.flush().is_err() {
+            return Ok(false);
+        }
+        while !socket.is_stuck() {
+            match socket.read(&mut buffer) {
+                Received::Bytes(read) => {
+                    notifier.receive(&buffer[..read], &mut out)?;
+                    if socket.write(&mut out).is_err() {
+                        return Ok(false);
+                    }
+                }
+                Received::Nothing => break,
+                Received::End => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells the next change, or that it is to close, if the callback channel is ready for it.
+    pub(super) fn notify_original(&mut self) -> std::io::Result<()> {
+        let (Some(Callback { socket, notifier }), Stage::Member(Member { watcher, .. })) =
+            (&mut self.callback, &self.stage)
+        else {
+            return Ok(());
+        };
+        if socket.is_stuck() || !notifier.is_idle() {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        if self.closing {
+            notifier.close(&mut out);
+        } else if let Some(key) = watcher.next().and_then(|key| Text::new(&key).ok()) {
+            // It could not have asked for a key that is no text.
+            notifier.announce(key, &mut out);
+        }
+        socket.write(&mut out)
+    }
+}
+
+/// Whether there was no limit in the way; if there was, it is logged.
+pub(super) fn is_allowed(allowed: Result<(), Limit>, user: &User, pid: i32) -> bool {
+    if let Err(limit) = allowed {
+        user.log(limit, format_args!("an operation of process {pid} is refused"));
+    }
+    allowed.is_ok()
+}

@@ -1,0 +1,178 @@
+//! Who watches what in one group: single keys, and all keys that begin with a prefix.
+//!
+//! A change of a key asks for its watches. By prefix that takes one look-up for each length of a prefix that is
+//! watched and not longer than the key, however many prefixes and keys there are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kvs_proto::framed::change::Watches;
+use kvs_proto::framed::request::Watched;
+
+use super::watcher::Key;
+
+/// One application that watches something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch {
+    /// The number of an application that is connected.
+    pub(super) application: u64,
+    /// Where it has the key or prefix among those that it watches.
+    pub(super) place: u64,
+}
+
+/// All watches.
+#[derive(Debug, Default)]
+pub(super) struct WatchList {
+    keys: HashMap<Key, Vec<Watch>>,
+    prefixes: HashMap<Key, Vec<Watch>>,
+    /// How many of the prefixes have a length.
+    lengths: BTreeMap<usize, usize>,
+}
+
+impl WatchList {
+    /// Adds a watch and returns what it is of; `None`: the application watches that already.
+    pub(super) fn add(&mut self, what: Watched<'_>, watch: Watch) -> Option<Key> {
+        let (list, bytes) = match what {
+            Watched::Key(key) => (&mut self.keys, key),
+            Watched::Prefix(prefix) => (&mut self.prefixes, prefix),
+        };
+        if let Some((key, _)) = list.get_key_value(bytes) {
+            let key = Arc::clone(key);
+            let watches = list.get_mut(bytes)?;
+            if watches.iter().any(|other| other.application == watch.application) {
+                return None;
+            }
+            watches.push(watch);
+            return Some(key);
+        }
+        let key = Key::from(bytes);
+        list.insert(Arc::clone(&key), vec![watch]);
+        if let Watched::Prefix(_) = what {
+            *self.lengths.entry(bytes.len()).or_default() += 1;
+        }
+        Some(key)
+    }
+
+    /// Removes the watch of an application; `None`: there is none.
+    pub(super) fn remove(&mut self, what: Watched<'_>, application: u64) -> Option<Watch> {
+        let (list, bytes) = match what {
+            Watched::Key(key) => (&mut self.keys, key),
+            Watched::Prefix(prefix) => (&mut self.prefixes, prefix),
+        };
+        let watches = list.get_mut(bytes)?;
+        let at = watches.iter().position(|watch| watch.application == application)?;
+        let watch = watches.remove(at);
+        if watches.is_empty() {
+            list.remove(bytes);
+            if let Watched::Prefix(_) = what
+                && let Some(count) = self.lengths.get_mut(&bytes.len())
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&bytes.len());
+                }
+            }
+        }
+        Some(watch)
+    }
+
+    /// Removes all watches of a key that is deleted, but not those of its prefixes.
+    pub(super) fn remove_key(&mut self, key: &[u8]) -> Vec<Watch> {
+        self.keys.remove(key).unwrap_or_default()
+    }
+
+    /// All applications that watch `key`, each once, and by what. The key is shared by all of them.
+    pub(super) fn of(&self, key: &[u8]) -> Vec<(u64, Key, Watches)> {
+        let by_key = self.keys.get_key_value(key);
+        if self.prefixes.is_empty() && by_key.is_none() {
+            return Vec::new();
+        }
+        let shared = by_key.map_or_else(|| Key::from(key), |(key, _)| Arc::clone(key));
+        let by_key = by_key.into_iter().flat_map(|(_, watches)| watches);
+        let by_key = by_key.map(|watch| (watch.application, Watches { key: true, prefix: false }));
+        let by_prefix =
+            self.lengths.range(..=key.len()).filter_map(|(&len, _)| self.prefixes.get(&key[..len]));
+        let by_prefix = by_prefix.flatten();
+        let by_prefix =
+            by_prefix.map(|watch| (watch.application, Watches { key: false, prefix: true }));
+        let mut all: Vec<_> = by_key.chain(by_prefix).collect();
+        if !self.prefixes.is_empty() {
+            // Stable, so that those come first who have watched first.
+            all.sort_by_key(|(application, _)| *application);
+            all.dedup_by(|later, first| {
+                let same = later.0 == first.0;
+                if same {
+                    first.1 = first.1.or(later.1);
+                }
+                same
+            });
+        }
+        all.into_iter()
+            .map(|(application, watches)| (application, Arc::clone(&shared), watches))
+            .collect()
+    }
+
+    /// How many there are.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn count(&self) -> usize {
+        self.keys.values().chain(self.prefixes.values()).map(Vec::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_finds_who_a_slow_search_finds(
+            steps in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec(0u8..2, 0..5), 0u64..3, any::<bool>()),
+                0..60,
+            ),
+            asked in prop::collection::vec(prop::collection::vec(0u8..2, 1..6), 1..6),
+        ) {
+            let (mut list, mut model) = (WatchList::default(), BTreeSet::new());
+            for (add, bytes, application, is_prefix) in steps {
+                if bytes.is_empty() && !is_prefix {
+                    continue;
+                }
+                let what = if is_prefix { Watched::Prefix(&bytes) } else { Watched::Key(&bytes) };
+                let entry = (bytes.clone(), is_prefix, application);
+                if add {
+                    let added = list.add(what, Watch { application, place: 1 });
+                    prop_assert_eq!(added.as_deref(), model.insert(entry).then_some(&bytes[..]));
+                } else {
+                    let removed = list.remove(what, application);
+                    prop_assert_eq!(removed.is_some(), model.remove(&entry));
+                }
+                prop_assert_eq!(list.count(), model.len());
+            }
+            for key in asked {
+                let mut expected = BTreeMap::<u64, Watches>::new();
+                for (bytes, is_prefix, application) in &model {
+                    let hit = if *is_prefix { key.starts_with(bytes) } else { key == *bytes };
+                    if hit {
+                        let watches = Watches { key: !is_prefix, prefix: *is_prefix };
+                        let all = expected.entry(*application).or_default();
+                        *all = all.or(watches);
+                    }
+                }
+                let mut found = list.of(&key);
+                found.sort_by_key(|(application, ..)| *application);
+                prop_assert!(found.iter().all(|(_, shared, _)| **shared == key[..]));
+                let found: Vec<_> = found.into_iter().map(|(who, _, by)| (who, by)).collect();
+                prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+                for watch in list.remove_key(&key) {
+                    prop_assert!(model.remove(&(key.clone(), false, watch.application)));
+                }
+            }
+            let kept = list.lengths.values().sum::<usize>();
+            prop_assert_eq!(kept, list.prefixes.len());
+        }
+    }
+}
