@@ -6,37 +6,72 @@
 //! server merges what it misses.
 //!
 //! A C callback may even end the thread (`pthread_exit`); another one then takes its place. So C callbacks
-//! are not called here but by [`crate::thread`], between two calls of [`listen`].
+//! are not called here but by [`crate::thread`], between two calls of [`listen`]. What remains to be called for the
+//! same change survives the thread ([`Current`]).
+//!
+//! Which callback is to be called is looked up at the last moment, so none begins after it was taken out.
 
-use std::collections::HashMap;
-use std::ffi::c_char;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, mem};
 
-use kvs_proto::Text;
 use kvs_proto::app::CHANGED_KEY_LEN;
-use kvs_proto::app::client::{ListenStep, Listener, News};
+use kvs_proto::app::client::{ListenStep, Listener, News as OriginalNews};
+use kvs_proto::framed::change::{News, Watches};
+use kvs_proto::framed::{Cutter, MAX_KEY, NO_VERSION, Next, Version};
+use nix::sys::pthread::{Pthread, pthread_self};
 
 use crate::channel::{Channel, Deadline};
-use crate::connection::Shared;
 use crate::error::Error;
 use crate::panic_points::panic_point;
+use crate::shared::Shared;
+use crate::sys::User;
 use crate::thread;
 
-/// A callback of a C program.
+/// What is received at once at most in a framed session.
+const READ: usize = 16 * 1024;
+
+/// A change of a key that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The version that it has now; 0 when it was deleted (told to watches of prefixes only), and always 0 in a session
+    /// of the original protocol, which has no versions.
+    pub version: Version,
+}
+
+/// A callback of a C program that knows one connection only.
 pub(crate) type CFunction = unsafe extern "C-unwind" fn(*mut c_char);
 
+/// A callback of a C program that gets what it was registered with.
+pub(crate) type CWatcher = unsafe extern "C-unwind" fn(*const c_void, usize, Version, *mut c_void);
+
+/// What a C program wants called at the end of a connection.
+pub(crate) type CFarewell = unsafe extern "C-unwind" fn(*mut c_void);
+
 /// A callback of a Rust program.
-pub(crate) type Closure = dyn Fn(&[u8]) + Send + Sync;
+pub(crate) type Closure = dyn Fn(&Change<'_>) + Send + Sync;
 
 /// What is called when a key changes.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "capi"), allow(dead_code))]
 pub(crate) enum Callback {
     Closure(Arc<Closure>),
-    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     Function(CFunction),
+    Watcher(CWatcher, User),
+}
+
+/// What is called when the connection has ended.
+#[cfg_attr(not(feature = "capi"), allow(dead_code))]
+pub(crate) enum Farewell {
+    Closure(Box<dyn FnOnce() + Send>),
+    Function(CFarewell, User),
 }
 
 impl fmt::Debug for Callback {
@@ -44,8 +79,42 @@ impl fmt::Debug for Callback {
         f.write_str(match self {
             Self::Closure(_) => "Closure",
             Self::Function(_) => "Function",
+            Self::Watcher(..) => "Watcher",
         })
     }
+}
+
+impl fmt::Debug for Farewell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closure(_) => "Closure",
+            Self::Function(..) => "Function",
+        })
+    }
+}
+
+/// A C function to be called, with what it is to be given. The key is valid until [`listen`] is called again, or
+/// another thread has taken over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CCall {
+    Function(CFunction, *mut c_char),
+    Watcher { function: CWatcher, key: *const c_void, len: usize, version: Version, user: User },
+    Farewell(CFarewell, User),
+}
+
+/// What is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Watched {
+    Key(Box<[u8]>),
+    Prefix(Box<[u8]>),
+}
+
+/// A callback in the list.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    pub(crate) callback: Callback,
+    /// Changes up to this version were made before there was a watch.
+    pub(crate) since: Version,
 }
 
 /// The watch list of a connection, and the state of its callback thread.
@@ -57,13 +126,30 @@ pub(crate) struct Callbacks {
 
 #[derive(Debug)]
 struct State {
-    watches: HashMap<Text, Callback>,
+    keys: HashMap<Box<[u8]>, Watch>,
+    prefixes: BTreeMap<Box<[u8]>, Watch>,
+    farewell: Option<Farewell>,
     thread: ThreadState,
+    /// What is being called, and by which thread.
+    running: Option<(Watched, Pthread)>,
+    /// The change that is being told.
+    current: Option<Current>,
+    /// The key of that change, for a C function. It stays here in case the function ends the thread.
+    lent: Vec<u8>,
     /// `None` as soon as somebody closes it.
     channel: Option<Arc<Channel>>,
     /// The socket is closed.
     closed: bool,
-    listener: Listener,
+    /// `None` while the thread uses it.
+    ear: Option<Ear>,
+}
+
+/// A change, and whom it has still to be told.
+#[derive(Debug)]
+struct Current {
+    key: Arc<[u8]>,
+    version: Version,
+    due: VecDeque<Watched>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,15 +162,52 @@ enum ThreadState {
     Ended,
 }
 
+/// What understands the channel.
+#[derive(Debug)]
+pub(crate) enum Ear {
+    Original(Listener),
+    Framed {
+        cutter: Cutter,
+        /// The bytes from `next` to `end` were received and not looked at yet.
+        buffer: Box<[u8]>,
+        next: usize,
+        end: usize,
+    },
+}
+
+impl Ear {
+    /// For an original session.
+    pub(crate) fn original() -> Self {
+        Self::Original(Listener::default())
+    }
+
+    /// For a framed one.
+    pub(crate) fn framed() -> Self {
+        Self::Framed { cutter: Cutter::default(), buffer: vec![0; READ].into(), next: 0, end: 0 }
+    }
+}
+
+/// What the channel says.
+#[derive(Debug)]
+enum Heard {
+    Changed { key: Arc<[u8]>, version: Version, watches: Watches },
+    Close,
+}
+
 impl Callbacks {
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: Channel, ear: Ear) -> Self {
         Self {
             state: Mutex::new(State {
-                watches: HashMap::new(),
+                keys: HashMap::new(),
+                prefixes: BTreeMap::new(),
+                farewell: None,
                 thread: ThreadState::Ended,
+                running: None,
+                current: None,
+                lent: Vec::new(),
                 channel: Some(Arc::new(channel)),
                 closed: false,
-                listener: Listener::default(),
+                ear: Some(ear),
             }),
             changed: Condvar::new(),
         }
@@ -95,14 +218,67 @@ impl Callbacks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the callback of `key` and returns the one before.
-    pub(crate) fn set(&self, key: Text, callback: Callback) -> Option<Callback> {
-        self.lock().watches.insert(key, callback)
+    /// Sets the callback for what is watched and returns the one before.
+    pub(crate) fn set(&self, what: &Watched, watch: Watch) -> Option<Watch> {
+        let mut state = self.lock();
+        match what {
+            Watched::Key(key) => state.keys.insert(key.clone(), watch),
+            Watched::Prefix(prefix) => state.prefixes.insert(prefix.clone(), watch),
+        }
     }
 
-    /// Forgets the callback of `key`.
-    pub(crate) fn remove(&self, key: &Text) -> Option<Callback> {
-        self.lock().watches.remove(key)
+    /// From which version on a watch that was just set is one.
+    pub(crate) fn set_since(&self, what: &Watched, since: Version) {
+        if let Some(watch) = self.lock().watch_mut(what) {
+            watch.since = since;
+        }
+    }
+
+    /// Forgets the callback.
+    pub(crate) fn remove(&self, what: &Watched) -> Option<Watch> {
+        let mut state = self.lock();
+        match what {
+            Watched::Key(key) => state.keys.remove(key),
+            Watched::Prefix(prefix) => state.prefixes.remove(prefix),
+        }
+    }
+
+    /// Whether there is a callback.
+    pub(crate) fn has(&self, what: &Watched) -> bool {
+        self.lock().watch_mut(what).is_some()
+    }
+
+    /// Sets what is called at the end of the connection; `false`: it has ended.
+    pub(crate) fn set_farewell(&self, farewell: Farewell) -> bool {
+        let mut state = self.lock();
+        if state.thread == ThreadState::Ended || state.channel.is_none() {
+            return false;
+        }
+        let before = state.farewell.replace(farewell);
+        drop(state);
+        // It may own what it pleases.
+        drop(before);
+        true
+    }
+
+    /// Waits until no callback for `what` runs (for `None`: none at all), unless this is the thread that runs it.
+    /// `false`: it took too long.
+    pub(crate) fn wait_until_not_running(
+        &self,
+        what: Option<&Watched>,
+        deadline: Deadline,
+    ) -> bool {
+        let mut state = self.lock();
+        loop {
+            match &state.running {
+                Some((running, thread))
+                    if what.is_none_or(|what| running == what) && *thread != pthread_self() => {}
+                _ => return true,
+            }
+            let Some(left) = deadline.left() else { return false };
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Ends the channel and closes it, or waits until whoever else does so has done it. Returns when the
@@ -110,7 +286,8 @@ impl Callbacks {
     pub(crate) fn close(&self) -> Result<(), Error> {
         let (watches, channel) = {
             let mut state = self.lock();
-            (mem::take(&mut state.watches), state.channel.take())
+            let watches = (mem::take(&mut state.keys), mem::take(&mut state.prefixes));
+            (watches, state.channel.take())
         };
         let Some(channel) = channel else {
             self.wait_until_closed();
@@ -143,40 +320,150 @@ impl Callbacks {
         }
     }
 
-    fn callback(&self, key: &Text) -> Option<Callback> {
-        self.lock().watches.get(key).cloned()
-    }
-
     /// The thread does not use the channel any more.
     fn set_thread_state(&self, thread: ThreadState) {
         self.lock().thread = thread;
         self.changed.notify_all();
     }
 
+    /// No callback runs any more.
+    fn ran(&self) {
+        let mut state = self.lock();
+        if state.running.take().is_some() {
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Has the change told to all whom it concerns.
+    fn begin(&self, key: Arc<[u8]>, version: Version, watches: Watches) {
+        let state = &mut *self.lock();
+        let mut due = VecDeque::new();
+        if watches.key {
+            due.push_back(Watched::Key((*key).into()));
+        }
+        if watches.prefix {
+            let prefixes = state.prefixes.keys().filter(|prefix| key.starts_with(prefix));
+            due.extend(prefixes.cloned().map(Watched::Prefix));
+        }
+        state.current = Some(Current { key, version, due });
+    }
+
+    /// The next callback for the current change, which counts as running from now on.
+    fn next_due(&self) -> Option<(Callback, Arc<[u8]>, Version)> {
+        let state = &mut *self.lock();
+        let current = state.current.as_mut()?;
+        while let Some(what) = current.due.pop_front() {
+            let watch = match &what {
+                Watched::Key(key) => state.keys.get(key),
+                Watched::Prefix(prefix) => state.prefixes.get(prefix),
+            };
+            // Deleted by us just now, or not meant yet.
+            let is_old =
+                |watch: &&Watch| current.version != NO_VERSION && current.version <= watch.since;
+            let Some(watch) = watch.filter(|watch| !is_old(watch)) else { continue };
+            state.running = Some((what, pthread_self()));
+            return Some((watch.callback.clone(), Arc::clone(&current.key), current.version));
+        }
+        state.current = None;
+        None
+    }
+
+    /// A copy of the key, followed by NUL, that a C function may use and change.
+    fn lend(&self, key: &[u8]) -> *mut u8 {
+        let mut state = self.lock();
+        state.lent.clear();
+        state.lent.extend_from_slice(key);
+        state.lent.push(0);
+        state.lent.as_mut_ptr()
+    }
+
+    /// What is to be called at the end, if it has not been.
+    fn take_farewell(&self) -> Option<Farewell> {
+        self.lock().farewell.take()
+    }
+
     /// The next change, or the server's wish to close. An error ends the channel.
-    fn next_news(&self, channel: &Channel, timeout: Duration) -> io::Result<News> {
-        // The listener is taken out: nobody else uses it, and it must survive the thread.
-        let mut listener = mem::take(&mut self.lock().listener);
-        let mut buffer = [0; CHANGED_KEY_LEN];
-        let mut in_change = None;
-        loop {
-            panic_point!("listen step");
-            match listener.next() {
-                ListenStep::Receive(len) => {
-                    channel.receive(&mut buffer[..len], in_change)?;
-                    let news = listener.received(&buffer[..len]).map_err(io::Error::other)?;
-                    if let Some(news) = news {
-                        self.lock().listener = listener;
-                        return Ok(news);
+    fn hear(&self, channel: &Channel, timeout: Duration) -> io::Result<Heard> {
+        // It is taken out: nobody else uses it, and it must survive the thread.
+        let ear = self.lock().ear.take();
+        let mut ear = ear.ok_or(io::ErrorKind::Other)?;
+        let heard = ear.hear(channel, timeout);
+        self.lock().ear = Some(ear);
+        heard
+    }
+}
+
+impl State {
+    fn watch_mut(&mut self, what: &Watched) -> Option<&mut Watch> {
+        match what {
+            Watched::Key(key) => self.keys.get_mut(key),
+            Watched::Prefix(prefix) => self.prefixes.get_mut(prefix),
+        }
+    }
+}
+
+impl Ear {
+    fn hear(&mut self, channel: &Channel, timeout: Duration) -> io::Result<Heard> {
+        match self {
+            Self::Original(listener) => hear_original(listener, channel, timeout),
+            Self::Framed { cutter, buffer, next, end } => loop {
+                let mut bytes = &buffer[*next..*end];
+                let found = cutter
+                    .next(&mut bytes, |header, _| header.body as usize <= MAX_KEY)
+                    .map_err(io::Error::other)?;
+                let heard = match found {
+                    Next::Nothing => ControlFlow::Continue(()),
+                    Next::Unwanted(_) => return Err(io::ErrorKind::InvalidData.into()),
+                    Next::Frame(header, body) => ControlFlow::Break(
+                        match News::decode(&header, body).map_err(io::Error::other)? {
+                            News::Changed { key, version, watches } => {
+                                Heard::Changed { key: key.into(), version, watches }
+                            }
+                            News::Close => Heard::Close,
+                        },
+                    ),
+                };
+                *next = *end - bytes.len();
+                if let ControlFlow::Break(heard) = heard {
+                    return Ok(heard);
+                }
+                panic_point!("listen step");
+                *end = channel.receive_some(buffer, None)?;
+                *next = 0;
+            },
+        }
+    }
+}
+
+fn hear_original(
+    listener: &mut Listener,
+    channel: &Channel,
+    timeout: Duration,
+) -> io::Result<Heard> {
+    let mut buffer = [0; CHANGED_KEY_LEN];
+    let mut in_change = None;
+    loop {
+        panic_point!("listen step");
+        match listener.next() {
+            ListenStep::Receive(len) => {
+                channel.receive(&mut buffer[..len], in_change)?;
+                match listener.received(&buffer[..len]).map_err(io::Error::other)? {
+                    None => {}
+                    Some(OriginalNews::Close) => return Ok(Heard::Close),
+                    Some(OriginalNews::Changed(key)) => {
+                        let watches = Watches { key: true, prefix: false };
+                        let (key, version) = (key.as_bytes().into(), NO_VERSION);
+                        return Ok(Heard::Changed { key, version, watches });
                     }
                 }
-                ListenStep::Send(bytes) => {
-                    // Once a change has been announced, the key must follow.
-                    let deadline = Deadline::after(timeout);
-                    channel.send(&bytes, deadline)?;
-                    in_change = Some(deadline);
-                    listener.sent();
-                }
+            }
+            ListenStep::Send(bytes) => {
+                // Once a change has been announced, the key must follow.
+                let deadline = Deadline::after(timeout);
+                channel.send(&bytes, deadline)?;
+                in_change = Some(deadline);
+                listener.sent();
             }
         }
     }
@@ -204,8 +491,8 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 
 /// Waits for changes and runs the closures that watch them; returns at the next C function to be
 /// called, or when there is nothing more to listen to. Runs on the callback thread.
-pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
-    catch_unwind(AssertUnwindSafe(|| next_function(shared, key_bytes))).unwrap_or_else(|_| {
+pub(crate) fn listen(shared: &Shared) -> Option<CCall> {
+    catch_unwind(AssertUnwindSafe(|| next_call(shared))).unwrap_or_else(|_| {
         // A bug in the library. Changes that nobody hears of must not go unnoticed.
         if !shared.is_inherited() {
             shared.callbacks.set_thread_state(ThreadState::Calling);
@@ -215,46 +502,69 @@ pub(crate) fn listen(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> 
     })
 }
 
-fn next_function(shared: &Shared, key_bytes: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+fn next_call(shared: &Shared) -> Option<CCall> {
     let callbacks = &shared.callbacks;
     loop {
         // A callback has forked and returns in the child, where our locks are anybody's.
         if shared.is_inherited() {
             return None;
         }
+        callbacks.ran();
+        while let Some((callback, key, version)) = callbacks.next_due() {
+            match callback {
+                Callback::Function(function) => {
+                    return Some(CCall::Function(function, callbacks.lend(&key).cast()));
+                }
+                Callback::Watcher(function, user) => {
+                    let (len, key) = (key.len(), callbacks.lend(&key).cast_const().cast());
+                    return Some(CCall::Watcher { function, key, len, version, user });
+                }
+                Callback::Closure(closure) => {
+                    let change = Change { key: &key, version };
+                    // A panic has been reported by the host's panic hook; it ends this callback only.
+                    let _ = catch_unwind(AssertUnwindSafe(|| closure(&change)));
+                    drop(closure);
+                    if shared.is_inherited() {
+                        return None;
+                    }
+                    callbacks.ran();
+                }
+            }
+        }
         let channel = {
             let mut state = callbacks.lock();
             state.thread = ThreadState::Listening;
             state.channel.clone()
-        }?;
+        };
+        let Some(channel) = channel else {
+            callbacks.set_thread_state(ThreadState::Calling);
+            return farewell(shared);
+        };
         panic_point!("listening");
-        let news = callbacks.next_news(&channel, shared.timeout);
+        let heard = callbacks.hear(&channel, shared.timeout);
         // From here on the channel is not used; whoever closes the connection need not wait.
         drop(channel);
         callbacks.set_thread_state(ThreadState::Calling);
         panic_point!("news");
-        let key = match news {
-            Ok(News::Changed(key)) => key,
-            Ok(News::Close) => {
-                shared.closed_by_server();
-                continue;
-            }
-            Err(_) => {
-                shared.callbacks_lost();
-                continue;
-            }
-        };
-        match callbacks.callback(&key) {
-            // Deleted by us just now.
-            None => {}
-            Some(Callback::Function(function)) => {
-                *key_bytes = key.padded();
-                return Some(function);
-            }
-            Some(Callback::Closure(closure)) => {
-                // A panic has been reported by the host's panic hook; it ends this callback only.
-                let _ = catch_unwind(AssertUnwindSafe(|| closure(key.as_bytes())));
-            }
+        match heard {
+            Ok(Heard::Changed { key, version, watches }) => callbacks.begin(key, version, watches),
+            Ok(Heard::Close) => shared.closed_by_server(),
+            Err(_) => shared.callbacks_lost(),
+        }
+    }
+}
+
+/// The connection has ended. If not by us, the program wants to know.
+fn farewell(shared: &Shared) -> Option<CCall> {
+    let farewell = shared.callbacks.take_farewell();
+    if shared.is_closed_by_us() {
+        return None;
+    }
+    match farewell? {
+        Farewell::Function(function, user) => Some(CCall::Farewell(function, user)),
+        Farewell::Closure(closure) => {
+            let _ = catch_unwind(AssertUnwindSafe(closure));
+            None
         }
     }
 }

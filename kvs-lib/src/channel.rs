@@ -1,7 +1,8 @@
 //! One connected UNIX stream socket, and the time that a call may take on it.
 //!
-//! Every wait is for an event (`poll`) and ends at a [`Deadline`] that covers the whole call, so a peer
-//! that sends a byte now and then gains nothing. Nothing here raises SIGPIPE; an interrupting signal is
+//! Every wait is for an event and ends at a [`Deadline`] that covers the whole call, so a peer
+//! that sends a byte now and then gains nothing. Where the deadline is as far away as the time-out of the connection,
+//! which is nearly always, `recv` itself waits, with that time-out set on the socket; otherwise `poll` does. Nothing here raises SIGPIPE; an interrupting signal is
 //! served by its handler and the wait goes on. All descriptors are close-on-exec, and are closed in
 //! forked children.
 //!
@@ -23,7 +24,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, bind, connect, recv, send,
-    setsockopt, shutdown, socket, sockopt::SendTimeout,
+    setsockopt, shutdown, socket,
+    sockopt::{ReceiveTimeout, SendTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -48,6 +50,11 @@ impl Deadline {
         self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
+    /// Whether `timeout` from now is the deadline, but for a small part.
+    fn is_in(self, timeout: Duration) -> bool {
+        self.left().is_some_and(|left| left + timeout / 100 >= timeout)
+    }
+
     fn left_or_timed_out(self) -> io::Result<Duration> {
         self.left().ok_or_else(|| ErrorKind::TimedOut.into())
     }
@@ -59,6 +66,8 @@ pub(crate) struct Channel {
     // Dropped first: between the two, a forked child would close a number that is somebody else's.
     registered: Registered,
     socket: OwnedFd,
+    /// How long `recv` waits by itself, if that is limited.
+    patience: Option<Duration>,
 }
 
 impl Channel {
@@ -66,7 +75,7 @@ impl Channel {
     fn new() -> Result<Self, Error> {
         let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|error| Error::Socket(error.into()))?;
-        Ok(Self { registered: fork::register(socket.as_raw_fd()), socket })
+        Ok(Self { registered: fork::register(socket.as_raw_fd()), socket, patience: None })
     }
 
     /// A full backlog makes `connect` wait for as long as the socket's send time-out says.
@@ -87,15 +96,34 @@ impl Channel {
     /// Sends all of `bytes`; no bytes at all are not sent.
     pub(crate) fn send(&self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         while !bytes.is_empty() {
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            match send(self.socket.as_raw_fd(), bytes, flags) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLOUT, Some(deadline))?,
-                Err(error) => return Err(error.into()),
+            match self.send_now(bytes)? {
+                0 => self.wait_for_room(deadline)?,
+                sent => bytes = &bytes[sent..],
             }
         }
         Ok(())
+    }
+
+    /// From now on calls have this much time.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+        // Without it, `poll` has to do.
+        if setsockopt(&self.socket, ReceiveTimeout, &TimeVal::microseconds(micros)).is_ok() {
+            self.patience = Some(timeout);
+        }
+    }
+
+    /// Sends what the kernel takes at once, and returns how much that was.
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        loop {
+            match send(self.socket.as_raw_fd(), bytes, flags) {
+                Ok(sent) => return Ok(sent),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(0),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Fills `buffer`; without a deadline, waits for as long as it takes.
@@ -105,15 +133,52 @@ impl Channel {
         deadline: Option<Deadline>,
     ) -> io::Result<()> {
         while !buffer.is_empty() {
-            self.wait(PollFlags::POLLIN, deadline)?;
-            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            let received = self.receive_some(buffer, deadline)?;
+            buffer = &mut buffer[received..];
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something, and receives what there is.
+    pub(crate) fn receive_some(
+        &self,
+        buffer: &mut [u8],
+        deadline: Option<Deadline>,
+    ) -> io::Result<usize> {
+        let mut waits = match deadline {
+            None => true,
+            Some(deadline) => self.patience.is_some_and(|patience| deadline.is_in(patience)),
+        };
+        loop {
+            if !waits {
+                self.wait(PollFlags::POLLIN, deadline)?;
+            }
+            let flags = if waits { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+            match recv(self.socket.as_raw_fd(), buffer, flags) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(received) => buffer = &mut buffer[received..],
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Ok(received) => return Ok(received),
+                // Part of the time may be over.
+                Err(Errno::EINTR | Errno::EAGAIN) => waits = deadline.is_none(),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+    }
+
+    /// Waits until there is something to receive (`true`), or room to send.
+    pub(crate) fn wait_for_either(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PollFlags::POLLIN | PollFlags::POLLOUT, Some(deadline))?;
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        match recv(self.socket.as_raw_fd(), &mut [0], flags) {
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            // The end of the stream, too.
+            Ok(_) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until there is room to send.
+    pub(crate) fn wait_for_room(&self, deadline: Deadline) -> io::Result<()> {
+        self.wait(PollFlags::POLLOUT, Some(deadline))
     }
 
     /// Fills `buffer`, unless the peer hangs up on `other` before the first byte is here.
@@ -196,7 +261,7 @@ impl Channel {
     pub(crate) fn close(self) -> Result<(), Error> {
         // A forked child may still hold a copy when the fork came in between.
         self.shut_down();
-        let Self { registered, socket } = self;
+        let Self { registered, socket, .. } = self;
         drop(registered);
         nix::unistd::close(socket.into_raw_fd()).map_err(|error| Error::Close(error.into()))
     }

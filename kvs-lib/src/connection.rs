@@ -1,279 +1,91 @@
-//! The safe API: [`Connection`] and its [`Builder`].
+//! The safe API: [`Connection`].
 //!
-//! The caller's thread does the request itself, when it has the main channel to itself; the callback
-//! channel has a thread of its own ([`crate::callbacks`]). The state machines of
-//! [`kvs_proto::app::client`] say what to send and what to expect; here the steps are played on the
-//! sockets, and a failed step becomes an [`Error`].
+//! The caller's thread does the request itself. What it does with either kind of session is in [`crate::shared`]; here
+//! arguments are checked and results are put into words.
 
-use std::env;
-use std::ffi::OsString;
-use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kvs_proto::app::client::{
-    Channel as On, Exchange, Login, LoginResult, LoginStep, Operation, Outcome, Step,
-};
-use kvs_proto::{INT_LEN, MAX_TEXT, Text};
+use kvs_proto::app::client::{Operation, Outcome};
+use kvs_proto::framed::answer::{self, Status};
+use kvs_proto::framed::request::{EntriesBuilder, MAX_ENTRIES, Request};
+use kvs_proto::framed::{MAX_KEY, MAX_PAGE, MORE_THAN_VALUE, NO_VERSION, Version};
 
-use crate::callbacks::{self, Callback, Callbacks};
-use crate::channel::{Channel, Deadline, End, Ends};
+use crate::builder::{Builder, text, value};
+use crate::callbacks::{self, Callback, Callbacks, Change, Ear, Farewell, Watch, Watched};
+use crate::channel::{Channel, Deadline};
 use crate::error::{Error, Invalid};
-use crate::fair_mutex::{FairMutex, FairMutexGuard};
+use crate::fair_mutex::FairMutex;
 use crate::fork;
+use crate::multiplexer::{Multiplexer, Requests};
+use crate::original;
 use crate::panic_points::panic_point;
+use crate::shared::{self, Main, Shared};
 
-/// Where the local server listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
-
-/// How long a call may take unless told otherwise.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How to open a [`Connection`].
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct Builder {
-    socket: PathBuf,
-    callback_socket: Option<PathBuf>,
-    timeout: Duration,
-}
-
-impl Default for Builder {
-    /// [`DEFAULT_SOCKET`] and [`DEFAULT_TIMEOUT`], whatever the environment says.
-    fn default() -> Self {
-        Self { socket: DEFAULT_SOCKET.into(), callback_socket: None, timeout: DEFAULT_TIMEOUT }
-    }
-}
-
-impl Builder {
-    /// The defaults, or what the environment says instead: `KVS_SOCKET`, `KVS_CALLBACK_SOCKET` (paths)
-    /// and `KVS_TIMEOUT_MS` (a number of milliseconds, at least 1).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a `KVS_TIMEOUT_MS` that is no such number.
-    pub fn from_env() -> Result<Self, Error> {
-        let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
-        let mut builder = Self::default();
-        if let Some(path) = set("KVS_SOCKET") {
-            builder = builder.socket(path);
-        }
-        if let Some(path) = set("KVS_CALLBACK_SOCKET") {
-            builder = builder.callback_socket(path);
-        }
-        if let Some(millis) = set("KVS_TIMEOUT_MS") {
-            let millis = millis.to_str().and_then(|text| text.parse::<u64>().ok());
-            // What is no number is as wrong as 0.
-            builder = builder.timeout(Duration::from_millis(millis.unwrap_or(0)));
-            if !builder.has_legal_timeout() {
-                return Err(Error::Invalid { what: "KVS_TIMEOUT_MS", why: Invalid::Timeout });
-            }
-        }
-        Ok(builder)
-    }
-
-    /// The path of the local server's main socket.
-    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
-        self.socket = path.into();
-        self
-    }
-
-    /// The path of the local server's callback socket; that of the main socket followed by `_cb` unless
-    /// set.
-    pub fn callback_socket(mut self, path: impl Into<PathBuf>) -> Self {
-        self.callback_socket = Some(path.into());
-        self
-    }
-
-    /// The longest time that any call may take, from 1 ms to about 24 days.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Joins `group`.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchGroup`], [`Error::WrongSecret`]; [`Error::Connect`] when no local server listens at
-    /// the path; [`Error::Invalid`] for names that cannot be. All others say which step of the login
-    /// failed. Nothing is left open after an error.
-    pub fn open(
-        &self,
-        group: impl AsRef<[u8]>,
-        secret: impl AsRef<[u8]>,
-    ) -> Result<Connection, Error> {
-        if !self.has_legal_timeout() {
-            return Err(Error::Invalid { what: "time-out", why: Invalid::Timeout });
-        }
-        self.open_until(group.as_ref(), secret.as_ref(), Deadline::after(self.timeout))
-    }
-
-    /// [`open`](Self::open) in what is left of the time-out, which must be legal.
-    pub(crate) fn open_until(
-        &self,
-        group: &[u8],
-        secret: &[u8],
-        deadline: Deadline,
-    ) -> Result<Connection, Error> {
-        let group = text("group name", group)?;
-        let secret = text("secret", secret)?;
-        fork::watch().map_err(Error::System)?;
-        let (main, callback) = self.log_in(Login::new(group, secret), deadline)?;
-        Connection::start(main, callback, self.timeout)
-    }
-
-    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
-    pub(crate) fn timeout_value(&self) -> Duration {
-        self.timeout
-    }
-
-    fn has_legal_timeout(&self) -> bool {
-        (1..=i32::MAX as u128).contains(&self.timeout.as_millis())
-    }
-
-    fn log_in(&self, login: Login, deadline: Deadline) -> Result<(Channel, Channel), Error> {
-        let Ends { main, callback: callback_end, number: _until_both_are_connected } =
-            Ends::bind()?;
-        panic_point!("ends bound");
-        let main = main.connect(&self.socket, deadline, |_| false)?;
-        let mut callback = None;
-        let result = self.play_login(login, &main, callback_end, &mut callback, deadline);
-        match (result, callback) {
-            (Ok(()), Some(callback)) => Ok((main, callback)),
-            (result, callback) => {
-                // A program that another thread is starting may hold copies for a moment, and the server
-                // must not take this login for alive when the next one comes.
-                callback.iter().chain([&main]).for_each(Channel::shut_down);
-                Err(result.err().unwrap_or(Error::NotConnected))
-            }
-        }
-    }
-
-    fn play_login(
-        &self,
-        mut login: Login,
-        main: &Channel,
-        callback_end: End,
-        callback: &mut Option<Channel>,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        let mut callback_end = Some(callback_end);
-        loop {
-            panic_point!("login step");
-            match login.next() {
-                LoginStep::Receive(on, expected) => {
-                    let mut bytes = [0; INT_LEN];
-                    match (on, &*callback) {
-                        // A server that closes the main channel will not greet on the other.
-                        (On::Callback, Some(callback)) => {
-                            callback.receive_while_open(&mut bytes, main, deadline)
-                        }
-                        (On::Main, _) | (On::Callback, None) => {
-                            main.receive(&mut bytes, Some(deadline))
-                        }
-                    }
-                    .map_err(|error| Error::receiving(expected, error))?;
-                    login.received(bytes)?;
-                }
-                LoginStep::Send(text) => {
-                    main.send(text.as_bytes(), deadline).map_err(Error::SendText)?;
-                    login.sent();
-                }
-                LoginStep::ConnectCallback => {
-                    if let Some(end) = callback_end.take() {
-                        *callback = Some(self.connect_callback(main, end, deadline)?);
-                    }
-                    login.connected();
-                }
-                LoginStep::Done(LoginResult::NoSuchGroup) => return Err(Error::NoSuchGroup),
-                LoginStep::Done(LoginResult::WrongSecret) => return Err(Error::WrongSecret),
-                LoginStep::Done(LoginResult::LoggedIn) => return Ok(()),
-            }
-        }
-    }
-
-    /// The original server binds its callback socket anew for every application, at some point of the
-    /// login: until it is there, the path is missing or refuses.
-    fn connect_callback(
-        &self,
-        main: &Channel,
-        end: End,
-        deadline: Deadline,
-    ) -> Result<Channel, Error> {
-        const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-        let path = match &self.callback_socket {
-            Some(path) => path.clone(),
-            None => with_suffix(&self.socket, "_cb"),
-        };
-        let mut pause = Duration::from_millis(1);
-        end.connect(&path, deadline, |error| {
-            // A server that has hung up will not bind it any more. At the end of the time, what is told
-            // is why it could not be reached, not that the time is over.
-            if !is_not_there_yet(error)
-                || deadline.left().is_none_or(|left| left <= pause)
-                || main.hangs_up_within(pause).unwrap_or(true)
-            {
-                return false;
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            true
-        })
-    }
-}
-
-fn is_not_there_yet(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
-/// A text that must not be empty.
-fn text(what: &'static str, bytes: &[u8]) -> Result<Text, Error> {
-    if bytes.is_empty() {
-        return Err(Error::Invalid { what, why: Invalid::Empty });
-    }
-    value(what, bytes)
-}
-
-/// A text that may be empty.
-fn value(what: &'static str, bytes: &[u8]) -> Result<Text, Error> {
-    Text::new(bytes).map_err(|error| Error::Invalid { what, why: error.into() })
+/// What the login has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Session {
+    Original,
+    Framed { max_value: usize },
 }
 
 /// Membership in one group. Closed when it is dropped.
 ///
 /// All methods may be called by any number of threads at once, and from callbacks.
+///
+/// Whether the session is a framed one ([`is_framed`](Self::is_framed)) depends on the server. In an original session keys
+/// and values are limited to 99 bytes without NUL, a put is not acknowledged, and the methods that say so return
+/// [`Error::Unsupported`].
 #[derive(Debug)]
 pub struct Connection {
     shared: Arc<Shared>,
 }
 
-/// What the connection and its callback thread both use.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    generation: u32,
-    pub(crate) timeout: Duration,
-    /// Nobody may begin an operation any more. Set before the main channel is waited for, so that whoever
-    /// closes waits for one operation at the most.
-    closed: AtomicBool,
-    /// The callback channel has ended without a word, so the server is gone: the next call says so.
-    broken: AtomicBool,
-    main: FairMutex<Main>,
-    pub(crate) callbacks: Callbacks,
+/// A value, and which of its key's it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Greater than those of all values that were stored in the group before.
+    pub version: Version,
 }
 
+/// What has come of a [`Connection::compare_and_swap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// The value is stored, and has this version.
+    Done(Version),
+    /// Nothing was changed: the key has this version, or 0: there is no such key.
+    Conflict(Version),
+}
+
+/// What one operation of a [`Pipeline`] has come to.
 #[derive(Debug)]
-struct Main {
-    /// `None` once the connection is closed.
-    channel: Option<Channel>,
-    /// A value was sent that the server may not have read yet.
-    value_under_way: bool,
+pub enum Answer {
+    /// Put: stored, with this version. Delete: done (0).
+    Done(Version),
+    /// Get: the value.
+    Value(Versioned),
+    /// Get, delete: there is no such key.
+    NoSuchKey,
+    /// It was refused; the others are not affected.
+    Refused(Error),
+}
+
+/// Operations that are sent together, and answered together: see [`Connection::pipeline`].
+#[derive(Debug)]
+#[must_use]
+pub struct Pipeline<'a> {
+    connection: &'a Connection,
+    requests: Requests,
+    kinds: Vec<Kind>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Get,
+    Other,
 }
 
 impl Connection {
@@ -291,15 +103,29 @@ impl Connection {
         Builder::default()
     }
 
-    fn start(main: Channel, callback: Channel, timeout: Duration) -> Result<Self, Error> {
-        let main = Main { channel: Some(main), value_under_way: false };
+    pub(crate) fn start(
+        main: Channel,
+        callback: Channel,
+        session: Session,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let (main, ear) = match session {
+            Session::Original => {
+                (Main::Original(FairMutex::new(original::Main::new(main))), Ear::original())
+            }
+            Session::Framed { max_value } => {
+                (Main::Framed { multiplexer: Multiplexer::new(main), max_value }, Ear::framed())
+            }
+        };
         let shared = Arc::new(Shared {
             generation: fork::generation(),
             timeout,
             closed: AtomicBool::new(false),
+            closed_by_us: AtomicBool::new(false),
             broken: AtomicBool::new(false),
-            main: FairMutex::new(main),
-            callbacks: Callbacks::new(callback),
+            main,
+            callbacks: Callbacks::new(callback, ear),
+            watching: FairMutex::new(()),
         });
         let connection = Self { shared };
         panic_point!("connection made");
@@ -315,6 +141,11 @@ impl Connection {
         !self.is_closed() && !self.shared.broken.load(Ordering::Acquire)
     }
 
+    /// Whether the server speaks framed sessions, too. If not, this one is limited to the original protocol.
+    pub fn is_framed(&self) -> bool {
+        matches!(self.shared.main, Main::Framed { .. })
+    }
+
     /// Whether every call is in vain. (A connection to a server that has gone is closed by the next call,
     /// which tells how it failed.)
     pub(crate) fn is_closed(&self) -> bool {
@@ -326,23 +157,74 @@ impl Connection {
         if self.is_open() { error } else { Error::NotConnected }
     }
 
-    fn key(&self, key: &[u8]) -> Result<Text, Error> {
+    /// Checks a key of a framed session.
+    fn check_key(&self, key: &[u8]) -> Result<(), Error> {
+        let why = match key.len() {
+            0 => Invalid::Empty,
+            1..=MAX_KEY => return Ok(()),
+            len => Invalid::TooLong { len, most: MAX_KEY },
+        };
+        Err(self.invalid(Error::Invalid { what: "key", why }))
+    }
+
+    fn check_value(&self, value: &[u8], most: usize) -> Result<(), Error> {
+        if value.len() <= most {
+            return Ok(());
+        }
+        let why = Invalid::TooLong { len: value.len(), most };
+        Err(self.invalid(Error::Invalid { what: "value", why }))
+    }
+
+    /// The key as an original session carries it.
+    fn text(&self, key: &[u8]) -> Result<kvs_proto::Text, Error> {
         text("key", key).map_err(|error| self.invalid(error))
     }
 
     /// Stores `value` under `key`, in place of the value before, if any. Calls the callbacks of all who
-    /// watch the key.
+    /// watch the key. When this returns, the value is stored.
     ///
-    /// The original protocol has no answer to a put: when this returns, the value has been sent, and every
+    /// In an original session there is no answer to a put: when this returns, the value has been sent, and every
     /// later operation of this connection sees it.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::NotConnected`], or one that [closes](Error::closes).
+    /// [`Error::Invalid`] for a key or a value over the limit, [`Error::LimitReached`], [`Error::NotConnected`], or one that
+    /// [closes](Error::closes).
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        let (key, value) = (key.as_ref(), value.as_ref());
         self.shared.check_open()?;
-        let key = self.key(key.as_ref())?;
-        let value = self::value("value", value.as_ref()).map_err(|error| self.invalid(error))?;
-        self.shared.call(Operation::Put { key, value }).map(drop)
+        match &self.shared.main {
+            Main::Original(main) => {
+                let key = self.text(key)?;
+                let value = self::value("value", value).map_err(|error| self.invalid(error))?;
+                self.shared.call_original(main, Operation::Put { key, value }).map(drop)
+            }
+            Main::Framed { .. } => self.put_framed(key, value, None).map(drop),
+        }
+    }
+
+    fn put_framed(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        expected: Option<Version>,
+    ) -> Result<Swap, Error> {
+        let (multiplexer, max_value) = self.framed()?;
+        self.check_key(key)?;
+        self.check_value(value, max_value)?;
+        let request = Request::Put { key, value, expected };
+        let reply = self.shared.call_framed(multiplexer, &request)?;
+        Ok(match reply.status {
+            Status::Conflict => Swap::Conflict(reply.version),
+            _ => Swap::Done(reply.version),
+        })
+    }
+
+    fn framed(&self) -> Result<(&Multiplexer, usize), Error> {
+        self.shared.check_open()?;
+        match &self.shared.main {
+            Main::Original(_) => Err(self.invalid(Error::Unsupported)),
+            Main::Framed { multiplexer, max_value } => Ok((multiplexer, *max_value)),
+        }
     }
 
     /// The value of `key`; `None` when there is no such key.
@@ -350,30 +232,168 @@ impl Connection {
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
+        let key = key.as_ref();
         self.shared.check_open()?;
-        let key = self.key(key.as_ref())?;
-        match self.shared.call(Operation::Get(key))? {
-            Outcome::Value(value) => Ok(Some(value)),
-            Outcome::NoSuchKey | Outcome::Done => Ok(None),
+        match &self.shared.main {
+            Main::Original(main) => {
+                let key = self.text(key)?;
+                match self.shared.call_original(main, Operation::Get(key))? {
+                    Outcome::Value(value) => Ok(Some(value)),
+                    Outcome::NoSuchKey | Outcome::Done => Ok(None),
+                }
+            }
+            Main::Framed { .. } => {
+                Ok(self.get_versioned(key)?.map(|Versioned { value, .. }| value))
+            }
         }
     }
 
-    /// Deletes the pair, and all watches on the key. No callback is called. `false` when there was no such
-    /// key.
+    /// The value of `key` and its version; `None` when there is no such key.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<Versioned>, Error> {
+        let (multiplexer, _) = self.framed()?;
+        let key = key.as_ref();
+        self.check_key(key)?;
+        let reply = self.shared.call_framed(multiplexer, &Request::Get(key));
+        let reply = reply.map_err(Error::of_a_value)?;
+        Ok(match reply.status {
+            Status::Ok => Some(Versioned { value: reply.body, version: reply.version }),
+            _ => None,
+        })
+    }
+
+    /// Deletes the pair, and all watches on the key. No callback is called, but those of watched prefixes. `false` when
+    /// there was no such key.
     ///
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
+        let key = key.as_ref();
         self.shared.check_open()?;
-        let key = self.key(key.as_ref())?;
-        Ok(self.shared.delete(key)? != Outcome::NoSuchKey)
+        let watched = Watched::Key(key.into());
+        match &self.shared.main {
+            Main::Original(main) => {
+                let operation = Operation::Delete(self.text(key)?);
+                let outcome = self.shared.delete_original(main, operation, &watched)?;
+                Ok(outcome != Outcome::NoSuchKey)
+            }
+            Main::Framed { multiplexer, .. } => {
+                self.check_key(key)?;
+                let request = Request::Delete { key, expected: None };
+                let reply = self.shared.unwatch_framed(multiplexer, &watched, &request)?;
+                Ok(reply.status == Status::Ok)
+            }
+        }
+    }
+
+    /// Stores `value` under `key` if the key has the version `expected`; with 0, if there is no such key.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        expected: Version,
+    ) -> Result<Swap, Error> {
+        self.put_framed(key.as_ref(), value.as_ref(), Some(expected))
+    }
+
+    /// Stores `value` under `key` if there is no such key.
+    ///
+    /// # Errors
+    /// As for [`compare_and_swap`](Self::compare_and_swap).
+    pub fn put_if_absent(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<Swap, Error> {
+        self.compare_and_swap(key, value, NO_VERSION)
+    }
+
+    /// Stores several pairs, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
+    /// the last counts. Returns the version of the last pair; those of the others are the numbers before it. At most 10,000
+    /// pairs, and all keys and values together, with 8 bytes for each pair, not longer than the longest value and
+    /// 64 KiB.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    pub fn put_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Version, Error> {
+        let (multiplexer, max_value) = self.framed()?;
+        let mut entries = EntriesBuilder::default();
+        let most = max_value + MORE_THAN_VALUE;
+        let mut count = 0usize;
+        for (key, value) in pairs {
+            let (key, value) = (key.as_ref(), value.as_ref());
+            self.check_key(key)?;
+            self.check_value(value, max_value)?;
+            count += 1;
+            let len = entries.len() + EntriesBuilder::entry_len(key, value);
+            if len > most || count > MAX_ENTRIES {
+                return Err(self.invalid(Error::TooLarge));
+            }
+            entries.push(key, value);
+        }
+        if entries.is_empty() {
+            return Err(self.invalid(Error::Invalid { what: "list of pairs", why: Invalid::Empty }));
+        }
+        let request = Request::PutMany(entries.entries());
+        Ok(self.shared.call_framed(multiplexer, &request)?.version)
+    }
+
+    /// A page of the keys that begin with `prefix` (all, if it is empty), and where the next page begins: `cursor` is 0 at
+    /// first, and when the returned one is 0, that was the last page. A page has about `limit` keys (0, or more than
+    /// 10,000: 10,000), in no order, perhaps none although more pages follow.
+    ///
+    /// Every key that is there from the first page to the last is told exactly once.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    pub fn keys_page(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        cursor: u64,
+        limit: u32,
+    ) -> Result<(Vec<Vec<u8>>, u64), Error> {
+        let (multiplexer, _) = self.framed()?;
+        let prefix = prefix.as_ref();
+        if !prefix.is_empty() {
+            self.check_key(prefix)?;
+        }
+        let request = Request::Keys { prefix, cursor, limit };
+        let reply = self.shared.call_framed(multiplexer, &request)?;
+        let keys = answer::keys(&reply.body)?;
+        Ok((keys.into_iter().map(<[u8]>::to_vec).collect(), reply.version))
+    }
+
+    /// All keys that begin with `prefix`, page after page: see [`keys_page`](Self::keys_page). An error is the last item.
+    pub fn keys(
+        &self,
+        prefix: impl AsRef<[u8]>,
+    ) -> impl Iterator<Item = Result<Vec<u8>, Error>> + '_ {
+        let prefix = prefix.as_ref().to_vec();
+        let mut cursor = Some(0);
+        let pages = std::iter::from_fn(move || {
+            let page = self.keys_page(&prefix, cursor?, MAX_PAGE);
+            cursor = page.as_ref().ok().map(|(_, next)| *next).filter(|next| *next != 0);
+            Some(page)
+        });
+        pages.flat_map(|page| match page {
+            Ok((keys, _)) => keys.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(error) => vec![Err(error)],
+        })
     }
 
     /// Calls `callback` with the key whenever anybody in the group, this connection included, puts `key`,
     /// until it is deleted. A callback set before for the key is replaced.
     ///
     /// Callbacks run on the library's thread, never on the caller's. A key that changes again before its
-    /// callback could run is told once; the value that [`get`](Self::get) then finds is the last one, or
+    /// callback could run may be told once; the value that [`get`](Self::get) then finds is the last one, or
     /// newer. A callback that panics ends for this change only.
     ///
     /// # Errors
@@ -383,17 +403,128 @@ impl Connection {
         key: impl AsRef<[u8]>,
         callback: impl Fn(&[u8]) + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        self.watch_with(key, Callback::Closure(Arc::new(callback)))
+        self.watch_changes(key, move |change| callback(change.key))
     }
 
-    pub(crate) fn watch_with(
+    /// As [`watch`](Self::watch), with more than the key for the callback.
+    ///
+    /// # Errors
+    /// As for [`watch`](Self::watch).
+    pub fn watch_changes(
         &self,
         key: impl AsRef<[u8]>,
-        callback: Callback,
+        callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
+        self.watch_with(Watched::Key(key.as_ref().into()), Callback::Closure(Arc::new(callback)))
+    }
+
+    /// Calls `callback` whenever anybody in the group puts or deletes a key that begins with `prefix` (any key, if
+    /// that is empty), until [`unwatch_prefix`](Self::unwatch_prefix). There need not be such a key. A callback set before for
+    /// the same prefix is replaced; those for a key or for other prefixes are called, too.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    pub fn watch_prefix(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let callback = Callback::Closure(Arc::new(callback));
+        self.watch_with(Watched::Prefix(prefix.as_ref().into()), callback)
+    }
+
+    pub(crate) fn watch_with(&self, watched: Watched, callback: Callback) -> Result<(), Error> {
         self.shared.check_open()?;
-        let key = self.key(key.as_ref())?;
-        self.shared.watch(key, callback)
+        let watch = Watch { callback, since: NO_VERSION };
+        match (&self.shared.main, &watched) {
+            (Main::Original(main), Watched::Key(key)) => {
+                let operation = Operation::Watch(self.text(key)?);
+                self.shared.watch_original(main, operation, &watched, watch)
+            }
+            (Main::Original(_), Watched::Prefix(_)) => Err(self.invalid(Error::Unsupported)),
+            (Main::Framed { multiplexer, .. }, _) => {
+                self.check_watched(&watched)?;
+                self.shared.watch_framed(multiplexer, &watched, watch)
+            }
+        }
+    }
+
+    fn check_watched(&self, watched: &Watched) -> Result<(), Error> {
+        match watched {
+            Watched::Prefix(prefix) if prefix.is_empty() => Ok(()),
+            Watched::Key(bytes) | Watched::Prefix(bytes) => self.check_key(bytes),
+        }
+    }
+
+    /// Calls the callback of `key` no more; `false` when there is none. When this returns, it does not run either, unless
+    /// this is called from a callback.
+    ///
+    /// # Errors
+    /// As for [`put`](Self::put). [`Error::Busy`]: it will not be called again, but has not come to its end within the
+    /// time-out.
+    pub fn unwatch(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
+        self.unwatch_with(&Watched::Key(key.as_ref().into()))
+    }
+
+    /// Calls the callback of `prefix` no more; as [`unwatch`](Self::unwatch).
+    ///
+    /// # Errors
+    /// As for [`unwatch`](Self::unwatch), and [`Error::Unsupported`] in an original session.
+    pub fn unwatch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<bool, Error> {
+        self.unwatch_with(&Watched::Prefix(prefix.as_ref().into()))
+    }
+
+    pub(crate) fn unwatch_with(&self, watched: &Watched) -> Result<bool, Error> {
+        self.shared.check_open()?;
+        let deadline = Deadline::after(self.shared.timeout);
+        let found = match (&self.shared.main, watched) {
+            (Main::Original(_), Watched::Prefix(_)) => {
+                return Err(self.invalid(Error::Unsupported));
+            }
+            (Main::Original(_), Watched::Key(key)) => {
+                self.text(key)?;
+                // The original protocol has no word for it: the server goes on, and nobody listens.
+                self.shared.callbacks.remove(watched).is_some()
+            }
+            (Main::Framed { multiplexer, .. }, _) => {
+                self.check_watched(watched)?;
+                let request = Request::Unwatch(watched.into());
+                let reply = self.shared.unwatch_framed(multiplexer, watched, &request)?;
+                reply.status == Status::Ok
+            }
+        };
+        match self.shared.callbacks.wait_until_not_running(Some(watched), deadline) {
+            true => Ok(found),
+            false => Err(Error::Busy),
+        }
+    }
+
+    /// Calls `callback` once when the connection has ended other than by [`close`](Self::close) or by being dropped: the group
+    /// was deleted, the server quits or is gone, or a call has failed in a way that [closes](Error::closes). It runs on the
+    /// library's thread, after the last callback. All watches are gone then. One set before is replaced.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`]: that has already happened.
+    pub fn on_disconnect(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        self.set_farewell(Farewell::Closure(Box::new(callback)))
+    }
+
+    pub(crate) fn set_farewell(&self, farewell: Farewell) -> Result<(), Error> {
+        self.shared.check_open()?;
+        match self.shared.callbacks.set_farewell(farewell) {
+            true => Ok(()),
+            false => Err(Error::NotConnected),
+        }
+    }
+
+    /// Collects operations that are then sent together, and answered together: many of them cost one round trip. Others may
+    /// see some of them done and others not yet.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], and [`Error::Unsupported`] in an original session.
+    pub fn pipeline(&self) -> Result<Pipeline<'_>, Error> {
+        self.framed()?;
+        Ok(Pipeline { connection: self, requests: Requests::default(), kinds: Vec::new() })
     }
 
     /// Leaves the group: forgets the watches, tells the server, closes both sockets. Every later call
@@ -409,6 +540,13 @@ impl Connection {
     pub fn close(&self) -> Result<(), Error> {
         self.shared.close()
     }
+
+    /// Waits until no callback runs, unless it is called from one; `false`: that took longer than a call may.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    pub(crate) fn wait_for_callbacks(&self) -> bool {
+        let deadline = Deadline::after(self.shared.timeout);
+        self.shared.is_inherited() || self.shared.callbacks.wait_until_not_running(None, deadline)
+    }
 }
 
 impl Drop for Connection {
@@ -423,206 +561,73 @@ impl Drop for Connection {
     }
 }
 
-impl Shared {
-    /// Whether this is a forked child, in which nothing of `self` may be touched.
-    pub(crate) fn is_inherited(&self) -> bool {
-        self.generation != fork::generation()
+impl Pipeline<'_> {
+    /// Adds a [get](Connection::get).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: it was not added.
+    pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self, Error> {
+        let key = key.as_ref();
+        self.connection.check_key(key)?;
+        Ok(self.push(Kind::Get, &Request::Get(key)))
     }
 
-    fn check_open(&self) -> Result<(), Error> {
-        if self.is_inherited() || self.closed.load(Ordering::Acquire) {
-            return Err(Error::NotConnected);
+    /// Adds a [put](Connection::put).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: it was not added.
+    pub fn put(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<&mut Self, Error> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let (_, max_value) = self.connection.framed()?;
+        self.connection.check_key(key)?;
+        self.connection.check_value(value, max_value)?;
+        Ok(self.push(Kind::Other, &Request::Put { key, value, expected: None }))
+    }
+
+    /// How many operations it has.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn push(&mut self, kind: Kind, request: &Request<'_>) -> &mut Self {
+        self.requests.push(request);
+        self.kinds.push(kind);
+        self
+    }
+
+    /// Sends all of them and waits for all answers, which are in the same order.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], or one that [closes](Error::closes): then any number of them may have been done.
+    pub fn run(self) -> Result<Vec<Answer>, Error> {
+        let Self { connection, requests, kinds } = self;
+        let (multiplexer, _) = connection.framed()?;
+        if kinds.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(())
-    }
-
-    fn call(&self, operation: Operation) -> Result<Outcome, Error> {
-        self.with_main(|main, deadline| main.play(operation, deadline))
-    }
-
-    /// The callback leaves the list before another operation can begin: it may register a new one.
-    fn delete(&self, key: Text) -> Result<Outcome, Error> {
-        let mut removed = None;
-        let result = self.with_main(|main, deadline| {
-            let outcome = main.play(Operation::Delete(key), deadline)?;
-            if outcome != Outcome::NoSuchKey {
-                removed = self.callbacks.remove(&key);
-            }
-            Ok(outcome)
-        });
-        // It may own what it pleases, whose `Drop` may call us: so not before the lock is free.
-        drop(removed);
-        result
-    }
-
-    /// The callback is in the list before the server hears of it: a change may follow at once.
-    fn watch(&self, key: Text, callback: Callback) -> Result<(), Error> {
-        let mut unused = None;
-        let result = self.with_main(|main, deadline| {
-            let before = self.callbacks.set(key, callback);
-            let result = main.play(Operation::Watch(key), deadline);
-            unused = match (&result, before) {
-                (Ok(Outcome::Done | Outcome::Value(_)), before) => before,
-                (_, Some(before)) => self.callbacks.set(key, before),
-                (_, None) => self.callbacks.remove(&key),
+        let replies = connection.shared.call_all(multiplexer, requests)?;
+        let answer = |(reply, kind)| {
+            let reply = match shared::check(reply) {
+                Ok(reply) => reply,
+                Err(refused) => return Answer::Refused(refused),
             };
-            result
-        });
-        drop(unused);
-        match result? {
-            Outcome::NoSuchKey => Err(Error::NoSuchKey),
-            Outcome::Done | Outcome::Value(_) => Ok(()),
-        }
-    }
-
-    /// Has the main channel to itself for an operation, and closes the connection if that is what the
-    /// operation has come to.
-    fn with_main<R>(
-        &self,
-        operate: impl FnOnce(&mut Main, Deadline) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        let deadline = Deadline::after(self.timeout);
-        let main = self.lock_main(deadline)?;
-        let (main, result) = self.or_tear_down(main, |main| {
-            self.check_unbroken()?;
-            operate(main, deadline)
-        });
-        if result.as_ref().is_err_and(Error::closes) {
-            // What the caller is told is why the connection broke, not how its pieces were closed.
-            let _ = self.tear_down(main);
-        }
-        result
-    }
-
-    /// A panic, which goes on to the caller, leaves an operation half done: nothing that comes on this
-    /// connection could be trusted any more, so it is closed.
-    fn or_tear_down<'a, R>(
-        &self,
-        mut main: FairMutexGuard<'a, Main>,
-        operate: impl FnOnce(&mut Main) -> R,
-    ) -> (FairMutexGuard<'a, Main>, R) {
-        match catch_unwind(AssertUnwindSafe(|| operate(&mut main))) {
-            Ok(result) => (main, result),
-            Err(panic) => {
-                let _ = self.tear_down(main);
-                resume_unwind(panic)
-            }
-        }
-    }
-
-    /// Of a server that has gone nothing is awaited, not even that it reads the last value.
-    fn check_unbroken(&self) -> Result<(), Error> {
-        if self.broken.load(Ordering::Acquire) {
-            return Err(Error::SendCode(ErrorKind::BrokenPipe.into()));
-        }
-        Ok(())
-    }
-
-    fn lock_main(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, Main>, Error> {
-        let main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
-        self.check_open()?;
-        Ok(main)
-    }
-
-    fn close(&self) -> Result<(), Error> {
-        if self.is_inherited() {
-            return Err(Error::NotConnected);
-        }
-        let was_closed = self.closed.swap(true, Ordering::AcqRel);
-        let deadline = Deadline::after(self.timeout);
-        let main = self.main.lock(deadline).map_err(|_| Error::Busy)?;
-        if main.channel.is_none() {
-            debug_assert!(was_closed);
-            return Err(Error::NotConnected);
-        }
-        let (main, told) = self.or_tear_down(main, |main| {
-            self.check_unbroken()?;
-            main.play(Operation::Close, deadline)
-        });
-        let closed = self.tear_down(main);
-        told.map(drop).and(closed)
-    }
-
-    /// Closes both channels.
-    fn tear_down(&self, mut main: FairMutexGuard<'_, Main>) -> Result<(), Error> {
-        self.closed.store(true, Ordering::Release);
-        let main_closed = main.channel.take().map_or(Ok(()), Channel::close);
-        // The callback thread may be waiting for it.
-        drop(main);
-        let callback_closed = self.callbacks.close();
-        main_closed.and(callback_closed)
-    }
-
-    /// The server has asked for it, on the callback channel. Runs on the callback thread.
-    pub(crate) fn closed_by_server(&self) {
-        panic_point!("closed by server");
-        if let Err(Error::Busy) = self.close() {
-            // An operation is under way that has used up its time: it is failing right now.
-            let _ = self.close();
-        }
-        // Whatever the main channel has come to, the callback channel is finished.
-        let _ = self.callbacks.close();
-    }
-
-    /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
-    /// channel is only shut down: the next call says that it could not send.
-    pub(crate) fn callbacks_lost(&self) {
-        if self.closed.load(Ordering::Acquire) {
-            // Whoever closes the connection closes this channel as well, and tells how that went.
-            self.callbacks.wait_until_closed();
-            return;
-        }
-        self.broken.store(true, Ordering::Release);
-        if let Ok(main) = self.main.lock(Deadline::after(self.timeout))
-            && let Some(channel) = &main.channel
-        {
-            channel.shut_down();
-        }
-        // Closed already, or closed with an error that nobody waits for.
-        let _ = self.callbacks.close();
-    }
-}
-
-impl Main {
-    /// An empty value puts no byte on the wire, so the server knows of it only when the next function code
-    /// comes. That must not wait until the application happens to call again: a get follows at once.
-    fn play(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
-        let outcome = self.play_one(operation, deadline)?;
-        match operation {
-            Operation::Put { key, value } if value.is_empty() => {
-                self.play_one(Operation::Get(key), deadline).map(|_| Outcome::Done)
-            }
-            _ => Ok(outcome),
-        }
-    }
-
-    fn play_one(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
-        let channel = self.channel.as_ref().ok_or(Error::NotConnected)?;
-        if self.value_under_way {
-            channel.wait_until_read(deadline).map_err(Error::SendCode)?;
-            self.value_under_way = false;
-        }
-        let mut exchange = Exchange::new(operation);
-        let mut buffer = [0; MAX_TEXT + 1];
-        loop {
-            panic_point!("exchange step");
-            match exchange.next() {
-                Step::Send(what, bytes) => {
-                    channel.send(bytes, deadline).map_err(|error| Error::sending(what, error))?;
-                    exchange.sent();
+            match (reply.status, kind) {
+                (Status::Ok, Kind::Get) => {
+                    Answer::Value(Versioned { value: reply.body, version: reply.version })
                 }
-                Step::Receive(what, len) => {
-                    let bytes = &mut buffer[..len];
-                    channel
-                        .receive(bytes, Some(deadline))
-                        .map_err(|error| Error::receiving(what, error))?;
-                    exchange.received(bytes)?;
-                }
-                Step::Done(outcome) => {
-                    self.value_under_way = operation.leaves_value();
-                    return Ok(outcome);
-                }
+                (Status::Ok, Kind::Other) => Answer::Done(reply.version),
+                _ => Answer::NoSuchKey,
             }
-        }
+        };
+        Ok(replies.into_iter().zip(kinds).map(answer).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong, and the integer that the C functions return for it.
 //!
-//! The integers are those of the original system and are never reused. The variants say more than the
+//! The integers to -16 are those of the original system, those below are ours; none is ever reused. The variants say more than the
 //! integers: which path, which system error, what the server sent instead.
 
 use std::io;
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use kvs_proto::TextError;
 use kvs_proto::app::client::{Expected, Sent, Violation};
+use kvs_proto::framed::{Malformed, Version};
 
 /// An error of the library.
 ///
@@ -101,6 +102,23 @@ pub enum Error {
     /// The process is connected already (C functions only: they have one connection per process).
     #[error("already connected")]
     AlreadyConnected,
+    /// In a framed session the server sent what cannot be.
+    #[error("the server broke the protocol: {0}")]
+    BadFrame(#[from] Malformed),
+    /// A key, a value or a message is longer than the server takes. Nothing was changed.
+    #[error("a key, a value or a message is longer than the server takes")]
+    TooLarge,
+    /// The session is one of the original protocol, or the server an older one: it cannot do that. Nothing was sent, or
+    /// nothing was changed.
+    #[error("the local server does not speak a protocol that can do this")]
+    Unsupported,
+    /// The key has another version than the expected one: this, or 0 for "no such key" (C functions only; see
+    /// [`Swap`](crate::Swap)).
+    #[error("the key has another version: {0}")]
+    Conflict(Version),
+    /// The user is at its limit of pairs or bytes; the server's log says which. Nothing was changed.
+    #[error("the user is at its limit of pairs or bytes")]
+    LimitReached,
 }
 
 /// What is wrong with an argument.
@@ -113,16 +131,27 @@ pub enum Invalid {
     /// Nothing where something must be.
     #[error("it is empty")]
     Empty,
-    /// Too long, or with a NUL in it.
+    /// Too long, or with a NUL in it, for the original protocol.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Too long.
+    #[error("{len} bytes are too long: at most {most} are allowed")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest.
+        most: usize,
+    },
+    /// Not the name of a protocol.
+    #[error("it is neither \"original\" nor \"best\"")]
+    Protocol,
     /// Not a number of milliseconds, or one out of range.
     #[error("it is no number of milliseconds from 1 to {}", i32::MAX)]
     Timeout,
 }
 
 impl Error {
-    /// The integer that the C functions return: -1 to -16, see the table in `include/kvs.h`.
+    /// The integer that the C functions return: -1 to -19, see the table in `include/kvs.h`.
     pub fn code(&self) -> i32 {
         match self {
             Self::Close(_) => -1,
@@ -132,15 +161,18 @@ impl Error {
             Self::NotReady(_) => -5,
             Self::SendText(_) => -6,
             Self::NoSuchGroup | Self::NoSuchKey => -7,
-            Self::ReceiveAnswer(_) | Self::BadAnswer(_) => -8,
+            Self::ReceiveAnswer(_) | Self::BadAnswer(_) | Self::BadFrame(_) => -8,
             Self::WrongSecret => -9,
             Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => -10,
             Self::Bind { .. } => -11,
             Self::Connect { .. } => -12,
             Self::ReceiveGreeting(_) => -13,
             Self::Refused(_) => -14,
-            Self::Invalid { .. } | Self::Busy | Self::System(_) => -15,
+            Self::Invalid { .. } | Self::TooLarge | Self::Busy | Self::System(_) => -15,
             Self::AlreadyConnected => -16,
+            Self::Unsupported => -17,
+            Self::Conflict(_) => -18,
+            Self::LimitReached => -19,
         }
     }
 
@@ -154,10 +186,21 @@ impl Error {
                 | Self::SendText(_)
                 | Self::ReceiveAnswer(_)
                 | Self::BadAnswer(_)
+                | Self::BadFrame(_)
                 | Self::ReceiveValue(_)
                 | Self::BadLength(_)
                 | Self::BadValue
         )
+    }
+
+    /// The same error when it was a value that was asked for: as in an original session, where its length comes in
+    /// place of an answer.
+    pub(crate) fn of_a_value(self) -> Self {
+        match self {
+            Self::ReceiveAnswer(error) => Self::ReceiveReady(error),
+            Self::BadFrame(_) => Self::BadValue,
+            other => other,
+        }
     }
 
     /// A failed send.

@@ -16,12 +16,19 @@
 //! # }
 //! ```
 //!
+//! # Sessions
+//! With a `KVS-LocalServer` of this project a connection speaks *framed sessions*: every operation is one round trip, and
+//! acknowledged; keys have up to 64 KiB and values up to 64 MiB (16 MiB unless the server says otherwise), any bytes;
+//! there are versions, prefixes, several puts in one message, and [pipelines](Connection::pipeline). With a server
+//! of the original system, or when told so ([`Protocol::Original`], `KVS_PROTOCOL=original`), it speaks the *original* protocol.
+//!
 //! # Limits
-//! Group names, secrets, keys and values have at most [`MAX_TEXT`] = 99 bytes, none of them NUL; all but
-//! values at least one. They need not be UTF-8.
+//! Group names and secrets have at most [`MAX_TEXT`] = 99 bytes, none of them NUL; in an original session keys and
+//! values, too. All but values have at least one byte. Nothing need be UTF-8.
 //!
 //! # Threads
-//! A [`Connection`] may be used by any number of threads at once; their calls take turns. Callbacks run on
+//! A [`Connection`] may be used by any number of threads at once. In a framed session none waits for the round trip of
+//! another; in an original one their calls take turns. Callbacks run on
 //! one thread of the library per connection, one after the other, and may call everything.
 //!
 //! # Time
@@ -36,6 +43,7 @@
 
 #![deny(unsafe_code)]
 
+mod builder;
 mod callbacks;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
@@ -46,15 +54,21 @@ mod error;
 mod fair_mutex;
 #[allow(unsafe_code)]
 mod fork;
+mod multiplexer;
+mod original;
 #[allow(unsafe_code)]
 mod panic_points;
+mod shared;
 #[allow(unsafe_code)]
 mod sys;
 #[allow(unsafe_code)]
 mod thread;
 
-pub use connection::{Builder, Connection, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
+pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT, Protocol};
+pub use callbacks::Change;
+pub use connection::{Answer, Connection, Pipeline, Swap, Versioned};
 pub use error::{Error, Invalid};
+pub use kvs_proto::framed::{MAX_KEY, MAX_VALUE, Malformed, Version};
 pub use kvs_proto::{MAX_TEXT, TextError};
 
 /// The version of the library.

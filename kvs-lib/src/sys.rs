@@ -1,10 +1,20 @@
 //! The system calls that neither `std` nor `nix` wraps, each behind a safe function.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+
+/// What a C program has registered a function with. The library only hands it back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct User(#[cfg_attr(not(feature = "capi"), allow(dead_code))] pub(crate) *mut c_void);
+
+// SAFETY: the pointer is never followed in this library, and handed only to the function that it came with, which by the
+// words of the header is called on another thread.
+unsafe impl Send for User {}
+// SAFETY: likewise: a shared reference gives access to the pointer only.
+unsafe impl Sync for User {}
 
 mod ioctl {
     #![allow(missing_docs)]

@@ -14,13 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::{io, ptr};
 
-use kvs_proto::app::CHANGED_KEY_LEN;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use once_cell::race::OnceNonZeroUsize;
 
-use crate::callbacks::{self, CFunction};
-use crate::connection::Shared;
-use crate::sys::NoCancel;
+use crate::callbacks::{self, CCall};
+use crate::shared::Shared;
+use crate::sys::{NoCancel, User};
 
 /// Starts the thread of a connection: detached, with all signals blocked and cancellation disabled.
 pub(crate) fn spawn(connection: Arc<Shared>) -> io::Result<()> {
@@ -77,15 +76,23 @@ fn spawn_detached(connection: Arc<Shared>) -> io::Result<()> {
 
 /// The thread. See the head of this module for what must not be in this frame.
 extern "C-unwind" fn main(argument: *mut c_void) -> *mut c_void {
-    let mut key = [0; CHANGED_KEY_LEN];
-    while let Some(function) = next_call(argument, &mut key) {
+    while let Some(call) = next_call(argument) {
         mark_in_callback(argument);
-        // SAFETY: the C program has registered this function to be called with a string, from another thread,
-        // until the connection is closed. The key is followed by NUL, as texts are shorter than the buffer,
-        // may be written to, and lives in this frame until the function returns or unwinds it. When it
-        // does unwind it, by `pthread_exit`, there is nothing with a destructor in this frame, and no other
-        // Rust frame beneath the function.
-        unsafe { function(key.as_mut_ptr().cast()) };
+        // SAFETY: the C program has registered this function to be called in this way, from another thread,
+        // until the connection is closed. A key is followed by NUL, may be written to, and stays where it is
+        // until `next_call` is called again, by this thread or by the one that takes over when the function has
+        // ended this one. The pointer of the program's own is handed back as it came. When the function unwinds this
+        // frame, by `pthread_exit`, there is nothing with a destructor in it, and no other Rust frame beneath the
+        // function.
+        unsafe {
+            match call {
+                CCall::Function(function, key) => function(key),
+                CCall::Watcher { function, key, len, version, user: User(user) } => {
+                    function(key, len, version, user);
+                }
+                CCall::Farewell(function, User(user)) => function(user),
+            }
+        }
         mark_in_callback(ptr::null_mut());
     }
     end(argument, callbacks::thread_ended);
@@ -93,7 +100,7 @@ extern "C-unwind" fn main(argument: *mut c_void) -> *mut c_void {
 }
 
 /// The next C function to call.
-fn next_call(argument: *mut c_void, key: &mut [u8; CHANGED_KEY_LEN]) -> Option<CFunction> {
+fn next_call(argument: *mut c_void) -> Option<CCall> {
     // Each time, as the function before may have changed both for its thread. The first time, all signals
     // are blocked already, as they were for the creator.
     NoCancel::forever();
@@ -103,7 +110,7 @@ fn next_call(argument: *mut c_void, key: &mut [u8; CHANGED_KEY_LEN]) -> Option<C
     // SAFETY: it comes from `Arc::into_raw` in `spawn_detached`; the thread owns that one reference until it calls
     // `end`, after the last call of this function, and the value is only ever shared.
     let connection = unsafe { &*connection };
-    catch_unwind(AssertUnwindSafe(|| callbacks::listen(connection, key))).unwrap_or(None)
+    catch_unwind(AssertUnwindSafe(|| callbacks::listen(connection))).unwrap_or(None)
 }
 
 /// The last act of the thread: hands its reference over.

@@ -16,8 +16,8 @@ mod strings;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
-use crate::callbacks::Callback;
-use crate::connection::Builder;
+use crate::builder::Builder;
+use crate::callbacks::{Callback, Watched};
 use crate::error::{Error, Invalid};
 use guard::guarded;
 use process::Process;
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn register_callback(
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
             .map_err(|error| connection.invalid(error))?;
-        connection.watch_with(key, Callback::Function(function))?;
+        connection.watch_with(Watched::Key(key.into()), Callback::Function(function))?;
         Ok(1)
     })
 }

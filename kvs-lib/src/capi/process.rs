@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guard;
+use crate::builder::{Builder, DEFAULT_TIMEOUT};
 use crate::channel::Deadline;
-use crate::connection::{Builder, Connection, DEFAULT_TIMEOUT};
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::fair_mutex::FairMutex;
 use crate::fork;

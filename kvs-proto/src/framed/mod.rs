@@ -127,6 +127,13 @@ impl Header {
         Ok(header)
     }
 
+    /// Gives the frame at the front of `frames` another number, and returns how long it is.
+    pub fn renumber(frames: &mut [u8], number: u32) -> usize {
+        let Some(header) = frames.first_chunk_mut::<HEADER_LEN>() else { return frames.len() };
+        header[4..8].copy_from_slice(&number.to_le_bytes());
+        HEADER_LEN + u32_at(header, 0) as usize
+    }
+
     /// Key and rest of a body of this frame. `body` has the length that the header says.
     fn split<'a>(&self, body: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         body.split_at_checked(self.key as usize).unwrap_or((body, &[]))
