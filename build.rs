@@ -1,4 +1,5 @@
-//! Writes `include/kvs.h` from the doc comments and signatures in `kvs-lib/src/capi`.
+//! Writes `include/kvs.h` from the doc comments and signatures in `kvs-lib/src/capi`: the six functions of the original
+//! system first, then the `kvs_` ones.
 //!
 //! The file is committed, so that C programmers find it without a build; `make check-header` fails when
 //! it is not what this script writes.
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use cbindgen::{Config, DocumentationStyle, Language};
 
-const SOURCE: &str = "kvs-lib/src/capi/mod.rs";
+const SOURCES: [&str; 2] = ["kvs-lib/src/capi/mod.rs", "kvs-lib/src/capi/handles.rs"];
 
 const HEADER: &str = "include/kvs.h";
 
@@ -16,22 +17,30 @@ const HEAD: &str = "\
 /*
  * kvs.h - key-value pairs shared by the programs of one machine, with a callback when a key changes.
  *
- * Generated from kvs-lib/src/capi/mod.rs; changes belong there.
+ * Generated from kvs-lib/src/capi; changes belong there.
  *
  *   cc program.c -lkvs
  *
- * Strings    Group names, secrets, keys and values are NUL-terminated and have at most KVS_MAX_TEXT
- *            bytes; all but values must not be empty.
- * Threads    Every function may be called by any thread at any time, callbacks included. Calls on the
- *            connection take turns. Callbacks run on one thread of the library.
+ * Two ways   The six functions of the original system: one connection for the process, strings. And the kvs_
+ *            functions: any number of connections (kvs_t), bytes with their lengths, versions, prefixes. Both
+ *            may be used in one program.
+ * Sessions   With a KVS-LocalServer of this project, sessions are framed: every call is one round trip and
+ *            acknowledged. With one of the original system, or with KVS_PROTOCOL=original in the environment,
+ *            they are as they were. The program need not know; what an original session cannot do returns -17.
+ * Strings    Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. For keys and values
+ *            see KVS_MAX_KEY and KVS_MAX_VALUE; in original sessions, and for the programs of the original system
+ *            in the same group, they have at most KVS_MAX_TEXT bytes without NUL.
+ * Threads    Every function may be called by any thread at any time, callbacks included. In a framed session
+ *            threads do not wait for each other; in an original one calls take turns. Callbacks run on one thread
+ *            of the library for each connection.
  * Time       No call takes longer than KVS_TIMEOUT_MS (environment, 5000 unless set).
  * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
  *            affected.
  * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
  *            pthread_cancel takes effect after the call.
- * Closed     There is no event for the end of a connection. A program that only waits for callbacks asks
- *            now and then: put_value(NULL, NULL) sends nothing, and returns -15 while connected and -2
- *            when not. After connecting again the callbacks must be registered again.
+ * Closed     kvs_on_disconnect tells the end of a kvs_t. For the six functions there is no such event: a program
+ *            that only waits for callbacks asks now and then: put_value(NULL, NULL) sends nothing, and
+ *            returns -15 while connected and -2 when not. After connecting again the callbacks must be registered again.
  * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
  *            stderr for each call that fails. (A bug in the library, which is caught and makes a call
  *            return -15 and the connection close, says so there in any case.)
@@ -49,11 +58,15 @@ const HEAD: &str = "\
  *    -6 sending a string failed                   -14 the server refused the connection
  *    -7 no such key or group                      -15 invalid argument, or any other error
  *    -8 receiving an answer failed                -16 already connected
+ *   -17 an original session cannot do that        -18 the key has another version
+ *   -19 the user is at its limit
  */";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed={SOURCE}");
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={source}");
+    }
     // Changed by hand, it is written anew.
     println!("cargo:rerun-if-changed={HEADER}");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
@@ -63,13 +76,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         include_guard: Some("KVS_H".into()),
         cpp_compat: true,
         no_includes: true,
+        sys_includes: vec!["stddef.h".into(), "stdint.h".into()],
+        usize_is_size_t: true,
         documentation_style: DocumentationStyle::C,
         ..Config::default()
     };
-    let bindings = cbindgen::Builder::new()
-        .with_config(config)
-        .with_src(Path::new(&root).join(SOURCE))
-        .generate()?;
+    let builder = cbindgen::Builder::new().with_config(config);
+    let builder = SOURCES
+        .into_iter()
+        .fold(builder, |builder, source| builder.with_src(Path::new(&root).join(source)));
+    let bindings = builder.generate()?;
     // Leaves the file, and its time, alone when nothing has changed.
     bindings.write_to_file(Path::new(&root).join(HEADER));
     Ok(())

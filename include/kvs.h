@@ -1,22 +1,30 @@
 /*
  * kvs.h - key-value pairs shared by the programs of one machine, with a callback when a key changes.
  *
- * Generated from kvs-lib/src/capi/mod.rs; changes belong there.
+ * Generated from kvs-lib/src/capi; changes belong there.
  *
  *   cc program.c -lkvs
  *
- * Strings    Group names, secrets, keys and values are NUL-terminated and have at most KVS_MAX_TEXT
- *            bytes; all but values must not be empty.
- * Threads    Every function may be called by any thread at any time, callbacks included. Calls on the
- *            connection take turns. Callbacks run on one thread of the library.
+ * Two ways   The six functions of the original system: one connection for the process, strings. And the kvs_
+ *            functions: any number of connections (kvs_t), bytes with their lengths, versions, prefixes. Both
+ *            may be used in one program.
+ * Sessions   With a KVS-LocalServer of this project, sessions are framed: every call is one round trip and
+ *            acknowledged. With one of the original system, or with KVS_PROTOCOL=original in the environment,
+ *            they are as they were. The program need not know; what an original session cannot do returns -17.
+ * Strings    Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. For keys and values
+ *            see KVS_MAX_KEY and KVS_MAX_VALUE; in original sessions, and for the programs of the original system
+ *            in the same group, they have at most KVS_MAX_TEXT bytes without NUL.
+ * Threads    Every function may be called by any thread at any time, callbacks included. In a framed session
+ *            threads do not wait for each other; in an original one calls take turns. Callbacks run on one thread
+ *            of the library for each connection.
  * Time       No call takes longer than KVS_TIMEOUT_MS (environment, 5000 unless set).
  * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
  *            affected.
  * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
  *            pthread_cancel takes effect after the call.
- * Closed     There is no event for the end of a connection. A program that only waits for callbacks asks
- *            now and then: put_value(NULL, NULL) sends nothing, and returns -15 while connected and -2
- *            when not. After connecting again the callbacks must be registered again.
+ * Closed     kvs_on_disconnect tells the end of a kvs_t. For the six functions there is no such event: a program
+ *            that only waits for callbacks asks now and then: put_value(NULL, NULL) sends nothing, and
+ *            returns -15 while connected and -2 when not. After connecting again the callbacks must be registered again.
  * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
  *            stderr for each call that fails. (A bug in the library, which is caught and makes a call
  *            return -15 and the connection close, says so there in any case.)
@@ -34,15 +42,72 @@
  *    -6 sending a string failed                   -14 the server refused the connection
  *    -7 no such key or group                      -15 invalid argument, or any other error
  *    -8 receiving an answer failed                -16 already connected
+ *   -17 an original session cannot do that        -18 the key has another version
+ *   -19 the user is at its limit
  */
 
 #ifndef KVS_H
 #define KVS_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 /*
- The most bytes that a group name, secret, key or value may have, its terminating NUL not counted.
+ The most bytes that a group name or secret may have, its terminating NUL not counted; with a server of the original
+ system, a key or value, too.
  */
 #define KVS_MAX_TEXT 99
+
+/*
+ The most bytes that a key may have.
+ */
+#define KVS_MAX_KEY 65536
+
+/*
+ The most bytes that a value may have at any server. Each has a limit of its own, 16777216 unless its administrator says
+ otherwise.
+ */
+#define KVS_MAX_VALUE 67108864
+
+/*
+ A connection to a group; see kvs_open. Its inside is nobody's business.
+ */
+typedef struct kvs_t kvs_t;
+
+/*
+ A key and its value, for kvs_put_many.
+ */
+typedef struct kvs_pair_t {
+  /*
+   `key_len` bytes.
+   */
+  const void *key;
+  size_t key_len;
+  /*
+   `value_len` bytes; may be NULL when that is 0.
+   */
+  const void *value;
+  size_t value_len;
+} kvs_pair_t;
+
+/*
+ Called for one key, on the thread that has called kvs_keys. The key has `key_len` bytes, with no NUL behind them, and
+ is valid until the function returns.
+ */
+typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
+
+/*
+ Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
+ a NUL, and is valid until the function returns. `version` is that of the value that was put, 0 when the key was
+ deleted (only told to watches of a prefix), and always 0 in an original session. What holds for callbacks is said at
+ register_callback.
+ */
+typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
+
+/*
+ Called when the connection has ended, with what it was registered with.
+ */
+typedef void (*kvs_disconnect_fn)(void *user);
 
 #ifdef __cplusplus
 extern "C" {
@@ -53,7 +118,8 @@ extern "C" {
 
  A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
  server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
- unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_DEBUG`
+ unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_PROTOCOL` ("original":
+ the original protocol in any case; otherwise framed sessions, if the server speaks them), `KVS_DEBUG`
  (anything but empty or 0: one line to stderr for each call that returns a negative code).
 
  Both strings are only read, and not used after the call.
@@ -62,7 +128,7 @@ extern "C" {
  group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
  secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
  did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
- number of milliseconds, another thread was connecting for all of the time, or the system gives no
+ number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
  thread; -16 connected already. After an error nothing is left open.
 
  Each argument is NULL or points to a NUL-terminated string.
@@ -72,16 +138,18 @@ int establish_connection(const char *group_id,
 
 /*
  Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
- all who watch the key. The value may be the empty string.
+ all who watch the key. The value may be the empty string, and as long as the server takes (see KVS_MAX_VALUE). When the
+ function returns, the value is stored.
 
- The original protocol has no answer to a put: when the function returns, the value has been sent. Every
+ With a server of the original system, key and value have at most KVS_MAX_TEXT bytes, and there is no answer to a put:
+ when the function returns, the value has been sent. Every
  later call in this process sees it; another process may see the value before for an instant. (An empty
  value is followed by a get of the same key, as it cannot be sent otherwise.)
 
  Both strings are only read, and not used after the call.
 
- Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke and is closed; -15 a string is
- NULL or too long, the key is empty, or other threads kept the connection busy; nothing was sent.
+ Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke, or the user is at its limit (-5), and is closed;
+ -15 a string is NULL or too long, the key is empty, or other threads kept the connection busy; nothing was changed.
 
  Each argument is NULL or points to a NUL-terminated string.
  */
@@ -90,7 +158,8 @@ int put_value(const char *key,
 
 /*
  Gets the value of `key`: `*value` points to a copy of it, NUL-terminated, made with `malloc`. The caller
- releases it with `free`.
+ releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
+ it for a string.)
 
  Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
  connection broke and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
@@ -120,7 +189,7 @@ int delete_value(const char *key);
 
  The function runs on a thread of the library, with all signals blocked, one call after the other. It may
  call every function of this library, and may take as long as it likes: changes of a key that it
- misses meanwhile are told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
+ misses meanwhile may be told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
  may end the process. It must not leave by `longjmp`, nor by a C++ exception, as there is nothing of the
  program's below it to go to. The key is its own copy, valid until it returns. The new value is
  stored before: `get_value` in the callback finds it, or a newer one.
@@ -156,6 +225,402 @@ const char *kvs_strerror(int code);
  The version of the library, such as "0.1.0". The string is constant.
  */
 const char *kvs_version(void);
+
+/*
+ Joins the group `group` at the local server, with a connection of its own: a process may have any number of them, of
+ the same or of different groups, besides that of establish_connection. The environment is read as there.
+
+ `*kvs` is what the other kvs_ functions take, until kvs_close gives it back; NULL after an error. Both strings are only
+ read, and not used after the call.
+
+ A kvs_t may be used by any number of threads at once, and by callbacks: in a framed session none waits for the round
+ trip of another. In a forked child it is dead (-2): the child gives it back with kvs_close and opens its own.
+
+ Returns 0, or a code as establish_connection does; never -16.
+
+ `kvs` points to a writable pointer; each string is NULL or NUL-terminated.
+ */
+int kvs_open(struct kvs_t **kvs,
+             const char *group,
+             const char *secret);
+
+/*
+ Leaves the group and gives `kvs` back, whatever it returns: it must not be used again, so no other thread may be in a
+ call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
+
+ Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
+ could not be told; -15 it is NULL, or a callback has not come to its end within the time-out, and is still running.
+
+ `kvs` is NULL or comes from kvs_open, and was not given back before.
+ */
+int kvs_close(struct kvs_t *kvs);
+
+/*
+ Whether the session is a framed one: 1, or 0: the server speaks the original protocol only (or `KVS_PROTOCOL` is
+ "original"); then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
+ and kvs_cas, kvs_put_many, kvs_keys and prefixes are not to be had (-17). -15: `kvs` is NULL.
+
+ `kvs` is NULL or comes from kvs_open.
+ */
+int kvs_is_framed(const struct kvs_t *kvs);
+
+/*
+ Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
+ many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
+ returns 0, the value is stored, and all who watch the key have been sent word.
+
+ Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
+ was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
+ */
+int kvs_put(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            const void *value,
+            size_t value_len);
+
+/*
+ Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
+ the last counts. At most 10,000 pairs, and all together no longer than the longest value.
+
+ Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
+
+ `pairs` points to `count` pairs.
+ */
+int kvs_put_many(struct kvs_t *kvs,
+                 const struct kvs_pair_t *pairs,
+                 size_t count);
+
+/*
+ Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
+ that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
+
+ Returns 0, or, with NULL in `*value`: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
+ writable.
+ */
+int kvs_get(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            void **value,
+            size_t *value_len,
+            uint64_t *version);
+
+/*
+ Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
+
+ Returns 0, or: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ */
+int kvs_delete(struct kvs_t *kvs,
+               const void *key,
+               size_t key_len);
+
+/*
+ Stores `value` under `key` if the key has the version `*version`; with 0, if there is no such key ("put if absent").
+ Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
+ "no such key". After any other code it is unchanged.
+
+ Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; otherwise as
+ kvs_put.
+
+ As for kvs_put; `version` is NULL (-15) or may be read and written.
+ */
+int kvs_cas(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            const void *value,
+            size_t value_len,
+            uint64_t *version);
+
+/*
+ Calls `each` for the keys that begin with `prefix` (all keys, if it is empty), one page at a time: `*cursor` is 0 before
+ the first call, and each call moves it on to the next page, or to 0 after the last one. A page has 10,000 keys at most,
+ in no order, and may have none although more follow:
+
+     uint64_t cursor = 0;
+     do code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL); while (code == 0 && cursor != 0);
+
+ Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
+
+ Returns 0, or: -17 in an original session; otherwise as kvs_put; `*cursor` is unchanged then.
+
+ `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
+ written; `each` must return: it must not leave by longjmp or end its thread.
+ */
+int kvs_keys(struct kvs_t *kvs,
+             const void *prefix,
+             size_t prefix_len,
+             uint64_t *cursor,
+             kvs_key_fn each,
+             void *user);
+
+/*
+ Has `callback` called with `user` whenever any application of the group, this one included, puts `key`, until the key is
+ deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
+ said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
+
+ Returns 0, or: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
+ until kvs_unwatch or kvs_close has returned, or the key is deleted.
+ */
+int kvs_watch(struct kvs_t *kvs,
+              const void *key,
+              size_t key_len,
+              kvs_watch_fn callback,
+              void *user);
+
+/*
+ As kvs_watch, for every key that begins with `prefix` (every key at all, if it is empty). There need not be such a key.
+ It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
+ called as well.
+
+ Returns 0, or: -17 in an original session; otherwise as kvs_put.
+
+ As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
+ */
+int kvs_watch_prefix(struct kvs_t *kvs,
+                     const void *prefix,
+                     size_t prefix_len,
+                     kvs_watch_fn callback,
+                     void *user);
+
+/*
+ Has the callback of `key` called no more. When it returns 0, the callback does not run any more either, so that what
+ `user` points to may be released; unless this is called from a callback of this kvs_t.
+
+ Returns 0, or: -7 it is not watched; -15 also when the callback has not come to its end within the time-out (it will not
+ be called again); otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ */
+int kvs_unwatch(struct kvs_t *kvs,
+                const void *key,
+                size_t key_len);
+
+/*
+ Has the callback of `prefix` called no more, as kvs_unwatch.
+
+ Returns as kvs_unwatch, or -17 in an original session.
+
+ `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0.
+ */
+int kvs_unwatch_prefix(struct kvs_t *kvs, const void *prefix, size_t prefix_len);
+
+/*
+ Has `callback` called once with `user`, when the connection has ended other than by kvs_close: the group was deleted, the
+ server quits or is gone, or a call has failed in a way that closes it. It runs on the library's thread, after the last
+ callback, and all watches are gone then. It may call kvs_close. One registered before is replaced.
+
+ Returns 0, or: -2 that has already happened; -15 an argument is NULL.
+
+ `kvs` comes from kvs_open; `callback` may be called with `user` from another thread until kvs_close has returned.
+ */
+int kvs_on_disconnect(struct kvs_t *kvs,
+                      kvs_disconnect_fn callback,
+                      void *user);
+
+/*
+ Joins the group `group` at the local server, with a connection of its own: a process may have any number of them, of
+ the same or of different groups, besides that of establish_connection. The environment is read as there.
+
+ `*kvs` is what the other kvs_ functions take, until kvs_close gives it back; NULL after an error. Both strings are only
+ read, and not used after the call.
+
+ A kvs_t may be used by any number of threads at once, and by callbacks: in a framed session none waits for the round
+ trip of another. In a forked child it is dead (-2): the child gives it back with kvs_close and opens its own.
+
+ Returns 0, or a code as establish_connection does; never -16.
+
+ `kvs` points to a writable pointer; each string is NULL or NUL-terminated.
+ */
+int kvs_open(struct kvs_t **kvs,
+             const char *group,
+             const char *secret);
+
+/*
+ Leaves the group and gives `kvs` back, whatever it returns: it must not be used again, so no other thread may be in a
+ call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
+
+ Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
+ could not be told; -15 it is NULL, or a callback has not come to its end within the time-out, and is still running.
+
+ `kvs` is NULL or comes from kvs_open, and was not given back before.
+ */
+int kvs_close(struct kvs_t *kvs);
+
+/*
+ Whether the session is a framed one: 1, or 0: the server speaks the original protocol only (or `KVS_PROTOCOL` is
+ "original"); then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
+ and kvs_cas, kvs_put_many, kvs_keys and prefixes are not to be had (-17). -15: `kvs` is NULL.
+
+ `kvs` is NULL or comes from kvs_open.
+ */
+int kvs_is_framed(const struct kvs_t *kvs);
+
+/*
+ Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
+ many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
+ returns 0, the value is stored, and all who watch the key have been sent word.
+
+ Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
+ was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
+ */
+int kvs_put(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            const void *value,
+            size_t value_len);
+
+/*
+ Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
+ the last counts. At most 10,000 pairs, and all together no longer than the longest value.
+
+ Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
+
+ `pairs` points to `count` pairs.
+ */
+int kvs_put_many(struct kvs_t *kvs,
+                 const struct kvs_pair_t *pairs,
+                 size_t count);
+
+/*
+ Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
+ that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
+
+ Returns 0, or, with NULL in `*value`: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
+ writable.
+ */
+int kvs_get(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            void **value,
+            size_t *value_len,
+            uint64_t *version);
+
+/*
+ Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
+
+ Returns 0, or: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ */
+int kvs_delete(struct kvs_t *kvs,
+               const void *key,
+               size_t key_len);
+
+/*
+ Stores `value` under `key` if the key has the version `*version`; with 0, if there is no such key ("put if absent").
+ Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
+ "no such key". After any other code it is unchanged.
+
+ Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; otherwise as
+ kvs_put.
+
+ As for kvs_put; `version` is NULL (-15) or may be read and written.
+ */
+int kvs_cas(struct kvs_t *kvs,
+            const void *key,
+            size_t key_len,
+            const void *value,
+            size_t value_len,
+            uint64_t *version);
+
+/*
+ Calls `each` for the keys that begin with `prefix` (all keys, if it is empty), one page at a time: `*cursor` is 0 before
+ the first call, and each call moves it on to the next page, or to 0 after the last one. A page has 10,000 keys at most,
+ in no order, and may have none although more follow:
+
+     uint64_t cursor = 0;
+     do code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL); while (code == 0 && cursor != 0);
+
+ Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
+
+ Returns 0, or: -17 in an original session; otherwise as kvs_put; `*cursor` is unchanged then.
+
+ `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
+ written; `each` must return: it must not leave by longjmp or end its thread.
+ */
+int kvs_keys(struct kvs_t *kvs,
+             const void *prefix,
+             size_t prefix_len,
+             uint64_t *cursor,
+             kvs_key_fn each,
+             void *user);
+
+/*
+ Has `callback` called with `user` whenever any application of the group, this one included, puts `key`, until the key is
+ deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
+ said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
+
+ Returns 0, or: -7 no such key; otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
+ until kvs_unwatch or kvs_close has returned, or the key is deleted.
+ */
+int kvs_watch(struct kvs_t *kvs,
+              const void *key,
+              size_t key_len,
+              kvs_watch_fn callback,
+              void *user);
+
+/*
+ As kvs_watch, for every key that begins with `prefix` (every key at all, if it is empty). There need not be such a key.
+ It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
+ called as well.
+
+ Returns 0, or: -17 in an original session; otherwise as kvs_put.
+
+ As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
+ */
+int kvs_watch_prefix(struct kvs_t *kvs,
+                     const void *prefix,
+                     size_t prefix_len,
+                     kvs_watch_fn callback,
+                     void *user);
+
+/*
+ Has the callback of `key` called no more. When it returns 0, the callback does not run any more either, so that what
+ `user` points to may be released; unless this is called from a callback of this kvs_t.
+
+ Returns 0, or: -7 it is not watched; -15 also when the callback has not come to its end within the time-out (it will not
+ be called again); otherwise as kvs_put.
+
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ */
+int kvs_unwatch(struct kvs_t *kvs,
+                const void *key,
+                size_t key_len);
+
+/*
+ Has the callback of `prefix` called no more, as kvs_unwatch.
+
+ Returns as kvs_unwatch, or -17 in an original session.
+
+ `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0.
+ */
+int kvs_unwatch_prefix(struct kvs_t *kvs, const void *prefix, size_t prefix_len);
+
+/*
+ Has `callback` called once with `user`, when the connection has ended other than by kvs_close: the group was deleted, the
+ server quits or is gone, or a call has failed in a way that closes it. It runs on the library's thread, after the last
+ callback, and all watches are gone then. It may call kvs_close. One registered before is replaced.
+
+ Returns 0, or: -2 that has already happened; -15 an argument is NULL.
+
+ `kvs` comes from kvs_open; `callback` may be called with `user` from another thread until kvs_close has returned.
+ */
+int kvs_on_disconnect(struct kvs_t *kvs,
+                      kvs_disconnect_fn callback,
+                      void *user);
 
 #ifdef __cplusplus
 }  // extern "C"

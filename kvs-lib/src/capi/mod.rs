@@ -10,6 +10,7 @@
 #![allow(unreachable_pub)]
 
 mod guard;
+mod handles;
 mod process;
 mod strings;
 
@@ -22,16 +23,27 @@ use crate::error::{Error, Invalid};
 use guard::guarded;
 use process::Process;
 
-/// The most bytes that a group name, secret, key or value may have, its terminating NUL not counted.
+/// The most bytes that a group name or secret may have, its terminating NUL not counted; with a server of the original
+/// system, a key or value, too.
 pub const KVS_MAX_TEXT: usize = 99;
 
+/// The most bytes that a key may have.
+pub const KVS_MAX_KEY: usize = 65536;
+
+/// The most bytes that a value may have at any server. Each has a limit of its own, 16777216 unless its administrator says
+/// otherwise.
+pub const KVS_MAX_VALUE: usize = 67108864;
+
 const _: () = assert!(KVS_MAX_TEXT == kvs_proto::MAX_TEXT);
+const _: () = assert!(KVS_MAX_KEY == kvs_proto::framed::MAX_KEY);
+const _: () = assert!(KVS_MAX_VALUE == kvs_proto::framed::MAX_VALUE);
 
 /// Joins the group `group_id` at the local server.
 ///
 /// A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
 /// server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
-/// unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_DEBUG`
+/// unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_PROTOCOL` ("original":
+/// the original protocol in any case; otherwise framed sessions, if the server speaks them), `KVS_DEBUG`
 /// (anything but empty or 0: one line to stderr for each call that returns a negative code).
 ///
 /// Both strings are only read, and not used after the call.
@@ -40,7 +52,7 @@ const _: () = assert!(KVS_MAX_TEXT == kvs_proto::MAX_TEXT);
 /// group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
 /// secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
 /// did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
-/// number of milliseconds, another thread was connecting for all of the time, or the system gives no
+/// number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
 /// thread; -16 connected already. After an error nothing is left open.
 ///
 /// Each argument is NULL or points to a NUL-terminated string.
@@ -63,16 +75,18 @@ pub unsafe extern "C" fn establish_connection(
 }
 
 /// Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
-/// all who watch the key. The value may be the empty string.
+/// all who watch the key. The value may be the empty string, and as long as the server takes (see KVS_MAX_VALUE). When the
+/// function returns, the value is stored.
 ///
-/// The original protocol has no answer to a put: when the function returns, the value has been sent. Every
+/// With a server of the original system, key and value have at most KVS_MAX_TEXT bytes, and there is no answer to a put:
+/// when the function returns, the value has been sent. Every
 /// later call in this process sees it; another process may see the value before for an instant. (An empty
 /// value is followed by a get of the same key, as it cannot be sent otherwise.)
 ///
 /// Both strings are only read, and not used after the call.
 ///
-/// Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke and is closed; -15 a string is
-/// NULL or too long, the key is empty, or other threads kept the connection busy; nothing was sent.
+/// Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke, or the user is at its limit (-5), and is closed;
+/// -15 a string is NULL or too long, the key is empty, or other threads kept the connection busy; nothing was changed.
 ///
 /// Each argument is NULL or points to a NUL-terminated string.
 #[unsafe(no_mangle)]
@@ -83,13 +97,14 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         // SAFETY: likewise.
         let value = unsafe { string("value", value) }.map_err(|error| connection.invalid(error))?;
-        connection.put(key, value)?;
+        process::or_closed(&connection, connection.put(key, value))?;
         Ok(1)
     })
 }
 
 /// Gets the value of `key`: `*value` points to a copy of it, NUL-terminated, made with `malloc`. The caller
-/// releases it with `free`.
+/// releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
+/// it for a string.)
 ///
 /// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
 /// connection broke and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
@@ -144,7 +159,7 @@ pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
 ///
 /// The function runs on a thread of the library, with all signals blocked, one call after the other. It may
 /// call every function of this library, and may take as long as it likes: changes of a key that it
-/// misses meanwhile are told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
+/// misses meanwhile may be told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
 /// may end the process. It must not leave by `longjmp`, nor by a C++ exception, as there is nothing of the
 /// program's below it to go to. The key is its own copy, valid until it returns. The new value is
 /// stored before: `get_value` in the callback finds it, or a newer one.
@@ -167,7 +182,9 @@ pub unsafe extern "C" fn register_callback(
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
             .map_err(|error| connection.invalid(error))?;
-        connection.watch_with(Watched::Key(key.into()), Callback::Function(function))?;
+        let watched = Watched::Key(key.into());
+        let result = connection.watch_with(watched, Callback::Function(function));
+        process::or_closed(&connection, result)?;
         Ok(1)
     })
 }

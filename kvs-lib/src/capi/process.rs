@@ -115,3 +115,16 @@ impl Process {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What has come of an operation. One that the server has refused because the user is at its limit closes the connection, as
+/// it does in an original session: programs know that after -5 they have to connect again.
+pub(super) fn or_closed<T>(connection: &Connection, result: Result<T, Error>) -> Result<T, Error> {
+    result.map_err(|error| match error {
+        Error::LimitReached => {
+            // It is closed whatever that comes to.
+            let _ = connection.close();
+            Error::NotReady(0)
+        }
+        other => other,
+    })
+}

@@ -31,13 +31,16 @@ pub(super) fn describe(code: c_int) -> &'static CStr {
         -14 => c"the local server refused the connection",
         -15 => c"invalid argument, or an error of another kind",
         -16 => c"already connected",
+        -17 => c"the local server does not speak a protocol that can do this",
+        -18 => c"the key has another version",
+        -19 => c"the user is at its limit of pairs or bytes",
         _ => c"unknown error code",
     }
 }
 
 /// A copy of `bytes`, followed by NUL, that the caller releases with `free`.
 pub(super) fn malloc_copy(bytes: &[u8]) -> Result<*mut c_char, Error> {
-    // SAFETY: `malloc` may be called with any size; this one cannot wrap, as values are short.
+    // SAFETY: `malloc` may be called with any size; this one cannot wrap, as values are far shorter than memory is.
     let copy = unsafe { libc::malloc(bytes.len() + 1) }.cast::<u8>();
     if copy.is_null() {
         return Err(Error::System(std::io::ErrorKind::OutOfMemory.into()));
