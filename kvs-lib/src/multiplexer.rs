@@ -8,12 +8,16 @@
 //! The lock is held for moments only, never across a system call on the socket: outbox and [`Reader`] are *taken out*
 //! of it by the thread that uses them.
 //!
+//! A condition variable is a system call even when nobody waits, so it is known who does ([`Waiter::waits`]): a program
+//! with one thread makes two system calls for a request, `send` and `recv`.
+//!
 //! A failure of any kind (a lost connection, an answer that cannot be, a time-out) is that of the whole connection:
 //! the answers of the others cannot be told any more, or would come too late. Everybody who waits learns how it failed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kvs_proto::framed::answer::{Answer, Status};
@@ -92,6 +96,8 @@ struct State {
     queue: VecDeque<Queued>,
     /// The number of the next request.
     next: u32,
+    /// Somebody waits for [`Multiplexer::idle`].
+    closing: bool,
 }
 
 /// What is needed to read.
@@ -111,18 +117,24 @@ struct Queued {
     waiter: Arc<Waiter>,
 }
 
-/// Where a thread waits, and finds what it waits for.
+/// Where a thread waits, and finds what it waits for. Everything in it is used under the lock of the [`State`].
 #[derive(Debug, Default)]
 struct Waiter {
     outcome: Mutex<Option<Result<Vec<Reply>, Failure>>>,
-    /// Together with the lock of the [`State`].
+    waits: AtomicBool,
     changed: Condvar,
 }
 
 impl Waiter {
     fn set(&self, outcome: Result<Vec<Reply>, Failure>) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.changed.notify_one();
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if self.waits.load(Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
     }
 
     fn take(&self) -> Option<Result<Vec<Reply>, Failure>> {
@@ -142,6 +154,7 @@ impl Multiplexer {
                 reader: Some(reader),
                 queue: VecDeque::new(),
                 next: 1,
+                closing: false,
             }),
             idle: Condvar::new(),
         }
@@ -211,8 +224,9 @@ impl Multiplexer {
                 mem::take(&mut state.outbox)
             };
             let sent = self.send_all(channel, &outbox, deadline);
-            self.lock().sending = false;
-            self.idle.notify_all();
+            let state = &mut *self.lock();
+            state.sending = false;
+            self.note_idle(state);
             sent?;
         }
     }
@@ -271,8 +285,10 @@ impl Multiplexer {
             let Some(left) = deadline.left() else {
                 return Err(Failure::Receiving(ErrorKind::TimedOut.into()));
             };
+            waiter.waits.store(true, Ordering::Relaxed);
             state =
                 waiter.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiter.waits.store(false, Ordering::Relaxed);
         }
     }
 
@@ -307,7 +323,7 @@ impl Multiplexer {
         let state = &mut *self.lock();
         state.reader = Some(reader);
         if let Some(first) = state.queue.front() {
-            first.waiter.changed.notify_one();
+            first.waiter.wake();
         }
     }
 
@@ -343,9 +359,7 @@ impl Multiplexer {
                 first.waiter.set(Ok(first.replies));
             }
         }
-        if state.queue.is_empty() {
-            self.idle.notify_all();
-        }
+        self.note_idle(state);
         Ok(())
     }
 
@@ -360,11 +374,18 @@ impl Multiplexer {
     /// Waits until nobody waits for answers, or sends; `false`: it took too long. Nobody may begin meanwhile.
     pub(crate) fn wait_until_idle(&self, deadline: Deadline) -> bool {
         let mut state = self.lock();
+        state.closing = true;
         while state.sending || !state.queue.is_empty() {
             let Some(left) = deadline.left() else { return false };
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    fn note_idle(&self, state: &State) {
+        if state.closing && !state.sending && state.queue.is_empty() {
+            self.idle.notify_all();
+        }
     }
 
     /// Closes the connection. Whoever still waits is told so, or that it has failed.
@@ -377,7 +398,7 @@ impl Multiplexer {
                     false => Failure::Closed,
                 }));
             }
-            self.idle.notify_all();
+            self.note_idle(state);
             state.channel.take()
         };
         let Some(channel) = channel else { return Ok(()) };
