@@ -142,6 +142,8 @@ struct State {
     closed: bool,
     /// `None` while the thread uses it.
     ear: Option<Ear>,
+    /// How many wait for any of this to change. (To wake nobody is a system call, too.)
+    waiting: usize,
 }
 
 /// A change, and whom it has still to be told.
@@ -208,6 +210,7 @@ impl Callbacks {
                 channel: Some(Arc::new(channel)),
                 closed: false,
                 ear: Some(ear),
+                waiting: 0,
             }),
             changed: Condvar::new(),
         }
@@ -276,8 +279,10 @@ impl Callbacks {
                 _ => return true,
             }
             let Some(left) = deadline.left() else { return false };
+            state.waiting += 1;
             state =
                 self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 
@@ -316,22 +321,32 @@ impl Callbacks {
     fn wait_until(&self, condition: impl Fn(&State) -> bool) {
         let mut state = self.lock();
         while !condition(&state) {
+            state.waiting += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
     /// The thread does not use the channel any more.
     fn set_thread_state(&self, thread: ThreadState) {
-        self.lock().thread = thread;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.thread = thread;
+        self.wake(state);
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        let wanted = state.waiting > 0;
+        drop(state);
+        if wanted {
+            self.changed.notify_all();
+        }
     }
 
     /// No callback runs any more.
     fn ran(&self) {
         let mut state = self.lock();
         if state.running.take().is_some() {
-            drop(state);
-            self.changed.notify_all();
+            self.wake(state);
         }
     }
 
