@@ -245,9 +245,16 @@ impl Reactor {
                 MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
                 token => {
                     let (id, is_callback) = session_of(token);
+                    // A peer that reads makes the socket writable, each time: that alone is no news unless
+                    // something waits.
+                    let ended = event.is_read_closed() || event.is_error();
+                    let news = event.is_readable() || ended;
                     self.with_session(id, |session, context, desk| match is_callback {
-                        true => session.callback_ready(),
-                        false => session.main_ready(event.is_read_closed(), context, desk.scratch),
+                        true => session.callback_ready(news),
+                        false if news || session.is_stuck() => {
+                            session.main_ready(ended, context, desk.scratch)
+                        }
+                        false => Ok(()),
                     });
                 }
             }

@@ -92,16 +92,19 @@ impl Session {
         }
     }
 
-    /// The callback connection may be read or written; `false`: it has ended. Nothing may come on it.
-    pub(super) fn framed_callback_ready(&mut self) -> Result<bool, End> {
+    /// The callback connection may be written, or read; `false`: it has ended. Nothing may come on it.
+    pub(super) fn framed_callback_ready(&mut self, readable: bool) -> Result<bool, End> {
         let (Some(callback), Stage::Member(member)) = (&mut self.callback, &self.stage) else {
             return Ok(true);
         };
-        match callback.socket.read(&mut [0]) {
-            Received::Bytes(_) => Err(End::SpokeOnCallbackChannel),
-            Received::End => Ok(false),
-            Received::Nothing => Ok(member.watcher.send(true).is_ok()),
+        if readable {
+            match callback.socket.read(&mut [0]) {
+                Received::Bytes(_) => return Err(End::SpokeOnCallbackChannel),
+                Received::End => return Ok(false),
+                Received::Nothing => {}
+            }
         }
+        Ok(member.watcher.send(true).is_ok())
     }
 
     /// Tells what waits to be told.

@@ -278,6 +278,11 @@ impl Session {
         }
     }
 
+    /// Whether the application has not taken all of its answers.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.main.is_stuck()
+    }
+
     fn gone(&self) -> End {
         if self.closing { End::ClosedByServer } else { End::Gone }
     }
@@ -391,10 +396,10 @@ impl Session {
         self.main.write(&mut out).map_err(|_| End::Gone)
     }
 
-    /// The callback connection may be read or written.
-    pub(super) fn callback_ready(&mut self) -> Result<(), End> {
+    /// The callback connection may be written, or read.
+    pub(super) fn callback_ready(&mut self, readable: bool) -> Result<(), End> {
         let kept = match self.is_framed() {
-            true => self.framed_callback_ready()?,
+            true => self.framed_callback_ready(readable)?,
             false => self.original_callback_ready()?,
         };
         if kept { self.notify() } else { self.callback_lost() }
