@@ -275,6 +275,9 @@ impl Group {
         }) {
             return Change::none(Outcome::Limit(limit));
         }
+        if !state.table.has_room(entries.len()) {
+            return Change::none(Outcome::Limit(Limit::Pairs));
+        }
         let mut all = Change::none(Outcome::NoSuchKey);
         for (key, value) in entries {
             let Change { outcome, watchers, _before } = state.put(key, value, user);
@@ -283,7 +286,7 @@ impl Group {
             all._before.extend(_before);
         }
         // Each once, however much of it it watches.
-        all.watchers.sort_unstable_by_key(|watcher| Arc::as_ptr(watcher));
+        all.watchers.sort_unstable_by_key(Arc::as_ptr);
         all.watchers.dedup_by(|a, b| Arc::ptr_eq(a, b));
         all
     }
@@ -316,7 +319,7 @@ impl Group {
         Change {
             outcome: Outcome::Done(NO_VERSION),
             watchers,
-            _before: removed.before.into_iter().collect(),
+            _before: removed.value.into_iter().collect(),
         }
     }
 

@@ -5,14 +5,16 @@
 //!
 //! - `reactor`: the threads that serve; each owns its sessions (`session`, with a `socket` for each
 //!   connection). `mailbox`: how others speak to them.
-//! - `groups`: pairs, applications, watches; the pairs themselves in `table`, who watches what in `watches`.
-//!   `watcher`: the changes that one application has still to be told.
+//! - `groups`: pairs, applications, watches; who watches what in `watches`; the pairs themselves in `table`, which has
+//!   its memory from `slab`, finds them by `index` and charges them to `accounts`. `watcher`: the changes that one
+//!   application has still to be told.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
 //! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
 //! - `commands`, `status`: the administrator's dialogue.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
+mod accounts;
 mod asking;
 mod auth_link;
 mod commands;
@@ -20,12 +22,14 @@ mod commands;
 pub mod fuzzing;
 mod groups;
 mod guesses;
+mod index;
 mod listener;
 mod mailbox;
 mod pairing;
 mod quota;
 mod reactor;
 mod session;
+mod slab;
 mod socket;
 mod status;
 mod table;

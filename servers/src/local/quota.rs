@@ -2,7 +2,7 @@
 //!
 //! A *user* is a uid, as the kernel says it of a connection. Everything that is taken is stood for by a value
 //! that gives it back when it is dropped, wherever that happens: a [`Place`] for each connection, a
-//! [`Charge`] for each pair and each watch. So nothing is given back twice or forgotten, however a session
+//! [`Charge`] for each watch, [`Holdings`] for all pairs of one user in one group. So nothing is given back twice or forgotten, however a session
 //! or a group ends.
 //!
 //! Connections are counted for each of the two sockets by itself: an application has one on either. They
@@ -321,59 +321,32 @@ impl Drop for Place {
     }
 }
 
-/// Stands for one pair, one watch or one change as long as it is kept.
+/// Stands for one watch or one change as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Charge {
     user: Arc<User>,
     bytes: u32,
-    is_pair: bool,
 }
 
 impl Charge {
-    /// A pair with so many bytes in its key and its value.
-    pub(crate) fn pair(user: &Arc<User>, bytes: usize) -> Self {
-        user.pairs.fetch_add(1, Ordering::Relaxed);
-        Self::new(user, bytes_of(bytes), true)
-    }
-
     /// A watch of a key or a prefix of this length.
     pub(crate) fn watch(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(watch_bytes(len)), false)
+        Self::new(user, bytes_of(watch_bytes(len)))
     }
 
     /// A change of a key of this length that is still to be told.
     pub(crate) fn change(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len))), false)
+        Self::new(user, CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len))))
     }
 
     /// So many bytes of a message that comes, or of answers that are not taken.
     pub(crate) fn buffer(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(len), false)
+        Self::new(user, bytes_of(len))
     }
 
-    fn new(user: &Arc<User>, bytes: u32, is_pair: bool) -> Self {
+    fn new(user: &Arc<User>, bytes: u32) -> Self {
         user.bytes.fetch_add(bytes.into(), Ordering::Relaxed);
-        Self { user: Arc::clone(user), bytes, is_pair }
-    }
-
-    /// The pair has a new value, stored by this user, and so many bytes now.
-    pub(crate) fn stored_anew(&mut self, user: &Arc<User>, bytes: usize) {
-        if !Arc::ptr_eq(&self.user, user) {
-            *self = Self::pair(user, bytes);
-            return;
-        }
-        let bytes = bytes_of(bytes);
-        // Unsigned, and wrapping around: what is added before can always be taken away.
-        if bytes != self.bytes {
-            let difference = u64::from(bytes).wrapping_sub(u64::from(self.bytes));
-            self.user.bytes.fetch_add(difference, Ordering::Relaxed);
-            self.bytes = bytes;
-        }
-    }
-
-    /// Whether this user stored the value.
-    pub(crate) fn is_of(&self, user: &Arc<User>) -> bool {
-        Arc::ptr_eq(&self.user, user)
+        Self { user: Arc::clone(user), bytes }
     }
 }
 
@@ -395,9 +368,62 @@ fn bytes_of(bytes: usize) -> u32 {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.user.bytes.fetch_sub(self.bytes.into(), Ordering::Relaxed);
-        if self.is_pair {
-            self.user.pairs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Stands for all pairs that one user has stored in one place, as long as they are kept.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    user: Arc<User>,
+    pairs: u64,
+    bytes: u64,
+}
+
+impl Holdings {
+    /// None yet.
+    pub(crate) fn new(user: &Arc<User>) -> Self {
+        Self { user: Arc::clone(user), pairs: 0, bytes: 0 }
+    }
+
+    /// Whose they are.
+    pub(crate) fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// Whether there are none.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.pairs == 0
+    }
+
+    /// Another pair, with so many bytes in its key and its value.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.pairs += 1;
+        self.user.pairs.fetch_add(1, Ordering::Relaxed);
+        self.resize(0, bytes);
+    }
+
+    /// One pair less.
+    pub(crate) fn remove(&mut self, bytes: usize) {
+        self.pairs -= 1;
+        self.user.pairs.fetch_sub(1, Ordering::Relaxed);
+        self.resize(bytes, 0);
+    }
+
+    /// A pair that had `before` bytes has `after`.
+    pub(crate) fn resize(&mut self, before: usize, after: usize) {
+        if before != after {
+            // Unsigned, and wrapping around: what is added before can always be taken away.
+            let difference = (after as u64).wrapping_sub(before as u64);
+            self.bytes = self.bytes.wrapping_add(difference);
+            self.user.bytes.fetch_add(difference, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        self.user.pairs.fetch_sub(self.pairs, Ordering::Relaxed);
+        self.user.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -459,27 +485,34 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_charged_to_whoever_stored_its_value_and_given_back() {
-        let (one, other) = (Quotas::user_with(10, 1000), Quotas::user_with(10, 1000));
-        let mut charge = Charge::pair(&one, 30);
-        assert_eq!(one.taken(), (1, 30));
-        charge.stored_anew(&one, 20);
-        assert_eq!(one.taken(), (1, 20));
-        charge.stored_anew(&other, 25);
-        assert_eq!((one.taken(), other.taken()), ((0, 0), (1, 25)));
-        let watch = Charge::watch(&one);
-        assert_eq!(one.taken(), (0, WATCH_BYTES.into()));
-        drop((charge, watch));
-        assert_eq!((one.taken(), other.taken()), ((0, 0), (0, 0)));
+    fn what_is_held_is_charged_and_given_back() {
+        let user = Quotas::user_with(10, 1000);
+        let mut holdings = Holdings::new(&user);
+        assert!(holdings.are_empty());
+        holdings.add(30);
+        holdings.add(5);
+        assert_eq!(user.taken(), (2, 35));
+        holdings.resize(30, 20);
+        assert_eq!(user.taken(), (2, 25));
+        holdings.resize(20, 21);
+        holdings.remove(5);
+        assert_eq!(user.taken(), (1, 21));
+        let (watch, change) = (Charge::watch(&user, MAX_TEXT), Charge::change(&user, MAX_TEXT));
+        assert_eq!(user.taken(), (1, u64::from(21 + WATCH_BYTES + CHANGE_BYTES)));
+        drop((watch, change));
+        assert!(user.taken() == (1, 21) && !holdings.are_empty());
+        drop(holdings);
+        assert_eq!(user.taken(), (0, 0));
     }
 
     #[test]
     fn there_is_room_up_to_the_limit() {
         let user = Quotas::user_with(2, 100);
-        let _one = Charge::pair(&user, 60);
+        let mut holdings = Holdings::new(&user);
+        holdings.add(60);
         assert_eq!(user.room_for(1, 40), Ok(()));
         assert_eq!(user.room_for(1, 41), Err(Limit::Bytes));
-        let _two = Charge::pair(&user, 60);
+        holdings.add(60);
         assert_eq!(user.room_for(1, 1), Err(Limit::Pairs));
         // One that is over its limit may do what takes nothing more.
         assert_eq!(user.room_for(0, 0), Ok(()));

@@ -189,7 +189,7 @@ impl Requester<'_> {
                 let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
                 let page = group.keys(prefix, cursor, limit as usize);
                 let mut body = Vec::new();
-                page.keys.iter().for_each(|key| answer::push_key(key, &mut body));
+                page.keys().for_each(|key| answer::push_key(key, &mut body));
                 Answer { number, status: Status::Ok, version: page.next, body: &body }.encode(out);
                 return Ok(());
             }

@@ -133,6 +133,9 @@ pub(crate) enum End {
     /// The application sent something on the callback channel of a framed session.
     #[error("protocol error: unexpected bytes on the callback channel")]
     SpokeOnCallbackChannel,
+    /// There was no room for a value that it was asked for, and no way to tell it so.
+    #[error("its group has as many pairs as can be numbered")]
+    Full,
     /// The login took too long.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTooLong(Duration),
@@ -154,6 +157,7 @@ impl End {
                 | Self::UnexpectedReply(_)
                 | Self::MalformedFrame(_)
                 | Self::SpokeOnCallbackChannel
+                | Self::Full
                 | Self::LoginTooLong(_)
                 | Self::Unresponsive
         )

@@ -62,9 +62,8 @@ impl Session {
             Request::Put { key, value } => {
                 let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
-                if let Outcome::Limit(limit) = change.tell() {
-                    // There is no way to say so.
-                    is_allowed(Err(limit), &self.user, pid);
+                if let Outcome::Limit(_) = change.tell() {
+                    return Err(End::Full);
                 }
             }
             Request::Get(key) => {
