@@ -1,6 +1,9 @@
 //! What follows the login in a framed session: requests and their answers on the main channel, in order, as many at a
 //! time as the application likes; changes on the callback channel, which the [watcher](crate::local::watcher) sends.
 //!
+//! Nobody has more than his share of a turn: a request costs about what it takes, and when a session has used up what it
+//! may spend in one turn ([`TURN`]), the rest of what was read waits for the next.
+//!
 //! What an application makes the server keep is bounded, and charged to its user: a message that comes in pieces
 //! ([`Framed::coming`]), and answers that the application does not take together with the requests after them, which
 //! wait until it does ([`Framed::waiting`]).
@@ -22,6 +25,12 @@ use crate::local::table::Value;
 /// Answers are written when there are so many bytes of them, and no request is carried out before they are gone.
 const MOST_ANSWERS: usize = 256 * 1024;
 
+/// What a session may spend in one turn, in small requests.
+const TURN: usize = 4096;
+
+/// What a page of keys costs, as so many pairs are looked at for it.
+const PAGE_COST: usize = 2048;
+
 /// What a framed session has besides the rest.
 #[derive(Debug)]
 pub(super) struct Framed {
@@ -29,8 +38,10 @@ pub(super) struct Framed {
     cutter: Cutter,
     /// Stands for the message that comes in pieces, if it is a long one.
     coming: Option<Charge>,
-    /// What was read after requests whose answers wait.
+    /// What was read, and not carried out: because answers before it wait, or for the next turn.
     backlog: Vec<u8>,
+    /// What may still be spent in this turn.
+    left: usize,
     /// Stands for the backlog and for the answers that wait.
     waiting: Option<Charge>,
 }
@@ -39,7 +50,14 @@ impl Framed {
     /// The login is over; `out` gets what a server says first.
     pub(super) fn begin(limits: Limits, out: &mut Vec<u8>) -> Self {
         Answer::new(0, Status::Welcome, limits.value as u64).encode(out);
-        Self { limits, cutter: Cutter::default(), coming: None, backlog: Vec::new(), waiting: None }
+        Self {
+            limits,
+            cutter: Cutter::default(),
+            coming: None,
+            backlog: Vec::new(),
+            left: TURN,
+            waiting: None,
+        }
     }
 }
 
@@ -53,17 +71,24 @@ struct Requester<'a> {
 }
 
 impl Session {
-    /// Goes on with what was read before, if the answers before it are gone.
+    /// A new turn: goes on with what was read before, if the answers before it are gone.
     pub(super) fn serve_backlog(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
         if self.main.is_stuck() {
             return Ok(());
         }
-        let backlog = match self.framed() {
-            Some(framed) if !framed.backlog.is_empty() => mem::take(&mut framed.backlog),
-            _ => return Ok(()),
-        };
+        let Some(framed) = self.framed() else { return Ok(()) };
+        framed.left = TURN;
+        if framed.backlog.is_empty() {
+            return Ok(());
+        }
+        let backlog = mem::take(&mut framed.backlog);
         self.serve_frames(&backlog, out)?;
         self.main.write(out).map_err(|_| self.gone())
+    }
+
+    /// Whether something was read that waits for the next turn, or for answers to be taken.
+    pub(super) fn has_backlog(&mut self) -> bool {
+        self.framed().is_some_and(|framed| !framed.backlog.is_empty())
     }
 
     /// Takes what one `read` brought.
@@ -135,7 +160,7 @@ impl Framed {
             if out.len() >= MOST_ANSWERS {
                 requester.write(out)?;
             }
-            if requester.main.is_stuck() {
+            if requester.main.is_stuck() || self.left == 0 {
                 self.backlog.extend_from_slice(read);
                 return Ok(Served::All);
             }
@@ -166,11 +191,22 @@ impl Framed {
                     match Request::decode(&header, body, *limits)? {
                         Err(status) => Answer::new(header.number, status, NO_VERSION).encode(out),
                         Ok(Request::Close) => return Ok(Served::Goodbye),
-                        Ok(request) => requester.serve(header.number, request, out)?,
+                        Ok(request) => {
+                            self.left = self.left.saturating_sub(cost(&request));
+                            requester.serve(header.number, request, out)?;
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+fn cost(request: &Request<'_>) -> usize {
+    match request {
+        Request::PutMany(entries) => entries.iter().count(),
+        Request::Keys { .. } => PAGE_COST,
+        _ => 1,
     }
 }
 

@@ -239,13 +239,13 @@ impl Session {
         self.main.flush().map_err(|_| End::Gone)?;
         let Scratch { input, output } = scratch;
         output.clear();
+        self.serve_backlog(output)?;
         for turn in 0.. {
-            self.serve_backlog(output)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
             }
-            if turn == READS {
+            if turn == READS || self.has_backlog() {
                 self.ask_for_more(context);
                 break;
             }
