@@ -232,6 +232,11 @@ impl Slab {
     pub(crate) fn bytes(&self) -> usize {
         self.pages.iter().map(|page| page.bytes.capacity()).sum()
     }
+
+    /// Lets it have no more pages than it has.
+    pub(crate) fn end_here(&mut self) {
+        self.pages.resize_with(1 << PAGE_BITS, Page::default);
+    }
 }
 
 #[cfg(test)]

@@ -779,6 +779,23 @@ mod tests {
     }
 
     #[test]
+    fn a_put_that_finds_no_room_changes_nothing() {
+        let (user, other) = (Quotas::user_with(0, 0), Quotas::user_with(0, 0));
+        let mut table = Table::<RandomState>::default();
+        let _ = table.put(b"key", Value::Short(b"value"), &user).unwrap();
+        table.pairs.slab.end_here();
+        for key in [&b"key"[..], b"another"] {
+            assert!(table.put(key, Value::Short(&[1; 100]), &other).is_err());
+        }
+        let found = table.get(b"key").unwrap();
+        assert_eq!((found.value.as_bytes(), found.version), (&b"value"[..], 1));
+        assert_eq!((user.taken(), other.taken(), table.count()), ((1, 8), (0, 0), 1));
+        // What needs no new slot is stored all the same.
+        assert_eq!(table.put(b"key", Value::Short(b"other"), &other).unwrap().version, 2);
+        assert_eq!((user.taken(), other.taken()), ((0, 0), (1, 8)));
+    }
+
+    #[test]
     fn a_version_is_not_given_twice() {
         let user = Quotas::user_with(0, 0);
         let mut table = Table::<RandomState>::default();
