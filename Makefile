@@ -11,6 +11,7 @@ unexport CARGO_TARGET_DIR
 unexport SECONDS
 
 .PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
+.PHONY: bench bench-short bench-check
 .PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
@@ -25,7 +26,7 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples check-header check-symbols lint fuzz-short ## all tests: Rust, C, C++, recordings, end to end; and lint
+test: build examples check-header check-symbols lint fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
 
 fuzz: ## fuzz six targets for SECONDS=60 each; TARGET=text, app_server, app_client, auth_server, auth_client or local_server for one
@@ -69,6 +70,17 @@ check-symbols: ## fails when the crate exports a C symbol without its feature `c
 		if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi; \
 	else echo "skipped: check-symbols (install the Debian package binutils)"; fi
 
+BENCH =
+
+bench: build ## kvs against Redis, memcached, LMDB and a bare socket, some minutes; BENCH="--only latency …", BENCH=--help
+	@CARGO="$(CARGO)" bench/run $(BENCH)
+
+bench-short: build ## the same in some seconds, to see that it works: the figures mean little
+	@CARGO="$(CARGO)" bench/run --short $(BENCH)
+
+bench-check: ## formatting, clippy and unit tests of the benchmark
+	@CARGO="$(CARGO)" bench/run check
+
 lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED=… (printed at the start) repeats it
 	KVS_LOSSY_OPERATIONS=1000 KVS_LOSSY_KILLS=20 $(CARGO) test $(LOCKED) --release -p kvs-tests \
 		--test lossy_network -- --nocapture --test-threads 1
@@ -78,6 +90,7 @@ lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
+	$(CARGO) fmt --manifest-path bench/Cargo.toml
 
 fmt-check:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then \

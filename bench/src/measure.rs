@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, failed};
 use crate::options::{Options, Scenario};
 use crate::report::progress::Progress;
 use crate::subject::Subject;
@@ -260,6 +260,18 @@ impl<'a> Cell<'a> {
         self
     }
 
+    /// Takes what came of a turn. Nothing takes no time, and nothing is done infinitely often: such a figure is a mistake of the
+    /// measurement, which must not come out as a target that was met.
+    fn add(&mut self, sample: Sample) -> Result<()> {
+        if !(sample.figure.is_finite() && sample.figure > 0.0) {
+            let Label { scenario, operation, who, .. } = &self.label;
+            let (scenario, figure) = (scenario.name(), sample.figure);
+            return failed(format!("{scenario}: {who}: {operation}: {figure} is no measurement"));
+        }
+        self.samples.push(sample);
+        Ok(())
+    }
+
     /// What was measured; `None` when nothing was.
     fn finish(self) -> Option<Series> {
         let rounds: Vec<_> = self.samples.iter().map(|sample| sample.figure).collect();
@@ -322,7 +334,8 @@ pub(crate) fn interleave_stages(
                 for cell in cells {
                     progress.turn(round, &cell.label);
                     interrupt.check()?;
-                    cell.samples.push((cell.act)(&turn)?);
+                    let sample = (cell.act)(&turn)?;
+                    cell.add(sample)?;
                 }
             }
         }
@@ -410,7 +423,7 @@ mod tests {
                 Cell::new(label, Unit::Nanoseconds, move |_: &Turn| {
                     assert_eq!(prepared.get(), stage, "this stage was prepared");
                     turns.borrow_mut().push((stage, n));
-                    Ok(Sample::new(f64::from(n)))
+                    Ok(Sample::new(f64::from(n) + 1.0))
                 })
             };
             vec![cell(0), cell(1), cell(2)]
@@ -433,6 +446,16 @@ mod tests {
         }
         assert_eq!(results.len(), 6);
         assert!(results.iter().all(|series| series.rounds.len() == 3));
+    }
+
+    #[test]
+    fn a_figure_that_cannot_be_is_an_error_and_no_result() {
+        let label = Label::new(Scenario::Latency, "get", Subject::Kvs);
+        let mut cell = Cell::new(label, Unit::Nanoseconds, |_| Ok(Sample::new(1.0)));
+        for figure in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(cell.add(Sample::new(figure)).is_err(), "{figure}");
+        }
+        assert!(cell.finish().is_none());
     }
 
     fn turn(limit: Limit) -> Turn {

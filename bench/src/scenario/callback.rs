@@ -4,6 +4,10 @@
 //! processes) to a pipe, as the first thing it does. This one takes the time before it puts, and puts again when the
 //! other has been told and its own call has returned. Both subjects are measured by the same loop; hiredis waits in a blocking read, the library of kvs on its own
 //! thread, as each does for its users.
+//!
+//! The callback says which key has changed, not by which put. So nobody else may put the key, or what is taken for the
+//! end of one put would be that of another: each kind of session has a key of its own. A time that lies before the put
+//! is such a mistake, and ends the run.
 
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::unix::process::CommandExt;
@@ -26,8 +30,9 @@ const SCENARIO: Scenario = Scenario::Callback;
 /// The name of what is measured, in the report.
 pub(crate) const OPERATION: &str = "tell";
 
-/// The key, or the channel.
-const KEY: &str = "k000000000";
+/// The channel of Redis.
+#[cfg(feature = "redis")]
+const CHANNEL: &str = "k000000000";
 
 /// What the other process writes when it is ready.
 const READY: u64 = 0;
@@ -90,9 +95,10 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let fleet = Fleet::start(bench, SCENARIO, &subjects)?;
     let value = bench.value();
     let mut cells = Vec::new();
-    for (subject, session) in
-        [(Subject::Kvs, Session::Framed), (Subject::KvsOriginal, Session::Original)]
-    {
+    for (subject, session, key) in [
+        (Subject::Kvs, Session::Framed, "k000000001"),
+        (Subject::KvsOriginal, Session::Original, "k000000002"),
+    ] {
         if !bench.wants(subject) {
             continue;
         }
@@ -100,24 +106,24 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         let open = || {
             let mut client = Kvs::open(address, session)?;
             // A watched key must exist.
-            client.put(KEY.as_bytes(), &value)?;
+            client.put(key.as_bytes(), &value)?;
             let Address { socket, group, secret } = address;
             let socket = socket.to_string_lossy();
             let name = session.argument();
-            let told = Told::start(&["watch", &socket, group, secret, name, KEY])?;
+            let told = Told::start(&["watch", &socket, group, secret, name, key])?;
             Ok((client, told))
         };
         if let Some((mut client, told)) = bench.available(SCENARIO, subject, open())? {
             let value = &value;
-            cells.push(cell(subject, told, move || client.put(KEY.as_bytes(), value)));
+            cells.push(cell(subject, told, move || client.put(key.as_bytes(), value)));
         }
     }
     #[cfg(feature = "redis")]
     if let Some(server) = &fleet.redis {
         let mut client = crate::subject::redis::Redis::connect(&server.socket)?;
-        let told = Told::start(&["subscribe", &server.socket.to_string_lossy(), KEY])?;
+        let told = Told::start(&["subscribe", &server.socket.to_string_lossy(), CHANNEL])?;
         let value = &value;
-        cells.push(cell(Subject::Redis, told, move || client.publish(KEY.as_bytes(), value)));
+        cells.push(cell(Subject::Redis, told, move || client.publish(CHANNEL.as_bytes(), value)));
     }
     bench.measure(cells)
 }
@@ -137,13 +143,22 @@ fn cell<'a>(
                 put()?;
                 let after = told.next()?;
                 count += 1;
+                let time = between(before, after)?;
                 if measured {
-                    times.saturating_record(after.saturating_sub(before).max(1));
+                    times.saturating_record(time);
                 }
             }
         }
         Ok(Sample::latency(times))
     })
+}
+
+/// How long it took to be told.
+fn between(put: u64, told: u64) -> Result<u64> {
+    match told.checked_sub(put) {
+        Some(time) if time > 0 => Ok(time),
+        _ => failed("callback: told before it was put: somebody else has put the same key"),
+    }
 }
 
 /// Writes a time to standard output.
@@ -178,4 +193,16 @@ pub(crate) fn subscribe(socket: &std::path::Path, channel: &str) -> Result<()> {
 #[cfg(not(feature = "redis"))]
 pub(crate) fn subscribe(_: &std::path::Path, _: &str) -> Result<()> {
     failed("built without the feature `redis`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_before_it_was_put_belongs_to_another_put_and_is_no_time() {
+        assert_eq!(between(100, 130).unwrap(), 30);
+        assert!(between(100, 100).is_err());
+        assert!(between(130, 100).is_err());
+    }
 }
