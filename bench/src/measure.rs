@@ -77,7 +77,8 @@ pub(crate) struct Series {
     /// How single operations were spread, over all rounds, in nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) percentiles: Option<Percentiles>,
-    /// The processor time of the server for each operation, in nanoseconds: the median over the rounds.
+    /// The processor time of the server for each operation, in nanoseconds, over all rounds together: the kernel
+    /// counts it in steps too coarse for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_time: Option<f64>,
 }
@@ -129,11 +130,16 @@ pub(crate) struct Ratio {
     pub(crate) most: f64,
 }
 
+/// The ratio within each round.
+pub(crate) fn ratios<'a>(these: &'a [f64], those: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+    these.iter().zip(those).map(|(this, that)| this / that)
+}
+
 impl Ratio {
     /// `None` when there is nothing to be compared.
     pub(crate) fn of(these: &[f64], those: &[f64]) -> Option<Self> {
         let of_medians = median(these) / median(those);
-        let each = || these.iter().zip(those).map(|(this, that)| this / that);
+        let each = || ratios(these, those);
         of_medians.is_finite().then(|| Self {
             of_medians,
             least: each().fold(f64::INFINITY, f64::min),
@@ -206,19 +212,19 @@ pub(crate) struct Turn {
 pub(crate) struct Sample {
     figure: f64,
     times: Option<Histogram<u64>>,
-    server_time: Option<f64>,
+    server: Option<(Duration, u64)>,
 }
 
 impl Sample {
     /// A single figure.
     pub(crate) fn new(figure: f64) -> Self {
-        Self { figure, times: None, server_time: None }
+        Self { figure, times: None, server: None }
     }
 
     /// The median of these times.
     pub(crate) fn latency(times: Histogram<u64>) -> Self {
         // A time is far from 2^53 ns.
-        Self { figure: times.value_at_quantile(0.5) as f64, times: Some(times), server_time: None }
+        Self { figure: times.value_at_quantile(0.5) as f64, times: Some(times), server: None }
     }
 
     /// With the times of single operations.
@@ -226,10 +232,9 @@ impl Sample {
         Self { times: Some(times), ..self }
     }
 
-    /// With the processor time that the server has used for each operation.
+    /// With the processor time that the server has used for so many operations.
     pub(crate) fn with_server_time(self, time: Duration, operations: u64) -> Self {
-        let each = time.as_nanos() as f64 / operations.max(1) as f64;
-        Self { server_time: Some(each), ..self }
+        Self { server: Some((time, operations)), ..self }
     }
 }
 
@@ -275,7 +280,9 @@ impl<'a> Cell<'a> {
     /// What was measured; `None` when nothing was.
     fn finish(self) -> Option<Series> {
         let rounds: Vec<_> = self.samples.iter().map(|sample| sample.figure).collect();
-        let server: Vec<_> = self.samples.iter().filter_map(|sample| sample.server_time).collect();
+        let server = self.samples.iter().filter_map(|sample| sample.server);
+        let server =
+            server.reduce(|(time, operations), (more, others)| (time + more, operations + others));
         let mut all: Option<Histogram<u64>> = None;
         for times in self.samples.into_iter().filter_map(|sample| sample.times) {
             match &mut all {
@@ -290,7 +297,8 @@ impl<'a> Cell<'a> {
             median: median(&rounds),
             rounds,
             percentiles: all.as_ref().map(Percentiles::of),
-            server_time: (!server.is_empty()).then(|| median(&server)),
+            server_time: server
+                .map(|(time, operations)| time.as_nanos() as f64 / operations.max(1) as f64),
         })
     }
 }

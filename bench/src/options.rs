@@ -27,7 +27,7 @@ measured is shown all the same); 2 for a wrong option.
 
 Examples:
   kvs-bench --servers target/release
-  kvs-bench --only latency,clients --subjects kvs,redis --rounds 15
+  kvs-bench --only latency,clients --subjects kvs,redis --rounds 31
   kvs-bench --only clients --clients 1,10,100 --reads 90 --distribution zipf --value-size 1000
   kvs-bench --json result.json --svg plots"
 )]
@@ -44,11 +44,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     short: bool,
 
-    /// How often everything is measured [default: 7; with --short 2]
+    /// How often everything is measured [default: 15; with --short 2]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
 
-    /// How long each measurement takes, after a fifth of it to warm up [default: 0.5; with --short 0.03]
+    /// How long each measurement takes, after a fifth of it to warm up [default: 0.2; with --short 0.02]
     #[arg(short = 't', long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<f64>,
 
@@ -288,8 +288,8 @@ impl Arguments {
             scenarios,
             subjects,
             short,
-            rounds: self.rounds.unwrap_or(pick(7, 2)),
-            seconds: self.seconds.unwrap_or(if short { 0.03 } else { 0.5 }),
+            rounds: self.rounds.unwrap_or(pick(15, 2)),
+            seconds: self.seconds.unwrap_or(if short { 0.02 } else { 0.2 }),
             operations: self.operations,
             clients: sorted(self.clients, &[], &[]),
             depth: self.depth,

@@ -38,6 +38,13 @@ pub(crate) struct Version {
 }
 
 impl Machine {
+    /// Whether it had so much else to do that the figures are not to be relied on: more than half a processor was in demand
+    /// during the minute before.
+    pub(crate) fn was_busy(&self) -> bool {
+        let minute = self.load_average.split(' ').next().and_then(|load| load.parse::<f64>().ok());
+        minute.is_some_and(|load| load > 0.5)
+    }
+
     /// Looks around.
     pub(crate) fn look(options: &Options, dir: &Path) -> Self {
         let field = |file: &str, name: &str| {
@@ -93,7 +100,7 @@ impl Version {
             Subject::Memcached => (
                 first_line(on_path(&options.memcached).as_deref(), "--version"),
                 format!("libmemcached {}, text protocol", libmemcached()),
-                "-s -m 2048 -c 4096".to_owned(),
+                "-s -m 2048 -c 4096, its four threads".to_owned(),
             ),
             Subject::Lmdb => (
                 format!("LMDB {}", crate::subject::lmdb::Lmdb::version()),

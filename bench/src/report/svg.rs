@@ -25,6 +25,7 @@ const FONT: &str = "DejaVu Sans, Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const WIDTH: u32 = 860;
+const RANGE: &str = "thin line: from the least to the greatest round";
 
 /// The colour of a subject.
 fn colour(who: &str) -> RGBColor {
@@ -156,6 +157,8 @@ fn bars(title: &str, series: &[&Series], path: &Path) -> Drawn {
         root.draw(&Text::new(plain(at), (place, end + 12), text(13, HPos::Center)))?;
     }
     let middle = left + (across / 2.0) as i32;
+    let range = series.iter().any(|series| series.rounds.len() > 1);
+    let name = if range { format!("{name} ({RANGE})") } else { name.to_owned() };
     root.draw(&Text::new(name, (middle, end + 34), text(14, HPos::Center)))?;
     let mut y = top;
     for (group, members) in groups {
@@ -209,7 +212,11 @@ fn lines(title: &str, across: &str, series: &[&Series], path: &Path) -> Drawn {
         root.draw(&label)?;
     }
     let middle = left + (inside.0 / 2.0) as i32;
-    root.draw(&Text::new(across.to_owned(), (middle, height - 22), text(14, HPos::Center)))?;
+    root.draw(&Text::new(
+        format!("{across} ({RANGE})"),
+        (middle, height - 22),
+        text(14, HPos::Center),
+    ))?;
 
     let mut curves: Vec<(String, &str, Vec<&Series>)> = Vec::new();
     for series in series {

@@ -62,6 +62,12 @@ fn head(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
          {} keys, {}, seed {}",
         options.rounds, options.value_size, options.keys, options.distribution, options.seed
     )?;
+    if machine.was_busy() {
+        writeln!(
+            out,
+            "NOTE: the machine had other work to do: times are too long, and ratios uncertain. Run it again when it is idle."
+        )?;
+    }
     writeln!(out, "median: over the rounds; from, to: least and greatest round")
 }
 
@@ -169,7 +175,10 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     if measured.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\ntargets (ratios of medians; from, to: within the rounds)")?;
+    writeln!(
+        out,
+        "\ntargets (ratios of medians; from, to: within the rounds; in brackets: met in so many rounds)"
+    )?;
     writeln!(out, "  {:<56}{:>8}{:>8}{:>8}{:>9}", "", "aim", "ratio", "from", "to")?;
     for target in &measured {
         let aim = match target.aim {
@@ -180,8 +189,13 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
             let verdict = if target.met == Some(true) { "met" } else { "missed" };
             writeln!(
                 out,
-                "  {:<56}{aim:>8}{:>8.3}{:>8.3}{:>9.3}  {verdict}",
-                target.what, ratio.of_medians, ratio.least, ratio.most
+                "  {:<56}{aim:>8}{:>8.3}{:>8.3}{:>9.3}  {verdict:<7} ({} of {})",
+                target.what,
+                ratio.of_medians,
+                ratio.least,
+                ratio.most,
+                target.rounds_met,
+                target.rounds
             )?;
         }
     }

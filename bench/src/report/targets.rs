@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::measure::{Ratio, Series};
+use crate::measure::{Ratio, Series, ratios};
 use crate::options::Scenario;
 use crate::scenario::callback::OPERATION as TELL;
 use crate::scenario::memory::PER_PAIR;
@@ -42,6 +42,10 @@ pub(crate) struct Outcome {
     pub(crate) ratio: Option<Ratio>,
     /// Whether that is where it should be.
     pub(crate) met: Option<bool>,
+    /// In how many rounds it was there: a verdict that does not hold in nearly all or nearly none of them says little.
+    pub(crate) rounds_met: usize,
+    /// Of how many.
+    pub(crate) rounds: usize,
 }
 
 /// Who did what, in short.
@@ -79,7 +83,10 @@ pub(crate) fn outcomes(results: &[Series]) -> Vec<Outcome> {
     let mut add = |what: String, aim: Aim, this: Option<&Series>, that: Option<&Series>| {
         let ratio = this.zip(that).and_then(|(this, that)| Ratio::of(&this.rounds, &that.rounds));
         let met = ratio.map(|ratio| aim.is_met(ratio.of_medians));
-        outcomes.push(Outcome { what, aim, ratio, met });
+        let each: Vec<f64> =
+            this.zip(that).map(|(a, b)| ratios(&a.rounds, &b.rounds).collect()).unwrap_or_default();
+        let rounds_met = each.iter().filter(|&&ratio| aim.is_met(ratio)).count();
+        outcomes.push(Outcome { what, aim, ratio, met, rounds_met, rounds: each.len() });
     };
     let find =
         |scenario, operation: &str, who: &str, at| find(results, (scenario, operation, who, at));
@@ -150,7 +157,8 @@ mod tests {
         ];
         let outcomes = outcomes(&results);
         let of = |what: &str| outcomes.iter().find(|outcome| outcome.what == what).unwrap();
-        assert_eq!(of("get, kvs : floor").met, Some(true));
+        let floor = of("get, kvs : floor");
+        assert_eq!((floor.met, floor.rounds_met, floor.rounds), (Some(true), 2, 3));
         assert_eq!(of("get, kvs : memcached").met, Some(false), "120 of 140");
         assert_eq!(of("put, kvs : floor").met, None, "not measured");
     }

@@ -132,7 +132,7 @@ fn redis_benchmark(
     };
     let last = match *speed {
         Some(last) => last,
-        None => run(20_000)?,
+        None => run(5_000)?,
     };
     let requests = |limit| match limit {
         Limit::Operations(most) => most,
