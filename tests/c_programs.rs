@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
-    ScriptedServer, Sockets, application_paths, compile_c, lib_dir, private_dir, project_dir,
-    shared_library, static_library, tool,
+    ScriptedServer, Session, Sockets, application_paths, compile_c, lib_dir, on_both_sessions,
+    private_dir, project_dir, shared_library, static_library, tool,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -34,21 +34,27 @@ struct World {
     local: LocalServer,
     auth: AuthServer,
     secret: String,
+    session: Session,
 }
 
 const GROUP: &str = "g";
 
 impl World {
-    fn start() -> Self {
+    fn start(session: Session) -> Self {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group(GROUP);
-        Self { local, auth, secret }
+        Self { local, auth, secret, session }
     }
 
     /// A program for these servers.
     fn program(&self, path: impl AsRef<Path>) -> Program {
-        Program::new(path.as_ref()).served_by(&self.local)
+        Program::new(path.as_ref()).served_by(&self.local).speaking(self.session)
+    }
+
+    /// One that makes the calls which the test asks for.
+    fn member_driver(&self) -> Program {
+        Driver::program().served_by(&self.local).speaking(self.session)
     }
 
     /// One whose first arguments are the group and its secret.
@@ -111,7 +117,7 @@ fn compile(
 #[test]
 fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() {
     let _alone = alone();
-    let world = World::start();
+    let world = World::start(Session::Framed);
     let dir = private_dir();
     let habits = compile(&dir, "gcc", "c99", "habits.c", &[]);
     let lines = run(Program::new(habits)
@@ -122,118 +128,151 @@ fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() 
     measured("original habits", &lines);
 }
 
-#[test]
-fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change() {
-    let _alone = alone();
-    let world = World::start();
-    let rounds = compile_c("tests/c/rounds.c");
-    let program = world.program(rounds).args(["-t", "4", GROUP, &world.secret, "8", "10000"]);
-    let lines = run(program);
-    assert!(lines[0].starts_with("8 processes, 10000 rounds each"), "{lines:?}");
-    measured("eight processes", &lines);
+on_both_sessions! {
+    fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change(session: Session) {
+        let _alone = alone();
+        let world = World::start(session);
+        let rounds = compile_c("tests/c/rounds.c");
+        let program = world.program(rounds).args(["-t", "4", GROUP, &world.secret, "8", "10000"]);
+        let lines = run(program);
+        assert!(lines[0].starts_with("8 processes, 10000 rounds each"), "{lines:?}");
+        measured("eight processes", &lines);
+    }
 }
 
-#[test]
-fn every_single_change_is_told_to_a_watcher_that_keeps_up() {
-    let _alone = alone();
-    let world = World::start();
-    let rounds = compile_c("tests/c/rounds.c");
-    let program = world.program(rounds).args(["-l", GROUP, &world.secret, "8", "1000"]);
-    let lines = run(program);
-    assert!(lines[0].starts_with("8 processes, 1000 rounds each, 8000 callbacks"), "{lines:?}");
-    measured("eight processes, change by change", &lines);
+on_both_sessions! {
+    fn every_single_change_is_told_to_a_watcher_that_keeps_up(session: Session) {
+        let _alone = alone();
+        let world = World::start(session);
+        let rounds = compile_c("tests/c/rounds.c");
+        let program = world.program(rounds).args(["-l", GROUP, &world.secret, "8", "1000"]);
+        let lines = run(program);
+        assert!(lines[0].starts_with("8 processes, 1000 rounds each, 8000 callbacks"), "{lines:?}");
+        measured("eight processes, change by change", &lines);
+    }
 }
 
-#[test]
-fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads() {
-    const COUNT: usize = 1000;
-    let _alone = alone();
-    let world = World::start();
-    let many = compile_c("tests/c/many.c");
-    let threads_before = world.local.threads();
+on_both_sessions! {
+    fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads(session: Session) {
+        const COUNT: usize = 1000;
+        let _alone = alone();
+        let world = World::start(session);
+        let many = compile_c("tests/c/many.c");
+        let threads_before = world.local.threads();
 
-    let many = world.member(many).arg(COUNT.to_string()).spawn();
-    many.expect_line_where("`connected`", |line| line == "connected");
-    let threads_during = world.local.threads();
-    let status = world.local.status();
-    assert_eq!(status.len(), COUNT);
-    assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
-    let pids: BTreeSet<i32> = status.iter().map(|app| app.pid).collect();
-    assert_eq!(pids.len(), COUNT, "every application has its own pid");
+        let many = world.member(many).arg(COUNT.to_string()).spawn();
+        many.expect_line_where("`connected`", |line| line == "connected");
+        let threads_during = world.local.threads();
+        let status = world.local.status();
+        assert_eq!(status.len(), COUNT);
+        assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
+        let pids: BTreeSet<i32> = status.iter().map(|app| app.pid).collect();
+        assert_eq!(pids.len(), COUNT, "every application has its own pid");
 
-    many.send("");
-    many.wait_exit_within(LONG);
-    let lines = succeeded(&many);
-    let threads_after = world.local.threads();
-    world.local.status_where("all applications closed", |apps| {
-        apps.len() == COUNT && apps.iter().all(|app| app.status == "Closed")
-    });
-    assert_eq!([threads_during, threads_after], [threads_before; 2], "threads during and after");
-    assert_eq!(world.local.group_info(GROUP).unwrap().pairs, COUNT);
-    measured("a thousand applications", &lines[1..]);
+        many.send("");
+        many.wait_exit_within(LONG);
+        let lines = succeeded(&many);
+        let threads_after = world.local.threads();
+        world.local.status_where("all applications closed", |apps| {
+            apps.len() == COUNT && apps.iter().all(|app| app.status == "Closed")
+        });
+        assert_eq!([threads_during, threads_after], [threads_before; 2], "threads during and after");
+        assert_eq!(world.local.group_info(GROUP).unwrap().pairs, COUNT);
+        measured("a thousand applications", &lines[1..]);
+    }
 }
 
 // --- the promises of the header -------------------------------------------------------------------
 
-#[test]
-fn codes_have_their_real_causes_and_leave_nothing_behind() {
-    let world = World::start();
-    let codes = compile_c("tests/c/codes.c");
-    run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
-}
-
-#[test]
-fn callbacks_threads_fork_and_signals_are_as_promised() {
-    let world = World::start();
-    run(world.member(compile_c("tests/c/api.c")));
-}
-
-#[test]
-fn callbacks_and_threads_may_do_what_they_like() {
-    let _alone = alone();
-    let world = World::start();
-    let lines = run(world.member(compile_c("tests/c/callbacks.c")));
-    assert!(lines[0].starts_with("1000 ended threads, "), "{lines:?}");
-    measured("callbacks", &lines);
-}
-
-#[test]
-fn unloading_the_library_while_connected_changes_nothing() {
-    let world = World::start();
-    let dir = private_dir();
-    let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
-    let process = world
-        .program(program)
-        .arg(lib_dir().join("libkvs.so"))
-        .args([GROUP, &world.secret])
-        .spawn();
-    process.expect_line("unloaded");
-    let other = Driver::connected(&world.local, GROUP, &world.secret);
-    other.store("k", "after");
-    process.wait_exit();
-    assert_eq!(succeeded(&process), ["unloaded", "called back"]);
-}
-
-#[test]
-fn nothing_is_wrong_under_valgrind() {
-    if !is_installed("valgrind") {
-        skipped("nothing_is_wrong_under_valgrind", "valgrind");
-        return;
+on_both_sessions! {
+    fn codes_have_their_real_causes_and_leave_nothing_behind(session: Session) {
+        let world = World::start(session);
+        let codes = compile_c("tests/c/codes.c");
+        run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
     }
-    let world = World::start();
-    let valgrind = |source: &str, options: &[&str]| {
-        world
-            .program("valgrind")
-            .args(["-q", "--leak-check=full", "--show-leak-kinds=definite"])
-            .args(["--errors-for-leak-kinds=definite", "--error-exitcode=99"])
-            .arg(compile_c(&format!("tests/c/{source}.c")))
-            .args(options)
+}
+
+const OTHER_GROUP: &str = "other";
+
+/// Runs `handles.c` to its end. It asks for what it cannot do itself.
+fn handles(world: &World, program: impl FnOnce(&str) -> Program) {
+    let other = world.local.create_group(OTHER_GROUP);
+    let process = program(&other).spawn();
+    process.expect_line_within(LONG, "`delete`", |line| line == "delete");
+    world.local.delete_group(OTHER_GROUP);
+    process.expect_line("kill");
+    world.local.kill9();
+    process.wait_exit_within(LONG);
+    let lines = succeeded(&process);
+    assert_eq!(lines.last().map(String::as_str), Some("every handle is right"));
+    measured("handles", &lines);
+}
+
+on_both_sessions! {
+    fn handles_do_all_that_the_header_says(session: Session) {
+        let world = World::start(session);
+        let program = compile_c("tests/c/handles.c");
+        handles(&world, |other| world.member(program).args([OTHER_GROUP, other]));
+    }
+}
+
+on_both_sessions! {
+    fn callbacks_threads_fork_and_signals_are_as_promised(session: Session) {
+        let world = World::start(session);
+        run(world.member(compile_c("tests/c/api.c")));
+    }
+}
+
+on_both_sessions! {
+    fn callbacks_and_threads_may_do_what_they_like(session: Session) {
+        let _alone = alone();
+        let world = World::start(session);
+        let lines = run(world.member(compile_c("tests/c/callbacks.c")));
+        assert!(lines[0].starts_with("1000 ended threads, "), "{lines:?}");
+        measured("callbacks", &lines);
+    }
+}
+
+on_both_sessions! {
+    fn unloading_the_library_while_connected_changes_nothing(session: Session) {
+        let world = World::start(session);
+        let dir = private_dir();
+        let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
+        let process = world
+            .program(program)
+            .arg(lib_dir().join("libkvs.so"))
             .args([GROUP, &world.secret])
-    };
-    run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
-    run(valgrind("api", &[]));
-    run(valgrind("old_style", &[]));
-    run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
+            .spawn();
+        process.expect_line("unloaded");
+        let other = Driver::connected(&world.local, GROUP, &world.secret);
+        other.store("k", "after");
+        process.wait_exit();
+        assert_eq!(succeeded(&process), ["unloaded", "called back"]);
+    }
+}
+
+on_both_sessions! {
+    fn nothing_is_wrong_under_valgrind(session: Session) {
+        if !is_installed("valgrind") {
+            skipped("nothing_is_wrong_under_valgrind", "valgrind");
+            return;
+        }
+        let world = World::start(session);
+        let valgrind = |source: &str, options: &[&str]| {
+            world
+                .program("valgrind")
+                .args(["-q", "--leak-check=full", "--show-leak-kinds=definite"])
+                .args(["--errors-for-leak-kinds=definite", "--error-exitcode=99"])
+                .arg(compile_c(&format!("tests/c/{source}.c")))
+                .args(options)
+                .args([GROUP, &world.secret])
+        };
+        run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
+        run(valgrind("api", &[]));
+        run(valgrind("old_style", &[]));
+        run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
+        handles(&world, |other| valgrind("handles", &[]).args([OTHER_GROUP, other]));
+    }
 }
 
 /// Both headers, each alone, without a warning.
@@ -249,39 +288,42 @@ fn check_headers(compiler: &str, standard: &str, language: &str) {
     }
 }
 
-#[test]
-fn both_headers_serve_c_programs_old_and_new() {
-    let world = World::start();
-    check_headers("gcc", "c99", "c");
-    check_headers("gcc", "c17", "c");
-    run(world.member(compile_c("tests/c/old_style.c")));
-}
-
-#[test]
-fn both_headers_serve_cpp17_programs() {
-    if !is_installed("g++") {
-        skipped("both_headers_serve_cpp17_programs", "g++");
-        return;
+on_both_sessions! {
+    fn both_headers_serve_c_programs_old_and_new(session: Session) {
+        let world = World::start(session);
+        check_headers("gcc", "c99", "c");
+        check_headers("gcc", "c17", "c");
+        run(world.member(compile_c("tests/c/old_style.c")));
     }
-    let world = World::start();
-    let dir = private_dir();
-    check_headers("g++", "c++17", "c++");
-    run(world.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
+}
+
+on_both_sessions! {
+    fn both_headers_serve_cpp17_programs(session: Session) {
+        if !is_installed("g++") {
+            skipped("both_headers_serve_cpp17_programs", "g++");
+            return;
+        }
+        let world = World::start(session);
+        let dir = private_dir();
+        check_headers("g++", "c++17", "c++");
+        run(world.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
+    }
+}
+
+on_both_sessions! {
+    fn programs_that_contain_the_library_work_too(session: Session) {
+        let world = World::start(session);
+        let dir = private_dir();
+        let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
+        run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
+        run(world.member(compile(&dir, "gcc", "c99", "api.c", &static_library())));
+    }
 }
 
 #[test]
-fn programs_that_contain_the_library_work_too() {
-    let world = World::start();
-    let dir = private_dir();
-    let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
-    run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
-    run(world.member(compile(&dir, "gcc", "c99", "api.c", &static_library())));
-}
-
-#[test]
-fn the_library_exports_its_eight_functions_and_nothing_else() {
+fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
     if !is_installed("nm") {
-        skipped("the_library_exports_its_eight_functions_and_nothing_else", "binutils");
+        skipped("the_library_exports_the_functions_of_its_header_and_nothing_else", "binutils");
         return;
     }
     let symbols =
@@ -293,53 +335,69 @@ fn the_library_exports_its_eight_functions_and_nothing_else() {
         "delete_value",
         "establish_connection",
         "get_value",
+        "kvs_cas",
+        "kvs_close",
+        "kvs_delete",
+        "kvs_get",
+        "kvs_is_framed",
+        "kvs_keys",
+        "kvs_on_disconnect",
+        "kvs_open",
+        "kvs_put",
+        "kvs_put_many",
         "kvs_strerror",
+        "kvs_unwatch",
+        "kvs_unwatch_prefix",
         "kvs_version",
+        "kvs_watch",
+        "kvs_watch_prefix",
         "put_value",
         "register_callback",
     ];
     assert_eq!(names, BTreeSet::from(promised));
 }
 
-#[test]
-fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to() {
-    let world = World::start();
-    let failures = [
-        // The first before anything else, when no connection was ever asked for.
-        ("put_value k v", -2),
-        ("establish_connection unknown abcde", -7),
-        ("establish_connection g wrong", -9),
-        ("get_value k", -2),
-    ];
-    for debug in ["1", "0", ""] {
-        let driver =
-            Driver::spawn(Driver::program().served_by(&world.local).env("KVS_DEBUG", debug));
-        for (call, code) in failures {
-            assert_eq!(driver.call(call), code, "{call}");
-        }
-        driver.end_input();
-        let lines = driver.finish().stderr;
-        if debug != "1" {
-            assert_eq!(lines, [""; 0], "KVS_DEBUG={debug}");
-            continue;
-        }
-        assert_eq!(lines.len(), failures.len(), "{lines:?}");
-        for (line, (call, code)) in lines.iter().zip(failures) {
-            let function = call.split(' ').next().unwrap_or_default();
-            assert!(line.starts_with(&format!("kvs: {function}: {code}: ")), "{line}");
+on_both_sessions! {
+    fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to(session: Session) {
+        let world = World::start(session);
+        let failures = [
+            // The first before anything else, when no connection was ever asked for.
+            ("put_value k v", -2),
+            ("establish_connection unknown abcde", -7),
+            ("establish_connection g wrong", -9),
+            ("get_value k", -2),
+        ];
+        for debug in ["1", "0", ""] {
+            let driver =
+                Driver::spawn(world.member_driver().env("KVS_DEBUG", debug));
+            for (call, code) in failures {
+                assert_eq!(driver.call(call), code, "{call}");
+            }
+            driver.end_input();
+            let lines = driver.finish().stderr;
+            if debug != "1" {
+                assert_eq!(lines, [""; 0], "KVS_DEBUG={debug}");
+                continue;
+            }
+            assert_eq!(lines.len(), failures.len(), "{lines:?}");
+            for (line, (call, code)) in lines.iter().zip(failures) {
+                let function = call.split(' ').next().unwrap_or_default();
+                assert!(line.starts_with(&format!("kvs: {function}: {code}: ")), "{line}");
+            }
         }
     }
 }
 
-#[test]
-fn forking_while_another_thread_is_in_the_library_never_hangs_the_child() {
-    let _alone = alone();
-    let world = World::start();
-    // With a sanitizer each child takes many times as long.
-    let children = if std::env::var_os("KVS_TEST_PROGRAMS").is_some() { "200" } else { "2000" };
-    let lines = run(world.member(compile_c("tests/c/forks.c")).arg(children));
-    assert!(lines[0].starts_with(&format!("{children} forks during ")), "{lines:?}");
-    measured("forks", &lines);
+on_both_sessions! {
+    fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(session: Session) {
+        let _alone = alone();
+        let world = World::start(session);
+        // With a sanitizer each child takes many times as long.
+        let children = if std::env::var_os("KVS_TEST_PROGRAMS").is_some() { "200" } else { "2000" };
+        let lines = run(world.member(compile_c("tests/c/forks.c")).arg(children));
+        assert!(lines[0].starts_with(&format!("{children} forks during ")), "{lines:?}");
+        measured("forks", &lines);
+    }
 }
 
 // --- servers that break off -----------------------------------------------------------------------
@@ -362,7 +420,8 @@ impl Client {
     /// One of which the program is changed before.
     fn with(change: impl FnOnce(Program) -> Program) -> Self {
         let server = ScriptedServer::start();
-        let driver = Driver::spawn(change(Driver::program().served_by(&server)));
+        let driver =
+            Driver::spawn(change(Driver::program().served_by(&server).speaking(Session::Original)));
         let descriptors = driver.call("descriptors");
         Self { server, driver, descriptors }
     }
@@ -549,30 +608,31 @@ impl Examples {
     }
 }
 
-#[test]
-fn the_small_examples_do_what_they_say() {
-    let world = World::start();
-    let examples = Examples::build();
+on_both_sessions! {
+    fn the_small_examples_do_what_they_say(session: Session) {
+        let world = World::start(session);
+        let examples = Examples::build();
 
-    assert_eq!(
-        run(world.member(examples.path("put_get"))),
-        ["example = hello", "example = good morning", "example: no such key"]
-    );
-    assert_eq!(
-        run(world.member(examples.path("threads"))),
-        ["4 threads, 250 rounds each: every value was right"]
-    );
-    let lines = run(world.member(examples.path("processes")));
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    for (n, line) in lines.iter().enumerate() {
-        let pid = line.strip_prefix(&format!("process-{n} = "));
-        assert!(pid.is_some_and(|pid| pid.parse::<i32>().is_ok()), "{lines:?}");
+        assert_eq!(
+            run(world.member(examples.path("put_get"))),
+            ["example = hello", "example = good morning", "example: no such key"]
+        );
+        assert_eq!(
+            run(world.member(examples.path("threads"))),
+            ["4 threads, 250 rounds each: every value was right"]
+        );
+        let lines = run(world.member(examples.path("processes")));
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        for (n, line) in lines.iter().enumerate() {
+            let pid = line.strip_prefix(&format!("process-{n} = "));
+            assert!(pid.is_some_and(|pid| pid.parse::<i32>().is_ok()), "{lines:?}");
+        }
     }
 }
 
 #[test]
 fn the_examples_report_errors() {
-    let world = World::start();
+    let world = World::start(Session::Framed);
     let examples = Examples::build();
     for name in ["put_get", "watch", "threads", "processes", "meminfo"] {
         let arguments = [GROUP, "wrong", "key"];
@@ -592,64 +652,65 @@ fn the_examples_report_errors() {
     assert_eq!(missing.stderr, ["watch: missing: no such key: put it before you watch it"]);
 }
 
-#[test]
-fn a_watching_example_prints_what_a_publishing_one_changes() {
-    let world = World::start();
-    let examples = Examples::build();
-    let meminfo = |interval: &str, rounds: &str| {
-        world.program(examples.path("meminfo")).args([
-            "-i",
-            interval,
-            "-n",
-            rounds,
-            GROUP,
-            &world.secret,
-        ])
-    };
-    let watch = |count: Option<&str>, keys: &[&str]| {
-        let mut program = world.program(examples.path("watch"));
-        if let Some(count) = count {
-            program = program.args(["-n", count]);
+on_both_sessions! {
+    fn a_watching_example_prints_what_a_publishing_one_changes(session: Session) {
+        let world = World::start(session);
+        let examples = Examples::build();
+        let meminfo = |interval: &str, rounds: &str| {
+            world.program(examples.path("meminfo")).args([
+                "-i",
+                interval,
+                "-n",
+                rounds,
+                GROUP,
+                &world.secret,
+            ])
+        };
+        let watch = |count: Option<&str>, keys: &[&str]| {
+            let mut program = world.program(examples.path("watch"));
+            if let Some(count) = count {
+                program = program.args(["-n", count]);
+            }
+            let process = program.args([GROUP, &world.secret]).args(keys).spawn();
+            process.expect_line_where("`watching …`", |line| line.starts_with("watching "));
+            process
+        };
+
+        let lines = run(meminfo("0", "2"));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let lines_of_file = fs::read_to_string("/proc/meminfo").unwrap().lines().count();
+        let pairs = lines_of_file + 6;
+        assert!(lines[0].starts_with(&format!("round 1: {pairs} pairs in ")), "{lines:?}");
+        assert_eq!(world.local.group_info(GROUP).unwrap().pairs, pairs);
+
+        let counting = watch(Some("4"), &["MemTotal"]);
+        let interrupted = watch(None, &["load1", "tasks"]);
+        let until_the_end = watch(None, &["lastpid"]);
+        let publisher = meminfo("20", "0").spawn();
+
+        counting.wait_exit();
+        let seen = succeeded(&counting);
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
+        let total = meminfo.lines().next().and_then(|line| line.split_once(':')).unwrap().1.trim();
+        let change = format!("MemTotal = {total}");
+        assert_eq!(seen, ["watching 1 key", &change, &change, &change, &change]);
+
+        for key in ["load1 = ", "tasks = "] {
+            interrupted.expect_line_where(key, |line| line.starts_with(key));
         }
-        let process = program.args([GROUP, &world.secret]).args(keys).spawn();
-        process.expect_line_where("`watching …`", |line| line.starts_with("watching "));
-        process
-    };
+        interrupted.signal(Signal::SIGINT);
+        interrupted.wait_exit();
+        let seen = succeeded(&interrupted);
+        assert_eq!(seen[0], "watching 2 keys");
+        assert!(!seen.iter().any(|line| line.contains("deleted")), "{seen:?}");
 
-    let lines = run(meminfo("0", "2"));
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    let lines_of_file = fs::read_to_string("/proc/meminfo").unwrap().lines().count();
-    let pairs = lines_of_file + 6;
-    assert!(lines[0].starts_with(&format!("round 1: {pairs} pairs in ")), "{lines:?}");
-    assert_eq!(world.local.group_info(GROUP).unwrap().pairs, pairs);
-
-    let counting = watch(Some("4"), &["MemTotal"]);
-    let interrupted = watch(None, &["load1", "tasks"]);
-    let until_the_end = watch(None, &["lastpid"]);
-    let publisher = meminfo("20", "0").spawn();
-
-    counting.wait_exit();
-    let seen = succeeded(&counting);
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
-    let total = meminfo.lines().next().and_then(|line| line.split_once(':')).unwrap().1.trim();
-    let change = format!("MemTotal = {total}");
-    assert_eq!(seen, ["watching 1 key", &change, &change, &change, &change]);
-
-    for key in ["load1 = ", "tasks = "] {
-        interrupted.expect_line_where(key, |line| line.starts_with(key));
-    }
-    interrupted.signal(Signal::SIGINT);
-    interrupted.wait_exit();
-    let seen = succeeded(&interrupted);
-    assert_eq!(seen[0], "watching 2 keys");
-    assert!(!seen.iter().any(|line| line.contains("deleted")), "{seen:?}");
-
-    until_the_end.expect_line_where("lastpid = ", |line| line.starts_with("lastpid = "));
-    world.local.delete_group(GROUP);
-    for process in [&until_the_end, &publisher] {
-        process.wait_exit();
-        let seen = succeeded(process);
-        assert_eq!(seen.last().unwrap(), "the group was deleted or the server closed");
+        until_the_end.expect_line_where("lastpid = ", |line| line.starts_with("lastpid = "));
+        world.local.delete_group(GROUP);
+        for process in [&until_the_end, &publisher] {
+            process.wait_exit();
+            let seen = succeeded(process);
+            assert_eq!(seen.last().unwrap(), "the group was deleted or the server closed");
+        }
     }
 }
 
@@ -739,18 +800,20 @@ fn a_demonstration_that_is_stopped_stops_everything() {
     assert_no_process_mentions(private.path());
 }
 
-#[test]
-fn applications_leave_no_socket_path_behind() {
-    let world = World::start();
-    let driver = Driver::connected(&world.local, GROUP, &world.secret);
-    for path in application_paths(driver.pid()) {
-        assert!(!path.exists(), "{} while connected", path.display());
+on_both_sessions! {
+    fn applications_leave_no_socket_path_behind(session: Session) {
+        let world = World::start(session);
+        let driver = Driver::spawn(world.member_driver());
+        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        for path in application_paths(driver.pid()) {
+            assert!(!path.exists(), "{} while connected", path.display());
+        }
+        assert_eq!(driver.call("close_connection"), 1);
+        for path in application_paths(driver.pid()) {
+            assert!(!path.exists(), "{} afterwards", path.display());
+        }
+        world.local.quit();
+        assert!(!world.local.socket().exists() && !world.local.callback_socket().exists());
+        assert!(world.auth.exit_status().is_none());
     }
-    assert_eq!(driver.call("close_connection"), 1);
-    for path in application_paths(driver.pid()) {
-        assert!(!path.exists(), "{} afterwards", path.display());
-    }
-    world.local.quit();
-    assert!(!world.local.socket().exists() && !world.local.callback_socket().exists());
-    assert!(world.auth.exit_status().is_none());
 }

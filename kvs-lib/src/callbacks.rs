@@ -130,8 +130,8 @@ struct State {
     prefixes: BTreeMap<Box<[u8]>, Watch>,
     farewell: Option<Farewell>,
     thread: ThreadState,
-    /// What is being called, and by which thread.
-    running: Option<(Watched, Pthread)>,
+    /// What is being called, and by which thread: the callback for what is watched, or at the end of the connection.
+    running: Option<(Option<Watched>, Pthread)>,
     /// The change that is being told.
     current: Option<Current>,
     /// The key of that change, for a C function. It stays here in case the function ends the thread.
@@ -264,6 +264,14 @@ impl Callbacks {
         true
     }
 
+    /// Nothing is to be called at the end of the connection, unless it is being called already.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    pub(crate) fn forget_farewell(&self) {
+        let farewell = self.lock().farewell.take();
+        // Not under the lock: it may own what it pleases.
+        drop(farewell);
+    }
+
     /// Waits until no callback for `what` runs (for `None`: none at all), unless this is the thread that runs it.
     /// `false`: it took too long.
     pub(crate) fn wait_until_not_running(
@@ -275,7 +283,8 @@ impl Callbacks {
         loop {
             match &state.running {
                 Some((running, thread))
-                    if what.is_none_or(|what| running == what) && *thread != pthread_self() => {}
+                    if what.is_none_or(|what| running.as_ref() == Some(what))
+                        && *thread != pthread_self() => {}
                 _ => return true,
             }
             let Some(left) = deadline.left() else { return false };
@@ -377,7 +386,7 @@ impl Callbacks {
             let is_old =
                 |watch: &&Watch| current.version != NO_VERSION && current.version <= watch.since;
             let Some(watch) = watch.filter(|watch| !is_old(watch)) else { continue };
-            state.running = Some((what, pthread_self()));
+            state.running = Some((Some(what), pthread_self()));
             return Some((watch.callback.clone(), Arc::clone(&current.key), current.version));
         }
         state.current = None;
@@ -393,9 +402,18 @@ impl Callbacks {
         state.lent.as_mut_ptr()
     }
 
-    /// What is to be called at the end, if it has not been.
-    fn take_farewell(&self) -> Option<Farewell> {
-        self.lock().farewell.take()
+    /// What is to be called at the end, if it has not been; it counts as running from now on. Whoever closes the
+    /// connection says that it is the program (`is_closed_by_us`) before it looks whether something runs.
+    fn begin_farewell(&self, is_closed_by_us: impl FnOnce() -> bool) -> Option<Farewell> {
+        let mut state = self.lock();
+        let farewell = state.farewell.take()?;
+        if is_closed_by_us() {
+            drop(state);
+            drop(farewell);
+            return None;
+        }
+        state.running = Some((None, pthread_self()));
+        Some(farewell)
     }
 
     /// The next change, or the server's wish to close. An error ends the channel.
@@ -571,14 +589,13 @@ fn next_call(shared: &Shared) -> Option<CCall> {
 
 /// The connection has ended. If not by us, the program wants to know.
 fn farewell(shared: &Shared) -> Option<CCall> {
-    let farewell = shared.callbacks.take_farewell();
-    if shared.is_closed_by_us() {
-        return None;
-    }
-    match farewell? {
+    match shared.callbacks.begin_farewell(|| shared.is_closed_by_us())? {
         Farewell::Function(function, user) => Some(CCall::Farewell(function, user)),
         Farewell::Closure(closure) => {
             let _ = catch_unwind(AssertUnwindSafe(closure));
+            if !shared.is_inherited() {
+                shared.callbacks.ran();
+            }
             None
         }
     }

@@ -78,6 +78,12 @@ impl Channel {
         Ok(Self { registered: fork::register(socket.as_raw_fd()), socket, patience: None })
     }
 
+    /// Around a socket that a test has connected.
+    #[cfg(test)]
+    pub(crate) fn of(socket: OwnedFd) -> Self {
+        Self { registered: fork::register(socket.as_raw_fd()), socket, patience: None }
+    }
+
     /// A full backlog makes `connect` wait for as long as the socket's send time-out says.
     fn connect_to(&self, server: &Path, deadline: Deadline) -> io::Result<()> {
         let address = UnixAddr::new(server)?;

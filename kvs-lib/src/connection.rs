@@ -282,7 +282,9 @@ impl Connection {
             Main::Framed { multiplexer, .. } => {
                 self.check_key(key)?;
                 let request = Request::Delete { key, expected: None };
-                let reply = self.shared.unwatch_framed(multiplexer, &watched, &request)?;
+                let deadline = Deadline::after(self.shared.timeout);
+                let reply =
+                    self.shared.unwatch_framed(multiplexer, &watched, &request, deadline)?;
                 Ok(reply.status == Status::Ok)
             }
         }
@@ -489,7 +491,7 @@ impl Connection {
             (Main::Framed { multiplexer, .. }, _) => {
                 self.check_watched(watched)?;
                 let request = Request::Unwatch(watched.into());
-                let reply = self.shared.unwatch_framed(multiplexer, watched, &request)?;
+                let reply = self.shared.unwatch_framed(multiplexer, watched, &request, deadline)?;
                 reply.status == Status::Ok
             }
         };
@@ -538,14 +540,22 @@ impl Connection {
     /// the system reports one: the connection is closed all the same. [`Error::Busy`]: no further call is
     /// let through, but one that was under way has not ended; call again to finish.
     pub fn close(&self) -> Result<(), Error> {
-        self.shared.close()
+        self.shared.close(Deadline::after(self.shared.timeout))
     }
 
-    /// Waits until no callback runs, unless it is called from one; `false`: that took longer than a call may.
+    /// [`close`](Self::close), after which no callback begins, and none runs unless this is called from one.
+    /// [`Error::Busy`]: one has not come to its end.
     #[cfg_attr(not(feature = "capi"), allow(dead_code))]
-    pub(crate) fn wait_for_callbacks(&self) -> bool {
+    pub(crate) fn close_and_wait(&self) -> Result<(), Error> {
         let deadline = Deadline::after(self.shared.timeout);
-        self.shared.is_inherited() || self.shared.callbacks.wait_until_not_running(None, deadline)
+        let closed = self.shared.close(deadline);
+        if self.shared.is_inherited() {
+            return closed;
+        }
+        let callbacks = &self.shared.callbacks;
+        // The server may have closed the connection a moment ago.
+        callbacks.forget_farewell();
+        if callbacks.wait_until_not_running(None, deadline) { closed } else { Err(Error::Busy) }
     }
 }
 
@@ -557,7 +567,7 @@ impl Drop for Connection {
             return;
         }
         // Nobody is left to be told.
-        let _ = self.shared.close();
+        let _ = self.shared.close(Deadline::after(self.shared.timeout));
     }
 }
 
@@ -614,7 +624,8 @@ impl Pipeline<'_> {
         if kinds.is_empty() {
             return Ok(Vec::new());
         }
-        let replies = connection.shared.call_all(multiplexer, requests)?;
+        let deadline = Deadline::after(connection.shared.timeout);
+        let replies = connection.shared.call_all(multiplexer, requests, deadline)?;
         let answer = |(reply, kind)| {
             let reply = match shared::check(reply) {
                 Ok(reply) => reply,

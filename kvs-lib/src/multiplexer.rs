@@ -5,11 +5,11 @@
 //! those who wait, the *reader*, takes what comes off the socket for all of them, until its own answers are here; then
 //! the next one is the reader. The server answers in the order of the requests, so those who wait stand in a queue.
 //!
+//! A server whose answers are not taken reads no further requests. So whoever cannot send for want of room sees to it that
+//! answers are taken: by itself, or by the reader, for as long as there is one.
+//!
 //! The lock is held for moments only, never across a system call on the socket: outbox and [`Reader`] are *taken out*
 //! of it by the thread that uses them.
-//!
-//! A condition variable is a system call even when nobody waits, so it is known who does ([`Waiter::waits`]): a program
-//! with one thread makes two system calls for a request, `send` and `recv`.
 //!
 //! A failure of any kind (a lost connection, an answer that cannot be, a time-out) is that of the whole connection:
 //! the answers of the others cannot be told any more, or would come too late. Everybody who waits learns how it failed.
@@ -80,6 +80,8 @@ pub(crate) struct Multiplexer {
     state: Mutex<State>,
     /// Nobody waits for answers, and nobody sends.
     idle: Condvar,
+    /// Answers were taken off the socket, or may be now.
+    taken: Condvar,
 }
 
 #[derive(Debug)]
@@ -96,8 +98,12 @@ struct State {
     queue: VecDeque<Queued>,
     /// The number of the next request.
     next: u32,
-    /// Somebody waits for [`Multiplexer::idle`].
-    closing: bool,
+    /// How often answers were taken off the socket.
+    deliveries: u64,
+    /// Somebody waits until it is idle.
+    idle_awaited: bool,
+    /// The one who sends waits until the reader has taken something.
+    taking_awaited: bool,
 }
 
 /// What is needed to read.
@@ -117,12 +123,14 @@ struct Queued {
     waiter: Arc<Waiter>,
 }
 
-/// Where a thread waits, and finds what it waits for. Everything in it is used under the lock of the [`State`].
+/// Where a thread waits, and finds what it waits for.
 #[derive(Debug, Default)]
 struct Waiter {
     outcome: Mutex<Option<Result<Vec<Reply>, Failure>>>,
-    waits: AtomicBool,
+    /// Together with the lock of the [`State`].
     changed: Condvar,
+    /// The thread waits for `changed`. Looked at and changed under that lock only.
+    waits: AtomicBool,
 }
 
 impl Waiter {
@@ -131,6 +139,7 @@ impl Waiter {
         self.wake();
     }
 
+    /// To wake nobody would be a system call, too.
     fn wake(&self) {
         if self.waits.load(Ordering::Relaxed) {
             self.changed.notify_one();
@@ -154,9 +163,12 @@ impl Multiplexer {
                 reader: Some(reader),
                 queue: VecDeque::new(),
                 next: 1,
-                closing: false,
+                deliveries: 0,
+                idle_awaited: false,
+                taking_awaited: false,
             }),
             idle: Condvar::new(),
+            taken: Condvar::new(),
         }
     }
 
@@ -223,6 +235,7 @@ impl Multiplexer {
                 state.sending = true;
                 mem::take(&mut state.outbox)
             };
+            panic_point!("sending");
             let sent = self.send_all(channel, &outbox, deadline);
             let state = &mut *self.lock();
             state.sending = false;
@@ -247,10 +260,16 @@ impl Multiplexer {
     }
 
     fn make_room(&self, channel: &Channel, deadline: Deadline) -> io::Result<()> {
-        let reader = self.lock().reader.take();
+        let (reader, seen) = {
+            let state = &mut *self.lock();
+            (state.reader.take(), state.deliveries)
+        };
         let Some(mut reader) = reader else {
-            // Somebody takes answers.
-            return channel.wait_for_room(deadline);
+            // Somebody takes answers, but perhaps not for long enough.
+            if channel.wait_for_either(deadline)? {
+                self.wait_until_taken(seen, deadline)?;
+            }
+            return Ok(());
         };
         let mut received = Ok(0);
         let readable = channel.wait_for_either(deadline);
@@ -264,6 +283,18 @@ impl Multiplexer {
         };
         self.give_back(reader);
         readable.and(delivered)
+    }
+
+    /// Waits until the reader has taken what was there when there had been `seen` deliveries, or reads no more.
+    fn wait_until_taken(&self, seen: u64, deadline: Deadline) -> io::Result<()> {
+        let mut state = self.lock();
+        while state.reader.is_none() && state.deliveries == seen && state.channel.is_some() {
+            let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
+            state.taking_awaited = true;
+            state = self.taken.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.taking_awaited = false;
+        }
+        Ok(())
     }
 
     /// Waits for the answers to what was queued with `waiter`.
@@ -318,12 +349,28 @@ impl Multiplexer {
         outcome
     }
 
-    /// Somebody else may read. One of those who still wait has to know.
+    /// Somebody else may read. One of those who wait has to know; whoever sends at this moment looks for it by himself.
     fn give_back(&self, reader: Reader) {
         let state = &mut *self.lock();
         state.reader = Some(reader);
-        if let Some(first) = state.queue.front() {
-            first.waiter.wake();
+        if let Some(next) =
+            state.queue.iter().find(|queued| queued.waiter.waits.load(Ordering::Relaxed))
+        {
+            next.waiter.wake();
+        }
+        self.note_taken(state);
+    }
+
+    /// The one who sends may go on.
+    fn note_taken(&self, state: &State) {
+        if state.taking_awaited {
+            self.taken.notify_all();
+        }
+    }
+
+    fn note_idle(&self, state: &State) {
+        if state.idle_awaited && !state.sending && state.queue.is_empty() {
+            self.idle.notify_all();
         }
     }
 
@@ -344,6 +391,8 @@ impl Multiplexer {
             }
         }
         let state = &mut *self.lock();
+        state.deliveries += 1;
+        self.note_taken(state);
         for (number, reply) in replies {
             let unexpected = Malformed::Unexpected(number);
             let first = state.queue.front_mut().ok_or(unexpected)?;
@@ -374,18 +423,17 @@ impl Multiplexer {
     /// Waits until nobody waits for answers, or sends; `false`: it took too long. Nobody may begin meanwhile.
     pub(crate) fn wait_until_idle(&self, deadline: Deadline) -> bool {
         let mut state = self.lock();
-        state.closing = true;
         while state.sending || !state.queue.is_empty() {
             let Some(left) = deadline.left() else { return false };
+            state.idle_awaited = true;
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    fn note_idle(&self, state: &State) {
-        if state.closing && !state.sending && state.queue.is_empty() {
-            self.idle.notify_all();
-        }
+    /// Whether somebody has closed the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().channel.is_none()
     }
 
     /// Closes the connection. Whoever still waits is told so, or that it has failed.
@@ -398,8 +446,12 @@ impl Multiplexer {
                     false => Failure::Closed,
                 }));
             }
+            let channel = state.channel.take();
+            // Nobody sends any more. (A thread that has panicked could not say so.)
+            state.sending = false;
             self.note_idle(state);
-            state.channel.take()
+            self.note_taken(state);
+            channel
         };
         let Some(channel) = channel else { return Ok(()) };
         // Whoever is in a system call on it comes back, and drops his share.
@@ -420,5 +472,217 @@ fn renumber(frames: &mut [u8], first: u32) {
         let len = kvs_proto::framed::Header::renumber(rest, number);
         rest = rest.split_at_mut(len.min(rest.len())).1;
         number = number.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Duration;
+
+    use kvs_proto::framed::{HEADER_LEN, Header};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn deadline() -> Deadline {
+        Deadline::after(TIMEOUT)
+    }
+
+    fn pair() -> (Multiplexer, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
+        theirs.set_write_timeout(Some(TIMEOUT)).unwrap();
+        let mut channel = Channel::of(ours.into());
+        channel.set_timeout(TIMEOUT);
+        (Multiplexer::new(channel), theirs)
+    }
+
+    /// The number and the key of the next request; `None` at the end.
+    fn request(server: &mut UnixStream) -> Option<(u32, Vec<u8>)> {
+        let mut header = [0; HEADER_LEN];
+        server.read_exact(&mut header).ok()?;
+        let header = Header::decode(&header).unwrap();
+        let mut body = vec![0; header.body as usize];
+        server.read_exact(&mut body).unwrap();
+        body.truncate(header.key as usize);
+        Some((header.number, body))
+    }
+
+    /// Answers with the key, again and again up to `len` bytes. Does not return before there is room for it.
+    fn answer(server: &mut UnixStream, number: u32, key: &[u8], len: usize) {
+        let body: Vec<u8> = key.iter().copied().cycle().take(len).collect();
+        let mut frame = Vec::new();
+        Answer { number, status: Status::Ok, version: 1, body: &body }.encode(&mut frame);
+        server.write_all(&frame).unwrap();
+    }
+
+    /// Reads a request when the answer to the one before was taken, as a server may.
+    fn serve(mut server: UnixStream, len: usize) {
+        while let Some((number, key)) = request(&mut server) {
+            answer(&mut server, number, &key, len);
+        }
+    }
+
+    fn gets(prefix: &str, count: usize) -> Requests {
+        let mut requests = Requests::default();
+        for n in 0..count {
+            requests.push(&Request::Get(format!("{prefix}-{n}").as_bytes()));
+        }
+        requests
+    }
+
+    fn expect_gets(prefix: &str, count: usize, len: usize, replies: &[Reply]) {
+        assert_eq!(replies.len(), count);
+        for (n, reply) in replies.iter().enumerate() {
+            assert_eq!((reply.status, reply.body.len()), (Status::Ok, len));
+            assert!(reply.body.starts_with(format!("{prefix}-{n}").as_bytes()), "{prefix}-{n}");
+        }
+    }
+
+    #[test]
+    fn more_requests_and_answers_than_the_sockets_hold_block_nobody() {
+        const COUNT: usize = 20_000;
+        let (multiplexer, server) = pair();
+        thread::scope(|scope| {
+            scope.spawn(|| serve(server, 1000));
+            let replies = multiplexer.call(gets("k", COUNT), deadline()).unwrap();
+            expect_gets("k", COUNT, 1000, &replies);
+            multiplexer.close(false).unwrap();
+        });
+    }
+
+    #[test]
+    fn each_of_many_threads_gets_its_own_answers() {
+        const THREADS: usize = 16;
+        let (multiplexer, server) = pair();
+        thread::scope(|scope| {
+            scope.spawn(|| serve(server, 300));
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let multiplexer = &multiplexer;
+                    scope.spawn(move || {
+                        for round in 0..200 {
+                            let prefix = format!("{thread}-{round}");
+                            let count = 1 + round % 40;
+                            let replies =
+                                multiplexer.call(gets(&prefix, count), deadline()).unwrap();
+                            expect_gets(&prefix, count, 300, &replies);
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert!(multiplexer.wait_until_idle(deadline()));
+            multiplexer.close(false).unwrap();
+        });
+    }
+
+    /// Waits for what no event tells. It is nearly always so at once.
+    fn wait_for(what: &str, condition: impl Fn() -> bool) {
+        let deadline = deadline();
+        while !condition() {
+            assert!(deadline.left().is_some(), "{what}");
+            thread::yield_now();
+        }
+    }
+
+    /// The one who reads has his answer and goes, while another cannot send for want of room, and the server reads no more
+    /// before its answers are taken.
+    #[test]
+    fn a_reader_that_goes_leaves_nobody_without_room() {
+        const COUNT: usize = 20_000;
+        let (multiplexer, mut server) = pair();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| multiplexer.call(gets("first", 1), deadline()));
+            let (number, key) = request(&mut server).unwrap();
+            wait_for("somebody reads", || multiplexer.lock().reader.is_none());
+            let second = scope.spawn(|| multiplexer.call(gets("second", COUNT), deadline()));
+            let unread = || {
+                let channel = multiplexer.lock().channel.clone().unwrap();
+                crate::sys::unread_by_peer(std::os::fd::AsFd::as_fd(&*channel)).unwrap()
+            };
+            wait_for("the socket is full", || unread() > 100_000);
+            answer(&mut server, number, &key, 10);
+            expect_gets("first", 1, 10, &first.join().unwrap().unwrap());
+            scope.spawn(|| serve(server, 1000));
+            expect_gets("second", COUNT, 1000, &second.join().unwrap().unwrap());
+            multiplexer.close(false).unwrap();
+        });
+    }
+
+    /// The same, and a third one waits behind the one who cannot send.
+    #[test]
+    fn those_who_wait_behind_a_full_socket_get_their_answers() {
+        const COUNT: usize = 20_000;
+        let (multiplexer, mut server) = pair();
+        thread::scope(|scope| {
+            let first = scope.spawn(|| multiplexer.call(gets("first", 1), deadline()));
+            let (number, key) = request(&mut server).unwrap();
+            wait_for("somebody reads", || multiplexer.lock().reader.is_none());
+            let second = scope.spawn(|| multiplexer.call(gets("second", COUNT), deadline()));
+            wait_for("two wait", || multiplexer.lock().queue.len() == 2);
+            let third = scope.spawn(|| multiplexer.call(gets("third", 100), deadline()));
+            wait_for("three wait", || multiplexer.lock().queue.len() == 3);
+            answer(&mut server, number, &key, 10);
+            expect_gets("first", 1, 10, &first.join().unwrap().unwrap());
+            scope.spawn(|| serve(server, 1000));
+            expect_gets("second", COUNT, 1000, &second.join().unwrap().unwrap());
+            expect_gets("third", 100, 1000, &third.join().unwrap().unwrap());
+            multiplexer.close(false).unwrap();
+        });
+    }
+
+    #[test]
+    fn whoever_waits_learns_of_the_end_at_once() {
+        let (multiplexer, mut server) = pair();
+        thread::scope(|scope| {
+            let waiting: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| multiplexer.call(gets("k", 1), deadline())))
+                .collect();
+            for _ in 0..4 {
+                request(&mut server).unwrap();
+            }
+            multiplexer.close(false).unwrap();
+            for thread in waiting {
+                let failed = thread.join().unwrap().unwrap_err();
+                assert!(matches!(failed, Failure::Closed), "{failed:?}");
+            }
+            let failed = multiplexer.call(gets("k", 1), deadline()).unwrap_err();
+            assert!(matches!(failed, Failure::Closed), "{failed:?}");
+            assert!(request(&mut server).is_none());
+        });
+    }
+
+    #[test]
+    fn an_answer_that_nobody_awaits_is_a_failure() {
+        for (wrong, status) in [(2, Status::Ok), (0, Status::Ok), (1, Status::Welcome)] {
+            let (multiplexer, mut server) = pair();
+            thread::scope(|scope| {
+                let call = scope.spawn(|| multiplexer.call(gets("k", 1), deadline()));
+                let (number, _) = request(&mut server).unwrap();
+                assert_eq!(number, 1);
+                server.write_all(&Answer::new(wrong, status, 1).encode_header(0)).unwrap();
+                let failed = call.join().unwrap().unwrap_err();
+                assert!(matches!(failed, Failure::Malformed(_)), "{failed:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_after_the_last() {
+        let (multiplexer, server) = pair();
+        multiplexer.lock().next = u32::MAX - 1;
+        thread::scope(|scope| {
+            scope.spawn(|| serve(server, 10));
+            for _ in 0..3 {
+                let replies = multiplexer.call(gets("k", 3), deadline()).unwrap();
+                expect_gets("k", 3, 10, &replies);
+            }
+            multiplexer.close(false).unwrap();
+        });
     }
 }

@@ -167,9 +167,18 @@ impl Shared {
         multiplexer: &Multiplexer,
         request: &Request<'_>,
     ) -> Result<Reply, Error> {
+        self.call_framed_until(multiplexer, request, Deadline::after(self.timeout))
+    }
+
+    fn call_framed_until(
+        &self,
+        multiplexer: &Multiplexer,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<Reply, Error> {
         let mut requests = Requests::default();
         requests.push(request);
-        let mut replies = self.call_all(multiplexer, requests)?;
+        let mut replies = self.call_all(multiplexer, requests, deadline)?;
         let reply = replies.pop().ok_or(Error::NotConnected)?;
         check(reply)
     }
@@ -179,8 +188,8 @@ impl Shared {
         &self,
         multiplexer: &Multiplexer,
         requests: Requests,
+        deadline: Deadline,
     ) -> Result<Vec<Reply>, Error> {
-        let deadline = Deadline::after(self.timeout);
         self.check_open()?;
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.check_unbroken()?;
@@ -209,9 +218,11 @@ impl Shared {
         watched: &Watched,
         watch: Watch,
     ) -> Result<(), Error> {
-        let one_at_a_time = self.one_at_a_time()?;
+        let deadline = Deadline::after(self.timeout);
+        let one_at_a_time = self.one_at_a_time(deadline)?;
         let before = self.callbacks.set(watched, watch);
-        let result = self.call_framed(multiplexer, &Request::Watch(watched.into()));
+        let request = Request::Watch(watched.into());
+        let result = self.call_framed_until(multiplexer, &request, deadline);
         let result = match result {
             Ok(reply) if reply.status == Status::NoSuchKey => Err(Error::NoSuchKey),
             result => result,
@@ -238,21 +249,25 @@ impl Shared {
         multiplexer: &Multiplexer,
         watched: &Watched,
         request: &Request<'_>,
+        deadline: Deadline,
     ) -> Result<Reply, Error> {
         if !self.callbacks.has(watched) {
-            return self.call_framed(multiplexer, request);
+            return self.call_framed_until(multiplexer, request, deadline);
         }
-        let one_at_a_time = self.one_at_a_time()?;
-        let reply = self.call_framed(multiplexer, request);
-        let done = reply.as_ref().is_ok_and(|reply| reply.status == Status::Ok);
+        let one_at_a_time = self.one_at_a_time(deadline)?;
+        let reply = self.call_framed_until(multiplexer, request, deadline);
+        // Another application may have deleted the key, and thereby ended the watch.
+        let done = reply
+            .as_ref()
+            .is_ok_and(|reply| matches!(reply.status, Status::Ok | Status::NoSuchKey));
         let removed = if done { self.callbacks.remove(watched) } else { None };
         drop(one_at_a_time);
         drop(removed);
         reply
     }
 
-    fn one_at_a_time(&self) -> Result<FairMutexGuard<'_, ()>, Error> {
-        self.watching.lock(Deadline::after(self.timeout)).map_err(|_| Error::Busy)
+    fn one_at_a_time(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, ()>, Error> {
+        self.watching.lock(deadline).map_err(|_| Error::Busy)
     }
 
     /// Of a server that has gone nothing is awaited, not even that it reads the last value.
@@ -264,7 +279,7 @@ impl Shared {
     }
 
     /// The program closes the connection.
-    pub(crate) fn close(&self) -> Result<(), Error> {
+    pub(crate) fn close(&self, deadline: Deadline) -> Result<(), Error> {
         if self.is_inherited() {
             return Err(Error::NotConnected);
         }
@@ -272,12 +287,11 @@ impl Shared {
         if !self.closed.load(Ordering::Acquire) {
             self.closed_by_us.store(true, Ordering::Release);
         }
-        self.say_goodbye()
+        self.say_goodbye(deadline)
     }
 
-    fn say_goodbye(&self) -> Result<(), Error> {
+    fn say_goodbye(&self, deadline: Deadline) -> Result<(), Error> {
         let was_closed = self.closed.swap(true, Ordering::AcqRel);
-        let deadline = Deadline::after(self.timeout);
         match &self.main {
             Main::Original(main) => {
                 let main = main.lock(deadline).map_err(|_| Error::Busy)?;
@@ -296,6 +310,9 @@ impl Shared {
                 // Those who wait for answers get them first.
                 if !multiplexer.wait_until_idle(deadline) {
                     return Err(Error::Busy);
+                }
+                if multiplexer.is_closed() {
+                    return Err(Error::NotConnected);
                 }
                 let told = match self.check_unbroken() {
                     Ok(()) => multiplexer.say(&Request::Close, deadline).map_err(Error::from),
@@ -331,9 +348,9 @@ impl Shared {
     /// The server has asked for it, on the callback channel. Runs on the callback thread.
     pub(crate) fn closed_by_server(&self) {
         panic_point!("closed by server");
-        if let Err(Error::Busy) = self.say_goodbye() {
+        if let Err(Error::Busy) = self.say_goodbye(Deadline::after(self.timeout)) {
             // An operation is under way that has used up its time: it is failing right now.
-            let _ = self.say_goodbye();
+            let _ = self.say_goodbye(Deadline::after(self.timeout));
         }
         // Whatever the main channel has come to, the callback channel is finished.
         let _ = self.callbacks.close();

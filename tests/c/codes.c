@@ -3,12 +3,14 @@
  *
  *     codes GROUP SECRET VERSION
  *
- * After every failure the next attempt works, no value is handed out, and no descriptor stays open.
+ * After every failure the next attempt works, no value is handed out, and no descriptor stays open. With KVS_PROTOCOL
+ * in the environment the session is an original one, in which keys and values are shorter.
  */
 
 #define _POSIX_C_SOURCE 200809L
 
 #include <limits.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -23,6 +25,19 @@ static int descriptors_before;
 
 /* Texts of the greatest length and of one byte more. */
 static char text99[KVS_MAX_TEXT + 1], text100[KVS_MAX_TEXT + 2];
+
+/* Keys and values likewise, in the session that this is. */
+static char *longest_key, *longer_key, *longest_value, *longer_value;
+
+static char *text(size_t length)
+{
+    char *text = malloc(length + 1);
+
+    CHECK(text != NULL);
+    memset(text, 'x', length);
+    text[length] = '\0';
+    return text;
+}
 
 static void callback(char *key)
 {
@@ -73,7 +88,7 @@ static void check_failed_attempt(int code, const char *with_group, const char *w
 
 static void texts_for_all_codes(void)
 {
-    for (int code = -16; code <= -1; code++) {
+    for (int code = -19; code <= -1; code++) {
         CHECK(kvs_strerror(code) != NULL);
         CHECK(strlen(kvs_strerror(code)) > 0);
         CHECK(strchr(kvs_strerror(code), '\n') == NULL);
@@ -82,7 +97,7 @@ static void texts_for_all_codes(void)
     }
     /* What is no code has a text too, and a code's text stays what it is. */
     for (int i = 0; i < 5; i++) {
-        static const int no_codes[] = {0, 1, -17, INT_MIN, INT_MAX};
+        static const int no_codes[] = {0, 1, -20, INT_MIN, INT_MAX};
         const char *text = kvs_strerror(-7);
 
         CHECK(kvs_strerror(no_codes[i]) != NULL);
@@ -194,7 +209,7 @@ static void check_pair(const char *key, const char *value)
 
 static void operations_with_wrong_arguments(void)
 {
-    char *no_keys[] = {NULL, "", text100};
+    char *no_keys[] = {NULL, "", longer_key};
     char *value = text99;
 
     CHECK_CODE(0, establish_connection(group, secret));
@@ -206,7 +221,7 @@ static void operations_with_wrong_arguments(void)
     }
     CHECK_CODE(1, put_value("k", "v"));
     CHECK_CODE(-15, put_value("k", NULL));
-    CHECK_CODE(-15, put_value("k", text100));
+    CHECK_CODE(-15, put_value("k", longer_value));
     CHECK_CODE(-15, put_value(NULL, NULL));
     CHECK_CODE(-15, get_value("k", NULL));
     CHECK_CODE(-15, get_value(NULL, NULL));
@@ -221,6 +236,9 @@ static void operations_with_wrong_arguments(void)
     check_pair(text99, "");
     CHECK_CODE(1, register_callback(text99, callback));
     CHECK_CODE(1, delete_value(text99));
+    check_pair(longest_key, longest_value);
+    CHECK_CODE(1, register_callback(longest_key, callback));
+    CHECK_CODE(1, delete_value(longest_key));
 
     check_no_value(-7, "no such key");
     check_no_value(-7, text99);
@@ -237,12 +255,20 @@ static void operations_with_wrong_arguments(void)
 
 int main(int argc, char *argv[])
 {
+    bool framed = getenv("KVS_PROTOCOL") == NULL;
+    size_t key = framed ? KVS_MAX_KEY : KVS_MAX_TEXT;
+    size_t value = framed ? 16 * 1024 * 1024 : KVS_MAX_TEXT;
+
     CHECK(argc == 4);
     group = argv[1];
     secret = argv[2];
     limit_run_time(100);
     memset(text99, 'x', sizeof text99 - 1);
     memset(text100, 'x', sizeof text100 - 1);
+    longest_key = text(key);
+    longer_key = text(key + 1);
+    longest_value = text(value);
+    longer_value = text(value + 1);
 
     CHECK(strcmp(kvs_version(), argv[3]) == 0);
     texts_for_all_codes();
@@ -263,6 +289,10 @@ int main(int argc, char *argv[])
     already_connected();
     operations_with_wrong_arguments();
 
+    free(longest_key);
+    free(longer_key);
+    free(longest_value);
+    free(longer_value);
     puts("every code is right");
     return EXIT_SUCCESS;
 }

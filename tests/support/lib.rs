@@ -11,6 +11,7 @@
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
 //! - [`Relay`]: a network between the servers that loses, repeats and delays datagrams.
+//! - [`Session`] and [`on_both_sessions`]: for what is promised of both kinds of session.
 //! - [`Conversation`]: a recorded conversation of the original programs.
 //! - [`Dice`]: numbers that look random and follow from a seed.
 //!
@@ -34,6 +35,7 @@ mod raw;
 mod relay;
 mod resources;
 mod scripted;
+mod session;
 mod steps;
 mod terminal;
 
@@ -58,6 +60,7 @@ pub use programs::{bin, lib_dir, project_dir};
 pub use raw::{Channel, RawApp, padded};
 pub use relay::{Fate, Relay, Storm, When};
 pub use scripted::ScriptedServer;
+pub use session::Session;
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
 

@@ -107,11 +107,7 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
         // SAFETY: it is not NULL, so by the caller's promise it comes from `Box::into_raw` in `kvs_open`, has not been
         // given back, and nobody uses it any more.
         let kvs = unsafe { Box::from_raw(kvs) };
-        let closed = kvs.connection.close();
-        if !kvs.connection.wait_for_callbacks() {
-            return Err(Error::Busy);
-        }
-        closed.map(|()| 0)
+        kvs.connection.close_and_wait().map(|()| 0)
     })
 }
 
