@@ -369,7 +369,8 @@ impl Connection {
         }
         let request = Request::Keys { prefix, cursor, limit };
         let reply = self.shared.call_framed(multiplexer, &request)?;
-        let keys = answer::keys(&reply.body)?;
+        let keys = answer::keys(&reply.body)
+            .map_err(|malformed| self.shared.malformed(multiplexer, malformed))?;
         Ok((keys.into_iter().map(<[u8]>::to_vec).collect(), reply.version))
     }
 

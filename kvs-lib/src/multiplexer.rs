@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kvs_proto::framed::answer::{Answer, Status};
-use kvs_proto::framed::request::Request;
+use kvs_proto::framed::request::{Request, Watched};
 use kvs_proto::framed::{Cutter, MAX_VALUE, Malformed, Next, Version};
 
 use crate::channel::{Channel, Deadline};
@@ -47,6 +47,42 @@ pub(crate) struct Reply {
 pub(crate) struct Requests {
     frames: Vec<u8>,
     count: u32,
+    possible: Vec<Possible>,
+}
+
+/// Which answers there can be to a request, besides a plain `OK` and the refusals.
+#[derive(Debug, Clone, Copy)]
+struct Possible {
+    no_such_key: bool,
+    conflict: bool,
+    /// With `OK`.
+    body: bool,
+}
+
+impl Possible {
+    fn to(request: &Request<'_>) -> Self {
+        let (no_such_key, conflict, body) = match *request {
+            Request::Get(_) => (true, false, true),
+            Request::Put { expected, .. } => (false, expected.is_some(), false),
+            Request::Delete { expected, .. } => (true, expected.is_some(), false),
+            Request::Keys { .. } => (false, false, true),
+            Request::Watch(Watched::Key(_)) | Request::Unwatch(_) => (true, false, false),
+            Request::Watch(Watched::Prefix(_)) | Request::PutMany(_) | Request::Close => {
+                (false, false, false)
+            }
+        };
+        Self { no_such_key, conflict, body }
+    }
+
+    fn has(self, reply: &Reply) -> bool {
+        match reply.status {
+            Status::Ok => self.body || reply.body.is_empty(),
+            Status::NoSuchKey => self.no_such_key,
+            Status::Conflict => self.conflict,
+            Status::TooLarge | Status::Limit | Status::Unknown => true,
+            Status::Welcome => false,
+        }
+    }
 }
 
 impl Requests {
@@ -54,6 +90,7 @@ impl Requests {
     pub(crate) fn push(&mut self, request: &Request<'_>) {
         self.frames.reserve(request.encoded_len());
         request.encode(self.count, &mut self.frames);
+        self.possible.push(Possible::to(request));
         self.count += 1;
     }
 
@@ -119,6 +156,8 @@ struct Queued {
     /// The number of the next answer, and how many are missing.
     next: u32,
     missing: u32,
+    /// What they can be.
+    possible: Vec<Possible>,
     replies: Vec<Reply>,
     waiter: Arc<Waiter>,
 }
@@ -204,7 +243,7 @@ impl Multiplexer {
 
     /// Numbers the requests and queues them. Several threads may do so at once; each one's stay together.
     fn enqueue(&self, requests: Requests, waiter: &Arc<Waiter>) -> Result<Arc<Channel>, Failure> {
-        let Requests { mut frames, count } = requests;
+        let Requests { mut frames, count, possible } = requests;
         let state = &mut *self.lock();
         let channel = state.channel.clone().ok_or(Failure::Closed)?;
         let first = state.next;
@@ -218,6 +257,7 @@ impl Multiplexer {
         state.queue.push_back(Queued {
             next: first,
             missing: count,
+            possible,
             replies: Vec::with_capacity(count as usize),
             waiter: Arc::clone(waiter),
         });
@@ -396,7 +436,8 @@ impl Multiplexer {
         for (number, reply) in replies {
             let unexpected = Malformed::Unexpected(number);
             let first = state.queue.front_mut().ok_or(unexpected)?;
-            if number != first.next || reply.status == Status::Welcome {
+            let possible = first.possible.get(first.replies.len());
+            if number != first.next || !possible.is_some_and(|possible| possible.has(&reply)) {
                 return Err(unexpected);
             }
             first.replies.push(reply);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kvs_proto::app::client::{Operation, Outcome};
+use kvs_proto::framed::Malformed;
 use kvs_proto::framed::answer::Status;
 use kvs_proto::framed::request::{self, Request};
 
@@ -211,6 +212,13 @@ impl Shared {
         }
     }
 
+    /// In a framed session: what the server has sent cannot be, and the connection is closed.
+    pub(crate) fn malformed(&self, multiplexer: &Multiplexer, why: Malformed) -> Error {
+        // See above.
+        let _ = self.tear_down_framed(multiplexer, true);
+        Error::BadFrame(why)
+    }
+
     /// In a framed session: watches something. The callback is in the list before the server hears of it.
     pub(crate) fn watch_framed(
         &self,
@@ -314,12 +322,12 @@ impl Shared {
                 if multiplexer.is_closed() {
                     return Err(Error::NotConnected);
                 }
-                let told = match self.check_unbroken() {
-                    Ok(()) => multiplexer.say(&Request::Close, deadline).map_err(Error::from),
-                    Err(error) => Err(error),
-                };
+                let told = catch_unwind(AssertUnwindSafe(|| {
+                    self.check_unbroken()?;
+                    multiplexer.say(&Request::Close, deadline).map_err(Error::from)
+                }));
                 let closed = self.tear_down_framed(multiplexer, false);
-                told.and(closed)
+                told.unwrap_or_else(|panic| resume_unwind(panic)).and(closed)
             }
         }
     }

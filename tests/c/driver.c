@@ -9,7 +9,11 @@
  * error. Unlike the interactive example it goes on after a forced close, so that a test can see what
  * the next calls return.
  *
- * Besides the functions of the library it knows: `release` the blocked callback; how many `descriptors`,
+ * The kvs_ functions are called on one handle: `kvs_open GROUP SECRET` sets it, `kvs_close` takes it away; `kvs_put K V`,
+ * `kvs_put_many K V` (that pair, twice), `kvs_get K`, `kvs_delete K`, `kvs_cas K V` (if absent), `kvs_keys PREFIX`,
+ * `kvs_watch K` and so on; `kvs_on_disconnect` says `disconnected`.
+ *
+ * Besides the functions of the library it knows: `put_long KEY LENGTH`, a put_value of so many bytes; `release` the blocked callback; how many `descriptors`,
  * `threads`, `paths` (of its sockets in /tmp) and bytes of `memory` it has; `await_threads N`; `timeout
  * MILLISECONDS` of the next connection; `spare_descriptors N`, how many it may still open; and, when shim.c
  * is preloaded, `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were; and,
@@ -67,6 +71,19 @@ static void get(const char *key)
     CHECK((code == 1) == (value != NULL));
     printf("get_value %d %s\n", code, value ? value : "-");
     free(value);
+}
+
+static int put_long(const char *key, size_t length)
+{
+    char *value = malloc(length + 1);
+    int code;
+
+    CHECK(value != NULL);
+    memset(value, 'v', length);
+    value[length] = '\0';
+    code = put_value(key, value);
+    free(value);
+    return code;
 }
 
 static int paths(void)
@@ -151,12 +168,78 @@ static int shim_fail(const char *function, const char *nth)
     return 1;
 }
 
+static kvs_t *handle;
+
+static void on_change_handle(const void *key, size_t key_len, uint64_t version, void *user)
+{
+    (void)key_len, (void)version, (void)user;
+    fprintf(stderr, "changed %s\n", (const char *)key);
+}
+
+static void on_key(const void *key, size_t key_len, void *user)
+{
+    (void)key, (void)key_len, (void)user;
+}
+
+static void on_disconnect(void *user)
+{
+    (void)user;
+    fprintf(stderr, "disconnected\n");
+}
+
+static int call_handle(const char *function, const char *first, const char *second)
+{
+    size_t length = first == NULL ? 0 : strlen(first), more = second == NULL ? 0 : strlen(second);
+    kvs_pair_t pairs[] = {{first, length, second, more}, {first, length, second, more}};
+    uint64_t number = 0;
+    void *value;
+    int code;
+
+    if (strcmp(function, "kvs_open") == 0)
+        return kvs_open(&handle, first, second);
+    if (strcmp(function, "kvs_close") == 0) {
+        code = kvs_close(handle);
+        handle = NULL;
+        return code;
+    }
+    if (strcmp(function, "kvs_is_framed") == 0)
+        return kvs_is_framed(handle);
+    if (strcmp(function, "kvs_put") == 0)
+        return kvs_put(handle, first, length, second, more);
+    if (strcmp(function, "kvs_put_many") == 0)
+        return kvs_put_many(handle, pairs, 2);
+    if (strcmp(function, "kvs_get") == 0) {
+        code = kvs_get(handle, first, length, &value, NULL, NULL);
+        CHECK((code == 0) == (value != NULL));
+        free(value);
+        return code;
+    }
+    if (strcmp(function, "kvs_delete") == 0)
+        return kvs_delete(handle, first, length);
+    if (strcmp(function, "kvs_cas") == 0)
+        return kvs_cas(handle, first, length, second, more, &number);
+    if (strcmp(function, "kvs_keys") == 0)
+        return kvs_keys(handle, first, length, &number, on_key, NULL);
+    if (strcmp(function, "kvs_watch") == 0)
+        return kvs_watch(handle, first, length, on_change_handle, NULL);
+    if (strcmp(function, "kvs_watch_prefix") == 0)
+        return kvs_watch_prefix(handle, first, length, on_change_handle, NULL);
+    if (strcmp(function, "kvs_unwatch") == 0)
+        return kvs_unwatch(handle, first, length);
+    if (strcmp(function, "kvs_unwatch_prefix") == 0)
+        return kvs_unwatch_prefix(handle, first, length);
+    CHECK(strcmp(function, "kvs_on_disconnect") == 0);
+    return kvs_on_disconnect(handle, on_disconnect, NULL);
+}
+
 static int call(const char *function, char *first, const char *second)
 {
     if (strcmp(function, "establish_connection") == 0)
         return establish_connection(first, second);
     if (strcmp(function, "put_value") == 0)
         return put_value(first, second);
+    if (strcmp(function, "put_long") == 0)
+        return put_long(first, (size_t)atol(second));
     if (strcmp(function, "delete_value") == 0)
         return delete_value(first);
     if (strcmp(function, "register_callback") == 0)
@@ -193,6 +276,8 @@ static int call(const char *function, char *first, const char *second)
         return shim_count("shim_calls");
     if (strcmp(function, "failures") == 0)
         return shim_count("shim_failures");
+    if (strncmp(function, "kvs_", 4) == 0)
+        return call_handle(function, first, second);
     CHECK(strcmp(function, "descriptors") == 0);
     return descriptors();
 }

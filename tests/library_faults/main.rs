@@ -1,6 +1,6 @@
 //! Whatever goes wrong under the library, a C program gets the code of the table and keeps nothing.
 //!
-//! [`peers`]: the server misbehaves, at every step of every call. [`system_calls`]: the system refuses, at
+//! [`peers`]: the server misbehaves, at every step of every call of an original session; [`framed`]: of a framed one. [`system_calls`]: the system refuses, at
 //! every place where the library asks it for something. [`panics`]: the library itself has a bug, at every point
 //! where a build for this test can panic. All are tables, a row for each fault. After each of them the same is
 //! checked ([`Subject`]): the connection is alive or dead as promised, the next one works, and
@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod framed;
 mod panics;
 mod peers;
 mod subject;
@@ -18,6 +19,6 @@ use subject::Subject;
 #[test]
 fn every_code_is_in_the_tables() {
     let codes: std::collections::BTreeSet<i32> =
-        peers::codes().chain(system_calls::codes()).collect();
-    assert_eq!(codes, (-16..=-1).collect());
+        peers::codes().chain(framed::codes()).chain(system_calls::codes()).collect();
+    assert_eq!(codes, (-19..=-1).collect());
 }

@@ -10,10 +10,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use kvs_tests::{
-    AuthServer, Driver, LocalServer, ScriptedServer, Sockets, lib_dir, project_dir, tool,
+    AuthServer, Driver, LocalServer, ScriptedServer, Session, Sockets, lib_dir, on_both_sessions,
+    project_dir, tool,
 };
 
 use crate::Subject;
+use crate::framed::close_by_server;
 
 /// The directory of the library that panics.
 fn panicking_library() -> &'static Path {
@@ -33,10 +35,11 @@ fn panicking_library() -> &'static Path {
     })
 }
 
-fn subject(server: &impl Sockets) -> Subject {
+fn subject(server: &impl Sockets, session: Session) -> Subject {
     Subject::spawn(
         Driver::program()
             .served_by(server)
+            .speaking(session)
             .env("LD_LIBRARY_PATH", panicking_library())
             // No row waits for a time-out.
             .env("KVS_TIMEOUT_MS", "60000")
@@ -58,13 +61,18 @@ const CALLS: [&str; 5] =
     ["put_value k w", "get_value k", "delete_value k", "register_callback k", "close_connection"];
 
 /// The call, the point, and how many times the call passes it.
-const ROWS: [(&str, &str, usize); 13] = [
+type Row = (&'static str, &'static str, usize);
+
+const OPENING: [Row; 6] = [
     (LOGIN, "establishing", 1),
     (LOGIN, "ends bound", 1),
     (LOGIN, "login step", 8),
     (LOGIN, "connection made", 1),
     (LOGIN, "thread started", 1),
     (LOGIN, "established", 1),
+];
+
+const ORIGINAL: [Row; 7] = [
     // With the main channel locked.
     (CALLS[0], "exchange step", 6),
     (CALLS[1], "exchange step", 6),
@@ -76,39 +84,70 @@ const ROWS: [(&str, &str, usize); 13] = [
     ("register_callback missing", "exchange step", 5),
 ];
 
-#[test]
-fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked() {
-    let auth = AuthServer::start();
-    let local = LocalServer::start(&auth);
-    let secret = local.create_group("g");
-    let subject = subject(&local);
-    let driver = &subject.driver;
-    let login = LOGIN.replace("SECRET", &secret);
-    for (call, point, count) in ROWS {
-        for nth in 1..=count + 1 {
-            let name = format!("{call}: a panic at `{point}`, no. {nth}");
-            println!("{name}");
-            subject.without_growth(&name, || {
-                if call != LOGIN {
-                    assert_eq!(driver.call(&login), 0, "{name}");
+const FRAMED: [Row; 22] = [
+    (CALLS[0], "requests queued", 1),
+    (CALLS[0], "sending", 1),
+    (CALLS[0], "requests sent", 1),
+    // While nobody else could read.
+    (CALLS[0], "reading", 1),
+    (CALLS[1], "requests queued", 1),
+    (CALLS[1], "sending", 1),
+    (CALLS[1], "requests sent", 1),
+    (CALLS[1], "reading", 1),
+    (CALLS[2], "requests queued", 1),
+    (CALLS[2], "sending", 1),
+    (CALLS[2], "requests sent", 1),
+    (CALLS[2], "reading", 1),
+    (CALLS[3], "requests queued", 1),
+    (CALLS[3], "sending", 1),
+    (CALLS[3], "requests sent", 1),
+    (CALLS[3], "reading", 1),
+    (CALLS[4], "sending", 1),
+    (CALLS[4], "callback channel shut down", 1),
+    ("register_callback missing", "requests queued", 1),
+    ("register_callback missing", "sending", 1),
+    ("register_callback missing", "requests sent", 1),
+    ("register_callback missing", "reading", 1),
+];
+
+on_both_sessions! {
+    fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked(session: Session) {
+        let auth = AuthServer::start();
+        let local = LocalServer::start(&auth);
+        let secret = local.create_group("g");
+        let subject = subject(&local, session);
+        let driver = &subject.driver;
+        let login = LOGIN.replace("SECRET", &secret);
+        let table: &[Row] = match session {
+            Session::Original => &ORIGINAL,
+            Session::Framed => &FRAMED,
+        };
+        for (call, point, count) in OPENING.iter().chain(table).copied() {
+            for nth in 1..=count + 1 {
+                let name = format!("{call}: a panic at `{point}`, no. {nth}");
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    if call != LOGIN {
+                        assert_eq!(driver.call(&login), 0, "{name}");
+                        driver.store("k", "v");
+                    }
+                    panic_at(driver, point, nth);
+                    let code = driver.call(&call.replace("SECRET", &secret));
+                    assert_eq!(has_panicked(driver), nth <= count, "{name}: so many times");
+                    if nth <= count {
+                        assert_eq!(code, -15, "{name}");
+                    } else if call != CALLS[4] {
+                        assert!(code >= 0 || code == -7, "{name}: without a panic: {code}");
+                        assert_eq!(driver.call(CALLS[4]), 1, "{name}");
+                    }
+                    subject.expect_unconnected(&name);
+                    subject.expect_nothing_left(&name);
+                    assert_eq!(driver.call(&login), 0, "{name}: the next connection");
                     driver.store("k", "v");
-                }
-                panic_at(driver, point, nth);
-                let code = driver.call(&call.replace("SECRET", &secret));
-                assert_eq!(has_panicked(driver), nth <= count, "{name}: so many times");
-                if nth <= count {
-                    assert_eq!(code, -15, "{name}");
-                } else if call != CALLS[4] {
-                    assert!(code >= 0 || code == -7, "{name}: without a panic: {code}");
-                    assert_eq!(driver.call(CALLS[4]), 1, "{name}");
-                }
-                subject.expect_unconnected(&name);
-                subject.expect_nothing_left(&name);
-                assert_eq!(driver.call(&login), 0, "{name}: the next connection");
-                driver.store("k", "v");
-                assert_eq!(driver.call(CALLS[4]), 1, "{name}: the next connection");
-                subject.expect_nothing_left(&name);
-            });
+                    assert_eq!(driver.call(CALLS[4]), 1, "{name}: the next connection");
+                    subject.expect_nothing_left(&name);
+                });
+            }
         }
     }
 }
@@ -117,75 +156,85 @@ fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked() {
 /// called, and how many of these are before any change.
 const LISTENING: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 3, 1), ("news", 1, 0)];
+const LISTENING_FRAMED: [(&str, usize, usize); 3] =
+    [("listening", 1, 1), ("listen step", 1, 1), ("news", 1, 0)];
 
-#[test]
-fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells() {
-    let auth = AuthServer::start();
-    let local = LocalServer::start(&auth);
-    let secret = local.create_group("g");
-    let other = Driver::connected(&local, "g", &secret);
-    other.store("k", "before");
-    let subject = subject(&local);
-    let driver = &subject.driver;
-    let login = LOGIN.replace("SECRET", &secret);
-    for (point, count, at_once) in LISTENING {
-        // Once more, and it is after the callback.
-        for nth in 1..=count + 1 {
-            let name = format!("library thread: a panic at `{point}`, no. {nth}");
-            println!("{name}");
-            subject.without_growth(&name, || {
-                panic_at(driver, point, nth);
-                assert_eq!(driver.call(&login), 0, "{name}");
-                if nth > at_once {
-                    assert_eq!(driver.call("register_callback k"), 1, "{name}");
-                    assert_eq!(other.put("k", "after"), 1, "{name}");
-                }
-                if nth > count {
-                    driver.expect_change("k");
-                    if point == "news" {
+on_both_sessions! {
+    fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells(session: Session) {
+        let auth = AuthServer::start();
+        let local = LocalServer::start(&auth);
+        let secret = local.create_group("g");
+        let other = Driver::connected(&local, "g", &secret);
+        other.store("k", "before");
+        let subject = subject(&local, session);
+        let driver = &subject.driver;
+        let login = LOGIN.replace("SECRET", &secret);
+        let table = match session {
+            Session::Original => LISTENING,
+            Session::Framed => LISTENING_FRAMED,
+        };
+        for (point, count, at_once) in table {
+            // Once more, and it is after the callback.
+            for nth in 1..=count + 1 {
+                let name = format!("library thread: a panic at `{point}`, no. {nth}");
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    panic_at(driver, point, nth);
+                    assert_eq!(driver.call(&login), 0, "{name}");
+                    if nth > at_once {
+                        assert_eq!(driver.call("register_callback k"), 1, "{name}");
                         assert_eq!(other.put("k", "after"), 1, "{name}");
                     }
-                }
-                // The connection is given up, and its thread ends.
-                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
-                assert!(has_panicked(driver), "{name}");
-                assert_eq!(driver.call("get_value k"), -3, "{name}");
-                subject.expect_unconnected(&name);
-                subject.expect_nothing_left(&name);
-            });
+                    if nth > count {
+                        driver.expect_change("k");
+                        if point == "news" {
+                            assert_eq!(other.put("k", "after"), 1, "{name}");
+                        }
+                    }
+                    // The connection is given up, and its thread ends.
+                    assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                    assert!(has_panicked(driver), "{name}");
+                    assert_eq!(driver.call("get_value k"), -3, "{name}");
+                    subject.expect_unconnected(&name);
+                    subject.expect_nothing_left(&name);
+                });
+            }
         }
     }
 }
 
-#[test]
-fn a_panic_during_a_forced_close_closes_all_the_same() {
-    let server = ScriptedServer::start();
-    let subject = subject(&server);
-    let driver = &subject.driver;
-    let login = "establish_connection g abcde";
-    // What the next call returns: whether the library knows already that it is closed.
-    for (point, count, code) in [
-        ("closed by server", 1, -3),
-        ("exchange step", 2, -2),
-        ("callback channel shut down", 1, -2),
-    ] {
-        for nth in 1..=count {
-            let name = format!("forced close: a panic at `{point}`, no. {nth}");
-            println!("{name}");
-            subject.without_growth(&name, || {
-                driver.begin(login);
-                let (mut main, mut callback) = server.login("g", "abcde");
-                assert_eq!(driver.returned(login), 0, "{name}");
-                panic_at(driver, point, nth);
-                callback.send_int(-1);
-                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
-                assert!(has_panicked(driver), "{name}");
-                assert_eq!(driver.call("get_value k"), code, "{name}");
-                main.rest();
-                callback.expect_end();
-                subject.expect_unconnected(&name);
-                subject.expect_nothing_left(&name);
-            });
+on_both_sessions! {
+    fn a_panic_during_a_forced_close_closes_all_the_same(session: Session) {
+        let server = ScriptedServer::start();
+        let subject = subject(&server, session);
+        let driver = &subject.driver;
+        let login = "establish_connection g abcde";
+        // What the next call returns: whether the library knows already that it is closed.
+        let step = match session {
+            Session::Original => ("exchange step", 2, -2),
+            Session::Framed => ("sending", 1, -2),
+        };
+        for (point, count, code) in
+            [("closed by server", 1, -3), step, ("callback channel shut down", 1, -2)]
+        {
+            for nth in 1..=count {
+                let name = format!("forced close: a panic at `{point}`, no. {nth}");
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    driver.begin(login);
+                    let (mut main, mut callback) = server.login_speaking(session, "g", "abcde");
+                    assert_eq!(driver.returned(login), 0, "{name}");
+                    panic_at(driver, point, nth);
+                    callback.send(&close_by_server(session));
+                    assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                    assert!(has_panicked(driver), "{name}");
+                    assert_eq!(driver.call("get_value k"), code, "{name}");
+                    main.rest();
+                    callback.expect_end();
+                    subject.expect_unconnected(&name);
+                    subject.expect_nothing_left(&name);
+                });
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A server that misbehaves at one step of one call.
+//! A server that misbehaves at one step of one call of an original session.
 //!
 //! [`script`] is what a right server does in each call. [`POINTS`] are the places at which it says
 //! something; at each of them it goes wrong in every way of [`Fault`].
@@ -8,15 +8,17 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{Channel, DEADLINE, Driver, ScriptedServer, Sockets, padded, private_dir, tool};
+use kvs_tests::{
+    Channel, DEADLINE, Driver, ScriptedServer, Session, Sockets, padded, private_dir, tool,
+};
 
 use crate::Subject;
 
 /// Long enough for all that goes right before the fault, on a busy machine.
-const TIMEOUT: Duration = Duration::from_millis(1000);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// How much later than that a call may return there.
-const SLACK: Duration = DEADLINE.saturating_sub(TIMEOUT);
+pub(crate) const SLACK: Duration = DEADLINE.saturating_sub(TIMEOUT);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
@@ -118,7 +120,7 @@ enum Fault {
 use Fault::{Bytes, Deaf, Drips, HalfThenHangsUp, HalfThenSilent, HangsUp, Integer, Silent};
 
 /// Far more than is asked for, and no integer that means anything.
-const RUBBISH: &[u8] = &[0xA5; 1000];
+pub(crate) const RUBBISH: &[u8] = &[0xA5; 1000];
 
 struct Point {
     call: Call,
@@ -297,7 +299,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let server = ScriptedServer::start();
-        let subject = Subject::start(&server);
+        let subject = Subject::start(&server, Session::Original);
         Self { server, subject }
     }
 
@@ -377,7 +379,7 @@ impl Stage {
     }
 }
 
-fn expect_timeout(name: &str, begin: Instant) {
+pub(crate) fn expect_timeout(name: &str, begin: Instant) {
     let took = begin.elapsed();
     assert!(took >= TIMEOUT, "{name}: not the time-out, after {took:?}");
     assert!(took < TIMEOUT + SLACK, "{name}: it took {took:?}");
@@ -610,6 +612,7 @@ fn a_server_with_a_full_backlog_costs_the_timeout() {
     let _full = full(&path);
     let program = |main: &Path, callback: &Path| {
         Driver::program()
+            .speaking(Session::Original)
             .env("KVS_SOCKET", main)
             .env("KVS_CALLBACK_SOCKET", callback)
             .env("KVS_TIMEOUT_MS", TIMEOUT.as_millis().to_string())

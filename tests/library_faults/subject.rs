@@ -1,6 +1,6 @@
 //! The application on which all faults fall, and what is counted in it.
 
-use kvs_tests::{Driver, Program, Sockets};
+use kvs_tests::{Driver, Program, Session, Sockets};
 
 /// One application. Everything goes through the C functions.
 pub(crate) struct Subject {
@@ -29,8 +29,8 @@ impl Leftovers {
 }
 
 impl Subject {
-    pub(crate) fn start(server: &impl Sockets) -> Self {
-        Self::spawn(Driver::program().served_by(server))
+    pub(crate) fn start(server: &impl Sockets, session: Session) -> Self {
+        Self::spawn(Driver::program().served_by(server).speaking(session))
     }
 
     pub(crate) fn spawn(program: Program) -> Self {

@@ -5,17 +5,21 @@
 //! first such system call that the application's call makes, and so on. The row is tried for one failure after
 //! the other until one more is not met: so every place is hit, and none is forgotten in the table.
 //!
-//! The servers are the real ones, and are not affected.
+//! The servers are the real ones, and are not affected. Each kind of session has a table of its own.
 
 use std::sync::OnceLock;
 
-use kvs_tests::{AuthServer, Driver, LocalServer, Program, ScriptedServer, compile_preload};
+use kvs_tests::{
+    AuthServer, Driver, LocalServer, Program, ScriptedServer, Session, compile_preload,
+    on_both_sessions,
+};
 use nix::libc::{
     EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EINTR, EINVAL, EIO, EMFILE, ENFILE,
     ENOBUFS, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, EPIPE, EROFS,
 };
 
 use crate::Subject;
+use crate::framed::{close_by_application, close_by_server};
 
 /// Milliseconds: no row waits for a time-out, on the busiest machine neither.
 const PATIENCE: &str = "60000";
@@ -29,17 +33,18 @@ struct World {
     _auth: AuthServer,
     secret: String,
     other: Driver,
+    session: Session,
 }
 
 impl World {
-    fn start() -> Self {
+    fn start(session: Session) -> Self {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group("g");
         let program = Driver::program().served_by(&local).env("KVS_TIMEOUT_MS", PATIENCE);
         let other = Driver::spawn(program);
         assert_eq!(other.establish("g", &secret), 0);
-        Self { local, _auth: auth, secret, other }
+        Self { local, _auth: auth, secret, other, session }
     }
 
     fn program(&self) -> Program {
@@ -47,12 +52,17 @@ impl World {
         let shim = SHIM.get_or_init(|| compile_preload("tests/c/shim.c"));
         Driver::program()
             .served_by(&self.local)
+            .speaking(self.session)
             .env("KVS_TIMEOUT_MS", PATIENCE)
             .env("LD_PRELOAD", shim)
     }
 
     fn subject(&self) -> Subject {
         Subject::spawn(self.program())
+    }
+
+    fn open(&self) -> String {
+        OPEN.replace("SECRET", &self.secret)
     }
 
     fn establish(&self) -> String {
@@ -80,8 +90,12 @@ fn fail_nothing(driver: &Driver) {
 enum Given {
     Unconnected,
     Connected,
+    /// The same, but without a time-out on the socket.
+    Impatient,
+    /// It has a handle.
+    Opened,
 }
-use Given::{Connected, Unconnected};
+use Given::{Connected, Impatient, Opened, Unconnected};
 
 struct Row {
     given: Given,
@@ -103,6 +117,7 @@ const fn row(
 }
 
 const LOGIN: &str = "establish_connection g SECRET";
+const OPEN: &str = "kvs_open g SECRET";
 const WRONG_LOGIN: &str = "establish_connection g wrong";
 const PUT: &str = "put_value k v";
 const PUT_NOTHING: &str = "put_value k \"\"";
@@ -114,53 +129,127 @@ const CLOSE: &str = "close_connection";
 /// A connection that has failed in one of these ways fails again.
 const BROKEN: &[i32] = &[ECONNRESET, EPIPE, ENOMEM, EIO];
 
+/// What the library and the server do with each kind of session before they agree.
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+const OPENING: &[Row] = &[
     row(Unconnected, LOGIN, "socket",      &[EMFILE, ENFILE, ENOMEM, EACCES], &[-2, -2]),
     row(Unconnected, LOGIN, "bind",        &[EACCES, ENOSPC, EROFS, ENOENT],  &[-11, -11]),
     row(Unconnected, LOGIN, "bind",        &[EADDRINUSE],                     &[0, 0]),
     row(Unconnected, LOGIN, "statx",       &[EACCES, ENOMEM],                 &[0, 0, 0, 0]),
-    row(Unconnected, LOGIN, "setsockopt",  &[ENOMEM, EINVAL],                 &[-12, -12]),
+    // The last one has `recv` wait by itself; without that, `poll` does.
+    row(Unconnected, LOGIN, "setsockopt",  &[ENOMEM, EINVAL],                 &[-12, -12, 0]),
     row(Unconnected, LOGIN, "connect",     &[EACCES, EAGAIN, ENOMEM, EPERM],  &[-12, -12]),
     row(Unconnected, LOGIN, "connect",     &[ECONNREFUSED, ENOENT],           &[-12, 0]),
     row(Unconnected, LOGIN, "connect",     &[EINTR],                          &[0, 0]),
     row(Unconnected, LOGIN, "unlink",      &[EPERM, EROFS],                   &[0, 0]),
-    row(Unconnected, LOGIN, "poll",        &[ENOMEM, EINVAL],                 &[-13, -8, -13, -13, -8]),
-    row(Unconnected, LOGIN, "poll",        &[EINTR],                          &[0, 0, 0, 0, 0]),
-    row(Unconnected, LOGIN, "recv",        BROKEN,                            &[-13, -8, -13, -8]),
-    row(Unconnected, LOGIN, "recv",        &[EINTR, EAGAIN, SHORT],           &[0, 0, 0, 0]),
     row(Unconnected, LOGIN, "send",        BROKEN,                            &[-6, -6]),
     row(Unconnected, LOGIN, "send",        &[EINTR, EAGAIN],                  &[0, 0]),
     row(Unconnected, LOGIN, "pthread_attr_init", &[ENOMEM],                   &[-15]),
     row(Unconnected, LOGIN, "pthread_create",    &[EAGAIN, EPERM],            &[-15]),
     row(Unconnected, WRONG_LOGIN, "close",       &[EIO, EINTR],               &[-9, -9]),
     row(Unconnected, WRONG_LOGIN, "shutdown",    &[EIO],                      &[-9, -9]),
+];
+
+#[rustfmt::skip]
+const ORIGINAL: &[Row] = &[
+    row(Unconnected, LOGIN, "poll",        &[ENOMEM, EINVAL],                 &[-13, -8, -13, -13, -8]),
+    row(Unconnected, LOGIN, "poll",        &[EINTR],                          &[0, 0, 0, 0, 0]),
+    row(Unconnected, LOGIN, "recv",        BROKEN,                            &[-13, -8, -13, -8]),
+    row(Unconnected, LOGIN, "recv",        &[EINTR, EAGAIN, SHORT],           &[0, 0, 0, 0]),
     row(Connected, PUT,      "send",  BROKEN,                  &[-3, -6, -6]),
     row(Connected, PUT,      "send",  &[EINTR, EAGAIN],        &[1, 1, 1]),
-    row(Connected, PUT,      "poll",  &[ENOMEM, EINVAL],       &[-4, -8]),
-    row(Connected, PUT,      "poll",  &[EINTR],                &[1, 1]),
+    row(Connected, PUT,      "poll",  &[ENOMEM],               &[]),
     row(Connected, PUT,      "recv",  BROKEN,                  &[-4, -8]),
     row(Connected, PUT,      "recv",  &[EINTR, EAGAIN],        &[1, 1]),
     row(Connected, PUT_NOTHING, "send",  &[EPIPE],             &[-3, -6, -3, -6]),
     row(Connected, PUT_NOTHING, "ioctl", &[EINVAL, EIO],       &[-3]),
-    row(Connected, PUT_NOTHING, "poll",  &[ENOMEM],            &[-4, -8, -4, -4, -10]),
     row(Connected, PUT_NOTHING, "recv",  &[ECONNRESET],        &[-4, -8, -4, -4, -10]),
     row(Connected, GET,      "send",  &[EPIPE, ENOBUFS],       &[-3, -6]),
     row(Connected, GET,      "send",  &[EINTR, EAGAIN, SHORT], &[1, 1]),
-    row(Connected, GET,      "poll",  &[ENOMEM],               &[-4, -4, -10]),
+    row(Connected, GET,      "poll",  &[ENOMEM],               &[]),
     row(Connected, GET,      "recv",  BROKEN,                  &[-4, -4, -10]),
     row(Connected, GET,      "recv",  &[EINTR, EAGAIN, SHORT], &[1, 1, 1]),
     row(Connected, DELETE,   "send",  BROKEN,                  &[-3, -6]),
-    row(Connected, DELETE,   "poll",  &[ENOMEM],               &[-4, -8]),
     row(Connected, DELETE,   "recv",  BROKEN,                  &[-4, -8]),
     row(Connected, REGISTER, "send",  BROKEN,                  &[-3, -6]),
-    row(Connected, REGISTER, "poll",  &[ENOMEM],               &[-4, -8]),
     row(Connected, REGISTER, "recv",  BROKEN,                  &[-4, -8]),
     row(Connected, CLOSE,    "send",     &[EPIPE, ENOMEM],     &[-3]),
     row(Connected, CLOSE,    "send",     &[EINTR, EAGAIN],     &[1]),
     row(Connected, CLOSE,    "shutdown", &[EIO],               &[1, 1, 1]),
     row(Connected, CLOSE,    "close",    &[EIO, EINTR, ENOSPC], &[-1, -1]),
+    // Without the time-out on the socket.
+    row(Impatient, PUT,      "poll",  &[ENOMEM, EINVAL],       &[-4, -8]),
+    row(Impatient, PUT,      "poll",  &[EINTR],                &[1, 1]),
+    row(Impatient, GET,      "poll",  &[ENOMEM],               &[-4, -4, -10]),
+    row(Impatient, DELETE,   "poll",  &[ENOMEM],               &[-4, -8]),
+    row(Impatient, REGISTER, "poll",  &[ENOMEM],               &[-4, -8]),
 ];
+
+/// One round trip for each call, and nothing else.
+#[rustfmt::skip]
+const FRAMED: &[Row] = &[
+    row(Unconnected, LOGIN, "poll",        &[ENOMEM, EINVAL],                 &[-13, -8, -13, -13, -8, -8]),
+    row(Unconnected, LOGIN, "poll",        &[EINTR],                          &[0, 0, 0, 0, 0, 0]),
+    row(Unconnected, LOGIN, "recv",        BROKEN,                            &[-13, -8, -13, -8, -8]),
+    row(Unconnected, LOGIN, "recv",        &[EINTR, EAGAIN, SHORT],           &[0, 0, 0, 0, 0]),
+    row(Unconnected, OPEN,  "recv",        &[ECONNRESET],                     &[-13, -8, -13, -8, -8]),
+    row(Connected, PUT,      "send",  BROKEN,                  &[-3]),
+    row(Connected, PUT,      "send",  &[EINTR, EAGAIN],        &[1]),
+    row(Connected, PUT,      "ioctl", &[EIO],                  &[]),
+    row(Connected, PUT,      "poll",  &[ENOMEM],               &[]),
+    row(Connected, PUT,      "recv",  BROKEN,                  &[-8]),
+    row(Connected, PUT,      "recv",  &[EINTR, EAGAIN],        &[1]),
+    row(Connected, PUT_NOTHING, "send", &[EPIPE],              &[-3]),
+    row(Connected, PUT_NOTHING, "recv", &[ECONNRESET],         &[-8]),
+    row(Connected, GET,      "send",  &[EPIPE, ENOBUFS],       &[-3]),
+    row(Connected, GET,      "send",  &[EINTR, EAGAIN],        &[1]),
+    row(Connected, GET,      "poll",  &[ENOMEM],               &[]),
+    row(Connected, GET,      "recv",  BROKEN,                  &[-4]),
+    row(Connected, GET,      "recv",  &[EINTR, EAGAIN],        &[1]),
+    row(Connected, DELETE,   "send",  BROKEN,                  &[-3]),
+    row(Connected, DELETE,   "recv",  BROKEN,                  &[-8]),
+    row(Connected, REGISTER, "send",  BROKEN,                  &[-3]),
+    row(Connected, REGISTER, "recv",  BROKEN,                  &[-8]),
+    row(Connected, CLOSE,    "send",     &[EPIPE, ENOMEM],     &[-3]),
+    row(Connected, CLOSE,    "send",     &[EINTR, EAGAIN, SHORT], &[1]),
+    row(Connected, CLOSE,    "shutdown", &[EIO],               &[1, 1, 1, 1]),
+    row(Connected, CLOSE,    "close",    &[EIO, EINTR, ENOSPC], &[-1, -1]),
+    row(Impatient, PUT,      "poll",  &[ENOMEM, EINVAL],       &[-8]),
+    row(Impatient, PUT,      "poll",  &[EINTR],                &[1]),
+    row(Impatient, GET,      "poll",  &[ENOMEM],               &[-4]),
+    // Those that have a handle.
+    row(Opened, "kvs_put k v",            "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_put k v",            "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_put_many k v",       "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_put_many k v",       "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_get k",              "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_get k",              "recv", BROKEN,        &[-4]),
+    row(Opened, "kvs_delete k",           "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_delete k",           "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_cas k v",            "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_cas k v",            "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_cas k v",            "recv", &[EINTR, EAGAIN], &[-18]),
+    row(Opened, "kvs_keys k",             "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_keys k",             "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_watch k",            "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_watch k",            "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_watch_prefix k",     "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_watch_prefix k",     "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_unwatch k",          "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_unwatch k",          "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_unwatch_prefix k",   "send", BROKEN,        &[-3]),
+    row(Opened, "kvs_unwatch_prefix k",   "recv", BROKEN,        &[-8]),
+    row(Opened, "kvs_close",              "send",     &[EPIPE],  &[-3]),
+    row(Opened, "kvs_close",              "shutdown", &[EIO],    &[0, 0, 0, 0]),
+    row(Opened, "kvs_close",              "close",    &[EIO],    &[-1, -1]),
+];
+
+fn rows(session: Session) -> impl Iterator<Item = &'static Row> {
+    OPENING.iter().chain(match session {
+        Session::Original => ORIGINAL,
+        Session::Framed => FRAMED,
+    })
+}
 
 impl Row {
     fn name(&self, error: i32, nth: usize) -> String {
@@ -175,6 +264,10 @@ impl Row {
         match self.call {
             LOGIN => 0,
             WRONG_LOGIN => -9,
+            // The key has a version already.
+            "kvs_cas k v" => -18,
+            "kvs_unwatch k" | "kvs_unwatch_prefix k" => -7,
+            call if call.starts_with("kvs_") => 0,
             _ => 1,
         }
     }
@@ -188,9 +281,19 @@ impl Row {
 /// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one was met.
 fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) -> (i32, bool) {
     let (driver, name) = (&subject.driver, row.name(error, nth));
-    if row.given == Connected {
-        assert_eq!(driver.call(&world.establish()), 0, "{name}: establish_connection before");
-        driver.store("k", "v");
+    match row.given {
+        Unconnected => {}
+        Connected | Impatient => {
+            if row.given == Impatient {
+                fail(driver, "setsockopt", 3, 1, ENOMEM, By::Caller);
+            }
+            assert_eq!(driver.call(&world.establish()), 0, "{name}: establish_connection before");
+            driver.store("k", "v");
+        }
+        Opened => {
+            assert_eq!(driver.call(&world.open()), 0, "{name}: kvs_open before");
+            assert_eq!(driver.call("kvs_put k v"), 0, "{name}: kvs_put before");
+        }
     }
     fail(driver, row.function, nth, 1, error, By::Caller);
     let code = driver.call(&row.call.replace("SECRET", &world.secret));
@@ -198,9 +301,22 @@ fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) 
     fail_nothing(driver);
     let alive = match row.given {
         Unconnected => code == 0,
-        Connected => code == 1 && row.call != CLOSE,
+        Connected | Impatient => code == 1 && row.call != CLOSE,
+        Opened => [0, -7, -18].contains(&code),
     };
-    if alive {
+    if row.given == Opened || row.call == OPEN {
+        // A handle is there until it is given back.
+        if row.call != "kvs_close" {
+            let put = driver.call("kvs_put another value");
+            let close = driver.call("kvs_close");
+            let right = match (row.given, alive) {
+                (_, true) => (0, 0),
+                (Opened, false) => (-2, -2),
+                (_, false) => (-15, -15),
+            };
+            assert_eq!((put, close), right, "{name}: kvs_put and kvs_close afterwards");
+        }
+    } else if alive {
         driver.store("another", "value");
         assert_eq!(driver.call(CLOSE), 1, "{name}: close_connection");
     }
@@ -217,114 +333,119 @@ fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) 
 
 /// The codes in the table.
 pub(crate) fn codes() -> impl Iterator<Item = i32> {
-    ROWS.iter().flat_map(|row| row.codes).copied().filter(|code| *code < 0)
+    let both = rows(Session::Original).chain(rows(Session::Framed));
+    both.flat_map(|row| row.codes).copied().filter(|code| *code < 0)
 }
 
-#[test]
-fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code() {
-    let world = World::start();
-    let subject = world.subject();
-    let mut failures = 0;
-    for row in ROWS {
-        for error in row.errors {
-            for (nth, code) in (1..).zip(row.codes.iter().map(Some).chain([None])) {
-                let name = row.name(*error, nth);
-                println!("{name}");
-                subject.without_growth(&name, || {
-                    let (seen, met) = try_row(&world, &subject, row, *error, nth);
-                    assert_eq!(met, code.is_some(), "{name}: so many system calls");
-                    assert_eq!(seen, *code.unwrap_or(&row.good_code()), "{name}");
-                    failures += i32::from(met);
-                });
-            }
-        }
-    }
-    println!("{failures} failures");
-}
-
-/// What the library does once in the life of a process.
-#[test]
-fn a_first_call_that_fails_may_be_repeated() {
-    let world = World::start();
-    for function in ["__register_atfork", "pthread_key_create"] {
+on_both_sessions! {
+    fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code(session: Session) {
+        let world = World::start(session);
         let subject = world.subject();
-        fail(&subject.driver, function, 1, 1, ENOMEM, By::Caller);
-        assert_eq!(subject.driver.call(&world.establish()), -15, "{function}");
-        assert_eq!(subject.driver.call("failures"), 1, "{function}");
-        subject.expect_unconnected(function);
-        subject.expect_nothing_left(function);
-        for _ in 0..2 {
-            assert_eq!(subject.driver.call(&world.establish()), 0, "{function}");
-            assert_eq!(subject.driver.call("calls"), 2, "{function}: only until it has worked");
-            assert_eq!(subject.driver.call(CLOSE), 1, "{function}");
-            subject.expect_nothing_left(function);
-        }
-    }
-}
-
-#[test]
-fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two() {
-    let world = World::start();
-    let subject = world.subject();
-    subject.without_growth("descriptors", || {
-        for (spare, code) in [(0, -2), (1, -2), (2, 0)] {
-            subject.driver.call(&format!("spare_descriptors {spare}"));
-            assert_eq!(subject.driver.call(&world.establish()), code, "{spare} descriptors");
-            subject.driver.call("spare_descriptors -1");
-            if code == 0 {
-                subject.driver.store("k", "v");
-                assert_eq!(subject.driver.call(CLOSE), 1);
+        let mut failures = 0;
+        for row in rows(session) {
+            for error in row.errors {
+                for (nth, code) in (1..).zip(row.codes.iter().map(Some).chain([None])) {
+                    let name = row.name(*error, nth);
+                    println!("{name}");
+                    subject.without_growth(&name, || {
+                        let (seen, met) = try_row(&world, &subject, row, *error, nth);
+                        assert_eq!(met, code.is_some(), "{name}: so many system calls");
+                        assert_eq!(seen, *code.unwrap_or(&row.good_code()), "{name}");
+                        failures += i32::from(met);
+                    });
+                }
             }
-            subject.expect_nothing_left(&format!("{spare} descriptors"));
         }
-    });
+        println!("{failures} failures");
+    }
 }
 
-/// The names that the library tries first are taken; the rest is up to chance.
-#[test]
-fn names_that_are_always_taken_are_given_up_after_a_bounded_number() {
-    let world = World::start();
-    let subject = world.subject();
-    let driver = &subject.driver;
-    subject.without_growth("taken names", || {
-        fail(driver, "bind", 1, i32::MAX, EADDRINUSE, By::Caller);
-        assert_eq!(driver.call(&world.establish()), -11);
-        assert_eq!(driver.call("failures"), 8);
-        fail_nothing(driver);
-        subject.expect_unconnected("taken names");
-        subject.expect_nothing_left("taken names");
-        // So that whatever else needs chance once in a process has had it.
-        assert_eq!(driver.call(&world.establish()), 0);
-        assert_eq!(driver.call(CLOSE), 1);
-    });
-    let taken: Vec<_> = ["", "_1", "_2", "_3"]
-        .iter()
-        .map(|suffix| format!("/tmp/app_socket_cb_{}{suffix}", driver.pid()))
-        .collect();
-    for path in &taken {
-        std::fs::write(path, "not a socket").expect("nobody has this process number");
+on_both_sessions! {
+    /// What the library does once in the life of a process.
+    fn a_first_call_that_fails_may_be_repeated(session: Session) {
+        let world = World::start(session);
+        for function in ["__register_atfork", "pthread_key_create"] {
+            let subject = world.subject();
+            fail(&subject.driver, function, 1, 1, ENOMEM, By::Caller);
+            assert_eq!(subject.driver.call(&world.establish()), -15, "{function}");
+            assert_eq!(subject.driver.call("failures"), 1, "{function}");
+            subject.expect_unconnected(function);
+            subject.expect_nothing_left(function);
+            for _ in 0..2 {
+                assert_eq!(subject.driver.call(&world.establish()), 0, "{function}");
+                assert_eq!(subject.driver.call("calls"), 2, "{function}: only until it has worked");
+                assert_eq!(subject.driver.call(CLOSE), 1, "{function}");
+                subject.expect_nothing_left(function);
+            }
+        }
     }
-    let establish = |nth| {
-        fail(driver, "getrandom", nth, 1, ENOSYS, By::Caller);
-        let code = driver.call(&world.establish());
-        assert_eq!(driver.call("calls"), 1, "a name at random is needed");
-        fail_nothing(driver);
-        code
-    };
-    let codes = [establish(1), establish(2)];
-    let close = driver.call(CLOSE);
-    for path in &taken {
-        let content = std::fs::read_to_string(path);
-        assert_eq!(content.expect("it is still there"), "not a socket");
-        std::fs::remove_file(path).expect("it is ours");
+}
+
+on_both_sessions! {
+    fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two(session: Session) {
+        let world = World::start(session);
+        let subject = world.subject();
+        subject.without_growth("descriptors", || {
+            for (spare, code) in [(0, -2), (1, -2), (2, 0)] {
+                subject.driver.call(&format!("spare_descriptors {spare}"));
+                assert_eq!(subject.driver.call(&world.establish()), code, "{spare} descriptors");
+                subject.driver.call("spare_descriptors -1");
+                if code == 0 {
+                    subject.driver.store("k", "v");
+                    assert_eq!(subject.driver.call(CLOSE), 1);
+                }
+                subject.expect_nothing_left(&format!("{spare} descriptors"));
+            }
+        });
     }
-    assert_eq!((codes, close), ([-15, 0], 1));
-    subject.expect_nothing_left("names at random");
+}
+
+on_both_sessions! {
+    /// The names that the library tries first are taken; the rest is up to chance.
+    fn names_that_are_always_taken_are_given_up_after_a_bounded_number(session: Session) {
+        let world = World::start(session);
+        let subject = world.subject();
+        let driver = &subject.driver;
+        subject.without_growth("taken names", || {
+            fail(driver, "bind", 1, i32::MAX, EADDRINUSE, By::Caller);
+            assert_eq!(driver.call(&world.establish()), -11);
+            assert_eq!(driver.call("failures"), 8);
+            fail_nothing(driver);
+            subject.expect_unconnected("taken names");
+            subject.expect_nothing_left("taken names");
+            // So that whatever else needs chance once in a process has had it.
+            assert_eq!(driver.call(&world.establish()), 0);
+            assert_eq!(driver.call(CLOSE), 1);
+        });
+        let taken: Vec<_> = ["", "_1", "_2", "_3"]
+            .iter()
+            .map(|suffix| format!("/tmp/app_socket_cb_{}{suffix}", driver.pid()))
+            .collect();
+        for path in &taken {
+            std::fs::write(path, "not a socket").expect("nobody has this process number");
+        }
+        let establish = |nth| {
+            fail(driver, "getrandom", nth, 1, ENOSYS, By::Caller);
+            let code = driver.call(&world.establish());
+            assert_eq!(driver.call("calls"), 1, "a name at random is needed");
+            fail_nothing(driver);
+            code
+        };
+        let codes = [establish(1), establish(2)];
+        let close = driver.call(CLOSE);
+        for path in &taken {
+            let content = std::fs::read_to_string(path);
+            assert_eq!(content.expect("it is still there"), "not a socket");
+            std::fs::remove_file(path).expect("it is ours");
+        }
+        assert_eq!((codes, close), ([-15, 0], 1));
+        subject.expect_nothing_left("names at random");
+    }
 }
 
 #[test]
 fn not_knowing_whether_a_value_was_read_costs_the_connection() {
-    let world = World::start();
+    let world = World::start(Session::Original);
     let subject = world.subject();
     let driver = &subject.driver;
     for call in [PUT, GET, DELETE, REGISTER, CLOSE] {
@@ -341,138 +462,158 @@ fn not_knowing_whether_a_value_was_read_costs_the_connection() {
     }
 }
 
-#[test]
-fn a_thousand_connections_leave_nothing_behind() {
-    const COUNT: usize = 1000;
-    let world = World::start();
-    let subject = world.subject();
-    let driver = &subject.driver;
-    let connect = |count| {
-        for number in 0..count {
-            assert_eq!(driver.call(&world.establish()), 0, "{number}");
-            assert_eq!(driver.call(PUT), 1, "{number}");
-            assert_eq!(driver.call(REGISTER), 1, "{number}");
-            assert_eq!(driver.call(CLOSE), 1, "{number}");
-        }
-        subject.expect_nothing_left("many connections");
-        subject.memory()
-    };
-    let growth = -connect(5) + connect(COUNT);
-    // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes at least.
-    assert!(growth < COUNT as i32, "{growth} bytes");
+on_both_sessions! {
+    fn a_thousand_connections_leave_nothing_behind(session: Session) {
+        const COUNT: usize = 1000;
+        let world = World::start(session);
+        let subject = world.subject();
+        let driver = &subject.driver;
+        let connect = |count| {
+            for number in 0..count {
+                assert_eq!(driver.call(&world.establish()), 0, "{number}");
+                assert_eq!(driver.call(PUT), 1, "{number}");
+                assert_eq!(driver.call(REGISTER), 1, "{number}");
+                assert_eq!(driver.call(CLOSE), 1, "{number}");
+            }
+            subject.expect_nothing_left("many connections");
+            subject.memory()
+        };
+        let growth = -connect(5) + connect(COUNT);
+        // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes at least.
+        assert!(growth < COUNT as i32, "{growth} bytes");
+    }
 }
 
 // --- on the library's thread ----------------------------------------------------------------------
 
 /// The library's thread waits for a change, is told of one, calls back, waits for the next: the system call,
 /// the errors, whether the connection is lost by it, and how many of them there are.
-const LISTENING: &[(&str, &[i32], bool, usize)] = &[
-    ("poll", &[ENOMEM, EINVAL], true, 3),
-    ("poll", &[EINTR], false, 3),
-    ("recv", BROKEN, true, 2),
-    ("recv", &[EINTR, EAGAIN, SHORT], false, 2),
+type Listening = (&'static str, &'static [i32], bool, usize);
+
+const LISTENING: &[Listening] = &[
+    ("recv", BROKEN, true, 3),
+    ("recv", &[EINTR, EAGAIN, SHORT], false, 3),
+    // Once it has been announced, the key must follow within the time-out.
+    ("poll", &[ENOMEM, EINVAL], true, 1),
+    ("poll", &[EINTR], false, 1),
     ("send", BROKEN, true, 1),
     ("send", &[EINTR, EAGAIN, SHORT], false, 1),
 ];
 
-#[test]
-fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells() {
-    let world = World::start();
-    let subject = world.subject();
-    let driver = &subject.driver;
-    world.other.store("k", "before");
-    let change = || assert_eq!(world.other.put("k", "after"), 1);
-    for (function, errors, lost, count) in LISTENING {
-        for error in *errors {
-            for nth in 1..=*count + usize::from(*lost) {
-                let name = format!("listening: {function} no. {nth}, error {error}");
-                println!("{name}");
-                subject.without_growth(&name, || {
-                    fail(driver, function, nth, 1, *error, By::LibraryThread);
-                    assert_eq!(driver.call(&world.establish()), 0, "{name}");
-                    let at_once = *function == "poll" && nth == 1 && *lost;
-                    if !at_once {
-                        assert_eq!(driver.call(REGISTER), 1, "{name}");
-                        change();
-                    }
-                    if *lost && nth <= *count {
-                        if (*function, nth) == ("poll", 3) {
-                            // For the next change.
-                            driver.expect_change("k");
-                        }
-                        // It has given the connection up, and ended.
-                        assert_eq!(driver.call("await_threads 1"), 1, "{name}");
-                        assert_eq!(driver.call("failures"), 1, "{name}");
-                        fail_nothing(driver);
-                        assert_eq!(driver.call(GET), -3, "{name}");
-                    } else {
-                        driver.expect_change("k");
-                        if !*lost {
-                            // When this one has come, all is over that belonged to the first.
+/// It answers nothing, and knows the whole change at once.
+const LISTENING_FRAMED: &[Listening] = &[
+    ("recv", BROKEN, true, 2),
+    ("recv", &[EINTR, EAGAIN, SHORT], false, 2),
+    ("poll", &[ENOMEM], true, 0),
+    ("send", &[EPIPE], true, 0),
+];
+
+on_both_sessions! {
+    fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells(session: Session) {
+        let world = World::start(session);
+        let subject = world.subject();
+        let driver = &subject.driver;
+        world.other.store("k", "before");
+        let change = || assert_eq!(world.other.put("k", "after"), 1);
+        let (table, last) = match session {
+            Session::Original => (LISTENING, 3),
+            Session::Framed => (LISTENING_FRAMED, 2),
+        };
+        for (function, errors, lost, count) in table {
+            for error in *errors {
+                for nth in 1..=*count + usize::from(*lost) {
+                    let name = format!("listening: {function} no. {nth}, error {error}");
+                    println!("{name}");
+                    subject.without_growth(&name, || {
+                        fail(driver, function, nth, 1, *error, By::LibraryThread);
+                        assert_eq!(driver.call(&world.establish()), 0, "{name}");
+                        let at_once = *function == "recv" && nth == 1 && *lost;
+                        if !at_once {
+                            assert_eq!(driver.call(REGISTER), 1, "{name}");
                             change();
-                            driver.expect_change("k");
                         }
-                        assert_eq!(driver.call("failures"), i32::from(!*lost), "{name}");
-                        assert_eq!(driver.call(CLOSE), 1, "{name}");
-                    }
-                    fail_nothing(driver);
-                    subject.expect_unconnected(&name);
-                    subject.expect_nothing_left(&name);
-                });
+                        if *lost && nth <= *count {
+                            if (*function, nth) == ("recv", last) {
+                                // For the next change.
+                                driver.expect_change("k");
+                            }
+                            // It has given the connection up, and ended.
+                            assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                            assert_eq!(driver.call("failures"), 1, "{name}");
+                            fail_nothing(driver);
+                            assert_eq!(driver.call(GET), -3, "{name}");
+                        } else {
+                            driver.expect_change("k");
+                            if !*lost {
+                                // When this one has come, all is over that belonged to the first.
+                                change();
+                                driver.expect_change("k");
+                            }
+                            assert_eq!(driver.call("failures"), i32::from(!*lost), "{name}");
+                            assert_eq!(driver.call(CLOSE), 1, "{name}");
+                        }
+                        fail_nothing(driver);
+                        subject.expect_unconnected(&name);
+                        subject.expect_nothing_left(&name);
+                    });
+                }
             }
         }
     }
 }
 
-#[test]
-fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection() {
-    let world = World::start();
-    let subject = world.subject();
-    let driver = &subject.driver;
-    world.other.store("k", "before");
-    let row = "pthread_create after pthread_exit";
-    subject.without_growth(row, || {
-        assert_eq!(driver.call(&world.establish()), 0);
-        assert_eq!(driver.call("register_exiting_callback k"), 1);
-        fail(driver, "pthread_create", 1, 1, EAGAIN, By::LibraryThread);
-        assert_eq!(world.other.put("k", "after"), 1);
-        assert_eq!(driver.call("await_threads 1"), 1);
-        assert_eq!(driver.call("failures"), 1);
-        fail_nothing(driver);
-        assert_eq!(driver.call(GET), -3);
-        subject.expect_unconnected(row);
-        subject.expect_nothing_left(row);
-    });
+on_both_sessions! {
+    fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection(session: Session) {
+        let world = World::start(session);
+        let subject = world.subject();
+        let driver = &subject.driver;
+        world.other.store("k", "before");
+        let row = "pthread_create after pthread_exit";
+        subject.without_growth(row, || {
+            assert_eq!(driver.call(&world.establish()), 0);
+            assert_eq!(driver.call("register_exiting_callback k"), 1);
+            fail(driver, "pthread_create", 1, 1, EAGAIN, By::LibraryThread);
+            assert_eq!(world.other.put("k", "after"), 1);
+            assert_eq!(driver.call("await_threads 1"), 1);
+            assert_eq!(driver.call("failures"), 1);
+            fail_nothing(driver);
+            assert_eq!(driver.call(GET), -3);
+            subject.expect_unconnected(row);
+            subject.expect_nothing_left(row);
+        });
+    }
 }
 
-#[test]
-fn a_system_call_that_fails_during_a_forced_close_changes_nothing() {
-    let server = ScriptedServer::start();
-    let world = World::start();
-    let subject = Subject::spawn(world.program().served_by(&server));
-    let driver = &subject.driver;
-    let login = "establish_connection g abcde";
-    for (function, count) in [("send", 1), ("shutdown", 3), ("close", 2)] {
-        for nth in 1..=count + 1 {
-            let name = format!("forced close: {function} no. {nth}");
-            println!("{name}");
-            subject.without_growth(&name, || {
-                driver.begin(login);
-                let (mut main, mut callback) = server.login("g", "abcde");
-                assert_eq!(driver.returned(login), 0);
-                fail(driver, function, nth, 1, EIO, By::LibraryThread);
-                callback.send_int(-1);
-                assert_eq!(driver.call("await_threads 1"), 1, "{name}");
-                assert_eq!(driver.call("failures"), i32::from(nth <= count), "{name}");
-                fail_nothing(driver);
-                if function != "send" || nth > count {
-                    main.expect_int(4);
-                }
-                main.expect_end();
-                callback.expect_end();
-                subject.expect_unconnected(&name);
-                subject.expect_nothing_left(&name);
-            });
+on_both_sessions! {
+    fn a_system_call_that_fails_during_a_forced_close_changes_nothing(session: Session) {
+        let server = ScriptedServer::start();
+        let world = World::start(session);
+        let subject = Subject::spawn(world.program().served_by(&server));
+        let driver = &subject.driver;
+        let login = "establish_connection g abcde";
+        let shutdowns = if session == Session::Framed { 4 } else { 3 };
+        for (function, count) in [("send", 1), ("shutdown", shutdowns), ("close", 2)] {
+            for nth in 1..=count + 1 {
+                let name = format!("forced close: {function} no. {nth}");
+                println!("{name}");
+                subject.without_growth(&name, || {
+                    driver.begin(login);
+                    let (mut main, mut callback) = server.login_speaking(session, "g", "abcde");
+                    assert_eq!(driver.returned(login), 0);
+                    fail(driver, function, nth, 1, EIO, By::LibraryThread);
+                    callback.send(&close_by_server(session));
+                    assert_eq!(driver.call("await_threads 1"), 1, "{name}");
+                    assert_eq!(driver.call("failures"), i32::from(nth <= count), "{name}");
+                    fail_nothing(driver);
+                    if function != "send" || nth > count {
+                        main.expect(&close_by_application(session));
+                    }
+                    main.expect_end();
+                    callback.expect_end();
+                    subject.expect_unconnected(&name);
+                    subject.expect_nothing_left(&name);
+                });
+            }
         }
     }
 }

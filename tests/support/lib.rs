@@ -59,7 +59,7 @@ pub use process::{Finished, Process, Program};
 pub use programs::{bin, lib_dir, project_dir};
 pub use raw::{Channel, RawApp, padded};
 pub use relay::{Fate, Relay, Storm, When};
-pub use scripted::ScriptedServer;
+pub use scripted::{OFFER, ScriptedServer, WELCOME};
 pub use session::Session;
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;

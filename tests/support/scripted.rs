@@ -8,7 +8,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tempfile::TempDir;
 
-use crate::{Channel, DEADLINE, Sockets, private_dir};
+use crate::{Channel, DEADLINE, Session, Sockets, private_dir};
+
+/// What follows the name of the group when the library would rather have a framed session.
+pub const OFFER: &[u8] = b"\0kvs2";
+
+/// The first frame of a server that takes values of 16 MiB.
+pub const WELCOME: [u8; 24] =
+    [0, 0, 0, 0, 0, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
 
 /// The two listening sockets of a local server, in a directory of their own.
 #[derive(Debug)]
@@ -81,6 +88,32 @@ impl ScriptedServer {
         let (mut main, mut callback) = self.half_a_login(group, secret);
         callback.send_int(1);
         main.send_int(1);
+        (main, callback)
+    }
+
+    /// Plays its part of a whole login to this kind of session; both channels.
+    ///
+    /// # Panics
+    /// When no application logs in, or not so.
+    pub fn login_speaking(
+        &self,
+        session: Session,
+        group: &str,
+        secret: &str,
+    ) -> (Channel, Channel) {
+        if session == Session::Original {
+            return self.login(group, secret);
+        }
+        let mut main = self.accept_main();
+        main.send_int(1);
+        main.expect(group.as_bytes());
+        main.expect(OFFER);
+        main.send_int(2);
+        main.expect(secret.as_bytes());
+        let mut callback = self.accept_callback();
+        callback.send_int(1);
+        main.send_int(1);
+        main.send(&WELCOME);
         (main, callback)
     }
 

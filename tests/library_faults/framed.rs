@@ -1,0 +1,749 @@
+//! A server that accepts the offer of a framed session and then misbehaves.
+//!
+//! Each [`Call`] is one request, of which the server checks every byte, and one answer; [`faults`] says in which ways the
+//! server goes wrong in place of the answer. The login has a table of its own, and so has the callback channel.
+
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{Channel, DEADLINE, Driver, OFFER, ScriptedServer, Session, WELCOME};
+
+use crate::Subject;
+use crate::peers::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
+
+const GET: u8 = 1;
+const PUT: u8 = 2;
+const DELETE: u8 = 3;
+const PUT_MANY: u8 = 4;
+const KEYS: u8 = 5;
+const WATCH: u8 = 6;
+const UNWATCH: u8 = 7;
+const CLOSE: u8 = 8;
+const OK: u8 = 128;
+const NO_SUCH_KEY: u8 = 129;
+const CONFLICT: u8 = 130;
+const TOO_LARGE: u8 = 131;
+const LIMIT: u8 = 132;
+const UNKNOWN: u8 = 133;
+const WELCOMES: u8 = 134;
+const CHANGED: u8 = 192;
+const CLOSES: u8 = 193;
+
+/// A frame as it is on the wire.
+fn frame(kind: u8, number: u32, flags: u8, key: u32, version: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(body.len()).expect("a short body").to_le_bytes().to_vec();
+    bytes.extend(number.to_le_bytes());
+    bytes.extend([kind, flags, 0, 0]);
+    bytes.extend(key.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// What a server says when the application is to close.
+pub(crate) fn close_by_server(session: Session) -> Vec<u8> {
+    match session {
+        Session::Original => (-1i32).to_ne_bytes().to_vec(),
+        Session::Framed => frame(CLOSES, 0, 0, 0, 0, &[]),
+    }
+}
+
+/// What an application says when it closes.
+pub(crate) fn close_by_application(session: Session) -> Vec<u8> {
+    match session {
+        Session::Original => 4i32.to_ne_bytes().to_vec(),
+        Session::Framed => frame(CLOSE, 0, 0, 0, 0, &[]),
+    }
+}
+
+/// One of the six functions, or one that has a handle.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    line: &'static str,
+    kind: u8,
+    flags: u8,
+    body: &'static [u8],
+    key: u32,
+    /// The right answer, and what is returned for it.
+    right: (&'static [u8], i32),
+    /// What is returned when the answer does not come, and when it cannot be.
+    broken: i32,
+    malformed: i32,
+}
+
+const fn call(
+    line: &'static str,
+    kind: u8,
+    flags: u8,
+    key: u32,
+    body: &'static [u8],
+    right: (&'static [u8], i32),
+    broken: i32,
+    malformed: i32,
+) -> Call {
+    Call { line, kind, flags, body, key, right, broken, malformed }
+}
+
+const TWICE: &[u8] = b"\x01\0\0\0\x01\0\0\0kv\x01\0\0\0\x01\0\0\0kv";
+
+#[rustfmt::skip]
+const CALLS: [Call; 14] = [
+    //   call                     request                                  right answer             broken, malformed
+    call("put_value k v",         PUT,      0, 1, b"kv",                   (b"", 1),                -8, -8),
+    call("get_value k",           GET,      0, 1, b"k",                    (b"value", 1),           -4, -10),
+    call("delete_value k",        DELETE,   0, 1, b"k",                    (b"", 1),                -8, -8),
+    call("register_callback k",   WATCH,    0, 1, b"k",                    (b"", 1),                -8, -8),
+    call("kvs_put k v",           PUT,      0, 1, b"kv",                   (b"", 0),                -8, -8),
+    call("kvs_put_many k v",      PUT_MANY, 0, 0, TWICE,                   (b"", 0),                -8, -8),
+    call("kvs_get k",             GET,      0, 1, b"k",                    (b"value", 0),           -4, -10),
+    call("kvs_delete k",          DELETE,   0, 1, b"k",                    (b"", 0),                -8, -8),
+    call("kvs_cas k v",           PUT,      1, 1, b"kv",                   (b"", 0),                -8, -8),
+    call("kvs_keys k",            KEYS,     0, 1, b"k\0\0\0\0",            (b"\x02\0\0\0kk", 0),    -8, -8),
+    call("kvs_watch k",           WATCH,    0, 1, b"k",                    (b"", 0),                -8, -8),
+    call("kvs_watch_prefix k",    WATCH,    1, 1, b"k",                    (b"", 0),                -8, -8),
+    call("kvs_unwatch k",         UNWATCH,  0, 1, b"k",                    (b"", 0),                -8, -8),
+    call("kvs_unwatch_prefix k",  UNWATCH,  1, 1, b"k",                    (b"", 0),                -8, -8),
+];
+
+impl Call {
+    fn has_handle(&self) -> bool {
+        self.line.starts_with("kvs_")
+    }
+
+    /// Hears the request; its number.
+    fn hear(&self, main: &mut Channel) -> u32 {
+        let header = main.take(24);
+        let number = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+        let expected = frame(self.kind, number, self.flags, self.key, 0, self.body);
+        assert_eq!(header, expected[..24], "{}: the header", self.line);
+        main.expect(self.body);
+        number
+    }
+
+    fn answer(&self, number: u32) -> Vec<u8> {
+        // Of KEYS it is the last page.
+        let version = u64::from(self.kind != KEYS);
+        frame(OK, number, 0, 0, version, self.right.0)
+    }
+}
+
+/// What the server does in place of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Fault {
+    Says(&'static str, Vec<u8>),
+    HangsUp,
+    /// After so many bytes of what is right.
+    PartThenHangsUp(usize),
+    Silent,
+    PartThenSilent(usize),
+    /// A byte now and then.
+    Drips,
+}
+use Fault::{Drips, HangsUp, PartThenHangsUp, PartThenSilent, Says, Silent};
+
+impl Fault {
+    fn waits(&self) -> bool {
+        matches!(self, Silent | PartThenSilent(_) | Drips)
+    }
+
+    fn happen(&self, main: &mut Option<Channel>, right: &[u8]) {
+        let channel = main.as_mut().expect("open until the fault");
+        match self {
+            Says(_, bytes) => channel.send(bytes),
+            HangsUp => *main = None,
+            PartThenHangsUp(len) => {
+                channel.send(&right[..*len]);
+                *main = None;
+            }
+            Silent => {}
+            PartThenSilent(len) => channel.send(&right[..*len]),
+            Drips => {
+                for byte in right {
+                    thread::sleep(TIMEOUT * 2 / 5);
+                    if channel.try_send(&[*byte]).is_err() {
+                        return;
+                    }
+                }
+                panic!("an answer was waited for, byte by byte");
+            }
+        }
+    }
+}
+
+/// Frames with one byte changed.
+fn changed(right: &[u8], changes: &[(&'static str, usize, u8)]) -> Vec<Fault> {
+    let change = |(what, at, byte): &(&'static str, usize, u8)| {
+        let mut frame = right.to_vec();
+        frame[*at] = *byte;
+        Says(what, frame)
+    };
+    changes.iter().map(change).collect()
+}
+
+/// Every way to go wrong in place of the answer to request `number`.
+fn faults(call: &Call, number: u32) -> Vec<Fault> {
+    let right = call.answer(number);
+    let next = (number + 1).to_le_bytes()[0];
+    let mut faults = changed(
+        &right,
+        &[
+            ("a length that no answer has", 3, 0x7F),
+            ("the number 0", 4, 0),
+            ("the number of the next request", 4, next),
+            ("a number far away", 7, 0xFF),
+            ("a request", 8, PUT),
+            ("the kind 0", 8, 0),
+            ("the kind before the first", 8, OK - 1),
+            ("the kind behind the last", 8, WELCOMES + 1),
+            ("another welcome", 8, WELCOMES),
+            ("a change", 8, CHANGED),
+            ("a flag", 9, 1),
+            ("something where nothing is", 10, 1),
+            ("something where nothing is", 11, 0x80),
+            ("a key longer than the body", 15, 1),
+        ],
+    );
+    let mut says = |what, frame| faults.push(Says(what, frame));
+    says("rubbish", RUBBISH.to_vec());
+    if call.right.0.is_empty() {
+        says("a body where none belongs", frame(OK, number, 0, 0, 1, b"body"));
+    }
+    if call.kind == KEYS {
+        says("an entry that does not fit", frame(OK, number, 0, 0, 0, b"\x03\0\0\0kk"));
+        says("half an entry", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\x02"));
+    }
+    if ![GET, DELETE, UNWATCH].contains(&call.kind) && (call.kind, call.flags) != (WATCH, 0) {
+        says("no such key", frame(NO_SUCH_KEY, number, 0, 0, 0, b""));
+    }
+    if (call.kind, call.flags) != (PUT, 1) {
+        says("a conflict", frame(CONFLICT, number, 0, 0, 5, b""));
+    }
+    says("a refusal with a body", frame(TOO_LARGE, number, 0, 0, 0, b"body"));
+    faults.extend([HangsUp, PartThenHangsUp(1), PartThenHangsUp(23), Silent, PartThenSilent(12)]);
+    if right.len() > 24 {
+        faults.extend([PartThenHangsUp(25), PartThenSilent(25)]);
+    }
+    faults.push(Drips);
+    faults
+}
+
+/// An application and the server that is played for it.
+struct Stage {
+    server: ScriptedServer,
+    subject: Subject,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let server = ScriptedServer::start();
+        let subject = Subject::start(&server, Session::Framed);
+        Self { server, subject }
+    }
+
+    fn driver(&self) -> &Driver {
+        &self.subject.driver
+    }
+
+    fn set_timeout(&self, timeout: Duration) {
+        self.driver().call(&format!("timeout {}", timeout.as_millis()));
+    }
+
+    fn log_in(&self, timeout: Duration) -> (Channel, Channel) {
+        self.log_in_with(timeout, "establish_connection g abcde")
+    }
+
+    fn log_in_with(&self, timeout: Duration, login: &str) -> (Channel, Channel) {
+        self.set_timeout(timeout);
+        self.driver().begin(login);
+        let channels = self.server.login_speaking(Session::Framed, "g", "abcde");
+        assert_eq!(self.driver().returned(login), 0);
+        channels
+    }
+
+    /// For this call.
+    fn log_in_for(&self, timeout: Duration, call: &Call) -> (Channel, Channel) {
+        let login =
+            if call.has_handle() { "kvs_open g abcde" } else { "establish_connection g abcde" };
+        self.log_in_with(timeout, login)
+    }
+
+    /// The connection is closed, nothing of it is left, and the next one works.
+    fn expect_dead(&self, row: &str, has_handle: bool) {
+        if has_handle {
+            for call in CALLS.iter().filter(|call| call.has_handle()) {
+                assert_eq!(self.driver().call(call.line), -2, "{row}: {} afterwards", call.line);
+            }
+            assert_eq!(self.driver().call("kvs_close"), -2, "{row}: kvs_close afterwards");
+        }
+        self.subject.expect_unconnected(row);
+        self.subject.expect_nothing_left(row);
+        let call = if has_handle { &CALLS[6] } else { &CALLS[1] };
+        let channels = self.log_in_for(DEADLINE, call);
+        self.expect_alive_and_close(row, channels, call);
+    }
+
+    /// `call` is a get.
+    fn expect_alive_and_close(
+        &self,
+        row: &str,
+        (mut main, mut callback): (Channel, Channel),
+        call: &Call,
+    ) {
+        self.driver().begin(call.line);
+        let number = call.hear(&mut main);
+        main.send(&call.answer(number));
+        assert_eq!(self.driver().returned(call.line), call.right.1, "{row}: the next call");
+        let (close, code) =
+            if call.has_handle() { ("kvs_close", 0) } else { ("close_connection", 1) };
+        assert_eq!(self.driver().call(close), code, "{row}: {close}");
+        main.expect(&close_by_application(Session::Framed));
+        main.expect_end();
+        callback.expect_end();
+        self.subject.expect_nothing_left(row);
+    }
+
+    fn try_fault(&self, call: &Call, nth: usize) {
+        let timeout = if faults(call, 1)[nth].waits() { TIMEOUT } else { DEADLINE };
+        let (main, callback) = self.log_in_for(timeout, call);
+        let mut main = Some(main);
+        let begin = Instant::now();
+        self.driver().begin(call.line);
+        let number = call.hear(main.as_mut().expect("just connected"));
+        let fault = &faults(call, number)[nth];
+        let row = format!("{}: {fault:?}", call.line);
+        fault.happen(&mut main, &call.answer(number));
+        let code = if matches!(fault, Says(..)) { call.malformed } else { call.broken };
+        assert_eq!(self.driver().returned(call.line), code, "{row}");
+        if fault.waits() {
+            expect_timeout(&row, begin);
+        }
+        drop((main, callback));
+        self.expect_dead(&row, call.has_handle());
+    }
+}
+
+/// All faults of all calls, those that wait or those that do not.
+fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
+    let rows = |call: Call| {
+        let numbered = faults(&call, 1).into_iter().enumerate();
+        let wanted = numbered.filter(move |(_, fault)| fault.waits() == waits);
+        wanted.map(move |(nth, _)| (call, nth))
+    };
+    CALLS.into_iter().flat_map(rows).collect()
+}
+
+#[test]
+fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
+    let stage = Stage::new();
+    let rows = fault_rows(false);
+    for (call, nth) in &rows {
+        let row = format!("{}: {:?}", call.line, faults(call, 1)[*nth]);
+        println!("{row}");
+        stage.subject.without_growth(&row, || stage.try_fault(call, *nth));
+    }
+    println!("{} rows", rows.len());
+}
+
+#[test]
+fn an_answer_that_does_not_come_costs_the_timeout_and_no_more() {
+    // Nearly all of the time is waiting, so many can wait at once.
+    const LANES: usize = 16;
+    let rows = fault_rows(true);
+    thread::scope(|scope| {
+        for lane in 0..LANES {
+            let rows = &rows;
+            scope.spawn(move || {
+                let stage = Stage::new();
+                for (call, nth) in rows.iter().skip(lane).step_by(LANES) {
+                    println!("{}: {:?}", call.line, faults(call, 1)[*nth]);
+                    stage.try_fault(call, *nth);
+                }
+            });
+        }
+    });
+    println!("{} rows", rows.len());
+}
+
+/// What a server may answer, besides what is right: the kind, and what the six functions and the others return.
+const REFUSALS: [(u8, i32, i32); 3] =
+    [(TOO_LARGE, -15, -15), (LIMIT, -5, -19), (UNKNOWN, -17, -17)];
+
+#[test]
+fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
+    let stage = Stage::new();
+    let mut rows = Vec::new();
+    for call in CALLS {
+        for (kind, code, code_of_handle) in REFUSALS {
+            // Nobody is at a limit by reading or deleting.
+            if call.has_handle() || kind != LIMIT || [PUT, WATCH].contains(&call.kind) {
+                rows.push((call, kind, if call.has_handle() { code_of_handle } else { code }));
+            }
+        }
+        if [GET, DELETE, UNWATCH].contains(&call.kind) || (call.kind, call.flags) == (WATCH, 0) {
+            rows.push((call, NO_SUCH_KEY, -7));
+        }
+        if (call.kind, call.flags) == (PUT, 1) {
+            rows.push((call, CONFLICT, -18));
+        }
+    }
+    for (call, kind, code) in rows {
+        let row = format!("{}: the answer {kind}", call.line);
+        println!("{row}");
+        stage.subject.without_growth(&row, || {
+            let (mut main, callback) = stage.log_in_for(DEADLINE, &call);
+            stage.driver().begin(call.line);
+            let number = call.hear(&mut main);
+            let version = if kind == CONFLICT { 5 } else { 0 };
+            main.send(&frame(kind, number, 0, 0, version, &[]));
+            assert_eq!(stage.driver().returned(call.line), code, "{row}");
+            if code == -5 {
+                // As in an original session.
+                main.expect(&close_by_application(Session::Framed));
+                main.expect_end();
+                stage.expect_dead(&row, false);
+            } else {
+                let get = if call.has_handle() { &CALLS[6] } else { &CALLS[1] };
+                stage.expect_alive_and_close(&row, (main, callback), get);
+            }
+        });
+    }
+}
+
+// --- the login ------------------------------------------------------------------------------------
+
+/// Where the server goes wrong in a login: what it has said before, what is right, what is wrong, and the codes when it is
+/// wrong and when it does not come.
+struct Point {
+    name: &'static str,
+    callback_is_up: bool,
+    right: Vec<u8>,
+    wrong: Vec<Fault>,
+    malformed: i32,
+    broken: i32,
+}
+
+fn points() -> [Point; 4] {
+    let integers = |list: &[i32]| {
+        list.iter().map(|int| Says("an integer", int.to_ne_bytes().to_vec())).collect::<Vec<_>>()
+    };
+    let mut welcomes = changed(
+        &WELCOME,
+        &[
+            ("an answer in place of a welcome", 8, OK),
+            ("a change in place of a welcome", 8, CHANGED),
+            ("no kind at all", 8, 0),
+            ("a welcome with a number", 4, 1),
+            ("a welcome with a flag", 9, 1),
+            ("something where nothing is", 10, 1),
+            ("a welcome with a key", 12, 1),
+        ],
+    );
+    welcomes.push(Says("a welcome with a body", frame(WELCOMES, 0, 0, 0, 1 << 24, b"body")));
+    welcomes.push(Says("rubbish", RUBBISH.to_vec()));
+    [
+        Point {
+            name: "the answer to the offer",
+            callback_is_up: false,
+            right: 2i32.to_ne_bytes().to_vec(),
+            wrong: integers(&[-1, 3, -2, i32::MIN, i32::MAX, 0x0200_0000]),
+            malformed: -8,
+            broken: -8,
+        },
+        Point {
+            name: "the callback channel's flag",
+            callback_is_up: true,
+            right: 1i32.to_ne_bytes().to_vec(),
+            wrong: integers(&[0, 2, -1, i32::MAX]),
+            malformed: -14,
+            broken: -13,
+        },
+        Point {
+            name: "the verdict",
+            callback_is_up: true,
+            right: 1i32.to_ne_bytes().to_vec(),
+            wrong: integers(&[-1, 2, i32::MIN, i32::MAX]),
+            malformed: -8,
+            broken: -8,
+        },
+        Point {
+            name: "the welcome",
+            callback_is_up: true,
+            right: WELCOME.to_vec(),
+            wrong: welcomes,
+            malformed: -8,
+            broken: -8,
+        },
+    ]
+}
+
+impl Point {
+    fn faults(&self) -> Vec<Fault> {
+        let half = self.right.len() / 2;
+        let mut faults = self.wrong.clone();
+        faults.extend([HangsUp, PartThenHangsUp(half), Silent, PartThenSilent(half), Drips]);
+        faults
+    }
+}
+
+fn try_login(stage: &Stage, login: &str, point: &Point, fault: &Fault) {
+    let row = format!("{login}, {}: {fault:?}", point.name);
+    println!("{row}");
+    stage.set_timeout(if fault.waits() { TIMEOUT } else { DEADLINE });
+    let begin = Instant::now();
+    stage.driver().begin(login);
+    let mut main = stage.server.accept_main();
+    main.send_int(1);
+    main.expect(b"g");
+    main.expect(OFFER);
+    let mut callback = None;
+    if point.callback_is_up {
+        main.send_int(2);
+        main.expect(b"abcde");
+        callback = Some(stage.server.accept_callback());
+    }
+    let mut main = Some(main);
+    if point.name == "the callback channel's flag" {
+        fault.happen(&mut callback, &point.right);
+    } else {
+        if let Some(callback) = &mut callback {
+            callback.send_int(1);
+        }
+        if point.name == "the welcome" {
+            main.as_mut().expect("just connected").send_int(1);
+        }
+        fault.happen(&mut main, &point.right);
+    }
+    let code = if matches!(fault, Says(..)) { point.malformed } else { point.broken };
+    assert_eq!(stage.driver().returned(login), code, "{row}");
+    if fault.waits() {
+        expect_timeout(&row, begin);
+    }
+    drop((main, callback));
+    stage.expect_dead(&row, false);
+}
+
+#[test]
+fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code() {
+    thread::scope(|scope| {
+        for login in ["establish_connection g abcde", "kvs_open g abcde"] {
+            for point in points() {
+                scope.spawn(move || {
+                    let stage = Stage::new();
+                    for fault in point.faults() {
+                        let row = format!("{login}, {}: {fault:?}", point.name);
+                        if fault.waits() {
+                            try_login(&stage, login, &point, &fault);
+                        } else {
+                            stage.subject.without_growth(&row, || {
+                                try_login(&stage, login, &point, &fault);
+                            });
+                        }
+                    }
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
+    let stage = Stage::new();
+    for call in [&CALLS[0], &CALLS[1]] {
+        let row = format!("{}, when an answer is there before the request", call.line);
+        stage.subject.without_growth(&row, || {
+            let (mut main, callback) = stage.log_in(DEADLINE);
+            main.send(&frame(OK, 0, 0, 0, 1, &[]));
+            assert_eq!(stage.driver().call(call.line), call.malformed, "{row}");
+            drop((main, callback));
+            stage.expect_dead(&row, false);
+        });
+    }
+}
+
+// --- sending --------------------------------------------------------------------------------------
+
+#[test]
+fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
+    let stage = Stage::new();
+    for call in CALLS {
+        for gone in [true, false] {
+            let row = format!("{}, server gone: {gone}", call.line);
+            stage.subject.without_growth(&row, || {
+                let (main, callback) = stage.log_in_for(DEADLINE, &call);
+                let ends = if gone {
+                    drop((main, callback));
+                    None
+                } else {
+                    main.stream().shutdown(Shutdown::Read).expect("it is connected");
+                    Some((main, callback))
+                };
+                assert_eq!(stage.driver().call(call.line), -3, "{row}");
+                drop(ends);
+                stage.expect_dead(&row, call.has_handle());
+            });
+        }
+    }
+}
+
+/// At some point no more can be sent to it.
+#[test]
+fn a_server_that_does_not_read_costs_the_timeout() {
+    let stage = Stage::new();
+    let row = "put_value, 256 KiB, to a server that reads nothing";
+    let (main, callback) = stage.log_in(TIMEOUT);
+    let begin = Instant::now();
+    assert_eq!(stage.driver().call("put_long k 262144"), -3, "{row}");
+    expect_timeout(row, begin);
+    drop((main, callback));
+    stage.expect_dead(row, false);
+}
+
+/// Two threads wait for a silent server, each for its own answer.
+#[test]
+fn calls_of_two_threads_cost_one_timeout() {
+    let stage = Stage::new();
+    let row = "put_value, while a callback is in get_value";
+    let (mut main, mut callback) = stage.log_in(TIMEOUT);
+    stage.driver().begin("register_reading_callback k");
+    let number = CALLS[3].hear(&mut main);
+    main.send(&CALLS[3].answer(number));
+    assert_eq!(stage.driver().returned("register_reading_callback k"), 1);
+    callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k"));
+    CALLS[1].hear(&mut main);
+    let begin = Instant::now();
+    stage.driver().begin("put_value k v");
+    CALLS[0].hear(&mut main);
+    // The other one's time is over first, and ends the connection for both.
+    assert_eq!(stage.driver().returned("put_value k v"), -8, "{row}");
+    let took = begin.elapsed();
+    assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
+    stage.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
+    main.expect_end();
+    stage.expect_dead(row, false);
+}
+
+// --- the callback channel -------------------------------------------------------------------------
+
+/// What a server may say on the callback channel that it must not.
+fn bad_news() -> Vec<Fault> {
+    let change = frame(CHANGED, 0, 1, 1, 2, b"k");
+    let mut faults = changed(
+        &change,
+        &[
+            ("a change longer than any key", 3, 1),
+            ("a change with a number", 4, 1),
+            ("an answer", 8, OK),
+            ("a request", 8, PUT),
+            ("an unknown kind", 8, CLOSES + 1),
+            ("watched by nothing", 9, 0),
+            ("an unknown flag", 9, 5),
+            ("something where nothing is", 11, 1),
+            ("no key", 12, 0),
+            ("a key longer than the body", 12, 2),
+        ],
+    );
+    let mut says = |what, frame| faults.push(Says(what, frame));
+    says("more than a key", frame(CHANGED, 0, 1, 1, 2, b"kk"));
+    says("an empty key", frame(CHANGED, 0, 1, 0, 2, b""));
+    says("a close with a body", frame(CLOSES, 0, 0, 0, 0, b"body"));
+    says("a close with a version", frame(CLOSES, 0, 0, 0, 1, b""));
+    says("a close with a flag", frame(CLOSES, 0, 1, 0, 0, b""));
+    says("rubbish", RUBBISH.to_vec());
+    faults.extend([HangsUp, PartThenHangsUp(1), PartThenHangsUp(24)]);
+    faults
+}
+
+#[test]
+fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
+    let stage = Stage::new();
+    let right = frame(CHANGED, 0, 1, 1, 2, b"k");
+    for fault in bad_news() {
+        let row = format!("callback channel: {fault:?}");
+        println!("{row}");
+        stage.subject.without_growth(&row, || {
+            let (mut main, callback) = stage.log_in(DEADLINE);
+            let mut callback = Some(callback);
+            fault.happen(&mut callback, &right);
+            // The application gives the connection up, without a word.
+            main.expect_end();
+            assert_eq!(stage.driver().put("k", "v"), -3, "{row}");
+            drop(callback);
+            stage.expect_dead(&row, false);
+        });
+        stage.subject.without_growth(&row, || {
+            let (mut main, callback) = stage.log_in_with(DEADLINE, "kvs_open g abcde");
+            let mut callback = Some(callback);
+            assert_eq!(stage.driver().call("kvs_on_disconnect"), 0, "{row}");
+            fault.happen(&mut callback, &right);
+            main.expect_end();
+            stage.driver().expect_log("the end", |line| line == "disconnected");
+            assert_eq!(stage.driver().call("kvs_put k v"), -3, "{row}");
+            drop(callback);
+            stage.expect_dead(&row, true);
+        });
+    }
+}
+
+/// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
+#[test]
+fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
+    let stage = Stage::new();
+    let row = "half a change, then silence";
+    let (main, mut callback) = stage.log_in(TIMEOUT);
+    callback.send(&frame(CHANGED, 0, 3, 7, 2, b"nobody's"[..7].into()));
+    callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k")[..24]);
+    stage.expect_alive_and_close(row, (main, callback), &CALLS[1]);
+}
+
+/// Changes may be cut and glued in any way.
+#[test]
+fn changes_are_told_however_they_are_cut() {
+    let stage = Stage::new();
+    let (mut main, mut callback) = stage.log_in(DEADLINE);
+    stage.driver().begin("register_callback k");
+    let number = CALLS[3].hear(&mut main);
+    main.send(&CALLS[3].answer(number));
+    assert_eq!(stage.driver().returned("register_callback k"), 1);
+    for byte in frame(CHANGED, 0, 1, 1, 2, b"k") {
+        callback.send(&[byte]);
+    }
+    stage.driver().expect_change("k");
+    let mut glued = Vec::new();
+    for version in 3..=5 {
+        glued.extend(frame(CHANGED, 0, 1, 1, version, b"k"));
+    }
+    callback.send(&glued);
+    for _ in 3..=5 {
+        stage.driver().expect_change("k");
+    }
+    stage.expect_alive_and_close("changes", (main, callback), &CALLS[1]);
+}
+
+#[test]
+fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
+    let stage = Stage::new();
+    for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
+        stage.subject.without_growth(row, || {
+            let (mut main, mut callback) = stage.log_in(DEADLINE);
+            callback.send(&close_by_server(Session::Framed));
+            if !hangs_up {
+                main.expect(&close_by_application(Session::Framed));
+                main.expect_end();
+                callback.expect_end();
+            }
+            drop((main, callback));
+            // The thread that has closed the connection is gone when all is done.
+            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
+            stage.expect_dead(row, false);
+        });
+    }
+}
+
+/// The codes in the tables of this module.
+pub(crate) fn codes() -> impl Iterator<Item = i32> {
+    let of_calls = CALLS.into_iter().flat_map(|call| [call.broken, call.malformed, -7, -18]);
+    let of_refusals = REFUSALS.into_iter().flat_map(|(_, code, of_handle)| [code, of_handle]);
+    let of_points = points().map(|point| [point.malformed, point.broken]);
+    of_calls.chain(of_refusals).chain(of_points.into_iter().flatten())
+}
