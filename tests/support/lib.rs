@@ -7,6 +7,7 @@
 //! - [`compile()`], [`compile_c`], [`compile_preload`]: the C and C++ programs, built by the test that
 //!   runs them.
 //! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
+//! - [`FramedApp`]: one in a framed session, with the encoders of `kvs_proto` or frames of bytes.
 //! - [`Stepper`]: the same as a process of its own, which can be stopped or killed between any two steps.
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
@@ -27,6 +28,7 @@ mod auth;
 mod compile;
 mod conversation;
 mod dice;
+mod framed;
 mod local;
 mod ports;
 mod process;
@@ -53,6 +55,7 @@ pub use compile::{
 };
 pub use conversation::{Conversation, Message};
 pub use dice::Dice;
+pub use framed::{FramedApp, RawFrame, Reply, Told, entries, framed, framed_put};
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
 pub use ports::Ports;
 pub use process::{Finished, Process, Program};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
-use kvs_proto::Printable;
+use kvs_proto::{MAX_TEXT, Printable};
 
 use super::groups::{Application, Group};
 
@@ -33,7 +33,13 @@ fn describe_application(text: &mut String, number: u64, application: &Applicatio
     );
     for (key, is_prefix) in &application.watches {
         let prefix = if *is_prefix { " (prefix)" } else { "" };
-        let _ = write!(text, "\n{}{prefix}", Printable(key));
+        // One of an original session is shown as it is. Others may be so long that the status of their
+        // applications would take more memory than the server has.
+        let (shown, cut) = match key.split_at_checked(MAX_TEXT + 1) {
+            None => (&key[..], String::new()),
+            Some(_) => (&key[..MAX_TEXT], format!("… ({} bytes)", key.len())),
+        };
+        let _ = write!(text, "\n{}{cut}{prefix}", Printable(shown));
     }
 }
 

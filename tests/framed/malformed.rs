@@ -1,0 +1,642 @@
+//! Whatever bytes an application sends in a framed session, on either channel and at whatever point: nothing of a
+//! malformed frame is stored, its session ends, everybody else is served, and nothing is left. What the
+//! server only does not know, or finds too large, is answered, and the session goes on in step.
+//!
+//! First a table of all that can be wrong, then cuts and hang-ups at each byte, then random sequences from
+//! a seed (`KVS_TEST_SEED`); `KVS_TEST_SEQUENCES` says how many.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use kvs_proto::framed::answer::Status;
+use kvs_proto::framed::request::{Request, Watched};
+use kvs_proto::framed::{HEADER_LEN, MAX_KEY};
+use kvs_tests::{
+    Channel, Dice, FramedApp, RawApp, RawFrame, Sockets, entries, framed, framed_put,
+    number_from_env,
+};
+
+use super::{GROUP, Scene, forget_peak, peak_kib};
+
+/// The longest value here, so that what is too large need not be long.
+const MAX_VALUE: usize = 100_000;
+
+const MIB: usize = 1 << 20;
+
+/// A server, and witnesses of both kinds that it serves and has stored what it should.
+struct Court {
+    scene: Scene,
+    witness: FramedApp,
+    original: RawApp,
+    descriptors: usize,
+    rounds: usize,
+}
+
+impl Court {
+    fn new() -> Self {
+        let scene = Scene::with(|server| server.args(["--max-value-bytes", "100000"]));
+        let mut witness = scene.app();
+        assert_eq!(witness.max_value, MAX_VALUE as u64);
+        witness.put("k", "0");
+        witness.watch_prefix("");
+        let original = scene.original();
+        assert_eq!(scene.pairs(), 1);
+        let descriptors = scene.server.open_descriptors();
+        Self { scene, witness, original, descriptors, rounds: 0 }
+    }
+
+    /// The witnesses are served, and told of nothing but what they do themselves: nobody else stores anything.
+    fn expect_service(&mut self, what: &str) {
+        self.rounds += 1;
+        let value = self.rounds.to_string();
+        self.original.put("k", &value);
+        assert_eq!(self.original.get("k").as_ref(), Some(&value));
+        let version = self.witness.get("k").filter(|(_, seen)| *seen == value.as_bytes());
+        let (version, _) = version.unwrap_or_else(|| panic!("{what}: k has another value"));
+        let told = self.witness.change();
+        assert_eq!(told, (b"k".to_vec(), version), "{what}");
+    }
+
+    fn expect_nothing_stored(&self, what: &str) {
+        assert_eq!(self.scene.pairs(), 1, "{what}");
+    }
+
+    /// All is as before.
+    fn expect_nothing_left(&mut self) {
+        self.expect_service("at the end");
+        self.expect_nothing_stored("at the end");
+        self.scene.server.expect_open_descriptors(self.descriptors);
+        // There is no event to wait for: that nothing happens is the promise.
+        let before = self.scene.server.cpu_ticks();
+        thread::sleep(Duration::from_millis(500));
+        let used = self.scene.server.cpu_ticks() - before;
+        assert!(used <= 5, "a server with nothing to do used {used} clock ticks in half a second");
+    }
+}
+
+/// The server ends both connections.
+fn expect_closed(app: FramedApp) {
+    let FramedApp { mut main, mut callback, .. } = app;
+    main.rest();
+    callback.rest();
+}
+
+/// The kinds of requests, with a legal one of each that stores nothing when it is not carried out.
+fn legal() -> Vec<RawFrame<'static>> {
+    /// One pair: "x" → "y".
+    const ENTRIES: &[u8] = b"\x01\0\0\0\x01\0\0\0xy";
+    let frame = |kind, flags, key_len, version, body| RawFrame {
+        kind,
+        flags,
+        key_len,
+        version,
+        body,
+        ..RawFrame::default()
+    };
+    vec![
+        frame(1, 0, 1, 0, b"x"),
+        frame(2, 0, 1, 0, b"xvalue"),
+        frame(2, 1, 1, 0, b"xvalue"),
+        frame(3, 0, 1, 0, b"x"),
+        frame(3, 1, 1, 77, b"x"),
+        frame(4, 0, 0, 0, ENTRIES),
+        frame(5, 0, 1, 0, b"x\x09\0\0\0"),
+        frame(6, 0, 1, 0, b"x"),
+        frame(6, 1, 1, 0, b"x"),
+        frame(7, 0, 1, 0, b"x"),
+        frame(7, 1, 0, 0, b""),
+        frame(8, 0, 0, 0, b""),
+    ]
+}
+
+/// All that ends a session (`docs/PROTOCOL.md` §7, Errors), with a name for the message of a failure.
+fn malformed() -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for legal in legal() {
+        let mut add = |what: &str, change: &dyn Fn(&mut RawFrame<'_>)| {
+            let mut frame = legal.clone();
+            change(&mut frame);
+            all.push((format!("{what}, kind {}, flags {}", legal.kind, legal.flags), frame.bytes()));
+        };
+        let len = u32::try_from(legal.body.len()).expect("it is short");
+        add("a key longer than the body", &|frame| frame.key_len = len + 1);
+        add("a key of 4 GiB", &|frame| frame.key_len = u32::MAX);
+        add("the first reserved byte", &|frame| frame.reserved = [1, 0]);
+        add("the second reserved byte", &|frame| frame.reserved = [0, 0x80]);
+        for bit in 1..8 {
+            add("an unknown flag", &|frame| frame.flags |= 1 << bit);
+        }
+        let has_flag = matches!(legal.kind, 2 | 3 | 6 | 7);
+        if !has_flag {
+            add("a flag of others", &|frame| frame.flags |= 1);
+        }
+        let has_version = legal.kind == 5 || (matches!(legal.kind, 2 | 3) && legal.flags == 1);
+        if !has_version {
+            add("a version", &|frame| frame.version = 1);
+            add("a huge version", &|frame| frame.version = 1 << 63);
+        }
+        let may_be_empty = matches!(legal.kind, 4 | 5 | 8) || (legal.kind > 5 && legal.flags == 1);
+        if !may_be_empty {
+            add("an empty key", &|frame| frame.key_len = 0);
+            add("no body", &|frame| (frame.key_len, frame.body) = (0, b""));
+        }
+        match legal.kind {
+            1 | 3 | 6 | 7 | 8 => add("bytes after the key", &|frame| frame.body = b"xy"),
+            _ => {}
+        }
+        match legal.kind {
+            4 => {
+                for (what, body) in [
+                    ("no entries", &b""[..]),
+                    ("half a length", b"\x01\0\0"),
+                    ("one length", b"\x01\0\0\0"),
+                    ("no key", b"\x01\0\0\0\0\0\0\0"),
+                    ("a key that is cut", b"\x02\0\0\0\0\0\0\0x"),
+                    ("a value that is cut", b"\x01\0\0\0\x02\0\0\0xy"),
+                    ("a value of 4 GiB", b"\x01\0\0\0\xff\xff\xff\xffxy"),
+                    ("a key of 4 GiB", b"\xff\xff\xff\xff\x01\0\0\0xy"),
+                    ("both of 4 GiB", b"\xff\xff\xff\xff\xff\xff\xff\xffxy"),
+                    ("an empty key", b"\0\0\0\0\x01\0\0\0y"),
+                    ("a byte too many", b"\x01\0\0\0\x01\0\0\0xyz"),
+                    ("a good one, then a bad one", b"\x01\0\0\0\x01\0\0\0xy\0\0\0\0\0\0\0\0"),
+                ] {
+                    add(&format!("entries: {what}"), &|frame| frame.body = body);
+                }
+                add("a key outside of the entries", &|frame| frame.key_len = 1);
+            }
+            5 => {
+                for body in [&b"x"[..], b"x\x09\0\0", b"x\x09\0\0\0\0"] {
+                    add("keys with a limit of another length", &|frame| frame.body = body);
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// What is answered by this, and nothing of it done.
+fn refused() -> Vec<(String, Vec<u8>, Status)> {
+    let mut all = Vec::new();
+    let body = vec![7; 3 * MAX_VALUE];
+    for kind in [0, 9, 77, 127, 128, 134, 192, 255] {
+        for len in [0, 1, 5000, body.len()] {
+            // Of what is not known nothing is checked but what holds for all.
+            let frame = RawFrame {
+                number: 1,
+                kind,
+                flags: 0xff,
+                version: u64::MAX,
+                key_len: u32::try_from(len).expect("it is short") / 2,
+                body: &body[..len],
+                ..RawFrame::default()
+            };
+            all.push((format!("kind {kind} with {len} bytes"), frame.bytes(), Status::Unknown));
+        }
+    }
+    let mut too_large = |what: &str, frame: Vec<u8>| {
+        all.push((what.to_owned(), frame, Status::TooLarge));
+    };
+    let (key, longest) = (&body[..=MAX_KEY], &body[..MAX_KEY]);
+    let value = &body[..=MAX_VALUE];
+    let put = |key, value| framed_put(1, key, value);
+    too_large("a get with a long key", framed(1, Request::Get(key)));
+    too_large("a put with a long key", put(key, b"v"));
+    too_large("a put with a long value", put(b"x", value));
+    too_large("a put with the longest key and a long value", put(longest, value));
+    too_large("a deletion with a long key", framed(1, Request::Delete { key, expected: None }));
+    too_large("a watch of a long key", framed(1, Request::Watch(Watched::Key(key))));
+    too_large("a watch of a long prefix", framed(1, Request::Watch(Watched::Prefix(key))));
+    too_large("an unwatch of a long key", framed(1, Request::Unwatch(Watched::Key(key))));
+    too_large(
+        "keys with a long prefix",
+        framed(1, Request::Keys { prefix: key, cursor: 0, limit: 1 }),
+    );
+    let mut many = |what: &str, pairs: Vec<(&[u8], &[u8])>| {
+        too_large(what, framed(1, Request::PutMany(entries(pairs).entries())));
+    };
+    many("entries with a long key", vec![(b"x", b""), (key, b"")]);
+    many("entries with a long value", vec![(b"x", b""), (b"y", value)]);
+    many("10,001 entries", vec![(b"x", b""); 10_001]);
+    many("entries that are too long together", vec![(b"x", &body[..MAX_VALUE]); 2]);
+    let frame = |kind, len: usize| {
+        RawFrame { number: 1, kind, key_len: 1, body: &body[..len], ..RawFrame::default() }.bytes()
+    };
+    too_large("a get with a long rest", frame(1, MAX_KEY + 1));
+    too_large("a goodbye with a long body", frame(8, MAX_KEY + 1));
+    all
+}
+
+#[test]
+fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_stored() {
+    let mut court = Court::new();
+    let all = malformed();
+    println!("{} malformed frames", all.len());
+    let good = framed(5, Request::Get(b"k"));
+    let later = framed_put(6, b"later", b"value");
+    for (what, frame) in all {
+        // Alone; between others in one piece; and byte by byte.
+        for way in 0..3 {
+            println!("{what}, way {way}");
+            let mut app = court.scene.app();
+            match way {
+                0 => app.main.send(&frame),
+                1 => app.main.send(&[&good[..], &frame, &later].concat()),
+                _ => {
+                    for byte in &frame {
+                        // The server closes as soon as it knows.
+                        if app.main.try_send(&[*byte]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = app.main.try_send(&later);
+                }
+            }
+            if way == 1 {
+                // What was said before is answered, unless the end was noticed first.
+                let answer = app.main.rest();
+                assert!(answer.is_empty() || answer.len() > HEADER_LEN, "{what}: {answer:?}");
+            }
+            expect_closed(app);
+            court.expect_service(&what);
+        }
+        court.expect_nothing_stored(&what);
+    }
+    court.expect_nothing_left();
+}
+
+#[test]
+fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
+    let mut court = Court::new();
+    let mut app = court.scene.app();
+    let all = refused();
+    println!("{} frames that are refused", all.len());
+    for (what, frame, status) in &all {
+        // In one piece, cut within the header, and within the body.
+        let cuts = [frame.len(), 3, HEADER_LEN, frame.len().min(HEADER_LEN + 70_000)];
+        for cut in cuts {
+            let (first, rest) = frame.split_at(cut);
+            app.main.send(first);
+            if !rest.is_empty() {
+                app.main.send(rest);
+            }
+            let reply = app.answer(1);
+            assert_eq!((reply.status, reply.version), (*status, 0), "{what}, cut at {cut}");
+            assert!(reply.body.is_empty());
+            app.expect_service();
+        }
+        court.expect_service(what);
+        court.expect_nothing_stored(what);
+    }
+    // Whatever is announced is answered when its header is here, and passed over when it comes.
+    for kind in [2, 4, 9] {
+        let mut app = court.scene.app();
+        let frame = RawFrame { body_len: Some(u32::MAX), number: 3, kind, ..RawFrame::default() };
+        app.main.send(&frame.bytes());
+        let status = if kind == 9 { Status::Unknown } else { Status::TooLarge };
+        assert_eq!(app.answer(3).status, status);
+        app.main.send(&vec![0; MIB]);
+        drop(app);
+        court.expect_service("4 GiB");
+    }
+    // The longest of all that is taken.
+    let longest = vec![b'k'; MAX_KEY];
+    let value = vec![b'v'; MAX_VALUE];
+    let version = app.put(&longest, &value);
+    assert_eq!(app.get(&longest), Some((version, value)));
+    assert_eq!(court.witness.change(), (longest.clone(), version));
+    assert!(app.delete(&longest));
+    assert_eq!(court.witness.change(), (longest, 0));
+    app.close();
+    court.expect_nothing_left();
+}
+
+#[test]
+fn frames_may_be_cut_and_glued_at_every_byte() {
+    let mut court = Court::new();
+    let mut app = court.scene.app();
+    let mut stream = Vec::new();
+    let many = entries([(&b"b"[..], &b"1"[..]), (b"c", b"")]);
+    let requests = [
+        Request::Put { key: b"a", value: b"\0value\xff", expected: None },
+        Request::Get(b"a"),
+        Request::PutMany(many.entries()),
+        Request::Delete { key: b"a", expected: None },
+        Request::Delete { key: b"b", expected: None },
+        Request::Delete { key: b"c", expected: None },
+        Request::Get(b"a"),
+    ];
+    for (number, request) in (0..).zip(requests) {
+        request.encode(number, &mut stream);
+    }
+    for cut in 0..=stream.len() {
+        for piece in [&stream[..cut], &stream[cut..]] {
+            // An empty one would be nothing.
+            if !piece.is_empty() {
+                app.main.send(piece);
+            }
+        }
+        let replies: Vec<_> = (0..7).map(|number| app.answer(number)).collect();
+        let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
+        use Status::{NoSuchKey, Ok};
+        assert_eq!(statuses, [Ok, Ok, Ok, Ok, Ok, Ok, NoSuchKey], "cut at {cut}");
+        assert_eq!(replies[1].body, b"\0value\xff");
+        assert_eq!(replies[1].version, replies[0].version);
+        assert_eq!(replies[2].version, replies[0].version + 2);
+        for (key, version) in [
+            ("a", replies[0].version),
+            ("b", replies[0].version + 1),
+            ("c", replies[2].version),
+            ("a", 0),
+            ("b", 0),
+            ("c", 0),
+        ] {
+            // A put and its deletion may be told as one.
+            let told = court.witness.change();
+            if told != (key.into(), version) {
+                assert_eq!(told.1, 0, "cut at {cut}");
+                break;
+            }
+        }
+        // What is left of them; then nothing.
+        court.rounds += 1;
+        app.put("k", "again");
+        while court.witness.change().0 != b"k" {}
+        court.expect_service("a cut");
+    }
+    app.close();
+    court.expect_nothing_left();
+}
+
+#[test]
+fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
+    let mut court = Court::new();
+    let put = framed_put(1, b"key", b"value");
+    let large = framed_put(1, b"key", &vec![b'v'; MAX_VALUE]);
+    let many = framed(1, Request::PutMany(entries([(&b"key"[..], &b"v"[..]); 3]).entries()));
+    let mut cuts: Vec<(&[u8], usize)> = (0..put.len()).map(|cut| (&put[..], cut)).collect();
+    cuts.extend((HEADER_LEN..many.len()).step_by(5).map(|cut| (&many[..], cut)));
+    cuts.extend([100, 4096, 4121, 65_536, large.len() - 1].map(|cut| (&large[..], cut)));
+    println!("{} cuts", cuts.len());
+    for (n, (frame, cut)) in cuts.into_iter().enumerate() {
+        let how = [None, Some(Shutdown::Write), Some(Shutdown::Both), Some(Shutdown::Read)][n % 4];
+        let mut app = court.scene.app();
+        app.main.send(&frame[..cut]);
+        if let Some(how) = how {
+            app.main.stream().shutdown(how).expect("it is connected");
+        }
+        match n % 3 {
+            0 => drop(app),
+            1 => {
+                let FramedApp { main, callback, .. } = app;
+                drop(callback);
+                drop(main);
+            }
+            _ => {
+                let FramedApp { main, mut callback, .. } = app;
+                drop(main);
+                callback.expect_end();
+            }
+        }
+        court.expect_service(&format!("cut at {cut}, {how:?}"));
+    }
+    // Without its callback channel an application is told nothing, and served.
+    for how in [Shutdown::Write, Shutdown::Both] {
+        let mut app = court.scene.app();
+        app.watch("k");
+        app.callback.stream().shutdown(how).expect("it is connected");
+        court.expect_service("no callback channel");
+        app.expect_service();
+        app.close();
+    }
+    court.expect_nothing_left();
+}
+
+/// Of a body that is announced and does not come nothing is kept but what has come.
+#[test]
+fn bodies_that_are_announced_and_never_sent_take_no_memory() {
+    const APPS: usize = 100;
+    let scene = Scene::with(|server| server.args(["--max-value-bytes", "1000000"]));
+    let mut witness = scene.app();
+    witness.put("k", "v");
+    let apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let apps: Vec<_> = apps
+        .into_iter()
+        .enumerate()
+        .map(|(n, mut app)| {
+            let (body_len, kind) = [(u32::MAX, 2), (1_000_000, 2), (1_065_600, 4), (1 << 31, 9)][n % 4];
+            let key_len = if kind == 4 { 0 } else { 1 };
+            let body: &[u8] = b"\x01\0\0\0";
+            let frame =
+                RawFrame { body_len: Some(body_len), kind, key_len, body, ..RawFrame::default() };
+            app.main.send(&frame.bytes());
+            app
+        })
+        .collect();
+    witness.expect_service();
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    println!("{APPS} announced bodies: {grown} KiB");
+    assert!(grown < 2048, "{grown} KiB for {APPS} bodies that never came");
+    drop(apps);
+    assert_eq!(scene.pairs(), 1);
+}
+
+#[test]
+fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
+    let mut court = Court::new();
+    let ready = 1i32.to_ne_bytes();
+    let close = framed(0, Request::Close);
+    let huge = vec![0; MIB];
+    for bytes in [&b"\0"[..], &b"x"[..], &ready, &close, &huge] {
+        // With nothing told, with changes read, and with changes that wait.
+        for state in 0..3 {
+            let what = format!("{} bytes in state {state}", bytes.len());
+            let mut app = court.scene.app();
+            if state > 0 {
+                app.watch("k");
+                court.expect_service(&what);
+            }
+            if state == 1 {
+                assert_eq!(app.change().0, b"k");
+            }
+            let _ = app.callback.try_send(bytes);
+            expect_closed(app);
+            court.expect_service(&what);
+        }
+    }
+    court.expect_nothing_left();
+}
+
+#[test]
+fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
+    let mut court = Court::new();
+    let begin = |hello: &[u8]| {
+        let path = court.scene.server.socket();
+        let mut main = Channel::connect("main", path).expect("the server listens");
+        main.expect_int(1);
+        main.send(hello);
+        main
+    };
+    let name = "n".repeat(95);
+    for (hello, answer) in [
+        (&b"g\0kvs2"[..], 2),
+        (b"g\0kvs23", 2),
+        (b"g\0kvs32", 2),
+        // Of a later version of the protocol, or of none.
+        (b"g\0kvs", 1),
+        (b"g\0kvs3", 1),
+        (b"g\0kvs1", 1),
+        (b"none\0kvs2", 0),
+        ([name.as_bytes(), b"\0kvs2"].concat().as_slice(), 0),
+    ] {
+        let mut main = begin(hello);
+        main.expect_int(answer);
+        if answer == 0 {
+            main.expect_end();
+        }
+    }
+    for hello in [
+        &b"g\0"[..],
+        b"g\0k",
+        b"g\0kv",
+        b"g\0kv2",
+        b"g\0xkvs2",
+        b"g\0\0kvs2",
+        b"g\0KVS2",
+        [name.as_bytes(), b"\0kvs23"].concat().as_slice(),
+        [&b"g\0kvs2"[..], &[b'3'; 100]].concat().as_slice(),
+    ] {
+        begin(hello).expect_end();
+    }
+    // In two pieces it is a name, and something else.
+    let mut main = begin(b"g");
+    main.expect_int(1);
+    main.send(b"\0kvs2");
+    main.expect_end();
+    // Nothing may come before the verdict.
+    for early in [framed(1, Request::Get(b"k")), vec![0], framed_put(1, b"x", b"y")] {
+        let mut main = begin(b"g\0kvs2");
+        main.expect_int(2);
+        main.send(court.scene.secret.as_bytes());
+        // Together with the secret they would be a wrong secret, or none.
+        let _ = main.try_send(&early);
+        main.rest();
+    }
+    court.expect_service("offers");
+    court.expect_nothing_left();
+}
+
+#[test]
+fn descriptors_and_out_of_band_data_that_come_with_frames_are_no_part_of_them() {
+    let mut court = Court::new();
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let many = vec![null.as_fd(); 253];
+    for n in 0..30 {
+        let mut app = court.scene.app();
+        app.main.try_send_with(&framed_put(1, b"x", b"y"), &many).expect("it is connected");
+        assert_eq!(app.answer(1).status, Status::Ok);
+        assert!(app.delete("x"));
+        assert!(court.scene.server.open_descriptors() < court.descriptors + 100);
+        // The byte becomes a part of the stream as soon as there is another: then it is a frame cut short, or
+        // a malformed one.
+        let channel = if n % 2 == 0 { &mut app.main } else { &mut app.callback };
+        channel.try_send_out_of_band(b"\xff").expect("this kernel has it on UNIX sockets");
+        let _ = channel.try_send(&[0xff; HEADER_LEN]);
+        let _ = channel.try_send_with(b"\xff", &many[..3]);
+        drop(app);
+        // Both are told, or as one that the pair is gone.
+        while court.witness.change().1 != 0 {}
+        court.expect_service("passed descriptors");
+    }
+    court.expect_nothing_left();
+}
+
+/// One that cannot be, whatever follows.
+fn broken(dice: &mut Dice) -> Vec<u8> {
+    let mut header: Vec<u8> = (0..HEADER_LEN).map(|_| dice.number() as u8).collect();
+    match dice.below(2) {
+        0 => header[10] |= 1,
+        _ => header[11] |= 0x80,
+    }
+    header
+}
+
+/// Frames that store nothing, most of them legal; bodies that announce more than they bring make what follows
+/// theirs.
+fn harmless(dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0..dice.below(6) as u32 {
+        let key = vec![b'k'; 1 + dice.below(3)];
+        match dice.below(8) {
+            0 => Request::Get(&key).encode(number, &mut bytes),
+            1 => Request::Watch(Watched::Prefix(&key)).encode(number, &mut bytes),
+            2 => Request::Watch(Watched::Key(&key)).encode(number, &mut bytes),
+            3 => Request::Unwatch(Watched::Prefix(&key)).encode(number, &mut bytes),
+            4 => Request::Keys { prefix: b"", cursor: dice.number(), limit: dice.below(5) as u32 }
+                .encode(number, &mut bytes),
+            5 => Request::Delete { key: b"none", expected: Some(dice.number()) }
+                .encode(number, &mut bytes),
+            6 => Request::Put { key: &key, value: b"v", expected: Some(u64::MAX) }
+                .encode(number, &mut bytes),
+            _ => {
+                let body = vec![7; dice.below(20_000)];
+                let kind = 9 + dice.below(200) as u8;
+                bytes.extend(RawFrame { number, kind, body: &body, ..RawFrame::default() }.bytes());
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
+    let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(2_000);
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
+    println!("KVS_TEST_SEED={seed}");
+    let mut court = Court::new();
+    let mut dice = Dice::new(seed);
+    let mut resident = 0;
+    let warm = count / 3;
+    for number in 0..count {
+        if number == warm {
+            // All that is kept for a while is kept by now: 1000 past applications, for one.
+            resident = court.scene.server.resident_kib();
+        }
+        let mut app = court.scene.app();
+        let mut bytes = harmless(&mut dice);
+        bytes.extend(broken(&mut dice));
+        bytes.extend(framed_put(1, b"stored", b"nothing"));
+        bytes.extend((0..dice.below(2000)).map(|_| dice.number() as u8));
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let most = if dice.one_in(3) { 30 } else { 5000 };
+            let (piece, later) = rest.split_at(1 + dice.below(most.min(rest.len())));
+            rest = later;
+            let sent = match dice.below(30) {
+                0 => app.callback.try_send(piece),
+                _ => app.main.try_send(piece),
+            };
+            if sent.is_err() {
+                break;
+            }
+        }
+        if dice.one_in(2) {
+            expect_closed(app);
+        } else {
+            drop(app);
+        }
+        court.expect_service(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+        if number % 100 == 0 {
+            court.expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+        }
+    }
+    court.expect_nothing_left();
+    let grown = court.scene.server.resident_kib().saturating_sub(resident);
+    println!("{count} sequences; the server grew by {grown} KiB over the last {}", count - warm);
+    assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
+    assert_eq!(court.scene.server.status().last().map(|app| app.group.as_str()), Some(GROUP));
+}

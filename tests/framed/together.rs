@@ -1,0 +1,385 @@
+//! Both kinds of session in one group, and how framed ones end when it does.
+
+use std::io::{ErrorKind, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_proto::framed::answer::Status;
+use kvs_proto::framed::request::{Request, Watched};
+use kvs_tests::{FramedApp, RawApp, Told, entries, framed, framed_put};
+
+use super::{GROUP, Scene};
+
+/// A put of an original session has no answer: that to a later call shows that it was done.
+fn store(app: &mut RawApp, key: &str, value: &str) {
+    app.put(key, value);
+    assert_eq!(app.get(key).as_deref(), Some(value));
+}
+
+fn told(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<Told> {
+    Some(Told { key: key.into(), version, by_key, by_prefix })
+}
+
+/// Nothing has been told that was not received: what is told of a change that comes now is the next.
+fn expect_silence(framed: &mut [&mut FramedApp], original: &mut RawApp) {
+    store(original, "silence", "v");
+    for app in framed {
+        assert_eq!(app.change().0, b"silence");
+        app.delete("silence");
+    }
+}
+
+#[test]
+fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
+    let scene = Scene::new();
+    let (mut framed, mut original) = (scene.app(), scene.original());
+    store(&mut original, "a", "from an original session");
+    let (first, value) = framed.get("a").expect("it is stored");
+    assert_eq!(value, b"from an original session");
+    let second = framed.put("a", "from a framed session");
+    assert!(second > first);
+    assert_eq!(original.get("a").as_deref(), Some("from a framed session"));
+    // A put of an original session gives a version, too.
+    store(&mut original, "a", "again");
+    let (third, _) = framed.get("a").expect("it is stored");
+    assert!(third > second);
+    let stale = Request::Put { key: b"a", value: b"stale", expected: Some(second) };
+    assert_eq!(framed.outcome(stale), (Status::Conflict, third));
+    assert_eq!(original.get("a").as_deref(), Some("again"));
+    assert!(framed.delete("a"));
+    assert_eq!(original.get("a"), None);
+    store(&mut original, "b", "");
+    assert_eq!(framed.get("b").map(|(_, value)| value), Some(Vec::new()));
+    original.main.send_int(2);
+    original.main.expect_int(1);
+    original.main.send(b"b");
+    original.main.expect_int(1);
+    assert_eq!(framed.get("b"), None);
+    // A library, which speaks what is best, in the same group.
+    let library = scene.library();
+    library.put("c", "from the library").expect("it is connected");
+    assert_eq!(original.get("c").as_deref(), Some("from the library"));
+    assert_eq!(framed.get("c").expect("it is stored").1, b"from the library");
+    assert_eq!(framed.keys("", 0), [b"c"]);
+}
+
+#[test]
+fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
+    let scene = Scene::new();
+    let (mut framed, mut original) = (scene.app(), scene.original());
+    for (value, carried) in [
+        (vec![b'v'; 99], true),
+        (vec![0xff; 99], true),
+        (vec![b'v'; 100], false),
+        (vec![b'v'; 1025], false),
+        (vec![b'v'; 5_000_000], false),
+        (b"\0".to_vec(), false),
+        (b"v\0".to_vec(), false),
+        (vec![], true),
+    ] {
+        let version = framed.put("k", &value);
+        let seen = original.get("k");
+        assert_eq!(seen.is_some(), carried, "{} bytes", value.len());
+        if carried {
+            assert_eq!(seen, Some(String::from_utf8_lossy(&value).into_owned()));
+        }
+        // It may be watched, overwritten and deleted all the same.
+        assert!(original.register("k"));
+        let next = framed.put("k", &value);
+        assert!(next > version);
+        assert_eq!(original.change(), "k");
+        store(&mut original, "k", "short");
+        assert_eq!(original.change(), "k");
+        framed.put("k", &value);
+        assert_eq!(original.change(), "k");
+        original.main.send_int(2);
+        original.main.expect_int(1);
+        original.main.send(b"k");
+        original.main.expect_int(1);
+        assert_eq!(framed.get("k"), None);
+    }
+    // Keys that it cannot name are nobody's concern.
+    framed.put(vec![b'k'; 100], "v");
+    framed.put("a\0b", "v");
+    assert_eq!(original.get("a"), None);
+    assert_eq!(scene.pairs(), 2);
+}
+
+#[test]
+fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both() {
+    let scene = Scene::new();
+    let mut original = scene.original();
+    let (mut by_key, mut by_prefix, mut by_both) = (scene.app(), scene.app(), scene.app());
+    let mut writer = scene.app();
+    let version = writer.put("key", "0");
+    assert!(original.register("key"));
+    assert_eq!(by_key.watch("key"), version);
+    by_prefix.watch_prefix("k");
+    by_both.watch_prefix("");
+    by_both.watch_prefix("ke");
+    assert_eq!(by_both.watch("key"), version);
+    // Twice is once.
+    assert_eq!(by_both.watch("key"), version);
+    by_both.watch_prefix("ke");
+    let mut last = version;
+    for round in 0..4 {
+        if round % 2 == 0 {
+            store(&mut original, "key", "1");
+        } else {
+            writer.put("key", "2");
+        }
+        assert_eq!(original.change(), "key");
+        let (version, _) = writer.get("key").expect("it is stored");
+        assert!(version > last);
+        last = version;
+        assert_eq!(by_key.news(), told("key", version, true, false));
+        assert_eq!(by_prefix.news(), told("key", version, false, true));
+        assert_eq!(by_both.news(), told("key", version, true, true));
+    }
+    // Several in one message, each told with its own version, in their order.
+    let many = entries([(&b"key"[..], &b"3"[..]), (b"kin", b"1"), (b"other", b"1")]);
+    let last = writer.done(Request::PutMany(many.entries()));
+    assert_eq!(original.change(), "key");
+    assert_eq!(by_key.news(), told("key", last - 2, true, false));
+    assert_eq!(by_prefix.news(), told("key", last - 2, false, true));
+    assert_eq!(by_prefix.news(), told("kin", last - 1, false, true));
+    assert_eq!(by_both.news(), told("key", last - 2, true, true));
+    assert_eq!(by_both.news(), told("kin", last - 1, false, true));
+    assert_eq!(by_both.news(), told("other", last, false, true));
+    // One kind deletes, then the other.
+    for round in 0..2 {
+        if round == 0 {
+            original.main.send_int(2);
+            original.main.expect_int(1);
+            original.main.send(b"key");
+            original.main.expect_int(1);
+        } else {
+            assert!(writer.delete("key"));
+        }
+        assert_eq!(by_prefix.news(), told("key", 0, false, true));
+        assert_eq!(by_both.news(), told("key", 0, false, true));
+        // It is there again, and those who watched it alone are not told.
+        let version = writer.put("key", "new");
+        assert_eq!(by_prefix.news(), told("key", version, false, true));
+        assert_eq!(by_both.news(), told("key", version, false, true));
+        for app in [&mut by_key, &mut by_both] {
+            let again = Request::Unwatch(Watched::Key(b"key"));
+            assert_eq!(app.outcome(again), (Status::NoSuchKey, 0));
+        }
+        assert_eq!(by_key.callback.waiting(), b"");
+        assert_eq!(original.callback.waiting(), b"");
+        if round == 0 {
+            assert!(original.register("key"));
+            by_key.watch("key");
+            by_both.watch("key");
+        }
+    }
+    // No longer by a prefix; the others stay.
+    assert_eq!(by_both.outcome(Request::Unwatch(Watched::Prefix(b"ke"))), (Status::Ok, 0));
+    assert_eq!(by_both.outcome(Request::Unwatch(Watched::Prefix(b"ke"))), (Status::NoSuchKey, 0));
+    expect_silence(&mut [&mut by_both], &mut original);
+    assert_eq!(by_prefix.outcome(Request::Unwatch(Watched::Prefix(b"k"))), (Status::Ok, 0));
+    writer.put("key", "unseen");
+    assert_eq!(by_both.change().0, b"silence");
+    assert_eq!(by_both.change().0, b"key");
+    assert_eq!(by_prefix.callback.waiting(), b"");
+}
+
+#[test]
+fn the_status_shows_what_both_kinds_watch() {
+    let scene = Scene::new();
+    let mut original = scene.original();
+    let mut framed = scene.app();
+    store(&mut original, "a", "v");
+    assert!(original.register("a"));
+    framed.watch("a");
+    framed.watch_prefix("");
+    framed.watch_prefix("some/");
+    framed.put(b"bin\0\x1b\xff", "v");
+    framed.watch(b"bin\0\x1b\xff");
+    let long = [&[b'l'; 7000][..], b"end"].concat();
+    framed.watch_prefix(&long);
+    let shown = |status: &str| {
+        let apps = scene.server.status();
+        let mut apps: Vec<_> = apps.into_iter().filter(|app| app.status == status).collect();
+        apps.sort_by_key(|app| app.number);
+        apps.into_iter().map(|app| app.watched).collect::<Vec<_>>()
+    };
+    let watched = shown("Connected");
+    assert_eq!(watched[0], ["a"]);
+    assert_eq!(watched[1][..3], ["a", " (prefix)", "some/ (prefix)"]);
+    assert!(watched[1][3].chars().all(|c| !c.is_control()), "{:?}", watched[1][3]);
+    // A long one is not shown in full length.
+    assert!(watched[1][4].ends_with(" (prefix)") && watched[1][4].len() < 200, "{:?}", watched[1][4]);
+    framed.done(Request::Unwatch(Watched::Prefix(b"")));
+    assert!(framed.delete("a"));
+    let watched = shown("Connected");
+    assert_eq!(watched[0], [""; 0]);
+    assert_eq!(watched[1][0], "some/ (prefix)");
+    framed.close();
+    original.close();
+    scene.server.status_where("both are closed", |status| {
+        status.len() == 2 && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
+    });
+}
+
+// --- the end --------------------------------------------------------------------------------------
+
+/// Applications in a framed session, each in the middle of something that it does not go on with.
+struct Busy {
+    /// They can be told: with what is in the socket before that they have not taken.
+    told: Vec<(&'static str, FramedApp)>,
+    /// They cannot: what they have not taken fills the socket.
+    full: Vec<(&'static str, FramedApp)>,
+}
+
+fn busy(scene: &Scene) -> Busy {
+    let large = vec![b'v'; 4_000_000];
+    let key = vec![b'k'; 60_000];
+    let mut writer = scene.app();
+    writer.put("large", &large);
+    writer.put("small", "v");
+    let mut told = Vec::new();
+    let mut full = Vec::new();
+    told.push(("idle", scene.app()));
+    let mut app = scene.app();
+    app.watch("small");
+    writer.put("small", "w");
+    told.push(("with changes unread", app));
+    let mut app = scene.app();
+    app.main.send(&framed_put(1, b"unfinished", b"value")[..10]);
+    told.push(("in the middle of a header", app));
+    let mut app = scene.app();
+    app.main.send(&framed_put(1, b"unfinished", &large)[..1_000_000]);
+    told.push(("in the middle of a large put", app));
+    let mut app = scene.app();
+    app.main.send(&framed(1, Request::Get(b"large")).repeat(1000));
+    told.push(("with large answers unread", app));
+    let mut app = scene.app();
+    app.watch_prefix("k");
+    for n in 0..10u8 {
+        writer.put([&key[..], &[n]].concat(), "v");
+    }
+    full.push(("with changes that fill the socket", app));
+    // They are in those states, as far as that can be known.
+    for (what, app) in &told {
+        if what.contains("unread") {
+            super::until(what, || {
+                (app.main.unread() > 0 || app.callback.unread() > 0).then_some(())
+            });
+        }
+    }
+    super::until("a socket is full", || (full[0].1.callback.unread() > 60_000).then_some(()));
+    writer.close();
+    Busy { told, full }
+}
+
+/// Each is closed; those that can be are told first. Whoever is told says goodbye, and is closed at once.
+fn expect_all_closed(busy: Busy) {
+    for (what, mut app) in busy.told {
+        while app.news().is_some() {}
+        let _ = app.main.try_send(&framed(0, Request::Close));
+        app.main.rest();
+        app.callback.expect_end();
+        println!("{what}: told, and closed");
+    }
+    for (what, mut app) in busy.full {
+        app.main.rest();
+        app.callback.rest();
+        println!("{what}: closed");
+    }
+}
+
+fn expect_none_late(scene: &Scene) {
+    let late = |line: &String| line.contains("have not closed yet");
+    assert!(!scene.server.log_so_far().iter().any(late), "{}", scene.server.report());
+}
+
+#[test]
+fn a_group_can_be_deleted_whatever_its_framed_sessions_are_in_the_middle_of() {
+    let scene = Scene::new();
+    let other_secret = scene.server.create_group("other");
+    let mut other = scene.app_of("other", &other_secret);
+    let busy = busy(&scene);
+    thread::scope(|scope| {
+        let closed = scope.spawn(|| expect_all_closed(busy));
+        let begin = Instant::now();
+        scene.server.delete_group(GROUP);
+        let took = begin.elapsed();
+        closed.join().expect("all are closed");
+        println!("deleted in {took:?}");
+        // One of them does not take what it is told: it gets a second.
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    });
+    expect_none_late(&scene);
+    other.expect_service();
+    // Nothing of it is there for a group of the same name.
+    let secret = scene.server.create_group(GROUP);
+    let mut new = scene.app_of(GROUP, &secret);
+    assert_eq!(new.keys("", 0), [[0; 0]; 0]);
+    assert_eq!(new.put("k", "v"), 1);
+}
+
+#[test]
+fn quit_ends_all_framed_sessions_whatever_they_are_in_the_middle_of() {
+    let scene = Scene::new();
+    let busy = busy(&scene);
+    thread::scope(|scope| {
+        let closed = scope.spawn(|| expect_all_closed(busy));
+        let begin = Instant::now();
+        scene.server.quit();
+        println!("quit in {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+        closed.join().expect("all are closed");
+    });
+    expect_none_late(&scene);
+}
+
+#[test]
+fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done() {
+    let scene = Scene::new();
+    let mut apps: Vec<_> = (0..8).map(|_| scene.app()).collect();
+    for app in &mut apps {
+        app.watch_prefix("");
+    }
+    apps[0].put("k", "v");
+    thread::scope(|scope| {
+        for mut app in apps {
+            scope.spawn(move || {
+                assert_eq!(app.change().0, b"k");
+                // The request to close comes before the changes that still wait.
+                while app.news().is_some() {}
+                app.close();
+            });
+        }
+        let begin = Instant::now();
+        scene.server.delete_group(GROUP);
+        println!("deleted in {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
+    });
+}
+
+/// Pipelined requests before a goodbye are carried out, as they were sent before it.
+#[test]
+fn everything_that_was_sent_before_a_goodbye_is_carried_out() {
+    let scene = Scene::new();
+    let mut witness = scene.app();
+    let mut app = scene.app();
+    let mut bytes = Vec::new();
+    for n in 0..1000u32 {
+        bytes.extend(framed_put(n, n.to_string().as_bytes(), b"v"));
+    }
+    bytes.extend(framed(0, Request::Close));
+    app.main.send(&bytes);
+    app.callback.expect_end();
+    drop(app);
+    assert_eq!(witness.keys("", 100).len(), 1000);
+    // What is sent behind it is not even read.
+    let mut app = scene.app();
+    app.main.send(&[framed(0, Request::Close), framed_put(1, b"late", b"v")].concat());
+    app.main.rest();
+    assert_eq!(witness.get("late"), None);
+    let mut stream = app.main.stream();
+    let error = stream.write_all(b"more").expect_err("it is closed");
+    assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+}
