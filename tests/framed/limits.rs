@@ -1,1 +1,506 @@
-//! x
+//! What one user may take with framed sessions, and what one application can do to others with what it may.
+//!
+//! How long the others wait is measured and printed; a busy machine is no reason to fail, so no speed is
+//! asserted, but that all are served, and where a bound is promised, that it holds by far.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_proto::framed::answer::{self, Status};
+use kvs_proto::framed::request::{EntriesBuilder, Request, Watched};
+use kvs_proto::framed::{HEADER_LEN, MAX_KEY};
+use kvs_tests::{Ending, FramedApp, RawFrame, entries, framed, framed_put};
+
+use super::{GROUP, Scene, forget_peak, peak_kib, until};
+
+// --- what one application can do to others --------------------------------------------------------
+
+/// Others in a group of their own, one or more on each thread of the server.
+struct Others(Vec<FramedApp>);
+
+impl Others {
+    fn new(scene: &Scene) -> Self {
+        let secret = scene.server.create_group("others");
+        let mut others = Self((0..4).map(|_| scene.app_of("others", &secret)).collect());
+        others.0[0].put("k", "v");
+        others
+    }
+
+    /// The median, the 99th percentile and the longest time of a get, of those who fare worst.
+    fn latency(&mut self, time: Duration) -> [Duration; 3] {
+        let end = Instant::now() + time;
+        let mut times = vec![Vec::new(); self.0.len()];
+        while Instant::now() < end {
+            for (app, times) in self.0.iter_mut().zip(&mut times) {
+                let begin = Instant::now();
+                assert!(app.get("k").is_some());
+                times.push(begin.elapsed());
+            }
+        }
+        let figures = times.into_iter().map(|mut times| {
+            times.sort();
+            let len = times.len();
+            [times[len / 2], times[len * 99 / 100], times[len - 1]]
+        });
+        figures.max().expect("there are some")
+    }
+}
+
+/// Sends these requests again and again and takes the answers, until dropped.
+fn flood<'s>(
+    scope: &'s thread::Scope<'s, '_>,
+    stop: &'s AtomicBool,
+    app: &'s FramedApp,
+    requests: &'s [u8],
+) {
+    scope.spawn(move || {
+        let mut stream = app.main.stream();
+        while !stop.load(Ordering::Relaxed) && stream.write_all(requests).is_ok() {}
+        // Whoever takes the answers need not wait for more.
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    scope.spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        let mut stream = app.main.stream();
+        while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    });
+}
+
+/// Lets applications do what they may without end, and measures how the others fare meanwhile.
+fn under_attack(
+    scene: &Scene,
+    others: &mut Others,
+    what: &str,
+    attackers: Vec<FramedApp>,
+    requests: &[u8],
+) -> [Duration; 3] {
+    forget_peak(scene.server.pid());
+    let before = scene.server.resident_kib();
+    let stop = AtomicBool::new(false);
+    let latency = thread::scope(|scope| {
+        let _ending = Ending(&stop);
+        attackers.iter().for_each(|app| flood(scope, &stop, app, requests));
+        thread::sleep(Duration::from_millis(100));
+        others.latency(Duration::from_millis(900))
+    });
+    let grown = peak_kib(scene.server.pid()).saturating_sub(before);
+    println!("{what}: a get of others takes {latency:.1?} (median, 99 %, longest); {grown} KiB more");
+    drop(attackers);
+    others.latency(Duration::from_millis(10));
+    latency
+}
+
+fn many(count: usize, pair: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) -> EntriesBuilder {
+    let mut entries = EntriesBuilder::default();
+    for n in 0..count {
+        let (key, value) = pair(n);
+        entries.push(&key, &value);
+    }
+    entries
+}
+
+#[test]
+fn requests_without_end_keep_nobody_else_from_being_served() {
+    let scene = Scene::new();
+    let mut others = Others::new(&scene);
+    let quiet = others.latency(Duration::from_millis(500));
+    println!("in quiet: {quiet:.1?}");
+    let mut writer = scene.app();
+    writer.put("k", vec![b'v'; 1000]);
+    writer.put("large", vec![b'v'; 16 << 20]);
+    let ten_thousand = many(10_000, |n| (n.to_le_bytes()[..3].to_vec(), b"v".to_vec()));
+    let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
+    let attack = |others: &mut Others, what, attackers, requests: &[u8]| {
+        under_attack(&scene, others, what, attackers, requests)
+    };
+    let gets = framed(1, Request::Get(b"k")).repeat(2500);
+    attack(&mut others, "gets without end", apps(4), &gets);
+    let puts = framed_put(1, b"k", b"v").repeat(2500);
+    attack(&mut others, "puts without end", apps(4), &puts);
+    let large = framed(1, Request::Get(b"large")).repeat(100);
+    attack(&mut others, "gets of 16 MiB without end", apps(4), &large);
+    let unknown = RawFrame { kind: 99, body: &[0; 60_000], ..RawFrame::default() }.bytes();
+    attack(&mut others, "unknown requests of 60 kB without end", apps(4), &unknown);
+    let put_many = framed(1, Request::PutMany(ten_thousand.entries()));
+    attack(&mut others, "put_many of 10,000 without end", apps(4), &put_many);
+    // 10,000 keys are there now; with a prefix that none of them has, a page costs as much and says nothing.
+    for (what, prefix) in [("keys without end", &b""[..]), ("keys that do not exist", b"none")] {
+        let keys = framed(1, Request::Keys { prefix, cursor: 0, limit: 0 }).repeat(1000);
+        attack(&mut others, what, apps(4), &keys);
+    }
+}
+
+#[test]
+fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
+    let scene = Scene::new();
+    let mut others = Others::new(&scene);
+    let quiet = others.latency(Duration::from_millis(500));
+    println!("in quiet: {quiet:.1?}");
+    let mut asleep: Vec<_> = (0..100).map(|_| scene.app()).collect();
+    asleep.iter_mut().take(16).for_each(|app| app.watch_prefix("sixteen"));
+    asleep.iter_mut().for_each(|app| app.watch_prefix("hundred"));
+    let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
+    let key = |prefix: &str, n: usize| [prefix.as_bytes(), &n.to_le_bytes()[..3]].concat();
+    for prefix in ["sixteen", "hundred"] {
+        let puts: Vec<u8> =
+            (0..2500).flat_map(|n| framed_put(1, &key(prefix, n), b"v")).collect();
+        let what = format!("puts for {prefix} watchers");
+        under_attack(&scene, &mut others, &what, apps(4), &puts);
+        let entries = many(10_000, |n| (key(prefix, n), b"v".to_vec()));
+        let put_many = framed(1, Request::PutMany(entries.entries()));
+        let what = format!("put_many for {prefix} watchers");
+        under_attack(&scene, &mut others, &what, apps(1), &put_many);
+    }
+}
+
+#[test]
+fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
+    let scene = Scene::new();
+    let mut others = Others::new(&scene);
+    let mut watcher = scene.app();
+    let key = vec![b'k'; MAX_KEY];
+    // 20,000 of them take a fifth of what a user may have.
+    let lengths = 20_000;
+    (0..lengths).for_each(|n| watcher.watch_prefix(&key[..n]));
+    let mut writer = scene.app();
+    let begin = Instant::now();
+    writer.put(&key, "v");
+    println!("a put of a key that {lengths} prefixes of it watch takes {:?}", begin.elapsed());
+    let begin = Instant::now();
+    writer.put("k", "v");
+    println!("a put of a short one: {:?}", begin.elapsed());
+    assert_eq!(watcher.change().0, key);
+    let puts = framed_put(1, &key, b"v").repeat(10);
+    under_attack(&scene, &mut others, "puts of long keys", vec![scene.app()], &puts);
+    let puts = framed_put(1, &key[..1000], b"v").repeat(100);
+    under_attack(&scene, &mut others, "puts of keys of 1000 bytes", vec![scene.app()], &puts);
+    let begin = Instant::now();
+    watcher.close();
+    others.latency(Duration::from_millis(10));
+    println!("{:?} for the end of the watcher", begin.elapsed());
+}
+
+// --- memory ---------------------------------------------------------------------------------------
+
+/// Values that were overwritten are kept for who has asked for them and does not take them.
+#[test]
+fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
+    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "100000000"]));
+    let mut writer = scene.app();
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let mut asleep = Vec::new();
+    let value = vec![b'v'; 8 << 20];
+    let mut limited = 0;
+    for _ in 0..40 {
+        match writer.outcome(Request::Put { key: b"large", value: &value, expected: None }) {
+            (Status::Ok, _) => {}
+            (Status::Limit, 0) => limited += 1,
+            other => panic!("{other:?}"),
+        }
+        let mut app = scene.app();
+        app.ask(Request::Get(b"large"));
+        until("an answer", || (app.main.unread() > 0).then_some(()));
+        asleep.push(app);
+    }
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident) >> 10;
+    println!("{limited} puts of 40 are refused; {grown} MiB");
+    assert!(limited > 25, "{limited}");
+    assert!(grown < 200, "{grown} MiB");
+    drop(asleep);
+    until("it may store again", || {
+        let put = Request::Put { key: b"large", value: &value, expected: None };
+        (writer.outcome(put).0 == Status::Ok).then_some(())
+    });
+}
+
+/// Keys are counted, and so are their bytes: a page of long ones is shorter.
+#[test]
+fn pages_of_long_keys_are_short() {
+    let scene = Scene::new();
+    let mut app = scene.app();
+    let key = |n: u32| [&n.to_le_bytes()[..], &vec![b'k'; 60_000]].concat();
+    const KEYS: u32 = 1000;
+    for n in 0..KEYS {
+        app.put(key(n), "");
+    }
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let mut asleep: Vec<_> = (0..20).map(|_| scene.app()).collect();
+    for app in &mut asleep {
+        for _ in 0..10 {
+            app.ask(Request::Keys { prefix: b"", cursor: 0, limit: 0 });
+        }
+    }
+    let mut largest = 0;
+    let (mut all, mut cursor) = (0, 0);
+    loop {
+        let reply = app.call(Request::Keys { prefix: b"", cursor, limit: 0 });
+        assert_eq!(reply.status, Status::Ok);
+        largest = largest.max(reply.body.len());
+        all += answer::keys(&reply.body).expect("a page").len();
+        cursor = reply.version;
+        if cursor == 0 {
+            break;
+        }
+    }
+    assert_eq!(all, KEYS as usize);
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident) >> 10;
+    println!("the largest page has {largest} bytes; {grown} MiB for 20 that nobody takes");
+}
+
+/// By a prefix one is told of keys without end, each of which is put and deleted, and costs its user nothing but
+/// the change that waits.
+#[test]
+fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_are_not() {
+    const BYTES: u64 = 4_000_000;
+    const KEYS: usize = 20_000;
+    let limit = BYTES.to_string();
+    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", &limit]));
+    let (mut writer, mut awake) = (scene.app(), scene.app());
+    let (mut asleep, mut full) = (scene.app(), scene.app());
+    let mut original = scene.original();
+    original.put("kept", "v");
+    assert!(original.register("kept"));
+    full.watch_prefix("kept");
+    let key = |n: usize| format!("job {n}");
+    for from in [0, KEYS / 2] {
+        let entries = many(KEYS / 2, |n| (key(from + n).into_bytes(), Vec::new()));
+        writer.done(Request::PutMany(entries.entries()));
+    }
+    awake.watch_prefix("job");
+    asleep.watch_prefix("");
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let is_closed = || scene.server.status().iter().any(|app| app.status == "Closed");
+    let mut deleted = 0;
+    // Who stores something meanwhile is told of the limit; but a deletion is never refused.
+    while deleted < KEYS && (deleted % 500 != 0 || !is_closed()) {
+        assert!(writer.delete(key(deleted)));
+        assert_eq!(awake.change(), (key(deleted).into_bytes(), 0));
+        deleted += 1;
+    }
+    assert!(is_closed(), "{deleted} changes gather");
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    println!("closed after {deleted} deletions; {grown} KiB");
+    // 256 for each change that waits.
+    assert!(deleted as u64 >= BYTES / 256, "closed after {deleted}");
+    assert!(grown < 16 << 10, "{grown} KiB");
+    (deleted..KEYS).for_each(|n| {
+        assert!(writer.delete(key(n)));
+        assert_eq!(awake.change(), (key(n).into_bytes(), 0));
+    });
+    asleep.main.expect_end();
+    asleep.callback.rest();
+    until("it is logged", || {
+        let log = scene.server.log_so_far();
+        log.iter().any(|line| line.contains("does not take its changes")).then_some(())
+    });
+    // All others are as they were, and what waited is given back.
+    let version = writer.put("kept", "w");
+    assert_eq!(full.change(), (b"kept".to_vec(), version));
+    assert_eq!(original.change(), "kept");
+    writer.put("large", vec![b'v'; BYTES as usize - 100_000]);
+    // However full of pairs a user is, it is told of changes.
+    let put = Request::Put { key: b"more", value: &[b'v'; 200_000], expected: None };
+    assert_eq!(writer.outcome(put).0, Status::Limit);
+    writer.put("kept", "x");
+    full.change();
+    original.change();
+    assert!(writer.delete("large"));
+    until("the memory is given back", || {
+        (scene.server.resident_kib() < resident + 4096).then_some(())
+    });
+}
+
+/// One message can set off many changes: also then no more wait than may.
+#[test]
+fn changes_of_one_message_for_many_watchers_are_bounded_too() {
+    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "4000000"]));
+    let mut asleep: Vec<_> = (0..30).map(|_| scene.app()).collect();
+    asleep.iter_mut().for_each(|app| app.watch_prefix(""));
+    let mut writer = scene.app();
+    let resident = scene.server.resident_kib();
+    let entries = many(10_000, |n| (format!("key {n}").into_bytes(), b"v".to_vec()));
+    writer.done(Request::PutMany(entries.entries()));
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    println!("10,000 keys for {} watchers: {grown} KiB", asleep.len());
+    assert!(grown < 20 << 10, "{grown} KiB");
+    until("those of whom too much waits are closed", || {
+        let status = scene.server.status();
+        (status.iter().filter(|app| app.status == "Closed").count() > 20).then_some(())
+    });
+    writer.expect_service();
+}
+
+/// What was kept for changes, and for what they were put together in, is given back with them.
+#[test]
+fn sessions_for_which_nothing_waits_keep_nothing() {
+    const APPS: usize = 40;
+    let scene = Scene::new();
+    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+    let mut writer = scene.app();
+    let long = vec![b'l'; MAX_KEY];
+    apps.iter_mut().for_each(|app| app.watch_prefix("l"));
+    // The second time everything is where the allocator has put it the first time.
+    let mut before = 0;
+    for round in 0..2 {
+        let entries = many(10_000, |n| (format!("l{n}").into_bytes(), b"v".to_vec()));
+        writer.done(Request::PutMany(entries.entries()));
+        let last = writer.put(&long, "v");
+        for app in &mut apps {
+            while app.change() != (long.clone(), last) {}
+        }
+        writer.expect_service();
+        if round == 0 {
+            before = scene.server.resident_kib();
+        }
+    }
+    let after = scene.server.resident_kib();
+    println!("{APPS} applications were told of 10,000 keys: {before} KiB, then {after} KiB");
+    assert!(after < before + 2048, "{before} KiB, then {after} KiB");
+    assert!(after < 40 << 10, "{after} KiB");
+}
+
+// --- what is charged ------------------------------------------------------------------------------
+
+/// All that a framed session makes the server keep is its user's: when that has no more, it is told so, and goes
+/// on.
+#[test]
+fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on() {
+    let scene = Scene::with(|server| {
+        server.args(["--max-bytes-per-user", "200000", "--max-pairs-per-user", "5"])
+    });
+    let mut app = scene.app();
+    let limit = (Status::Limit, 0);
+    let put = |key, value| Request::Put { key, value, expected: None };
+    // Pairs.
+    for key in ["a", "b", "c"] {
+        app.put(key, "v");
+    }
+    let three = entries([(&b"d"[..], &b"v"[..]), (b"e", b"v"), (b"f", b"v")]);
+    assert_eq!(app.outcome(Request::PutMany(three.entries())), limit);
+    assert_eq!(app.get("d"), None);
+    let fitting = entries([(&b"d"[..], &b"v"[..]), (b"a", b"w"), (b"e", b"v")]);
+    let last = app.done(Request::PutMany(fitting.entries()));
+    assert_eq!(app.outcome(put(b"f", b"v")), limit);
+    let new = Request::Put { key: b"f", value: b"v", expected: Some(0) };
+    assert_eq!(app.outcome(new), limit);
+    assert_eq!(app.get("f"), None);
+    // Overwriting, also on a condition; and a version is given to nothing that was refused.
+    assert_eq!(app.put("a", "x"), last + 1);
+    let stale = Request::Put { key: b"a", value: b"y", expected: Some(last) };
+    assert_eq!(app.outcome(stale), (Status::Conflict, last + 1));
+    assert!(app.delete("e"));
+    assert_eq!(app.put("f", "v"), last + 2);
+    // Bytes, of a message in one piece and of one in many.
+    let value = vec![b'v'; 200_000];
+    assert_eq!(app.outcome(put(b"a", &value)), limit);
+    assert_eq!(app.outcome(put(b"a", &value[..199_990])), limit);
+    assert_eq!(app.get("a").map(|(_, value)| value), Some(b"x".to_vec()));
+    app.put("a", &value[..100_000]);
+    // What comes in pieces counts while it comes.
+    let mut other = scene.app();
+    let large = framed_put(9, b"b", &value[..90_000]);
+    other.main.send(&large[..20_000]);
+    other.main.stream().set_nonblocking(false).expect("it is a socket");
+    until("the message counts", || {
+        let refused = app.outcome(put(b"c", &value[..20_000])) == limit;
+        if !refused {
+            app.put("c", "v");
+        }
+        refused.then_some(())
+    });
+    other.main.send(&large[20_000..]);
+    assert_eq!(other.answer(9).status, Status::Ok);
+    app.put("b", "v");
+    // Watches of keys and prefixes: 512, and what a long one has above 99.
+    let long = vec![b'k'; 60_099];
+    app.watch_prefix(&long);
+    assert_eq!(app.outcome(Request::Watch(Watched::Prefix(&long[1..]))), limit);
+    let mut watches = 0;
+    while app.outcome(Request::Watch(Watched::Prefix(format!("{watches}").as_bytes()))) != limit {
+        watches += 1;
+    }
+    println!("{watches} watches beside the long one");
+    assert!((60..80).contains(&watches), "{watches}");
+    assert_eq!(app.outcome(Request::Watch(Watched::Key(b"a"))), limit);
+    assert_eq!(app.outcome(Request::Unwatch(Watched::Prefix(&long))), (Status::Ok, 0));
+    app.watch("a");
+    app.done(Request::Unwatch(Watched::Key(b"a")));
+    // The same again takes nothing.
+    app.watch_prefix("0");
+    // All is given back with the application; its pairs stay.
+    app.close();
+    until("the watches are given back", || {
+        (other.outcome(put(b"b", &value[..90_000])).0 == Status::Ok).then_some(())
+    });
+    assert_eq!(scene.pairs(), 5);
+    let lines = scene.server.log_so_far();
+    let lines: Vec<_> = lines.iter().filter(|line| line.contains("-per-user")).collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+}
+
+/// Changes and answers that wait count, too.
+#[test]
+fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
+    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "2700000"]));
+    let (mut app, mut asleep) = (scene.app(), scene.app());
+    let value = vec![b'v'; 1_000_000];
+    app.put("k", &value);
+    let put = Request::Put { key: b"more", value: &value, expected: None };
+    app.done(put);
+    app.delete("more");
+    // An answer that is not taken.
+    asleep.ask(Request::Get(b"k"));
+    until("it counts", || {
+        let refused = app.outcome(put).0 == Status::Limit;
+        if !refused {
+            app.delete("more");
+        }
+        refused.then_some(())
+    });
+    // Whatever waits, one reads.
+    assert!(app.get("k").is_some());
+    assert_eq!(asleep.main.answer().body, value);
+    until("it is given back", || (app.outcome(put).0 == Status::Ok).then_some(()));
+    app.delete("more");
+    // Changes of long keys.
+    let key = |n: u8| [&vec![b'k'; 60_000][..], &[n]].concat();
+    asleep.watch_prefix("k");
+    (0..30).for_each(|n| _ = app.put(key(n), ""));
+    (0..30).for_each(|n| assert!(app.delete(key(n))));
+    assert_eq!(app.outcome(put).0, Status::Limit);
+    for _ in 0..30 {
+        // Some as a put and a deletion.
+        while asleep.change().1 != 0 {}
+    }
+    until("they are given back", || (app.outcome(put).0 == Status::Ok).then_some(()));
+}
+
+/// A connection that has sent half a frame is one of its user, like any other.
+#[test]
+fn halves_of_frames_on_many_connections_take_little() {
+    const APPS: usize = 400;
+    let scene = Scene::new();
+    let mut witnesses: Vec<_> = (0..4).map(|_| scene.app()).collect();
+    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+    let resident = scene.server.resident_kib();
+    // The most for which nobody is asked whether there is room.
+    let half = framed_put(1, b"k", &[b'v'; 4090]);
+    for (n, app) in apps.iter_mut().enumerate() {
+        let cut = if n % 2 == 0 { half.len() - 1 } else { HEADER_LEN - 1 };
+        app.main.send(&half[..cut]);
+    }
+    // Events are served in their order, on each thread.
+    witnesses.iter_mut().for_each(FramedApp::expect_service);
+    let grown = scene.server.resident_kib().saturating_sub(resident);
+    println!("{APPS} halves of frames: {grown} KiB");
+    assert!(grown < APPS as u64 * 5, "{grown} KiB");
+    drop(apps);
+    assert_eq!(scene.pairs(), 0);
+    assert_eq!(scene.server.status()[0].group, GROUP);
+}

@@ -1,1 +1,352 @@
-//! x
+//! Applications that do not take what the server has for them, or give it what they have in small bites.
+//! `KVS_TEST_PUTS` says how many changes go past a watcher that never reads.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_proto::framed::answer::Status;
+use kvs_proto::framed::request::Request;
+use kvs_proto::framed::{HEADER_LEN, NO_VERSION, Version};
+use kvs_tests::{
+    Dice, Ending, FramedApp, entries, framed, framed_put, number_from_env,
+};
+
+use super::{GROUP, Scene, forget_peak, peak_kib, until};
+
+/// So many puts go out before their answers are taken: fewer than the sockets hold.
+const PIPELINE: usize = 100;
+
+/// Puts as fast as the protocol allows; the version of the last one.
+fn put_all(app: &mut FramedApp, key: &[u8], count: usize) -> Version {
+    let mut last = 0;
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(PIPELINE);
+        left -= now;
+        let mut bytes = Vec::new();
+        (0..now).for_each(|n| bytes.extend(framed_put(n as u32, key, left.to_string().as_bytes())));
+        app.main.send(&bytes);
+        for n in 0..now {
+            let reply = app.answer(n as u32);
+            assert_eq!(reply.status, Status::Ok);
+            assert!(reply.version > last);
+            last = reply.version;
+        }
+    }
+    last
+}
+
+/// Takes all changes up to one of this key and version. Versions never go back, and nothing is told twice.
+fn changes_up_to(app: &mut FramedApp, key: &[u8], version: Version) -> Vec<(Vec<u8>, Version)> {
+    let mut all: Vec<(Vec<u8>, Version)> = Vec::new();
+    loop {
+        all.push(app.change());
+        if all.last().is_some_and(|last| last.0 == key && last.1 == version) {
+            return all;
+        }
+    }
+}
+
+#[test]
+fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_version() {
+    const WRITERS: usize = 4;
+    let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(200_000);
+    let scene = Scene::new();
+    let (mut asleep, mut by_prefix, mut awake) = (scene.app(), scene.app(), scene.app());
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| scene.app()).collect();
+    writers[0].put("k", "0");
+    asleep.watch("k");
+    by_prefix.watch_prefix("");
+    awake.watch("k");
+    let done = AtomicBool::new(false);
+    put_all(&mut writers[0], b"k", 20_000);
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let begin = Instant::now();
+    let told = thread::scope(|scope| {
+        let ending = Ending(&done);
+        let told = scope.spawn(|| {
+            // One that reads is told of versions that only grow.
+            let (mut last, mut count) = (0, 0u64);
+            while !done.load(Ordering::Relaxed) || awake.callback.unread() > 0 {
+                if awake.callback.unread() == 0 {
+                    thread::yield_now();
+                    continue;
+                }
+                let (_, version) = awake.change();
+                assert!(version > last, "{version} after {last}");
+                (last, count) = (version, count + 1);
+            }
+            (last, count)
+        });
+        let writers: Vec<_> = writers
+            .iter_mut()
+            .map(|writer| scope.spawn(|| put_all(writer, b"k", puts / WRITERS)))
+            .collect();
+        let ended: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        assert!(ended.iter().all(Result::is_ok), "a writer was not served");
+        drop(ending);
+        told.join().expect("versions grow")
+    });
+    let took = begin.elapsed();
+    let peak = peak_kib(scene.server.pid());
+    println!(
+        "{puts} puts in {took:?} ({:.0} a second); {} told to who reads; {resident} KiB before, {peak} KiB \
+         at most",
+        puts as f64 / took.as_secs_f64(),
+        told.1
+    );
+    assert!(peak < resident + 2048, "the server grew from {resident} KiB to {peak} KiB");
+    let last = writers[0].put("k", "last");
+    assert!(told.0 < last);
+    assert_eq!(changes_up_to(&mut awake, b"k", last).len(), 1);
+    // What was told while there was room; then all others in one.
+    for app in [&mut asleep, &mut by_prefix] {
+        let mut before = 0;
+        for (_, version) in changes_up_to(app, b"k", last) {
+            assert!(version > before, "{version} after {before}");
+            before = version;
+        }
+        assert_eq!(app.get("k"), Some((last, b"last".to_vec())));
+        assert_eq!(app.callback.waiting(), b"");
+    }
+    // They are told as ever.
+    for round in 0..3 {
+        let next = writers[round].put("k", "next");
+        for app in [&mut asleep, &mut by_prefix, &mut awake] {
+            assert_eq!(app.change(), (b"k".to_vec(), next));
+        }
+    }
+}
+
+#[test]
+fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in_order() {
+    const KEYS: usize = 500;
+    const STEPS: usize = 30_000;
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
+    println!("KVS_TEST_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let scene = Scene::new();
+    let (mut asleep, mut writer) = (scene.app(), scene.app());
+    asleep.watch_prefix("key");
+    let mut versions: HashMap<Vec<u8>, Version> = HashMap::new();
+    let mut steps: Vec<(Vec<u8>, Version)> = Vec::new();
+    for number in 0..STEPS {
+        let key = format!("key{}", dice.below(KEYS)).into_bytes();
+        let had = versions.get(&key).copied().unwrap_or(NO_VERSION);
+        let version = match dice.below(3) {
+            0 if had != NO_VERSION => {
+                assert!(writer.delete(&key));
+                NO_VERSION
+            }
+            1 => {
+                let pairs = [(&key[..], &b"1"[..]), (b"elsewhere", b""), (&key, b"2")];
+                writer.done(Request::PutMany(entries(pairs).entries()))
+            }
+            _ => writer.put(&key, number.to_string()),
+        };
+        versions.insert(key.clone(), version);
+        steps.push((key, version));
+    }
+    let end = writer.put("key end", "");
+    let mut told: HashMap<Vec<u8>, Version> = HashMap::new();
+    let mut newest: HashMap<Vec<u8>, Version> = HashMap::new();
+    let all = changes_up_to(&mut asleep, b"key end", end);
+    println!("{STEPS} steps were told as {} changes", all.len());
+    // For each key: what is told is a part of what happened, in the same order, and ends as it did.
+    let mut happened: HashMap<&[u8], Vec<Version>> = HashMap::new();
+    steps.iter().for_each(|(key, version)| happened.entry(key).or_default().push(*version));
+    let mut at: HashMap<Vec<u8>, usize> = HashMap::new();
+    for (key, version) in &all[..all.len() - 1] {
+        if *version != NO_VERSION {
+            let newest = newest.entry(key.clone()).or_default();
+            assert!(*version > *newest, "{} goes back", key.escape_ascii());
+            *newest = *version;
+        }
+        let history = &happened[&key[..]];
+        let from = at.entry(key.clone()).or_default();
+        let found = history[*from..].iter().position(|seen| seen == version);
+        let found = found.unwrap_or_else(|| {
+            // The first of two puts in one message is a version of its own.
+            history[*from..].iter().position(|seen| *seen == version + 2).expect("it happened")
+        });
+        *from += found + 1;
+        told.insert(key.clone(), *version);
+    }
+    assert_eq!(told, versions, "the last change of a key is always told");
+}
+
+#[test]
+fn a_watcher_that_reads_byte_by_byte_holds_nobody_up() {
+    let scene = Scene::new();
+    let (mut slow, mut writer) = (scene.app(), scene.app());
+    writer.put("k", "v");
+    slow.watch("k");
+    let key = vec![b'k'; 3000];
+    slow.watch_prefix(&key[..100]);
+    let mut bytes = Vec::new();
+    for n in 0..2_000u32 {
+        writer.put("k", n.to_string());
+        writer.put([&key[..], &n.to_le_bytes()].concat(), "v");
+        bytes.extend(slow.callback.take(1));
+    }
+    let last = writer.put("k", "last");
+    // The rest at once: frames, whole and in order.
+    let mut missing = HEADER_LEN - bytes.len() % (HEADER_LEN + 1) % HEADER_LEN;
+    while bytes.len() < HEADER_LEN {
+        bytes.extend(slow.callback.take(missing));
+        missing = 1;
+    }
+    let mut at = 0;
+    loop {
+        while bytes.len() < at + HEADER_LEN {
+            bytes.extend(slow.callback.take(1));
+        }
+        let len = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+        at += HEADER_LEN + len;
+        if at >= bytes.len() {
+            bytes.extend(slow.callback.take(at - bytes.len()));
+            break;
+        }
+    }
+    changes_up_to(&mut slow, b"k", last);
+}
+
+/// A long value is shared by the table and all who have asked for it, so that answers which nobody takes cost
+/// nothing but what they are put together from.
+#[test]
+fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
+    const APPS: usize = 8;
+    const GETS: usize = 2_000;
+    let large = vec![b'v'; 16 << 20];
+    let scene = Scene::new();
+    let other_secret = scene.server.create_group("other");
+    let mut writer = scene.app();
+    let version = writer.put("large", &large);
+    let mut other = scene.app_of("other", &other_secret);
+    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    for app in &mut apps {
+        // More than is read at once.
+        app.main.send(&framed(7, Request::Get(b"large")).repeat(GETS));
+        until("the first answer fills the socket", || (app.main.unread() > 60_000).then_some(()));
+    }
+    let mut times: Vec<_> = (0..1000)
+        .map(|_| {
+            let begin = Instant::now();
+            other.expect_service();
+            begin.elapsed()
+        })
+        .collect();
+    times.sort();
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    println!(
+        "{APPS} applications with {GETS} answers of 16 MiB due: {grown} KiB; a get of another takes {:?} \
+         (median; 99th percentile {:?})",
+        times[500], times[990]
+    );
+    assert!(grown < 4096, "the server grew by {grown} KiB");
+    // What was asked for stays what it was, although it is overwritten and deleted.
+    writer.put("large", "other");
+    assert!(writer.delete("large"));
+    let mut app = apps.pop().expect("there are some");
+    let reply = app.answer(7);
+    assert_eq!((reply.status, reply.version), (Status::Ok, version));
+    assert!(reply.body == large, "the value is another");
+    for _ in 1..GETS {
+        assert_eq!(app.answer(7).status, Status::NoSuchKey);
+    }
+    app.expect_service();
+    // Gone: the last one to hold it frees it.
+    drop((apps, app));
+    until("the memory is given back", || {
+        (scene.server.resident_kib() + (10 << 10) < resident).then_some(())
+    });
+}
+
+/// The server reads no more from one that does not take its answers, and keeps what it had read.
+#[test]
+fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
+    let scene = Scene::new();
+    let mut other = scene.app();
+    other.put("k", "v".repeat(1000));
+    let mut app = scene.app();
+    let resident = scene.server.resident_kib();
+    forget_peak(scene.server.pid());
+    let gets = framed(7, Request::Get(b"k")).repeat(1000);
+    let mut sent = 0;
+    app.main.stream().set_write_timeout(Some(Duration::from_millis(500))).expect("not zero");
+    // That the server does not read is seen by nothing but time.
+    while app.main.try_send(&gets).is_ok() {
+        sent += 1000;
+        assert!(sent < 1_000_000, "the server reads although its answers are not taken");
+    }
+    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    println!("after {sent} gets or more it reads no more; {grown} KiB");
+    assert!(grown < 2048, "the server grew by {grown} KiB");
+    other.expect_service();
+    // When they are taken, all that was sent whole is answered.
+    for _ in 0..sent {
+        let reply = app.answer(7);
+        assert_eq!((reply.status, reply.body.len()), (Status::Ok, 1000));
+    }
+    drop(app);
+    other.expect_service();
+    assert_eq!(scene.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
+}
+
+/// A value that comes in small bites is put together while all others are served, and is not there before its
+/// last byte.
+#[test]
+fn large_puts_in_small_bites_hold_up_nobody() {
+    const APPS: usize = 8;
+    let scene = Scene::new();
+    let mut other = scene.app();
+    let value = vec![b'v'; 16 << 20];
+    let put = framed_put(3, b"large", &value);
+    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+    let resident = scene.server.resident_kib();
+    // A byte now and then; then the half of it; then all but a byte.
+    for n in 0..100 {
+        for app in &mut apps {
+            app.main.send(&put[n..=n]);
+        }
+        other.expect_service();
+    }
+    for to in [100, put.len() / 2, put.len() - 1] {
+        let from = if to == put.len() / 2 { 100 } else { put.len() / 2 };
+        if to == 100 {
+            continue;
+        }
+        for app in &mut apps {
+            app.main.send(&put[from..to]);
+        }
+        other.expect_service();
+        assert_eq!(other.get("large"), None);
+    }
+    let grown = scene.server.resident_kib() - resident;
+    println!("{APPS} puts of 16 MiB under way: {} MiB", grown >> 10);
+    assert!(grown < (APPS as u64 * 17) << 10, "{grown} KiB");
+    for (n, app) in apps.iter_mut().enumerate() {
+        app.main.send(&put[put.len() - 1..]);
+        let reply = app.answer(3);
+        assert_eq!((reply.status, reply.version), (Status::Ok, n as u64 + 1));
+    }
+    assert!(other.get("large").expect("it is stored").1 == value);
+    assert_eq!(scene.pairs(), 1);
+    assert!(other.delete("large"));
+    drop(apps);
+    for _ in 0..8 {
+        let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+        for app in apps.iter_mut() { app.main.send(&put); }
+        for app in apps.iter_mut() { app.answer(3); }
+        other.delete("large");
+        drop(apps);
+        thread::sleep(Duration::from_millis(300));
+        println!("{} KiB, {} before", scene.server.resident_kib(), resident);
+    }
+    assert!(!scene.server.log_so_far().iter().any(|line| line.contains(GROUP)));
+}

@@ -66,6 +66,8 @@ impl Machine {
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: LOGIN_PATIENCE,
                 limits: kvs_proto::framed::request::Limits { value: MAX_VALUE },
+                // What is read is carried out at once, so that the model need not guess.
+                turn: Duration::MAX,
             };
             (Reactor::new(poll, context), mailbox)
         });

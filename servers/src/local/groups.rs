@@ -279,15 +279,15 @@ impl Group {
             return Change::none(Outcome::Limit(Limit::Pairs));
         }
         let mut all = Change::none(Outcome::NoSuchKey);
+        // Each once, however much of it it watches.
+        let mut watchers = HashMap::new();
         for (key, value) in entries {
-            let Change { outcome, watchers, _before } = state.put(key, value, user);
+            let Change { outcome, watchers: these, _before } = state.put(key, value, user);
             all.outcome = outcome;
-            all.watchers.extend(watchers);
+            watchers.extend(these.into_iter().map(|watcher| (Arc::as_ptr(&watcher), watcher)));
             all._before.extend(_before);
         }
-        // Each once, however much of it it watches.
-        all.watchers.sort_unstable_by_key(Arc::as_ptr);
-        all.watchers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all.watchers = watchers.into_values().collect();
         all
     }
 

@@ -5,9 +5,9 @@
 //!
 //! - `reactor`: the threads that serve; each owns its sessions (`session`, with a `socket` for each
 //!   connection). `mailbox`: how others speak to them.
-//! - `groups`: pairs, applications, watches; who watches what in `watches`; the pairs themselves in `table`, which has
-//!   its memory from `slab`, finds them by `index` and charges them to `accounts`. `watcher`: the changes that one
-//!   application has still to be told.
+//! - `groups`: pairs, applications, watches; who watches what in `watches` (prefixes by their `fingerprint`); the pairs
+//!   themselves in `table`, which has its memory from `slab`, finds them by `index` and charges them to `accounts`.
+//!   `watcher`: the changes that one application has still to be told.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
 //! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
@@ -18,6 +18,7 @@ mod accounts;
 mod asking;
 mod auth_link;
 mod commands;
+mod fingerprint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod groups;
@@ -244,6 +245,7 @@ impl Server {
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: self.config.login_timeout,
                 limits: wire::Limits { value: self.config.max_value },
+                turn: session::TURN,
             };
             let mut reactor = Reactor::new(poll, context);
             if let (0, Some(main), Some(callback), Some(quotas)) =

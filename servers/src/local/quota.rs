@@ -127,6 +127,10 @@ pub(crate) struct User {
     shares: Shares,
     pairs: AtomicU64,
     bytes: AtomicU64,
+    /// Those of the bytes that are changes.
+    changes: AtomicU64,
+    /// Those of the bytes that come, or wait to be taken.
+    buffers: AtomicU64,
     connected: Mutex<Connected>,
     logged: Mutex<Logged>,
 }
@@ -221,6 +225,8 @@ impl Quotas {
             shares: self.shares,
             pairs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            buffers: AtomicU64::new(0),
             connected: Mutex::default(),
             logged: Mutex::default(),
         });
@@ -241,6 +247,23 @@ impl User {
             Err(Limit::Bytes)
         } else {
             Ok(())
+        }
+    }
+
+    /// Whether one more change may wait. However full of pairs a user is, it is told of changes; but those that
+    /// its applications do not take are never more by themselves than all that it may have.
+    pub(crate) fn may_gather(&self) -> bool {
+        self.changes.load(Ordering::Relaxed) < self.limits.bytes
+    }
+
+    /// Whether an answer of so many bytes may wait to be taken. However full of pairs a user is, it may read them;
+    /// but the answers that its applications do not take are never more by themselves than all that it may
+    /// have, or one.
+    pub(crate) fn may_wait(&self, bytes: u64) -> Result<(), Limit> {
+        match self.buffers.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            wait if wait.saturating_add(bytes) <= self.limits.bytes => Ok(()),
+            _ => Err(Limit::Bytes),
         }
     }
 
@@ -321,32 +344,55 @@ impl Drop for Place {
     }
 }
 
-/// Stands for one watch or one change as long as it is kept.
+/// Stands for one watch, one change or one buffer as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Charge {
     user: Arc<User>,
     bytes: u32,
+    what: Kept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Watch,
+    Change,
+    Buffer,
 }
 
 impl Charge {
     /// A watch of a key or a prefix of this length.
     pub(crate) fn watch(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(watch_bytes(len)))
+        Self::new(user, bytes_of(watch_bytes(len)), Kept::Watch)
     }
 
     /// A change of a key of this length that is still to be told.
     pub(crate) fn change(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len))))
+        let bytes = CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len)));
+        Self::new(user, bytes, Kept::Change)
     }
 
     /// So many bytes of a message that comes, or of answers that are not taken.
     pub(crate) fn buffer(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(len))
+        Self::new(user, bytes_of(len), Kept::Buffer)
     }
 
-    fn new(user: &Arc<User>, bytes: u32) -> Self {
+    fn new(user: &Arc<User>, bytes: u32, what: Kept) -> Self {
         user.bytes.fetch_add(bytes.into(), Ordering::Relaxed);
-        Self { user: Arc::clone(user), bytes }
+        if let Some((count, more)) = what.counted(user, bytes) {
+            count.fetch_add(more, Ordering::Relaxed);
+        }
+        Self { user: Arc::clone(user), bytes, what }
+    }
+}
+
+impl Kept {
+    /// Where it counts besides, and how much.
+    fn counted(self, user: &User, bytes: u32) -> Option<(&AtomicU64, u64)> {
+        match self {
+            Self::Watch => None,
+            Self::Change => Some((&user.changes, bytes.into())),
+            Self::Buffer => Some((&user.buffers, bytes.into())),
+        }
     }
 }
 
@@ -368,6 +414,9 @@ fn bytes_of(bytes: usize) -> u32 {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.user.bytes.fetch_sub(self.bytes.into(), Ordering::Relaxed);
+        if let Some((count, less)) = self.what.counted(&self.user, self.bytes) {
+            count.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) login_patience: Duration,
     /// What framed sessions may send.
     pub(crate) limits: wire::Limits,
+    /// How long they may be at it while others wait, about.
+    pub(crate) turn: Duration,
 }
 
 /// Memory that every session uses for the time of its turn, so that none has to keep its own.

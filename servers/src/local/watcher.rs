@@ -5,7 +5,8 @@
 //! while it waits keeps its place: it is told once, with its last version. So a key waits at most once for each
 //! time that it was watched, however slow the application is, and the last change of a key is never lost. What
 //! waits is charged to the application's user: a key that was deleted meanwhile waits on although it is watched
-//! no more, and who reads nothing could gather as many of them as it likes.
+//! no more, and who reads nothing could gather as many of them as it likes. By a prefix it could do so without
+//! asking for anything: when there are more than its user may have, the session ends.
 //!
 //! In an original session each change needs a handshake, and only the application's own reactor tells it. In a framed
 //! session changes just go out, and whoever has made one [sends](Sender) it at once, without the detour by
@@ -36,6 +37,10 @@ const BATCH: usize = 16 * 1024;
 /// The writes in one go. Who reads as fast as others change what it watches is told the rest by its own reactor.
 const BATCHES: usize = 4;
 
+/// An application for which nothing waits keeps no more room for it than this, in bytes and in changes.
+const KEPT: usize = 4096;
+const KEPT_CHANGES: usize = 64;
+
 /// One application as those see it who change what it watches.
 #[derive(Debug)]
 pub(crate) struct Watcher {
@@ -54,7 +59,18 @@ struct Pending {
     stopped: bool,
     /// Of a framed session: the application is to close, before anything else.
     closing: bool,
+    overflow: Overflow,
     sender: Place,
+}
+
+/// Whether more changes have come than may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overflow {
+    No,
+    /// Nothing more is noted. The reactor does not know yet.
+    Noted,
+    /// It knows.
+    Told,
 }
 
 /// Where the sender of a framed session is.
@@ -76,6 +92,8 @@ struct Sender {
     connection: Arc<Connection>,
     /// What the kernel has not taken yet.
     waiting: Vec<u8>,
+    /// Stands for that.
+    _charge: Option<Charge>,
     /// Until the socket is writable.
     is_stuck: bool,
 }
@@ -96,7 +114,8 @@ impl Watcher {
 
     /// That of a framed session, with its callback channel.
     pub(crate) fn framed(address: Address, user: Arc<User>, channel: Arc<Connection>) -> Self {
-        let sender = Sender { connection: channel, waiting: Vec::new(), is_stuck: false };
+        let sender =
+            Sender { connection: channel, waiting: Vec::new(), _charge: None, is_stuck: false };
         Self::new(address, user, Place::Here(sender))
     }
 
@@ -107,6 +126,7 @@ impl Watcher {
             announced: false,
             stopped: false,
             closing: false,
+            overflow: Overflow::No,
             sender,
         };
         Self { address, user, pending: Mutex::new(pending) }
@@ -115,10 +135,11 @@ impl Watcher {
     /// `key` has this version now. To be called under the lock of the group, in memory only.
     pub(crate) fn note(&self, key: &Key, version: Version, watches: Watches) {
         let pending = &mut *self.pending.lock();
-        if pending.stopped {
+        if pending.stopped || pending.overflow != Overflow::No {
             return;
         }
         match pending.keys.entry(Arc::clone(key)) {
+            Entry::Vacant(_) if !self.user.may_gather() => pending.overflow = Overflow::Noted,
             Entry::Vacant(place) => {
                 let charge = Charge::change(&self.user, key.len());
                 place.insert(Change { version, watches, _charge: charge });
@@ -134,7 +155,7 @@ impl Watcher {
 
     /// What was noted may be told. To be called with no lock held.
     pub(crate) fn tell(&self) {
-        if !self.is_framed() {
+        if !self.is_framed() || self.has_overflown() {
             self.announce();
         } else if self.send(false).is_err() {
             // Its reactor will see it, too; until then nothing gathers.
@@ -147,7 +168,14 @@ impl Watcher {
     pub(crate) fn announce(&self) {
         let announced = {
             let mut pending = self.pending.lock();
-            pending.stopped || mem::replace(&mut pending.announced, true)
+            // Of this it is told whatever it knows already: it may be waiting for a socket that is never writable
+            // again.
+            let overflows = pending.overflow == Overflow::Noted;
+            if overflows {
+                pending.overflow = Overflow::Told;
+            }
+            let announced = mem::replace(&mut pending.announced, true) && !overflows;
+            pending.stopped || announced
         };
         if !announced {
             self.address.mailbox.send(Message::Changes(self.address.session));
@@ -190,6 +218,11 @@ impl Watcher {
             if !more || turn == BATCHES {
                 // The reactor is to try, whatever the last write has come to.
                 sender.is_stuck &= !more;
+                if batch.is_empty() && batch.capacity() > KEPT {
+                    batch = Vec::new();
+                }
+                sender._charge =
+                    (!batch.is_empty()).then(|| Charge::buffer(&self.user, batch.len()));
                 sender.waiting = batch;
                 pending.sender = Place::Here(sender);
                 if more {
@@ -210,6 +243,11 @@ impl Watcher {
     pub(crate) fn send_close(&self) -> io::Result<()> {
         self.pending.lock().closing = true;
         self.send(false)
+    }
+
+    /// Whether more changes have come than may wait: the session is to end.
+    pub(crate) fn has_overflown(&self) -> bool {
+        self.pending.lock().overflow != Overflow::No
     }
 
     fn is_framed(&self) -> bool {
@@ -264,6 +302,9 @@ impl Pending {
     fn next(&mut self) -> Option<(Key, Change)> {
         let key = self.order.pop_front()?;
         let change = self.keys.remove(&key)?;
+        if self.keys.is_empty() && self.keys.capacity() > KEPT_CHANGES {
+            (self.keys, self.order) = (HashMap::new(), VecDeque::new());
+        }
         Some((key, change))
     }
 

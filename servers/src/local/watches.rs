@@ -1,15 +1,21 @@
 //! Who watches what in one group: single keys, and all keys that begin with a prefix.
 //!
 //! A change of a key asks for its watches. By prefix that takes one look-up for each length of a prefix that is
-//! watched and not longer than the key, however many prefixes and keys there are.
+//! watched and not longer than the key, however many prefixes and keys there are, and one pass over
+//! the key ([fingerprints](super::fingerprint)): so it takes no longer, by a factor, than the key to arrive.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use kvs_proto::framed::change::Watches;
 use kvs_proto::framed::request::Watched;
 
+use super::fingerprint::{Fingerprint, Points};
 use super::watcher::Key;
+
+/// A list with room for so many is not made smaller.
+const KEPT: usize = 1024;
 
 /// One application that watches something.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +30,8 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 pub(super) struct WatchList {
     keys: HashMap<Key, Vec<Watch>>,
-    prefixes: HashMap<Key, Vec<Watch>>,
+    prefixes: HashMap<Fingerprint, (Key, Vec<Watch>)>,
+    points: Points,
     /// How many of the prefixes have a length.
     lengths: BTreeMap<usize, usize>,
 }
@@ -32,53 +39,66 @@ pub(super) struct WatchList {
 impl WatchList {
     /// Adds a watch and returns what it is of; `None`: the application watches that already.
     pub(super) fn add(&mut self, what: Watched<'_>, watch: Watch) -> Option<Key> {
-        let (list, bytes) = match what {
-            Watched::Key(key) => (&mut self.keys, key),
-            Watched::Prefix(prefix) => (&mut self.prefixes, prefix),
-        };
-        if let Some((key, _)) = list.get_key_value(bytes) {
-            let key = Arc::clone(key);
-            let watches = list.get_mut(bytes)?;
-            if watches.iter().any(|other| other.application == watch.application) {
-                return None;
+        let (key, watches) = match what {
+            Watched::Key(bytes) => {
+                let known = self.keys.get_key_value(bytes).map(|(key, _)| Arc::clone(key));
+                let key = known.unwrap_or_else(|| Key::from(bytes));
+                (Arc::clone(&key), self.keys.entry(key).or_default())
             }
-            watches.push(watch);
-            return Some(key);
+            Watched::Prefix(bytes) => {
+                let lengths = &mut self.lengths;
+                let (key, watches) =
+                    self.prefixes.entry(self.points.of(bytes)).or_insert_with(|| {
+                        *lengths.entry(bytes.len()).or_default() += 1;
+                        (Key::from(bytes), Vec::new())
+                    });
+                (Arc::clone(key), watches)
+            }
+        };
+        if watches.iter().any(|other| other.application == watch.application) {
+            return None;
         }
-        let key = Key::from(bytes);
-        list.insert(Arc::clone(&key), vec![watch]);
-        if let Watched::Prefix(_) = what {
-            *self.lengths.entry(bytes.len()).or_default() += 1;
-        }
+        watches.push(watch);
         Some(key)
     }
 
     /// Removes the watch of an application; `None`: there is none.
     pub(super) fn remove(&mut self, what: Watched<'_>, application: u64) -> Option<Watch> {
-        let (list, bytes) = match what {
-            Watched::Key(key) => (&mut self.keys, key),
-            Watched::Prefix(prefix) => (&mut self.prefixes, prefix),
+        let take = |watches: &mut Vec<Watch>| {
+            let at = watches.iter().position(|watch| watch.application == application)?;
+            Some((watches.remove(at), watches.is_empty()))
         };
-        let watches = list.get_mut(bytes)?;
-        let at = watches.iter().position(|watch| watch.application == application)?;
-        let watch = watches.remove(at);
-        if watches.is_empty() {
-            list.remove(bytes);
-            if let Watched::Prefix(_) = what
-                && let Some(count) = self.lengths.get_mut(&bytes.len())
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.lengths.remove(&bytes.len());
+        match what {
+            Watched::Key(key) => {
+                let (watch, was_last) = take(self.keys.get_mut(key)?)?;
+                if was_last {
+                    self.remove_key(key);
                 }
+                Some(watch)
+            }
+            Watched::Prefix(prefix) => {
+                let fingerprint = self.points.of(prefix);
+                let (watch, was_last) = take(&mut self.prefixes.get_mut(&fingerprint)?.1)?;
+                if was_last {
+                    self.prefixes.remove(&fingerprint);
+                    give_back(&mut self.prefixes);
+                    if let Some(count) = self.lengths.get_mut(&prefix.len()) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.lengths.remove(&prefix.len());
+                        }
+                    }
+                }
+                Some(watch)
             }
         }
-        Some(watch)
     }
 
     /// Removes all watches of a key that is deleted, but not those of its prefixes.
     pub(super) fn remove_key(&mut self, key: &[u8]) -> Vec<Watch> {
-        self.keys.remove(key).unwrap_or_default()
+        let removed = self.keys.remove(key).unwrap_or_default();
+        give_back(&mut self.keys);
+        removed
     }
 
     /// All applications that watch `key`, each once, and by what. The key is shared by all of them.
@@ -90,9 +110,11 @@ impl WatchList {
         let shared = by_key.map_or_else(|| Key::from(key), |(key, _)| Arc::clone(key));
         let by_key = by_key.into_iter().flat_map(|(_, watches)| watches);
         let by_key = by_key.map(|watch| (watch.application, Watches { key: true, prefix: false }));
+        let mut fingerprints = self.points.prefixes(key);
+        let lengths = self.lengths.range(..=key.len());
         let by_prefix =
-            self.lengths.range(..=key.len()).filter_map(|(&len, _)| self.prefixes.get(&key[..len]));
-        let by_prefix = by_prefix.flatten();
+            lengths.filter_map(|(&len, _)| self.prefixes.get(&fingerprints.of_len(len)));
+        let by_prefix = by_prefix.flat_map(|(_, watches)| watches);
         let by_prefix =
             by_prefix.map(|watch| (watch.application, Watches { key: false, prefix: true }));
         let mut all: Vec<_> = by_key.chain(by_prefix).collect();
@@ -115,7 +137,15 @@ impl WatchList {
     /// How many there are.
     #[cfg(any(test, fuzzing))]
     pub(super) fn count(&self) -> usize {
-        self.keys.values().chain(self.prefixes.values()).map(Vec::len).sum()
+        let by_prefix = self.prefixes.values().map(|(_, watches)| watches);
+        self.keys.values().chain(by_prefix).map(Vec::len).sum()
+    }
+}
+
+/// Of what has become much smaller the room is given back.
+fn give_back<K: Eq + Hash, V>(list: &mut HashMap<K, V>) {
+    if list.capacity() > KEPT && list.len() < list.capacity() / 8 {
+        list.shrink_to(list.len() * 2);
     }
 }
 

@@ -1,15 +1,14 @@
 //! What follows the login in a framed session: requests and their answers on the main channel, in order, as many at a
 //! time as the application likes; changes on the callback channel, which the [watcher](crate::local::watcher) sends.
 //!
-//! Nobody has more than his share of a turn: a request costs about what it takes, and when a session has used up what it
-//! may spend in one turn ([`TURN`]), the rest of what was read waits for the next.
-//!
 //! What an application makes the server keep is bounded, and charged to its user: a message that comes in pieces
 //! ([`Framed::coming`]), and answers that the application does not take together with the requests after them, which
-//! wait until it does ([`Framed::waiting`]).
+//! wait until it does ([`Framed::waiting`]). So is its time: what it has read and could not carry out in
+//! [one turn](Time) waits for the next, when all others have had theirs.
 
 use std::mem;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kvs_proto::framed::answer::{self, Answer, Status};
 use kvs_proto::framed::request::{Limits, Request};
@@ -17,7 +16,7 @@ use kvs_proto::framed::{Cutter, MAX_PAGE, NO_VERSION, Next};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
-use crate::local::groups::Outcome;
+use crate::local::groups::{Change, Outcome};
 use crate::local::quota::{Charge, User, watch_bytes};
 use crate::local::socket::{Received, Socket};
 use crate::local::table::Value;
@@ -25,11 +24,39 @@ use crate::local::table::Value;
 /// Answers are written when there are so many bytes of them, and no request is carried out before they are gone.
 const MOST_ANSWERS: usize = 256 * 1024;
 
-/// What a session may spend in one turn, in small requests.
-const TURN: usize = 4096;
+/// The clock is looked at when about so much was done: as much as so many small requests.
+const WORK: usize = 16;
 
-/// What a page of keys costs, as so many pairs are looked at for it.
-const PAGE_COST: usize = 2048;
+/// So many bytes that are copied are about as much work as a small request.
+const BYTES_OF_WORK: usize = 4096;
+
+/// What is left of a turn.
+#[derive(Debug)]
+pub(super) struct Time {
+    /// `None`: no end.
+    end: Option<Instant>,
+    /// So much may be done before the clock is looked at.
+    unwatched: usize,
+    is_over: bool,
+}
+
+impl Time {
+    /// From now on.
+    pub(super) fn until(turn: Duration) -> Self {
+        Self { end: Instant::now().checked_add(turn), unwatched: WORK, is_over: false }
+    }
+
+    /// So much was done.
+    fn spend(&mut self, work: usize) {
+        match self.unwatched.checked_sub(work) {
+            Some(left) => self.unwatched = left,
+            None => {
+                self.unwatched = WORK;
+                self.is_over = self.end.is_some_and(|end| Instant::now() >= end);
+            }
+        }
+    }
+}
 
 /// What a framed session has besides the rest.
 #[derive(Debug)]
@@ -38,10 +65,8 @@ pub(super) struct Framed {
     cutter: Cutter,
     /// Stands for the message that comes in pieces, if it is a long one.
     coming: Option<Charge>,
-    /// What was read, and not carried out: because answers before it wait, or for the next turn.
+    /// What was read after requests whose answers wait, or for which there was no time.
     backlog: Vec<u8>,
-    /// What may still be spent in this turn.
-    left: usize,
     /// Stands for the backlog and for the answers that wait.
     waiting: Option<Charge>,
 }
@@ -50,14 +75,12 @@ impl Framed {
     /// The login is over; `out` gets what a server says first.
     pub(super) fn begin(limits: Limits, out: &mut Vec<u8>) -> Self {
         Answer::new(0, Status::Welcome, limits.value as u64).encode(out);
-        Self {
-            limits,
-            cutter: Cutter::default(),
-            coming: None,
-            backlog: Vec::new(),
-            left: TURN,
-            waiting: None,
-        }
+        Self { limits, cutter: Cutter::default(), coming: None, backlog: Vec::new(), waiting: None }
+    }
+
+    /// Whether something was read that is still to be carried out.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
     }
 }
 
@@ -68,36 +91,35 @@ struct Requester<'a> {
     user: &'a Arc<User>,
     main: &'a mut Socket,
     pid: i32,
+    time: &'a mut Time,
 }
 
 impl Session {
-    /// A new turn: goes on with what was read before, if the answers before it are gone.
-    pub(super) fn serve_backlog(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+    /// Goes on with what was read before, if the answers before it are gone.
+    pub(super) fn serve_backlog(&mut self, out: &mut Vec<u8>, time: &mut Time) -> Result<(), End> {
         if self.main.is_stuck() {
             return Ok(());
         }
-        let Some(framed) = self.framed() else { return Ok(()) };
-        framed.left = TURN;
-        if framed.backlog.is_empty() {
-            return Ok(());
-        }
-        let backlog = mem::take(&mut framed.backlog);
-        self.serve_frames(&backlog, out)?;
+        let backlog = match self.framed() {
+            Some(framed) if !framed.backlog.is_empty() => mem::take(&mut framed.backlog),
+            _ => return Ok(()),
+        };
+        self.serve_frames(&backlog, out, time)?;
         self.main.write(out).map_err(|_| self.gone())
     }
 
-    /// Whether something was read that waits for the next turn, or for answers to be taken.
-    pub(super) fn has_backlog(&mut self) -> bool {
-        self.framed().is_some_and(|framed| !framed.backlog.is_empty())
-    }
-
     /// Takes what one `read` brought.
-    pub(super) fn serve_frames(&mut self, read: &[u8], out: &mut Vec<u8>) -> Result<(), End> {
+    pub(super) fn serve_frames(
+        &mut self,
+        read: &[u8],
+        out: &mut Vec<u8>,
+        time: &mut Time,
+    ) -> Result<(), End> {
         let Stage::Member(member) = &mut self.stage else { return Ok(()) };
         // Taken out, as its requests need the rest of the member.
         let Some(mut framed) = member.framed.take() else { return Ok(()) };
-        let mut requester =
-            Requester { member, user: &self.user, main: &mut self.main, pid: self.peer.pid };
+        let (user, pid) = (&self.user, self.peer.pid);
+        let mut requester = Requester { member, user, main: &mut self.main, pid, time };
         let served = framed.serve(read, out, &mut requester);
         member.framed = Some(framed);
         match served {
@@ -160,7 +182,7 @@ impl Framed {
             if out.len() >= MOST_ANSWERS {
                 requester.write(out)?;
             }
-            if requester.main.is_stuck() || self.left == 0 {
+            if requester.main.is_stuck() || requester.time.is_over {
                 self.backlog.extend_from_slice(read);
                 return Ok(Served::All);
             }
@@ -182,31 +204,24 @@ impl Framed {
             match next {
                 Next::Nothing => return Ok(Served::All),
                 Next::Unwanted(header) => {
+                    requester.time.spend(1);
                     *coming = None;
                     Answer::new(header.number, refused, NO_VERSION).encode(out);
                 }
                 Next::Frame(header, body) => {
                     // What is stored is charged by itself.
                     *coming = None;
+                    requester.time.spend(1 + body.len() / BYTES_OF_WORK);
                     match Request::decode(&header, body, *limits)? {
                         Err(status) => Answer::new(header.number, status, NO_VERSION).encode(out),
                         Ok(Request::Close) => return Ok(Served::Goodbye),
                         Ok(request) => {
-                            self.left = self.left.saturating_sub(cost(&request));
                             requester.serve(header.number, request, out)?;
                         }
                     }
                 }
             }
         }
-    }
-}
-
-fn cost(request: &Request<'_>) -> usize {
-    match request {
-        Request::PutMany(entries) => entries.iter().count(),
-        Request::Keys { .. } => PAGE_COST,
-        _ => 1,
     }
 }
 
@@ -217,15 +232,20 @@ impl Requester<'_> {
         let outcome = match request {
             Request::Get(key) => return self.get(number, key, out),
             Request::Put { key, value, expected } => {
-                group.put_if(key, value, expected, self.user).tell()
+                tell(group.put_if(key, value, expected, self.user), self.time)
             }
-            Request::Delete { key, expected } => group.delete(key, expected).tell(),
-            Request::PutMany(entries) => group.put_many(entries, self.user).tell(),
+            Request::Delete { key, expected } => tell(group.delete(key, expected), self.time),
+            Request::PutMany(entries) => {
+                let change = group.put_many(entries, self.user);
+                self.time.spend(WORK);
+                tell(change, self.time)
+            }
             Request::Keys { prefix, cursor, limit } => {
                 let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
                 let page = group.keys(prefix, cursor, limit as usize);
                 let mut body = Vec::new();
                 page.keys().for_each(|key| answer::push_key(key, &mut body));
+                self.time.spend(WORK);
                 Answer { number, status: Status::Ok, version: page.next, body: &body }.encode(out);
                 return Ok(());
             }
@@ -258,6 +278,7 @@ impl Requester<'_> {
 
     /// A short value is copied; a long one is shared with the table until it is written.
     fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<(), End> {
+        let before = out.len();
         let long = self.member.group.get(key, |pair| {
             let Some(pair) = pair else {
                 Answer::new(number, Status::NoSuchKey, NO_VERSION).encode(out);
@@ -276,6 +297,13 @@ impl Requester<'_> {
             }
         });
         if let Some(value) = long {
+            if let Err(limit) = self.user.may_wait(value.len() as u64) {
+                self.allows(Err(limit));
+                out.truncate(before);
+                Answer::new(number, Status::Limit, NO_VERSION).encode(out);
+                return Ok(());
+            }
+            self.time.spend(1 + value.len() / BYTES_OF_WORK);
             self.write(out)?;
             self.main.write_shared(value).map_err(|_| End::Gone)?;
         }
@@ -289,4 +317,10 @@ impl Requester<'_> {
     fn allows(&self, allowed: Result<(), crate::local::quota::Limit>) -> bool {
         is_allowed(allowed, self.user, self.pid)
     }
+}
+
+/// Tells those who are to be told; each is work.
+fn tell(change: Change, time: &mut Time) -> Outcome {
+    time.spend(change.watchers());
+    change.tell()
 }

@@ -19,7 +19,7 @@ use kvs_proto::framed as wire;
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
-use self::framed::Framed;
+use self::framed::{Framed, Time};
 use super::auth_link::Unavailable;
 use super::groups::Group;
 use super::guesses::Turn;
@@ -35,6 +35,9 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The reads in one turn. Who keeps its socket full gets no more than its share.
 const READS: usize = 2;
+
+/// How long a framed session may carry out requests in one turn, about. What it has read besides waits for the next.
+pub(crate) const TURN: Duration = Duration::from_micros(250);
 
 /// An application that is connected.
 #[derive(Debug)]
@@ -139,6 +142,11 @@ pub(crate) enum End {
     /// The login took too long.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTooLong(Duration),
+    /// It takes no changes, and more have come than may wait.
+    #[error(
+        "does not take its changes: more wait for its user than it may have (--max-bytes-per-user)"
+    )]
+    TooManyChanges,
     /// It was told to close.
     #[error("closed, as its group was deleted or the server quits")]
     ClosedByServer,
@@ -159,6 +167,7 @@ impl End {
                 | Self::SpokeOnCallbackChannel
                 | Self::Full
                 | Self::LoginTooLong(_)
+                | Self::TooManyChanges
                 | Self::Unresponsive
         )
     }
@@ -239,8 +248,9 @@ impl Session {
         self.main.flush().map_err(|_| End::Gone)?;
         let Scratch { input, output } = scratch;
         output.clear();
-        self.serve_backlog(output)?;
+        let mut time = Time::until(context.turn);
         for turn in 0.. {
+            self.serve_backlog(output, &mut time)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
@@ -256,7 +266,7 @@ impl Session {
                 Received::End => return Err(self.gone()),
             };
             match self.framed() {
-                Some(_) => self.serve_frames(read, output)?,
+                Some(_) => self.serve_frames(read, output, &mut time)?,
                 None => self.serve_original(read, output, context)?,
             }
             self.main.write(output).map_err(|_| self.gone())?;
@@ -267,7 +277,7 @@ impl Session {
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in
             // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
             // descriptors that are passed along cut a read short; who does that waits for his next byte.)
-            if read.len() < room && !read_closed {
+            if read.len() < room && !read_closed && !self.has_backlog() {
                 break;
             }
         }
@@ -424,11 +434,21 @@ impl Session {
 
     /// Tells changes, or that it is to close, if the callback channel is ready for it.
     pub(super) fn notify(&mut self) -> Result<(), End> {
+        if let Stage::Member(member) = &self.stage
+            && member.watcher.has_overflown()
+        {
+            return Err(End::TooManyChanges);
+        }
         let told = match self.is_framed() {
             true => self.notify_framed(),
             false => self.notify_original(),
         };
         if told.is_err() { self.callback_lost() } else { Ok(()) }
+    }
+
+    /// Whether it has read more than it could carry out.
+    fn has_backlog(&mut self) -> bool {
+        self.framed().is_some_and(|framed| framed.has_backlog())
     }
 
     fn is_framed(&self) -> bool {
