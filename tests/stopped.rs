@@ -1,20 +1,22 @@
 //! An application that is stopped or killed at any step of anything it does is nobody's concern but its
 //! own.
 //!
-//! Two kinds of applications: one without the library, halted after each single step of the protocol
-//! (integers byte by byte), and one with the library, halted after each of its system calls on a socket.
+//! Two kinds of applications: one without the library, halted after each single step of either protocol
+//! (integers byte by byte, frames in pieces), and one with the library, halted after each of its system calls on a socket.
 //! Each step has a process of its own, and all of them stand still (or are dead) at the same time before
 //! one server, while applications of the same group and of another one, and the administrator, work.
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use kvs_proto::framed::request::{Request, Watched};
 use kvs_tests::{
-    AuthServer, DEADLINE, Driver, Finished, LocalServer, On, Process, Program, Seen, Step, Stepper,
+    AuthServer, DEADLINE, Driver, Finished, FramedApp, LocalServer, On, Process, Program, Seen, Step, Stepper,
     application_paths, compile_c, compile_preload,
 };
 use nix::sys::signal::Signal;
@@ -27,6 +29,8 @@ struct Scene {
     mate: Driver,
     watcher: Driver,
     stranger: Driver,
+    /// Sees versions, in a framed session.
+    observer: RefCell<FramedApp>,
     /// What the server has open for them.
     descriptors: usize,
 }
@@ -57,8 +61,9 @@ impl Scene {
         mate.store("m", "0");
         mate.store("w", "0");
         assert_eq!(watcher.call("register_callback w"), 1);
+        let observer = RefCell::new(FramedApp::login(&server, "g", &secret));
         let descriptors = server.open_descriptors();
-        Self { server, _auth: auth, secret, mate, watcher, stranger, descriptors }
+        Self { server, _auth: auth, secret, mate, watcher, stranger, observer, descriptors }
     }
 
     /// All that others do works, of the same group too as long as there is one.
@@ -139,10 +144,46 @@ struct Script {
     change: usize,
     /// Here it says goodbye.
     close: usize,
+    is_framed: bool,
+}
+
+/// The kind of the session.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Original,
+    Framed,
 }
 
 impl Script {
-    fn new(secret: &str, key: &str) -> Self {
+    fn new(kind: Kind, secret: &str, key: &str) -> Self {
+        match kind {
+            Kind::Original => Self::original(secret, key),
+            Kind::Framed => Self::framed(secret, key),
+        }
+    }
+
+    fn framed(secret: &str, key: &str) -> Self {
+        let name = key.as_bytes();
+        let mut steps = Step::framed_login("g", secret);
+        let admitted = steps.len();
+        steps.extend(Step::ask(Request::Watch(Watched::Key(b"m"))));
+        steps.extend(Step::take_ok(b""));
+        steps.extend(Step::ask(Request::Put { key: name, value: b"value", expected: None }));
+        let stored = steps.len();
+        steps.extend(Step::take_ok(b""));
+        steps.extend(Step::ask(Request::Get(name)));
+        steps.extend(Step::take_ok(b"value"));
+        let change = steps.len();
+        steps.extend(Step::framed_change("m"));
+        steps.extend(Step::ask(Request::Delete { key: name, expected: None }));
+        let deleted = steps.len();
+        steps.extend(Step::take_ok(b""));
+        let close = steps.len();
+        steps.extend(Step::framed_close());
+        Self { steps, admitted, stored, deleted, change, close, is_framed: true }
+    }
+
+    fn original(secret: &str, key: &str) -> Self {
         let mut steps = Step::login("g", secret);
         let admitted = steps.len();
         steps.extend(Step::register("m"));
@@ -156,7 +197,7 @@ impl Script {
         steps.extend(Step::take_int(On::Main, 1));
         let close = steps.len();
         steps.extend(Step::close());
-        Self { steps, admitted, stored, deleted, change, close }
+        Self { steps, admitted, stored, deleted, change, close, is_framed: false }
     }
 }
 
@@ -170,16 +211,16 @@ struct Halted {
 
 impl Halted {
     /// One for each step, in the same order as the steps.
-    fn at_each_step(scene: &Scene) -> Vec<Self> {
-        let count = Script::new(&scene.secret, "key").steps.len();
-        println!("without the library an application takes {count} steps");
-        (0..=count).map(|n| Self::after(scene, n)).collect()
+    fn at_each_step(scene: &Scene, kind: Kind) -> Vec<Self> {
+        let count = Script::new(kind, &scene.secret, "key").steps.len();
+        println!("without the library an application takes {count} steps: {kind:?}");
+        (0..=count).map(|n| Self::after(scene, kind, n)).collect()
     }
 
-    fn after(scene: &Scene, count: usize) -> Self {
+    fn after(scene: &Scene, kind: Kind, count: usize) -> Self {
         let app = Stepper::start(&scene.server);
         let key = format!("k{count}");
-        let script = Script::new(&scene.secret, &key);
+        let script = Script::new(kind, &scene.secret, &key);
         let mut halted = Self { app, key, script, taken: 0 };
         while halted.taken < count {
             let seen = halted.step(scene);
@@ -234,8 +275,16 @@ impl Halted {
             if self.taken == self.script.close && !goodbye {
                 // Nothing was lost: it is told of the last change, and finds it.
                 scene.mate.store("m", "last");
-                let mut steps = Step::change("m");
-                steps.extend(Step::get("m", "last"));
+                let steps = if self.script.is_framed {
+                    self.take_changes_up_to_the_last(scene);
+                    let mut steps = Step::ask(Request::Get(b"m"));
+                    steps.extend(Step::take_ok(b"last"));
+                    steps
+                } else {
+                    let mut steps = Step::change("m");
+                    steps.extend(Step::get("m", "last"));
+                    steps
+                };
                 self.app.take_all(&steps);
             }
             let seen = self.step(scene);
@@ -249,6 +298,21 @@ impl Halted {
             );
         }
         self.ends();
+    }
+
+    /// In a framed session each change is told by itself as long as the socket has room for it.
+    fn take_changes_up_to_the_last(&self, scene: &Scene) {
+        let (last, _) = scene.observer.borrow_mut().get("m").expect("it is stored");
+        let mut version = 0;
+        while version < last {
+            let seen = self.app.take(&Step::Take(On::Callback, vec![0; 25]));
+            let Seen::Other(bytes) = seen else { panic!("{seen:?} for a change") };
+            assert_eq!((bytes[8], bytes[24]), (192, b'm'), "{bytes:?}");
+            let told = u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
+            assert!(told > version, "{told} after {version}");
+            version = told;
+        }
+        assert_eq!(version, last);
     }
 
     /// Its group has gone: it learns that at its next step at which anything can be learnt.
@@ -269,6 +333,8 @@ impl Halted {
             None if goodbye => {}
             Some((Step::Take(On::Main, _), Seen::Other(bytes))) if bytes == [0] => {}
             Some((Step::Take(On::Callback, _), Seen::Other(bytes))) if bytes == [0xff] => {}
+            // A frame without a body.
+            Some((Step::Take(On::Callback, _), Seen::Other(bytes))) if bytes == [0; 3] => {}
             seen => {
                 panic!("step {} of {}: {seen:?}\n{}", self.taken, self.key, scene.server.report())
             }
@@ -284,8 +350,17 @@ impl Halted {
 
 #[test]
 fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on() {
+    all_stop_and_go_on(Kind::Original);
+}
+
+#[test]
+fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on_in_a_framed_session() {
+    all_stop_and_go_on(Kind::Framed);
+}
+
+fn all_stop_and_go_on(kind: Kind) {
     let scene = Scene::patient();
-    let halted = Halted::at_each_step(&scene);
+    let halted = Halted::at_each_step(&scene, kind);
     for halted in &halted {
         halted.app.stop();
     }
@@ -304,8 +379,17 @@ fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on() {
 
 #[test]
 fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted() {
+    all_stop_and_their_group_is_deleted(Kind::Original);
+}
+
+#[test]
+fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted_in_a_framed_session() {
+    all_stop_and_their_group_is_deleted(Kind::Framed);
+}
+
+fn all_stop_and_their_group_is_deleted(kind: Kind) {
     let scene = Scene::patient();
-    let halted = Halted::at_each_step(&scene);
+    let halted = Halted::at_each_step(&scene, kind);
     for halted in &halted {
         halted.app.stop();
     }
@@ -319,8 +403,17 @@ fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted() {
 
 #[test]
 fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored() {
+    all_are_killed(Kind::Original);
+}
+
+#[test]
+fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored_in_a_framed_session() {
+    all_are_killed(Kind::Framed);
+}
+
+fn all_are_killed(kind: Kind) {
     let scene = Scene::new();
-    let halted = Halted::at_each_step(&scene);
+    let halted = Halted::at_each_step(&scene, kind);
     for halted in &halted {
         halted.app.kill9();
     }

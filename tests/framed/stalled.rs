@@ -193,12 +193,7 @@ fn a_watcher_that_reads_byte_by_byte_holds_nobody_up() {
         bytes.extend(slow.callback.take(1));
     }
     let last = writer.put("k", "last");
-    // The rest at once: frames, whole and in order.
-    let mut missing = HEADER_LEN - bytes.len() % (HEADER_LEN + 1) % HEADER_LEN;
-    while bytes.len() < HEADER_LEN {
-        bytes.extend(slow.callback.take(missing));
-        missing = 1;
-    }
+    // What it has taken are frames, whole and in order, up to the middle of one.
     let mut at = 0;
     loop {
         while bytes.len() < at + HEADER_LEN {
@@ -316,11 +311,8 @@ fn large_puts_in_small_bites_hold_up_nobody() {
         }
         other.expect_service();
     }
-    for to in [100, put.len() / 2, put.len() - 1] {
-        let from = if to == put.len() / 2 { 100 } else { put.len() / 2 };
-        if to == 100 {
-            continue;
-        }
+    let half = put.len() / 2;
+    for (from, to) in [(100, half), (half, put.len() - 1)] {
         for app in &mut apps {
             app.main.send(&put[from..to]);
         }
@@ -339,14 +331,24 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     assert_eq!(scene.pairs(), 1);
     assert!(other.delete("large"));
     drop(apps);
-    for _ in 0..8 {
+    // The C library gives back less of it than it could, but what it keeps does not grow.
+    let mut kept = 0;
+    for round in 0..6 {
         let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-        for app in apps.iter_mut() { app.main.send(&put); }
-        for app in apps.iter_mut() { app.answer(3); }
-        other.delete("large");
+        apps.iter_mut().for_each(|app| app.main.send(&put));
+        apps.iter_mut().for_each(|app| assert_eq!(app.answer(3).status, Status::Ok));
+        assert!(other.delete("large"));
         drop(apps);
-        thread::sleep(Duration::from_millis(300));
-        println!("{} KiB, {} before", scene.server.resident_kib(), resident);
+        until("all are gone", || {
+            let status = scene.server.status();
+            (status.iter().filter(|app| app.status == "Connected").count() == 1).then_some(())
+        });
+        if round == 2 {
+            kept = scene.server.resident_kib();
+        }
     }
+    let after = scene.server.resident_kib();
+    println!("{} KiB at first, {kept} KiB after three rounds, {after} KiB after six", resident);
+    assert!(after < kept + (20 << 10), "{kept} KiB, then {after} KiB");
     assert!(!scene.server.log_so_far().iter().any(|line| line.contains(GROUP)));
 }
