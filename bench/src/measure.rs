@@ -128,6 +128,9 @@ pub(crate) struct Ratio {
     pub(crate) least: f64,
     /// The greatest within one round.
     pub(crate) most: f64,
+    /// The median of those within the rounds. Where the machine is busy in some rounds and not in others, it may
+    /// differ much from the ratio of the medians; then neither is to be relied on.
+    pub(crate) paired: f64,
 }
 
 /// The ratio within each round.
@@ -144,6 +147,7 @@ impl Ratio {
             of_medians,
             least: each().fold(f64::INFINITY, f64::min),
             most: each().fold(f64::NEG_INFINITY, f64::max),
+            paired: median(&each().collect::<Vec<_>>()),
         })
     }
 }
@@ -408,7 +412,8 @@ mod tests {
     #[test]
     fn a_ratio_is_that_of_the_medians_and_not_the_median_of_the_ratios() {
         let ratio = Ratio::of(&[1.0, 2.0, 9.0], &[4.0, 1.0, 3.0]).unwrap();
-        assert_eq!(ratio, Ratio { of_medians: 2.0 / 3.0, least: 0.25, most: 3.0 });
+        // Within the rounds: 0.25, 2 and 3.
+        assert_eq!(ratio, Ratio { of_medians: 2.0 / 3.0, least: 0.25, most: 3.0, paired: 2.0 });
     }
 
     #[test]

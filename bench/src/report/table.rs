@@ -177,35 +177,38 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\ntargets (ratios of medians; from, to: within the rounds; in brackets: met in so many rounds)"
+        "\ntargets (ratio: of the medians, which decides; paired: median of the ratios within the rounds)"
     )?;
-    writeln!(out, "  {:<56}{:>8}{:>8}{:>8}{:>9}", "", "aim", "ratio", "from", "to")?;
+    writeln!(
+        out,
+        "  {:<56}{:>8}{:>8}{:>8}{:>8}{:>9}  {:<8}rounds",
+        "", "aim", "ratio", "paired", "from", "to", ""
+    )?;
     for target in &measured {
         let aim = match target.aim {
             Aim::AtMost(most) => format!("≤ {most:.2}"),
             Aim::AtLeast(least) => format!("≥ {least:.2}"),
         };
+        let verdict = match (target.met, target.certain) {
+            (Some(true), true) => "met",
+            (Some(true), false) => "met?",
+            (_, true) => "missed",
+            (_, false) => "missed?",
+        };
         if let Some(ratio) = target.ratio {
-            let verdict = if target.met == Some(true) { "met" } else { "missed" };
-            writeln!(
-                out,
-                "  {:<56}{aim:>8}{:>8.3}{:>8.3}{:>9.3}  {verdict:<7} ({} of {})",
-                target.what,
-                ratio.of_medians,
-                ratio.least,
-                ratio.most,
-                target.rounds_met,
-                target.rounds
-            )?;
+            write!(out, "  {:<56}{aim:>8}{:>8.3}", target.what, ratio.of_medians)?;
+            write!(out, "{:>8.3}{:>8.3}{:>9.3}", ratio.paired, ratio.least, ratio.most)?;
+            writeln!(out, "  {verdict:<8}{} of {}", target.rounds_met, target.rounds)?;
         }
     }
     let met = measured.iter().filter(|target| target.met == Some(true)).count();
+    let sure = measured.iter().filter(|target| target.met == Some(true) && target.certain).count();
     let missing = report.targets.len() - measured.len();
-    write!(out, "  {met} of {} met", measured.len())?;
+    write!(out, "  {met} of {} met, {sure} of them surely", measured.len())?;
     if missing > 0 {
         write!(out, "; {missing} not measured")?;
     }
-    writeln!(out)
+    writeln!(out, " (?: more than a quarter of the rounds say otherwise)")
 }
 
 #[cfg(test)]

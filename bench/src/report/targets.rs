@@ -42,10 +42,18 @@ pub(crate) struct Outcome {
     pub(crate) ratio: Option<Ratio>,
     /// Whether that is where it should be.
     pub(crate) met: Option<bool>,
-    /// In how many rounds it was there: a verdict that does not hold in nearly all or nearly none of them says little.
+    /// Whether three quarters of the rounds say the same. If not, the verdict may be another the next time.
+    pub(crate) certain: bool,
+    /// In how many rounds it was there.
     pub(crate) rounds_met: usize,
     /// Of how many.
     pub(crate) rounds: usize,
+}
+
+/// Whether three quarters of the rounds say what the verdict says.
+fn agree(met: bool, rounds_met: usize, rounds: usize) -> bool {
+    let agreeing = if met { rounds_met } else { rounds - rounds_met };
+    4 * agreeing >= 3 * rounds
 }
 
 /// Who did what, in short.
@@ -86,7 +94,9 @@ pub(crate) fn outcomes(results: &[Series]) -> Vec<Outcome> {
         let each: Vec<f64> =
             this.zip(that).map(|(a, b)| ratios(&a.rounds, &b.rounds).collect()).unwrap_or_default();
         let rounds_met = each.iter().filter(|&&ratio| aim.is_met(ratio)).count();
-        outcomes.push(Outcome { what, aim, ratio, met, rounds_met, rounds: each.len() });
+        let rounds = each.len();
+        let certain = met.is_some_and(|met| agree(met, rounds_met, rounds));
+        outcomes.push(Outcome { what, aim, ratio, met, certain, rounds_met, rounds });
     };
     let find =
         |scenario, operation: &str, who: &str, at| find(results, (scenario, operation, who, at));
@@ -161,6 +171,15 @@ mod tests {
         assert_eq!((floor.met, floor.rounds_met, floor.rounds), (Some(true), 2, 3));
         assert_eq!(of("get, kvs : memcached").met, Some(false), "120 of 140");
         assert_eq!(of("put, kvs : floor").met, None, "not measured");
+    }
+
+    #[test]
+    fn a_verdict_that_many_rounds_contradict_is_not_certain() {
+        // A ratio of medians that most rounds contradict.
+        assert!(!agree(true, 3, 15));
+        assert!(agree(false, 3, 15));
+        assert!(!agree(true, 11, 15) && agree(true, 12, 15));
+        assert!(!agree(false, 4, 15) && agree(true, 1, 1));
     }
 
     #[test]
