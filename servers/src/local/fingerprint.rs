@@ -107,8 +107,8 @@ mod tests {
         for chunk in [0xff; 1000].chunks(DIGIT).map(<[u8]>::len).chain((1000 % 7 == 0).then_some(0))
         {
             let digit = (1u128 << (8 * chunk)) + (1u128 << (8 * chunk)) - 1;
-            for n in 0..2 {
-                expected[n] = (expected[n] * u128::from(points.0[n]) + digit) % u128::from(P);
+            for (sum, point) in expected.iter_mut().zip(points.0) {
+                *sum = (*sum * u128::from(point) + digit) % u128::from(P);
             }
         }
         assert_eq!(fingerprint.at.map(u128::from), expected);

@@ -247,8 +247,7 @@ impl Reactor {
                 MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
                 token => {
                     let (id, is_callback) = session_of(token);
-                    // A peer that reads makes the socket writable, each time: that alone is no news unless
-                    // something waits.
+                    // That it is writable is no news unless something waits.
                     let ended = event.is_read_closed() || event.is_error();
                     let news = event.is_readable() || ended;
                     self.with_session(id, |session, context, desk| match is_callback {
@@ -301,7 +300,8 @@ impl Reactor {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let before = session.deadline();
         let desk = Desk { registry: self.poll.registry(), scratch: &mut self.scratch };
-        let result = act(session, &self.context, desk);
+        let result = act(session, &self.context, desk)
+            .and_then(|()| session.watch_for_room(self.poll.registry()));
         let after = session.deadline();
         match result {
             Ok(()) if before == after => {}

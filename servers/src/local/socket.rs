@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use mio::event::Source;
 use mio::net::UnixStream;
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
@@ -31,6 +31,8 @@ pub(super) struct Connection {
 pub(super) struct Socket {
     connection: Arc<Connection>,
     waiting: VecDeque<Waiting>,
+    /// Events tell when it is writable.
+    watched_for_room: bool,
 }
 
 /// Bytes that wait to be written.
@@ -94,13 +96,37 @@ pub(super) fn write_now(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<usi
 impl Socket {
     pub(super) fn new(stream: UnixStream, place: Place) -> Self {
         let connection = Arc::new(Connection { stream, _place: place });
-        Self { connection, waiting: VecDeque::new() }
+        Self { connection, waiting: VecDeque::new(), watched_for_room: false }
     }
 
+    /// Has events tell what comes.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        // A connection is registered before anybody else gets hold of it.
-        let connection = Arc::get_mut(&mut self.connection).ok_or(ErrorKind::ResourceBusy)?;
-        connection.stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        // It is taken out again by the kernel when it is closed.
+        registry.register(&mut SourceFd(&self.descriptor()), token, Interest::READABLE)
+    }
+
+    /// Has events tell when it is writable, too, or not any more. Without need they must not: each `read` of the peer would
+    /// be one.
+    pub(super) fn watch_for_room(
+        &mut self,
+        wanted: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        if wanted == self.watched_for_room {
+            return Ok(());
+        }
+        let interest = match wanted {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        registry.reregister(&mut SourceFd(&self.descriptor()), token, interest)?;
+        self.watched_for_room = wanted;
+        Ok(())
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.connection.stream.as_raw_fd()
     }
 
     /// For somebody who writes to it himself from now on.

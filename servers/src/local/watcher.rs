@@ -157,9 +157,13 @@ impl Watcher {
     pub(crate) fn tell(&self) {
         if !self.is_framed() || self.has_overflown() {
             self.announce();
-        } else if self.send(false).is_err() {
+            return;
+        }
+        match self.send(false) {
+            Ok(()) if self.is_stuck() => self.announce(),
+            Ok(()) => {}
             // Its reactor will see it, too; until then nothing gathers.
-            self.stop();
+            Err(_) => self.stop(),
         }
     }
 
@@ -180,6 +184,11 @@ impl Watcher {
         if !announced {
             self.address.mailbox.send(Message::Changes(self.address.session));
         }
+    }
+
+    /// Its reactor has heard of it.
+    pub(crate) fn heard(&self) {
+        self.pending.lock().announced = false;
     }
 
     /// The application is to close. Call it with no lock held.
@@ -248,6 +257,11 @@ impl Watcher {
     /// Whether more changes have come than may wait: the session is to end.
     pub(crate) fn has_overflown(&self) -> bool {
         self.pending.lock().overflow != Overflow::No
+    }
+
+    /// Of a framed session: whether something waits until the socket is writable. Its reactor has to watch for that.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(&self.pending.lock().sender, Place::Here(sender) if sender.is_stuck)
     }
 
     fn is_framed(&self) -> bool {

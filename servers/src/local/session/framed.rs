@@ -157,7 +157,10 @@ impl Session {
     /// Tells what waits to be told.
     pub(super) fn notify_framed(&mut self) -> std::io::Result<()> {
         match (&self.callback, &self.stage) {
-            (Some(_), Stage::Member(member)) => member.watcher.send(false),
+            (Some(_), Stage::Member(member)) => {
+                member.watcher.heard();
+                member.watcher.send(false)
+            }
             _ => Ok(()),
         }
     }

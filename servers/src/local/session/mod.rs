@@ -419,6 +419,20 @@ impl Session {
         if kept { self.notify() } else { self.callback_lost() }
     }
 
+    /// Has events tell when a connection is writable on which something waits.
+    pub(super) fn watch_for_room(&mut self, registry: &Registry) -> Result<(), End> {
+        let token = main_token(self.id);
+        let wanted = self.main.is_stuck();
+        self.main.watch_for_room(wanted, registry, token).map_err(|_| End::Gone)?;
+        let Some(callback) = &mut self.callback else { return Ok(()) };
+        let wanted = match &self.stage {
+            Stage::Member(Member { framed: Some(_), watcher, .. }) => watcher.is_stuck(),
+            _ => callback.socket.is_stuck(),
+        };
+        let token = Token(token.0 + 1);
+        callback.socket.watch_for_room(wanted, registry, token).map_err(|_| End::Gone)
+    }
+
     /// It can be told nothing any more, and goes on without. On an orderly goodbye both connections end,
     /// in any order.
     fn callback_lost(&mut self) -> Result<(), End> {
