@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use kvs_proto::framed::request::{Request, Watched};
 use kvs_tests::{
-    AuthServer, DEADLINE, Driver, Finished, FramedApp, LocalServer, On, Process, Program, Seen, Step, Stepper,
-    application_paths, compile_c, compile_preload,
+    AuthServer, DEADLINE, Driver, Finished, FramedApp, LocalServer, On, Process, Program, Seen,
+    Step, Stepper, application_paths, compile_c, compile_preload,
 };
 use nix::sys::signal::Signal;
 
@@ -407,7 +407,8 @@ fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stor
 }
 
 #[test]
-fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored_in_a_framed_session() {
+fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored_in_a_framed_session()
+ {
     all_are_killed(Kind::Framed);
 }
 

@@ -87,7 +87,9 @@ fn under_attack(
         others.latency(Duration::from_millis(350))
     });
     let grown = peak_kib(scene.server.pid()).saturating_sub(before);
-    println!("{what}: a get of others takes {latency:.1?} (median, 99 %, longest); {grown} KiB more");
+    println!(
+        "{what}: a get of others takes {latency:.1?} (median, 99 %, longest); {grown} KiB more"
+    );
     drop(attackers);
     others.latency(Duration::from_millis(10));
     latency
@@ -145,8 +147,7 @@ fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
     let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
     let key = |prefix: &str, n: usize| [prefix.as_bytes(), &n.to_le_bytes()[..3]].concat();
     for prefix in ["sixteen", "hundred"] {
-        let puts: Vec<u8> =
-            (0..2500).flat_map(|n| framed_put(1, &key(prefix, n), b"v")).collect();
+        let puts: Vec<u8> = (0..2500).flat_map(|n| framed_put(1, &key(prefix, n), b"v")).collect();
         let what = format!("puts for {prefix} watchers");
         under_attack(&scene, &mut others, &what, apps(4), &puts);
         let entries = many(10_000, |n| (key(prefix, n), b"v".to_vec()));

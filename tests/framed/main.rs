@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use kvs_tests::{AuthServer, DEADLINE, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir};
+use kvs_tests::{
+    AuthServer, DEADLINE, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir,
+};
 use tempfile::TempDir;
 
 /// A server with one group.

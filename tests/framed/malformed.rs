@@ -118,7 +118,10 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
         let mut add = |what: &str, change: &dyn Fn(&mut RawFrame<'_>)| {
             let mut frame = legal.clone();
             change(&mut frame);
-            all.push((format!("{what}, kind {}, flags {}", legal.kind, legal.flags), frame.bytes()));
+            all.push((
+                format!("{what}, kind {}, flags {}", legal.kind, legal.flags),
+                frame.bytes(),
+            ));
         };
         let len = u32::try_from(legal.body.len()).expect("it is short");
         add("a key longer than the body", &|frame| frame.key_len = len + 1);
@@ -428,7 +431,8 @@ fn bodies_that_are_announced_and_never_sent_take_no_memory() {
         .into_iter()
         .enumerate()
         .map(|(n, mut app)| {
-            let (body_len, kind) = [(u32::MAX, 2), (1_000_000, 2), (1_065_600, 4), (1 << 31, 9)][n % 4];
+            let (body_len, kind) =
+                [(u32::MAX, 2), (1_000_000, 2), (1_065_600, 4), (1 << 31, 9)][n % 4];
             let key_len = if kind == 4 { 0 } else { 1 };
             let body: &[u8] = b"\x01\0\0\0";
             let frame =

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use kvs_proto::framed::answer::Status;
 use kvs_proto::framed::request::Request;
 use kvs_proto::framed::{HEADER_LEN, NO_VERSION, Version};
-use kvs_tests::{
-    Dice, Ending, FramedApp, entries, framed, framed_put, number_from_env,
-};
+use kvs_tests::{Dice, Ending, FramedApp, entries, framed, framed_put, number_from_env};
 
 use super::{GROUP, Scene, forget_peak, peak_kib, until};
 

@@ -210,7 +210,11 @@ fn the_status_shows_what_both_kinds_watch() {
     assert_eq!(watched[1][..3], ["a", " (prefix)", "some/ (prefix)"]);
     assert!(watched[1][3].chars().all(|c| !c.is_control()), "{:?}", watched[1][3]);
     // A long one is not shown in full length.
-    assert!(watched[1][4].ends_with(" (prefix)") && watched[1][4].len() < 200, "{:?}", watched[1][4]);
+    assert!(
+        watched[1][4].ends_with(" (prefix)") && watched[1][4].len() < 200,
+        "{:?}",
+        watched[1][4]
+    );
     framed.done(Request::Unwatch(Watched::Prefix(b"")));
     assert!(framed.delete("a"));
     let watched = shown("Connected");
@@ -219,7 +223,8 @@ fn the_status_shows_what_both_kinds_watch() {
     framed.close();
     original.close();
     scene.server.status_where("both are closed", |status| {
-        status.len() == 2 && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
+        status.len() == 2
+            && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
     });
 }
 

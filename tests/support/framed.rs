@@ -75,7 +75,8 @@ pub struct RawFrame<'a> {
 impl RawFrame<'_> {
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
-        let body_len = self.body_len.unwrap_or_else(|| u32::try_from(self.body.len()).expect("short"));
+        let body_len =
+            self.body_len.unwrap_or_else(|| u32::try_from(self.body.len()).expect("short"));
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.body.len());
         bytes.extend(body_len.to_le_bytes());
         bytes.extend(self.number.to_le_bytes());
@@ -101,9 +102,7 @@ pub fn framed_put(number: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Several puts in one message.
-pub fn entries<'a>(
-    pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
-) -> EntriesBuilder {
+pub fn entries<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> EntriesBuilder {
     let mut entries = EntriesBuilder::default();
     pairs.into_iter().for_each(|(key, value)| entries.push(key, value));
     entries

@@ -98,7 +98,11 @@ struct Arguments {
     verbose: bool,
 }
 
+/// Blocks of this many bytes and more go back to the system as soon as they are freed.
+const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
+
 fn main() -> ExitCode {
+    return_long_blocks_at_once();
     let arguments = Arguments::parse();
     let logging = startup::init_logging(arguments.verbose);
     let result = serve(arguments);
@@ -135,6 +139,18 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
     let server = Server::bind(config, &shutdown, &output)?;
     server.run(Input::stdin())
 }
+
+/// Otherwise the allocator of the C library learns from the first long value to keep what others took in pieces
+/// between those that live, and a server that once had many of them stays as large as it was then.
+#[cfg(target_env = "gnu")]
+fn return_long_blocks_at_once() {
+    // SAFETY: there is no other thread yet, as the function asks for. It takes two numbers, and refuses, without harm, what it
+    // does not know.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_AT_ONCE) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn return_long_blocks_at_once() {}
 
 /// Checks the form; whether there is such a host shows at the connection.
 fn host_and_port(address: &str) -> Result<String, String> {
