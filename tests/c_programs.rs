@@ -630,18 +630,49 @@ on_both_sessions! {
     }
 }
 
+on_both_sessions! {
+    fn the_example_with_handles_copies_from_group_to_group(session: Session) {
+        let world = World::start(session);
+        let examples = Examples::build();
+        let other = world.local.create_group(OTHER_GROUP);
+        let copy = || {
+            world.member(examples.path("handles")).args([OTHER_GROUP, &other, "a:"]).spawn().finish()
+        };
+        let driver = Driver::spawn(world.member_driver());
+        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        for key in ["a:1", "a:2", "a:3", "b:1"] {
+            driver.store(key, "v");
+        }
+        let finished = copy();
+        if session == Session::Original {
+            assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+            let text = driver.strerror(-17);
+            assert_eq!(finished.stderr, [format!("handles: kvs_keys: {text}")]);
+            return;
+        }
+        assert_eq!(finished.stdout, ["3 copied, 0 were there already"], "{finished:?}");
+        assert_eq!(world.local.group_info(OTHER_GROUP).unwrap().pairs, 3);
+        driver.store("a:4", "v");
+        assert_eq!(copy().stdout, ["1 copied, 3 were there already"]);
+    }
+}
+
 #[test]
 fn the_examples_report_errors() {
     let world = World::start(Session::Framed);
     let examples = Examples::build();
-    for name in ["put_get", "watch", "threads", "processes", "meminfo"] {
-        let arguments = [GROUP, "wrong", "key"];
-        let count = if name == "watch" { 3 } else { 2 };
+    for name in ["put_get", "watch", "threads", "processes", "handles", "meminfo"] {
+        let arguments = [GROUP, "wrong", "key", "another"];
+        let (count, function) = match name {
+            "watch" => (3, "establish_connection"),
+            "handles" => (4, "kvs_open"),
+            _ => (2, "establish_connection"),
+        };
         let program = world.program(examples.path(name)).args(&arguments[..count]);
         let finished = program.spawn().finish();
         assert_eq!(finished.status.code(), Some(1), "{name}: {finished:?}");
         let [line] = &finished.stderr[..] else { panic!("{name}: {finished:?}") };
-        assert!(line.starts_with(&format!("{name}: establish_connection: ")), "{line}");
+        assert!(line.starts_with(&format!("{name}: {function}: ")), "{line}");
 
         let finished = world.program(examples.path(name)).spawn().finish();
         assert_eq!(finished.status.code(), Some(2), "{name}: {finished:?}");

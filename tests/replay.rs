@@ -15,10 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_tests::{
-    AuthServer, Channel, Conversation, DEADLINE, LocalServer, Message, Ports, Program, RawApp,
-    ScriptedServer, Sockets, compile_c,
+    AuthServer, Channel, Conversation, DEADLINE, LocalServer, Message, OFFER, Ports, Program,
+    RawApp, ScriptedServer, Session, Sockets, compile_c, on_both_sessions,
 };
-use wrapper::connect;
+use wrapper::builder;
 
 const FIRST_SECRET: &[u8] = b"VKHMp";
 const SECOND_SECRET: &[u8] = b"s2rgv";
@@ -100,8 +100,14 @@ fn our_local_server_sends_the_bytes_for_a_wrong_secret() {
 
 // Our library, fed the server's side.
 
-/// Plays the server's side to the application that connects to `server`.
-fn feed_library(server: &ScriptedServer, conversation: &Conversation) {
+/// Plays the server's side to the application that connects to `server`. One that may speak framed sessions offers
+/// that behind the name of the group, which is the first message of the application; that and nothing else is not in the
+/// recording, and the server, which answers 1, does not know of it.
+fn feed_library(server: &ScriptedServer, conversation: &Conversation, session: Session) {
+    let mut offer = match session {
+        Session::Original => None,
+        Session::Framed => Some(OFFER),
+    };
     let mut main = server.accept_main();
     let mut callback = None;
     for (n, Message { channel, from, bytes }) in conversation.messages.iter().enumerate() {
@@ -116,9 +122,10 @@ fn feed_library(server: &ScriptedServer, conversation: &Conversation) {
                 expect_nothing_behind(channel, bytes);
             }
             let seen = channel.text();
+            let awaited = [bytes, offer.take().unwrap_or_default()].concat();
             assert_eq!(
                 seen.escape_ascii().to_string(),
-                bytes.escape_ascii().to_string(),
+                awaited.escape_ascii().to_string(),
                 "message {n} of the recording"
             );
         }
@@ -140,10 +147,14 @@ fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
 }
 
 /// Runs the C program for one conversation; what it must print.
-fn feed_c_library(name: &str, printed: &[&str]) {
+fn feed_c_library(session: Session, name: &str, printed: &[&str]) {
     let server = ScriptedServer::like_the_original();
-    let app = Program::new(compile_c("tests/c/replay_app.c")).served_by(&server).arg(name).spawn();
-    feed_library(&server, &Conversation::load(name));
+    let app = Program::new(compile_c("tests/c/replay_app.c"))
+        .served_by(&server)
+        .speaking(session)
+        .arg(name)
+        .spawn();
+    feed_library(&server, &Conversation::load(name), session);
     // It waits for this where it is to find that the connection is closed; otherwise it has ended.
     app.end_input_with("closed");
     let finished = app.finish();
@@ -152,84 +163,89 @@ fn feed_c_library(name: &str, printed: &[&str]) {
     assert!(finished.status.success(), "{}", finished.status);
 }
 
-#[test]
-fn our_c_functions_send_the_bytes_of_a_full_session() {
-    feed_c_library(
-        "app-full-session",
-        &[
-            "establish_connection 0",
-            "put_value 1",
-            "get_value 1 v1",
-            "get_value -7 -",
-            "register_callback 1",
-            "register_callback -7",
-            "put_value 1",
-            "callback k1",
-            "get_value 1 v2",
-            "delete_value 1",
-            "delete_value -7",
-            "put_value -2",
-            "close_connection -2",
-        ],
-    );
+on_both_sessions! {
+    fn our_c_functions_send_the_bytes_of_a_full_session(session: Session) {
+        feed_c_library(session,
+            "app-full-session",
+            &[
+                "establish_connection 0",
+                "put_value 1",
+                "get_value 1 v1",
+                "get_value -7 -",
+                "register_callback 1",
+                "register_callback -7",
+                "put_value 1",
+                "callback k1",
+                "get_value 1 v2",
+                "delete_value 1",
+                "delete_value -7",
+                "put_value -2",
+                "close_connection -2",
+            ],
+        );
+    }
 }
 
-#[test]
-fn our_c_functions_send_the_bytes_for_an_unknown_group() {
-    feed_c_library("app-unknown-group", &["establish_connection -7"]);
+on_both_sessions! {
+    fn our_c_functions_send_the_bytes_for_an_unknown_group(session: Session) {
+        feed_c_library(session,"app-unknown-group", &["establish_connection -7"]);
+    }
 }
 
-#[test]
-fn our_c_functions_send_the_bytes_for_a_wrong_secret() {
-    feed_c_library("app-wrong-secret", &["establish_connection -9"]);
+on_both_sessions! {
+    fn our_c_functions_send_the_bytes_for_a_wrong_secret(session: Session) {
+        feed_c_library(session,"app-wrong-secret", &["establish_connection -9"]);
+    }
 }
 
-#[test]
-fn our_rust_wrapper_sends_the_bytes_of_a_full_session() {
-    let server = ScriptedServer::like_the_original();
-    let conversation = Conversation::load("app-full-session");
-    let (closed, is_closed) = std::sync::mpsc::channel();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            feed_library(&server, &conversation);
-            closed.send(()).expect("the application waits for it");
-        });
-        let app = connect(&server, "g1", "VKHMp").expect("the recorded answers let it in");
-        let (changed, changes) = std::sync::mpsc::channel();
-        let code = |error: kvs::Error| error.code();
-        app.put("k1", "v1").unwrap();
-        assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v1"[..]));
-        assert_eq!(app.get("nokey").unwrap(), None);
-        let watch = |key| {
-            let changed = changed.clone();
-            app.watch(key, move |key: &[u8]| changed.send(key.to_vec()).expect("the test listens"))
-        };
-        watch("k1").unwrap();
-        assert_eq!(watch("nokey").map_err(code), Err(-7));
-        app.put("k1", "v2").unwrap();
-        assert_eq!(changes.recv_timeout(DEADLINE).expect("the callback is called"), b"k1");
-        assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v2"[..]));
-        assert!(app.delete("k1").unwrap());
-        assert!(!app.delete("k1").unwrap());
-        is_closed.recv_timeout(DEADLINE).expect("the library closes when it is told to");
-        assert_eq!(app.put("k1", "v3").map_err(code), Err(-2));
-        assert_eq!(app.close().map_err(code), Err(-2));
-    });
-}
-
-#[test]
-fn our_rust_wrapper_sends_the_bytes_of_failed_logins() {
-    for (name, group, secret, code) in
-        [("app-unknown-group", "nogroup", "12345", -7), ("app-wrong-secret", "g2", "wrong", -9)]
-    {
+on_both_sessions! {
+    fn our_rust_wrapper_sends_the_bytes_of_a_full_session(session: Session) {
         let server = ScriptedServer::like_the_original();
-        let conversation = Conversation::load(name);
+        let conversation = Conversation::load("app-full-session");
+        let (closed, is_closed) = std::sync::mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(|| feed_library(&server, &conversation));
-            let error =
-                connect(&server, group, secret).expect_err("the recorded answers refuse it");
-            assert_eq!(error.code(), code, "{name}");
+            scope.spawn(|| {
+                feed_library(&server, &conversation, session);
+                closed.send(()).expect("the application waits for it");
+            });
+            let app = builder(&server, session).open("g1", "VKHMp").expect("the recorded answers let it in");
+            let (changed, changes) = std::sync::mpsc::channel();
+            let code = |error: kvs::Error| error.code();
+            app.put("k1", "v1").unwrap();
+            assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v1"[..]));
+            assert_eq!(app.get("nokey").unwrap(), None);
+            let watch = |key| {
+                let changed = changed.clone();
+                app.watch(key, move |key: &[u8]| changed.send(key.to_vec()).expect("the test listens"))
+            };
+            watch("k1").unwrap();
+            assert_eq!(watch("nokey").map_err(code), Err(-7));
+            app.put("k1", "v2").unwrap();
+            assert_eq!(changes.recv_timeout(DEADLINE).expect("the callback is called"), b"k1");
+            assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v2"[..]));
+            assert!(app.delete("k1").unwrap());
+            assert!(!app.delete("k1").unwrap());
+            is_closed.recv_timeout(DEADLINE).expect("the library closes when it is told to");
+            assert_eq!(app.put("k1", "v3").map_err(code), Err(-2));
+            assert_eq!(app.close().map_err(code), Err(-2));
         });
+    }
+}
+
+on_both_sessions! {
+    fn our_rust_wrapper_sends_the_bytes_of_failed_logins(session: Session) {
+        for (name, group, secret, code) in
+            [("app-unknown-group", "nogroup", "12345", -7), ("app-wrong-secret", "g2", "wrong", -9)]
+        {
+            let server = ScriptedServer::like_the_original();
+            let conversation = Conversation::load(name);
+            thread::scope(|scope| {
+                scope.spawn(|| feed_library(&server, &conversation, session));
+                let error =
+                    builder(&server, session).open(group, secret).expect_err("the recorded answers refuse it");
+                assert_eq!(error.code(), code, "{name}");
+            });
+        }
     }
 }
 

@@ -113,8 +113,8 @@ pub(crate) enum Watched {
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     pub(crate) callback: Callback,
-    /// Changes up to this version were made before there was a watch.
-    pub(crate) since: Version,
+    /// Changes up to this version were made before there was a watch. `None`: the server has still to say it.
+    pub(crate) since: Option<Version>,
 }
 
 /// The watch list of a connection, and the state of its callback thread.
@@ -230,20 +230,32 @@ impl Callbacks {
         }
     }
 
+    /// Sets it and returns the one before. If there is one, it is followed without a gap; if not, it is not known yet from
+    /// which version on this is a watch.
+    pub(crate) fn set_pending(&self, what: &Watched, watch: Watch) -> Option<Watch> {
+        let since = self.lock().watch_mut(what).map(|before| before.since);
+        self.set(what, Watch { since: since.flatten(), ..watch })
+    }
+
     /// From which version on a watch that was just set is one.
     pub(crate) fn set_since(&self, what: &Watched, since: Version) {
         if let Some(watch) = self.lock().watch_mut(what) {
-            watch.since = since;
+            watch.since = Some(since);
         }
+        self.changed.notify_all();
     }
 
     /// Forgets the callback.
     pub(crate) fn remove(&self, what: &Watched) -> Option<Watch> {
-        let mut state = self.lock();
-        match what {
-            Watched::Key(key) => state.keys.remove(key),
-            Watched::Prefix(prefix) => state.prefixes.remove(prefix),
-        }
+        let removed = {
+            let mut state = self.lock();
+            match what {
+                Watched::Key(key) => state.keys.remove(key),
+                Watched::Prefix(prefix) => state.prefixes.remove(prefix),
+            }
+        };
+        self.changed.notify_all();
+        removed
     }
 
     /// Whether there is a callback.
@@ -303,6 +315,7 @@ impl Callbacks {
             let watches = (mem::take(&mut state.keys), mem::take(&mut state.prefixes));
             (watches, state.channel.take())
         };
+        self.changed.notify_all();
         let Some(channel) = channel else {
             self.wait_until_closed();
             return Ok(());
@@ -375,22 +388,35 @@ impl Callbacks {
 
     /// The next callback for the current change, which counts as running from now on.
     fn next_due(&self) -> Option<(Callback, Arc<[u8]>, Version)> {
-        let state = &mut *self.lock();
-        let current = state.current.as_mut()?;
-        while let Some(what) = current.due.pop_front() {
-            let watch = match &what {
+        let mut guard = self.lock();
+        loop {
+            let state = &mut *guard;
+            let current = state.current.as_mut()?;
+            let Some(what) = current.due.front() else {
+                state.current = None;
+                return None;
+            };
+            let watch = match what {
                 Watched::Key(key) => state.keys.get(key),
                 Watched::Prefix(prefix) => state.prefixes.get(prefix),
             };
-            // Deleted by us just now, or not meant yet.
-            let is_old =
-                |watch: &&Watch| current.version != NO_VERSION && current.version <= watch.since;
-            let Some(watch) = watch.filter(|watch| !is_old(watch)) else { continue };
-            state.running = Some((Some(what), pthread_self()));
-            return Some((watch.callback.clone(), Arc::clone(&current.key), current.version));
+            match watch {
+                // Another thread is just setting it. Whether this change is meant is known when the server has answered
+                // that one, which waits for no longer than a call may take.
+                Some(Watch { since: None, .. }) => {
+                    guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                }
+                Some(Watch { callback, since: Some(since) })
+                    if current.version == NO_VERSION || current.version > *since =>
+                {
+                    let call = (callback.clone(), Arc::clone(&current.key), current.version);
+                    state.running = Some((current.due.pop_front(), pthread_self()));
+                    return Some(call);
+                }
+                // Deleted by us just now, or not meant yet.
+                _ => drop(current.due.pop_front()),
+            }
         }
-        state.current = None;
-        None
     }
 
     /// A copy of the key, followed by NUL, that a C function may use and change.

@@ -438,7 +438,7 @@ impl Connection {
 
     pub(crate) fn watch_with(&self, watched: Watched, callback: Callback) -> Result<(), Error> {
         self.shared.check_open()?;
-        let watch = Watch { callback, since: NO_VERSION };
+        let watch = Watch { callback, since: Some(NO_VERSION) };
         match (&self.shared.main, &watched) {
             (Main::Original(main), Watched::Key(key)) => {
                 let operation = Operation::Watch(self.text(key)?);
@@ -564,7 +564,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if self.shared.is_inherited() {
             // Its descriptors are closed, its locks may be held by threads that do not exist here.
-            std::mem::forget(Arc::clone(&self.shared));
+            fork::keep(Arc::clone(&self.shared));
             return;
         }
         // Nobody is left to be told.

@@ -33,6 +33,24 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// Keeps what belongs to the parent, and must not even be dropped here, where leak checkers find it.
+pub(crate) fn keep(inherited: impl Send + Sync + 'static) {
+    static KEPT: AtomicPtr<Kept> = AtomicPtr::new(ptr::null_mut());
+    struct Kept {
+        _inherited: Box<dyn Send + Sync>,
+        next: AtomicPtr<Kept>,
+    }
+
+    let kept = Box::leak(Box::new(Kept {
+        _inherited: Box::new(inherited),
+        next: AtomicPtr::new(ptr::null_mut()),
+    }));
+    let kept: *mut Kept = kept;
+    let before = KEPT.swap(kept, Ordering::AcqRel);
+    // SAFETY: it was leaked just above, so it lives for ever, and nobody else follows the pointer.
+    unsafe { &*kept }.next.store(before, Ordering::Release);
+}
+
 /// From now on, forked children are cleaned up. To be called before the first descriptor is opened.
 pub(crate) fn watch() -> io::Result<()> {
     // Not a cell that blocks: a fork while another thread initialises it would leave it so for ever in the

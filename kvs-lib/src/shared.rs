@@ -228,7 +228,7 @@ impl Shared {
     ) -> Result<(), Error> {
         let deadline = Deadline::after(self.timeout);
         let one_at_a_time = self.one_at_a_time(deadline)?;
-        let before = self.callbacks.set(watched, watch);
+        let before = self.callbacks.set_pending(watched, watch);
         let request = Request::Watch(watched.into());
         let result = self.call_framed_until(multiplexer, &request, deadline);
         let result = match result {

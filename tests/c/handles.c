@@ -711,11 +711,14 @@ static void watches(void)
     store(kvs, "w", "4");
     CHECK_CODE(framed ? -7 : 0, kvs_unwatch(other, "w", 1));
     CHECK_CODE(-7, kvs_unwatch(other, "w", 1));
-    /* Neither comes late: this change is told after all that was before. */
+    /*
+     * Neither comes late: this change is told after all that was before. (An original session has no word for kvs_unwatch
+     * and no versions: there, what was changed before may still be told to a callback that is registered later.)
+     */
     CHECK_CODE(0, kvs_watch(kvs, "w", 1, see, &one));
     CHECK_CODE(0, kvs_watch(other, "w", 1, see, &mine));
     CHECK_CODE(0, put(kvs, "w", "5"));
-    AWAIT(one.count == 2 && mine.count == 2);
+    AWAIT(framed ? one.count == 2 && mine.count == 2 : one.count >= 2 && mine.count >= 2);
     CHECK(two.count == 3 && two.deletions + one.deletions + mine.deletions == 0);
     CHECK_CODE(0, kvs_close(other));
     CHECK_CODE(0, delete(kvs, "w"));
@@ -882,6 +885,11 @@ static void callbacks(void)
     AWAIT(all.count == 1);
     CHECK_CODE(-7, kvs_unwatch(kvs, "c", 1));
     check_value(kvs, "c", "by the callback");
+    /* An original session cannot tell the change that the callback itself has made from later ones. */
+    if (!framed) {
+        CHECK_CODE(0, kvs_close(kvs));
+        kvs = open_handle();
+    }
 
     CHECK_CODE(0, kvs_watch(kvs, "c", 1, end_thread, &ended));
     for (int i = 1; i <= 20; i++) {

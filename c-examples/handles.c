@@ -1,0 +1,77 @@
+/*
+ * handles.c - copies pairs from one group to another.
+ *
+ * Shows handles: a program may have any number of connections, to the same group or to different ones, each a kvs_t
+ * of its own; keys and values are bytes with their lengths. Copies every pair whose key begins with PREFIX (all pairs,
+ * without one), but overwrites nothing.
+ *
+ *     ./handles FROM SECRET TO SECRET [PREFIX]
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvs.h"
+
+struct copy {
+    kvs_t *from, *to;
+    int copied, kept;
+};
+
+static void check(const char *function, int code)
+{
+    if (code < 0) {
+        fprintf(stderr, "handles: %s: %s\n", function, kvs_strerror(code));
+        exit(EXIT_FAILURE);
+    }
+}
+
+/* Called for each key, by kvs_keys. What is to be done is in `user`. */
+static void copy_pair(const void *key, size_t key_len, void *user)
+{
+    struct copy *copy = user;
+    uint64_t version = 0; /* put it only if there is no such key */
+    void *value;
+    size_t value_len;
+    int code;
+
+    code = kvs_get(copy->from, key, key_len, &value, &value_len, NULL);
+    if (code == -7)
+        return; /* deleted since */
+    check("kvs_get", code);
+    code = kvs_cas(copy->to, key, key_len, value, value_len, &version);
+    free(value);
+    if (code == -18) {
+        copy->kept++;
+        return;
+    }
+    check("kvs_cas", code);
+    copy->copied++;
+}
+
+int main(int argc, char *argv[])
+{
+    struct copy copy = {NULL, NULL, 0, 0};
+    const char *prefix;
+    uint64_t cursor = 0;
+
+    if (argc < 5 || argc > 6) {
+        fprintf(stderr, "usage: %s FROM SECRET TO SECRET [PREFIX]\n", argv[0]);
+        return 2;
+    }
+    prefix = argc == 6 ? argv[5] : "";
+
+    check("kvs_open", kvs_open(&copy.from, argv[1], argv[2]));
+    check("kvs_open", kvs_open(&copy.to, argv[3], argv[4]));
+
+    /* Page after page, until there is none. */
+    do
+        check("kvs_keys", kvs_keys(copy.from, prefix, strlen(prefix), &cursor, copy_pair, &copy));
+    while (cursor != 0);
+
+    check("kvs_close", kvs_close(copy.from));
+    check("kvs_close", kvs_close(copy.to));
+    printf("%d copied, %d were there already\n", copy.copied, copy.kept);
+    return EXIT_SUCCESS;
+}
