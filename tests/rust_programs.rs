@@ -373,7 +373,7 @@ fn the_end_of_a_connection_is_told_once_unless_the_program_has_closed_it() {
     let (told, ends) = mpsc::channel();
     let when_ended = |app: &Connection, name: &'static str| {
         let told = told.clone();
-        app.on_disconnect(move || drop(told.send(name))).unwrap();
+        app.on_disconnect(move || told.send(name).expect("the test listens")).unwrap();
     };
     let next = || ends.recv_timeout(DEADLINE).expect("an end is told");
     let (closed, dropped) = (world.connect(), world.connect());

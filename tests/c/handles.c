@@ -1006,7 +1006,7 @@ static void forks(void)
 struct end {
     kvs_t *kvs;
     int count;
-    bool closes;
+    bool closes, closing, done;
     struct seen seen;
     unsigned char poisoned;
 };
@@ -1028,6 +1028,29 @@ static void on_end(void *user)
     NOTE(end->count++);
 }
 
+/* Is in the middle of it when another thread calls kvs_close. */
+static void finish_late(struct end *end)
+{
+    const struct timespec while_closing = {.tv_nsec = 50 * 1000 * 1000};
+
+    AWAIT(end->closing);
+    nanosleep(&while_closing, NULL);
+    NOTE(end->done = true);
+}
+
+static void on_slow_end(void *user)
+{
+    NOTE(((struct end *)user)->count++);
+    finish_late(user);
+}
+
+static void on_slow_change(const void *key, size_t key_len, uint64_t version, void *user)
+{
+    (void)key, (void)key_len, (void)version;
+    NOTE(((struct end *)user)->seen.count++);
+    finish_late(user);
+}
+
 static void tell(const char *line)
 {
     puts(line);
@@ -1038,6 +1061,7 @@ static void ends(void)
 {
     kvs_t *witness = open_handle();
     struct end deleted = {0}, closing = {.closes = true}, replaced = {0}, by_us = {0}, killed = {0};
+    struct end slow = {0}, blocked = {0};
     struct end *lost[LOST];
 
     /* kvs_close is no end that must be told. */
@@ -1070,6 +1094,15 @@ static void ends(void)
         lost[i]->kvs = open_handle();
         CHECK_CODE(0, kvs_on_disconnect(lost[i]->kvs, on_end, lost[i]));
     }
+    slow.kvs = open_handle();
+    CHECK_CODE(0, kvs_on_disconnect(slow.kvs, on_slow_end, &slow));
+    /* The library's thread is in a callback when the connection ends. */
+    blocked.kvs = open_handle();
+    store(blocked.kvs, "b", "v");
+    CHECK_CODE(0, kvs_watch(blocked.kvs, "b", 1, on_slow_change, &blocked));
+    CHECK_CODE(0, kvs_on_disconnect(blocked.kvs, on_end, &blocked));
+    CHECK_CODE(0, put(witness, "b", "w"));
+    AWAIT(blocked.seen.count == 1);
     tell("kill");
     AWAIT(killed.count == 1);
     /* These are being told at this moment. After kvs_close nobody is told any more. */
@@ -1081,10 +1114,20 @@ static void ends(void)
         memset(lost[i], POISON, sizeof **lost);
         free(lost[i]);
     }
+    /* It waits for what is being told, and what could not be told any more never is. */
+    AWAIT(slow.count == 1);
+    NOTE(slow.closing = true);
+    CHECK(kvs_close(slow.kvs) < 0);
+    CHECK(slow.done && slow.count == 1);
+    CHECK(put(blocked.kvs, "b", "x") < 0);
+    CHECK_CODE(-2, put(blocked.kvs, "b", "x"));
+    NOTE(blocked.closing = true);
+    CHECK_CODE(-2, kvs_close(blocked.kvs));
+    CHECK(blocked.done && blocked.count == 0);
     CHECK_CODE(-2, kvs_close(witness));
     CHECK(await_threads(1) == 1);
     CHECK(deleted.count == 1 && closing.count == 1 && killed.count == 1);
-    CHECK(replaced.count == 0 && by_us.count == 0);
+    CHECK(replaced.count == 0 && by_us.count == 0 && blocked.count == 0);
     check_not_opened(-12, group, secret);
 }
 

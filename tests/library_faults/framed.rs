@@ -79,8 +79,7 @@ const fn call(
     key: u32,
     body: &'static [u8],
     right: (&'static [u8], i32),
-    broken: i32,
-    malformed: i32,
+    (broken, malformed): (i32, i32),
 ) -> Call {
     Call { line, kind, flags, body, key, right, broken, malformed }
 }
@@ -90,20 +89,20 @@ const TWICE: &[u8] = b"\x01\0\0\0\x01\0\0\0kv\x01\0\0\0\x01\0\0\0kv";
 #[rustfmt::skip]
 const CALLS: [Call; 14] = [
     //   call                     request                                  right answer             broken, malformed
-    call("put_value k v",         PUT,      0, 1, b"kv",                   (b"", 1),                -8, -8),
-    call("get_value k",           GET,      0, 1, b"k",                    (b"value", 1),           -4, -10),
-    call("delete_value k",        DELETE,   0, 1, b"k",                    (b"", 1),                -8, -8),
-    call("register_callback k",   WATCH,    0, 1, b"k",                    (b"", 1),                -8, -8),
-    call("kvs_put k v",           PUT,      0, 1, b"kv",                   (b"", 0),                -8, -8),
-    call("kvs_put_many k v",      PUT_MANY, 0, 0, TWICE,                   (b"", 0),                -8, -8),
-    call("kvs_get k",             GET,      0, 1, b"k",                    (b"value", 0),           -4, -10),
-    call("kvs_delete k",          DELETE,   0, 1, b"k",                    (b"", 0),                -8, -8),
-    call("kvs_cas k v",           PUT,      1, 1, b"kv",                   (b"", 0),                -8, -8),
-    call("kvs_keys k",            KEYS,     0, 1, b"k\0\0\0\0",            (b"\x02\0\0\0kk", 0),    -8, -8),
-    call("kvs_watch k",           WATCH,    0, 1, b"k",                    (b"", 0),                -8, -8),
-    call("kvs_watch_prefix k",    WATCH,    1, 1, b"k",                    (b"", 0),                -8, -8),
-    call("kvs_unwatch k",         UNWATCH,  0, 1, b"k",                    (b"", 0),                -8, -8),
-    call("kvs_unwatch_prefix k",  UNWATCH,  1, 1, b"k",                    (b"", 0),                -8, -8),
+    call("put_value k v",         PUT,      0, 1, b"kv",                   (b"", 1),                (-8, -8)),
+    call("get_value k",           GET,      0, 1, b"k",                    (b"value", 1),           (-4, -10)),
+    call("delete_value k",        DELETE,   0, 1, b"k",                    (b"", 1),                (-8, -8)),
+    call("register_callback k",   WATCH,    0, 1, b"k",                    (b"", 1),                (-8, -8)),
+    call("kvs_put k v",           PUT,      0, 1, b"kv",                   (b"", 0),                (-8, -8)),
+    call("kvs_put_many k v",      PUT_MANY, 0, 0, TWICE,                   (b"", 0),                (-8, -8)),
+    call("kvs_get k",             GET,      0, 1, b"k",                    (b"value", 0),           (-4, -10)),
+    call("kvs_delete k",          DELETE,   0, 1, b"k",                    (b"", 0),                (-8, -8)),
+    call("kvs_cas k v",           PUT,      1, 1, b"kv",                   (b"", 0),                (-8, -8)),
+    call("kvs_keys k",            KEYS,     0, 1, b"k\0\0\0\0",            (b"\x02\0\0\0kk", 0),    (-8, -8)),
+    call("kvs_watch k",           WATCH,    0, 1, b"k",                    (b"", 0),                (-8, -8)),
+    call("kvs_watch_prefix k",    WATCH,    1, 1, b"k",                    (b"", 0),                (-8, -8)),
+    call("kvs_unwatch k",         UNWATCH,  0, 1, b"k",                    (b"", 0),                (-8, -8)),
+    call("kvs_unwatch_prefix k",  UNWATCH,  1, 1, b"k",                    (b"", 0),                (-8, -8)),
 ];
 
 impl Call {
@@ -738,6 +737,78 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
             stage.expect_dead(row, false);
         });
     }
+}
+
+/// Begins to watch a key; the number of the request, which is still to be answered.
+fn begin_watch(stage: &Stage, main: &mut Channel, function: &str, key: &str) -> u32 {
+    stage.driver().begin(&format!("{function} {key}"));
+    let header = main.take(24);
+    assert_eq!(header[8], WATCH);
+    main.expect(key.as_bytes());
+    u32::from_le_bytes(header[4..8].try_into().expect("four bytes"))
+}
+
+fn end_watch(stage: &Stage, main: &mut Channel, function: &str, number: u32, version: u64) {
+    main.send(&frame(OK, number, 0, 0, version, &[]));
+    assert!(stage.driver().returned(function) >= 0);
+}
+
+fn times_changed(stage: &Stage, key: &str) -> usize {
+    let line = format!("changed {key}");
+    stage.driver().log_so_far().iter().filter(|seen| **seen == line).count()
+}
+
+/// When the server says that a key is not watched, or not there, another application has deleted it. Changes that were
+/// made before may still be on their way.
+#[test]
+fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
+    for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
+        let stage = Stage::new();
+        let (mut main, mut callback) = stage.log_in_for(DEADLINE, call);
+        for key in ["k", "o"] {
+            let number = begin_watch(&stage, &mut main, function, key);
+            end_watch(&stage, &mut main, function, number, 1);
+        }
+        stage.driver().begin(call.line);
+        let number = call.hear(&mut main);
+        main.send(&frame(NO_SUCH_KEY, number, 0, 0, 0, &[]));
+        assert_eq!(stage.driver().returned(call.line), -7);
+        let late = [frame(CHANGED, 0, 1, 1, 2, b"k"), frame(CHANGED, 0, 1, 1, 3, b"o")].concat();
+        callback.send(&late);
+        stage.driver().expect_change("o");
+        assert_eq!(times_changed(&stage, "k"), 0, "{}", call.line);
+    }
+}
+
+/// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
+#[test]
+fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_answer() {
+    let stage = Stage::new();
+    let (mut main, mut callback) = stage.log_in(DEADLINE);
+    let function = "register_callback";
+    let number = begin_watch(&stage, &mut main, function, "o");
+    end_watch(&stage, &mut main, function, number, 1);
+    let number = begin_watch(&stage, &mut main, function, "k");
+    let both = [frame(CHANGED, 0, 1, 1, 2, b"o"), frame(CHANGED, 0, 1, 1, 3, b"k")].concat();
+    callback.send(&both);
+    // Behind it is the change that must wait for the answer.
+    stage.driver().expect_change("o");
+    end_watch(&stage, &mut main, function, number, 3);
+    let both = [frame(CHANGED, 0, 1, 1, 4, b"k"), frame(CHANGED, 0, 1, 1, 5, b"o")].concat();
+    callback.send(&both);
+    stage.driver().expect_change("o");
+    assert_eq!(times_changed(&stage, "k"), 1);
+    // And one that was made since is not lost, when it comes before the answer.
+    stage.driver().begin("delete_value k");
+    let number = CALLS[2].hear(&mut main);
+    main.send(&CALLS[2].answer(number));
+    assert_eq!(stage.driver().returned("delete_value k"), 1);
+    let number = begin_watch(&stage, &mut main, function, "k");
+    callback.send(&frame(CHANGED, 0, 1, 1, 8, b"k"));
+    end_watch(&stage, &mut main, function, number, 7);
+    stage.driver().expect_change("k");
+    assert_eq!(times_changed(&stage, "k"), 2);
+    stage.expect_alive_and_close("watches", (main, callback), &CALLS[1]);
 }
 
 /// The codes in the tables of this module.

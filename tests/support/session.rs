@@ -25,6 +25,7 @@ impl Program {
 #[macro_export]
 macro_rules! on_both_sessions {
     ($($(#[$attribute:meta])* fn $name:ident($session:ident: Session) $body:block)*) => {$(
+        #[cfg(test)]
         mod $name {
             #[allow(clippy::wildcard_imports, reason = "the test is written as if it stood outside")]
             use super::*;
