@@ -29,7 +29,7 @@ demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from
 test: build examples check-header check-symbols lint fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
 
-fuzz: ## fuzz six targets for SECONDS=60 each; TARGET=text, app_server, app_client, auth_server, auth_client or local_server for one
+fuzz: ## fuzz seven targets for SECONDS=60 each; TARGET=text, app_server, app_client, framed, auth_server, auth_client or local_server for one
 	CARGO="$(CARGO)" fuzz/run fuzz $(or $(SECONDS),60) $(or $(TARGET),all)
 
 fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each time

@@ -109,6 +109,11 @@ fn main() -> io::Result<()> {
             app_server.add(&format!("value-{n}-{code}"), &script)?;
         }
     }
+    for offer in [&b"g\0kvs2"[..], b"g\0kvs", b"g\0kvs32", b"g\0x"] {
+        let name = format!("offer-{}", offer.escape_ascii());
+        let script = [with(0, offer), vec![4], with(2, b"s"), vec![4]].concat();
+        app_server.add(&name.replace('\\', "-"), &script)?;
+    }
     let change =
         [with(6, b"key"), vec![7], with(6, &[b'k'; 99]), with(8, &[1]), with(8, &[0, 0, 0])];
     app_server.add("changes", &[change.concat(), vec![9]].concat())?;
@@ -146,6 +151,19 @@ fn main() -> io::Result<()> {
         ("changes", [vec![6, 0, 6, 100], b"key".to_vec(), vec![0; 97], vec![0, 6, 3]].concat()),
     ] {
         app_client.add(name, &script)?;
+    }
+
+    // One request of each kind, as they are, and cut; an answer and a change.
+    let framed = Seeds::new(&dir, "framed")?;
+    for kind in 0..10 {
+        let request = [vec![3, 1, kind % 3, kind], chunk(b"key"), chunk(b"value"), vec![kind % 2, 1]];
+        framed.add(&format!("request-{kind}"), &request.concat())?;
+        let twice = [&request.concat()[..], &request.concat(), &[2, 0, 2, 22]].concat();
+        framed.add(&format!("cut-{kind}"), &twice)?;
+    }
+    for (name, kind, key) in [("answer", 128, 0), ("change", 192, 3), ("unknown", 99, 0)] {
+        let frame = [vec![1, kind, u8::from(key > 0), key, 1, 1], chunk(b"key"), vec![0, 0]];
+        framed.add(name, &frame.concat())?;
     }
 
     let auth_server = Seeds::new(&dir, "auth_server")?;

@@ -1,6 +1,7 @@
 //! The application's side, played against a server that says anything: it ends, it asks for no more than
 //! a few bytes at a time, and it believes only what the protocol lets it believe.
 
+use kvs_proto::app::SessionKind;
 use kvs_proto::app::client::{
     Channel, Exchange, Expected, ListenStep, Listener, Login, LoginResult, LoginStep, News,
     Operation, Outcome, Sent, Step,
@@ -47,7 +48,16 @@ fn receive(input: &mut Input<'_>, len: usize) -> Vec<u8> {
 
 fn login(input: &mut Input<'_>) {
     let (group, secret) = (input.text(), input.text());
-    let mut login = Login::new(group, secret);
+    let offer = match input.choice(2) {
+        0 => SessionKind::Original,
+        _ => SessionKind::Framed,
+    };
+    let mut login = Login::new(group, secret, offer);
+    let mut hello = group.as_bytes().to_vec();
+    let offers = offer == SessionKind::Framed && hello.len() <= 95;
+    if offers {
+        hello.extend(b"\0kvs2");
+    }
     let (mut sent, mut received) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         match login.next() {
@@ -64,16 +74,31 @@ fn login(input: &mut Input<'_>) {
                 login.sent();
             }
             LoginStep::ConnectCallback => {
-                assert_eq!(sent, [group, secret], "the secret goes before the callback channel");
+                assert_eq!(
+                    sent,
+                    [&hello[..], secret.as_bytes()],
+                    "the secret goes before the callback channel"
+                );
                 login.connected();
             }
             LoginStep::Done(result) => {
                 let yes = |channel| (channel, 1);
                 let (main, callback) = (Channel::Main, Channel::Callback);
+                // What is answered to the group, and what to the secret.
                 let said: &[(Channel, i32)] = match result {
-                    LoginResult::LoggedIn => &[yes(main), yes(main), yes(callback), yes(main)],
+                    LoginResult::LoggedIn(SessionKind::Original) => {
+                        &[yes(main), yes(main), yes(callback), yes(main)]
+                    }
+                    LoginResult::LoggedIn(SessionKind::Framed) => {
+                        assert!(offers, "nothing else was offered");
+                        &[yes(main), (main, 2), yes(callback), yes(main)]
+                    }
                     LoginResult::NoSuchGroup => &[yes(main), (main, 0)],
-                    LoginResult::WrongSecret => &[yes(main), yes(main), yes(callback), (main, 0)],
+                    LoginResult::WrongSecret => {
+                        let kind = received.get(1).map_or(0, |(_, kind)| *kind);
+                        assert!(kind == 1 || (kind == 2 && offers), "{kind}");
+                        &[yes(main), (main, kind), yes(callback), (main, 0)]
+                    }
                 };
                 assert_eq!(received, said);
                 return;

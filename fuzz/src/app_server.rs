@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use kvs_proto::app::SessionKind;
 use kvs_proto::app::server::{Notifier, Request, Session};
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
@@ -21,7 +22,7 @@ pub fn run(data: &[u8]) {
     let mut application = Application::new();
     let mut notifier = Changes::new();
     while let Some(kind) = input.byte() {
-        match kind % 10 {
+        match kind % 11 {
             0 => application.read(input.chunk()),
             1 => application.read(&code(input.choice(6))),
             2 => application.read(input.text().as_bytes()),
@@ -34,7 +35,8 @@ pub fn run(data: &[u8]) {
             6 => notifier.announce(input.text()),
             7 => notifier.read(&1i32.to_ne_bytes()),
             8 => notifier.read(input.chunk()),
-            _ => notifier.close(),
+            9 => notifier.close(),
+            _ => application.read(&[input.text().as_bytes(), b"\0kvs2"].concat()),
         }
     }
 }
@@ -51,6 +53,8 @@ struct Application {
     expected: HashMap<Vec<u8>, Vec<u8>>,
     /// The group or secret that waits for its answer.
     asked: Option<Request>,
+    /// Whether a framed session was offered. What follows its login is not the business of this target.
+    offers_framed: bool,
     /// Whether the server is ready for values and watches.
     ready: bool,
     over: bool,
@@ -67,6 +71,7 @@ impl Application {
             stored: HashMap::new(),
             expected: HashMap::new(),
             asked: None,
+            offers_framed: false,
             ready: true,
             over: false,
         }
@@ -140,7 +145,8 @@ impl Application {
                 self.reading.answered();
             }
             // Answered later.
-            Event::Group(_) | Event::Secret(_) => {}
+            Event::Group(_, framed) => self.offers_framed = framed,
+            Event::Secret(_) => {}
         }
     }
 
@@ -176,22 +182,26 @@ impl Application {
         }
         let mut out = Vec::new();
         match self.asked.take() {
-            Some(Request::Group(_)) => {
-                self.session.answer_group(yes, &mut out);
+            Some(Request::Group(hello)) => {
+                assert_eq!(hello.offer == SessionKind::Framed, self.offers_framed);
+                self.session.answer_group(yes.then_some(hello.offer), &mut out);
                 self.reading.group_exists();
+                let answer = if yes && self.offers_framed { 2 } else { i32::from(yes) };
+                assert_eq!(std::mem::take(&mut out), answer.to_ne_bytes());
+                self.over = !yes;
             }
             Some(Request::Secret(_)) => {
                 self.session.answer_secret(yes, &mut out);
                 self.reading.answered();
+                assert_eq!(std::mem::take(&mut out), i32::from(yes).to_ne_bytes());
+                self.over = !yes || self.offers_framed;
             }
             _ => {
                 self.ready = yes;
                 return;
             }
         }
-        assert_eq!(out, i32::from(yes).to_ne_bytes());
-        self.over = !yes;
-        assert_eq!(self.session.is_over(), self.over);
+        assert!(!self.over || self.session.is_over() || self.offers_framed);
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`app_server`]: the server's side of an application, against a second reading of the same bytes
 //!   ([`reading`]) that follows `docs/PROTOCOL.md` §3 and nothing else.
 //! - [`app_client`]: the application's side, against any server.
+//! - [`framed`]: every frame, in both directions, against a second reading of the same bytes.
 //! - [`auth_server`], [`auth_client`]: both sides between the servers, against anyone.
 //! - [`local_server`]: the whole local server at real sockets, turned by hand, with several hostile
 //!   applications and one honest one.
@@ -16,6 +17,7 @@ pub mod app_client;
 pub mod app_server;
 pub mod auth_client;
 pub mod auth_server;
+pub mod framed;
 mod input;
 #[cfg(fuzzing)]
 pub mod local_server;

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Group(Vec<u8>),
+    /// And whether a framed session is offered.
+    Group(Vec<u8>, bool),
     Secret(Vec<u8>),
     Put(Vec<u8>, Vec<u8>),
     Get(Vec<u8>),
@@ -63,7 +64,7 @@ impl Reading {
         let due = std::mem::replace(&mut self.due, Due::Nothing);
         match due {
             Due::Nothing => Err(Broken),
-            Due::Group => Ok(vec![Event::Group(string(bytes)?)]),
+            Due::Group => hello(bytes),
             Due::Secret => Ok(vec![Event::Secret(string(bytes)?)]),
             Due::Code => self.codes(bytes),
             Due::Key(code) => {
@@ -124,6 +125,21 @@ impl Reading {
         self.due = Due::Code;
         Ok(Vec::new())
     }
+}
+
+/// "Group name ‖ NUL ‖ "kvs2", at most 100 bytes in all. What follows the NUL without beginning with `kvs` is a
+/// protocol error."
+fn hello(bytes: &[u8]) -> Result<Vec<Event>, Broken> {
+    let mut parts = bytes.splitn(2, |&byte| byte == 0);
+    let name = string(parts.next().unwrap_or_default())?;
+    let framed = match parts.next() {
+        None => false,
+        Some(offer) if bytes.len() <= 100 && offer.starts_with(b"kvs") => {
+            offer[3..].contains(&b'2')
+        }
+        Some(_) => return Err(Broken),
+    };
+    Ok(vec![Event::Group(name, framed)])
 }
 
 fn int(bytes: &[u8]) -> i32 {

@@ -1,6 +1,7 @@
 //! Both kinds of session in one group, and how framed ones end when it does.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -226,6 +227,66 @@ fn the_status_shows_what_both_kinds_watch() {
         status.len() == 2
             && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
     });
+}
+
+/// Of many who count up with what they have read, and some of whom vanish in the middle of it, none writes over
+/// what another has counted.
+#[test]
+fn counters_by_compare_and_swap_lose_no_update() {
+    const APPS: usize = 6;
+    const TIMES: u64 = 500;
+    let scene = Scene::new();
+    let certain = AtomicU64::new(0);
+    let uncertain = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for n in 0..APPS {
+            let (scene, certain, uncertain) = (&scene, &certain, &uncertain);
+            scope.spawn(move || {
+                let mut connection = scene.library();
+                assert!(connection.is_framed());
+                for time in 0..TIMES {
+                    if n % 2 == 0 && time % 50 == 49 {
+                        // It sends one more, and does not learn whether it was done.
+                        let mut app = scene.app();
+                        let (version, value) = app.get("counter").unwrap_or((0, b"0".to_vec()));
+                        let value = (number(&value) + 1).to_string();
+                        let (key, expected) = (b"counter", Some(version));
+                        app.ask(Request::Put { key, value: value.as_bytes(), expected });
+                        uncertain.fetch_add(1, Ordering::Relaxed);
+                        drop(app);
+                        connection = scene.library();
+                    }
+                    loop {
+                        let found = connection.get_versioned("counter").expect("it is connected");
+                        let (value, version) =
+                            found.map_or((0, 0), |found| (number(&found.value), found.version));
+                        let next = (value + 1).to_string();
+                        let swap = connection.compare_and_swap("counter", next, version);
+                        match swap.expect("it is connected") {
+                            kvs::Swap::Done(new) => {
+                                assert!(new > version);
+                                certain.fetch_add(1, Ordering::Relaxed);
+                                break;
+                            }
+                            kvs::Swap::Conflict(other) => assert!(other > version),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (certain, uncertain) = (certain.into_inner(), uncertain.into_inner());
+    assert_eq!(certain, APPS as u64 * TIMES);
+    let (version, value) = scene.app().get("counter").expect("it is stored");
+    let value = number(&value);
+    println!("{value} counted, {certain} of them for certain; {uncertain} perhaps");
+    assert!((certain..=certain + uncertain).contains(&value), "{value}");
+    // Every version was a step of the counter, and no step was made without one.
+    assert_eq!(version, value);
+}
+
+fn number(value: &[u8]) -> u64 {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).expect("a number")
 }
 
 // --- the end --------------------------------------------------------------------------------------

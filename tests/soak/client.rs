@@ -4,6 +4,7 @@
 //! [`Report`] to the coordinator of their group, in the order in which it was written. A kill is a SIGKILL for a
 //! process; a connection of this process is dropped, the one without the library at a random step of a put.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -99,10 +100,19 @@ impl Client {
                 let log = Log::new(id, reports);
                 let (socket, callback_socket) =
                     (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
-                start_thread(
-                    log.clone(),
-                    ByCrate { socket, callback_socket, log, connection: None },
-                )
+                let protocol = match speaks_original(id) {
+                    true => kvs::Protocol::Original,
+                    false => kvs::Protocol::Best,
+                };
+                let connection = ByCrate {
+                    socket,
+                    callback_socket,
+                    protocol,
+                    log: log.clone(),
+                    versions: Versions::default(),
+                    connection: None,
+                };
+                start_thread(log, connection)
             }
             Kind::Original => {
                 let log = Log::new(id, reports);
@@ -160,12 +170,19 @@ fn command_line(command: &Command) -> String {
     }
 }
 
+/// Of the programs and connections with the library, a third is told to speak the original protocol. The others
+/// have framed sessions.
+fn speaks_original(id: u64) -> bool {
+    id.is_multiple_of(3)
+}
+
 fn start_program(id: u64, site: &Site, reports: Sender<Report>) -> Process {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let mut index = 0;
     Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/soak_app.c")))
         .served_by(site)
         .env("KVS_TIMEOUT_MS", TIMEOUT_MS)
+        .env("KVS_PROTOCOL", if speaks_original(id) { "original" } else { "best" })
         .listener(move |line| {
             let event = match line {
                 Some(text) => parse(text, index).unwrap_or_else(|| panic!("{id}: {text:?}")),
@@ -259,11 +276,34 @@ fn start_thread(log: Log, mut connection: impl Connection) -> Link {
 
 const NOT_CONNECTED: i32 = -2;
 
+/// No call has this code: the model takes it for the wrong answer that it is.
+const VERSION_WENT_BACK: i32 = -1000;
+
+/// The greatest version of each key that a connection has seen. Calls and callbacks run at the same time, so a version
+/// must be as great as what was seen before its call began.
+#[derive(Debug, Clone, Default)]
+struct Versions(Arc<Mutex<HashMap<String, kvs::Version>>>);
+
+impl Versions {
+    fn seen(&self, key: &str) -> kvs::Version {
+        let versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.get(key).copied().unwrap_or(0)
+    }
+
+    fn see(&self, key: &str, version: kvs::Version) {
+        let mut versions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = versions.entry(key.to_owned()).or_default();
+        *seen = (*seen).max(version);
+    }
+}
+
 #[derive(Debug)]
 struct ByCrate {
     socket: PathBuf,
     callback_socket: PathBuf,
+    protocol: kvs::Protocol,
     log: Log,
+    versions: Versions,
     connection: Option<Arc<kvs::Connection>>,
 }
 
@@ -274,7 +314,11 @@ impl ByCrate {
             .socket(&self.socket)
             .callback_socket(&self.callback_socket)
             .timeout(std::time::Duration::from_millis(timeout))
+            .protocol(self.protocol)
             .open(group, secret)?;
+        assert_eq!(connection.is_framed(), self.protocol == kvs::Protocol::Best);
+        // A group that was created again begins anew.
+        self.versions = Versions::default();
         self.connection = Some(Arc::new(connection));
         Ok(0)
     }
@@ -284,9 +328,20 @@ fn text(value: Vec<u8>) -> String {
     String::from_utf8_lossy(&value).into_owned()
 }
 
-fn get(connection: &kvs::Connection, key: &str) -> Answer {
-    match connection.get(key) {
-        Ok(Some(value)) => (1, Some(text(value))),
+fn get(connection: &kvs::Connection, versions: &Versions, key: &str) -> Answer {
+    let before = versions.seen(key);
+    let found = match connection.is_framed() {
+        true => connection.get_versioned(key),
+        false => connection
+            .get(key)
+            .map(|value| value.map(|value| kvs::Versioned { value, version: before })),
+    };
+    match found {
+        Ok(Some(found)) if found.version < before => (VERSION_WENT_BACK, None),
+        Ok(Some(found)) => {
+            versions.see(key, found.version);
+            (1, Some(text(found.value)))
+        }
         Ok(None) => (NO_SUCH, None),
         Err(error) => (error.code(), None),
     }
@@ -299,7 +354,7 @@ impl Connection for ByCrate {
         }
         let Some(connection) = &self.connection else { return (NOT_CONNECTED, None) };
         let result = match command {
-            Command::Get(key) => return get(connection, &key),
+            Command::Get(key) => return get(connection, &self.versions, &key),
             Command::Put { key, value } => connection.put(key, value).map(|()| 1),
             Command::Delete(key) => {
                 connection.delete(key).map(|existed| if existed { 1 } else { NO_SUCH })
@@ -307,14 +362,24 @@ impl Connection for ByCrate {
             Command::Register(key) => {
                 // Not owned by its own callback.
                 let (log, connection_too) = (self.log.clone(), Arc::downgrade(connection));
-                let callback = move |key: &[u8]| {
+                let (versions, told) = (self.versions.clone(), Mutex::new(0));
+                let callback = move |change: &kvs::Change<'_>| {
                     let connection: &Weak<kvs::Connection> = &connection_too;
-                    log.callback(text(key.to_vec()), |key| match connection.upgrade() {
-                        Some(connection) => get(&connection, key),
+                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Each version is told once, and none after a greater one.
+                    let went_back = change.version != 0 && change.version <= *told;
+                    *told = change.version;
+                    log.callback(text(change.key.to_vec()), |key| match connection.upgrade() {
+                        _ if went_back => (VERSION_WENT_BACK, None),
+                        Some(connection) => {
+                            // What is told is stored.
+                            versions.see(key, change.version);
+                            get(&connection, &versions, key)
+                        }
                         None => (NOT_CONNECTED, None),
                     });
                 };
-                connection.watch(key, callback).map(|()| 1)
+                connection.watch_changes(key, callback).map(|()| 1)
             }
             // A key that cannot be is found out before anything is sent.
             Command::Ask => connection.put("", "").map(|()| 1),

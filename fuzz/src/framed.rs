@@ -1,0 +1,289 @@
+//! Everything that goes over the wire in a framed session: every decoder against a second reading of the same bytes
+//! that follows the tables of `docs/PROTOCOL.md` §7 and nothing else, however the stream is cut; what was decoded
+//! is encoded to the same bytes; and of what is announced nothing is kept but what has come.
+
+use kvs_proto::framed::answer::{self, Answer, Status};
+use kvs_proto::framed::change::{News, Watches};
+use kvs_proto::framed::request::{Entries, EntriesBuilder, Limits, Request, Watched};
+use kvs_proto::framed::{Cutter, HEADER_LEN, Header, MAX_KEY, Next};
+
+use crate::Input;
+
+/// The longest value here: scripts come near it.
+const LIMITS: Limits = Limits { value: 600 };
+
+/// Plays one script: a stream of frames, then how it is cut.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let mut stream = Vec::new();
+    let mut cuts = Vec::new();
+    while let Some(kind) = input.byte() {
+        match kind % 4 {
+            0 => stream.extend(input.chunk()),
+            1 => frame(&mut input, &mut stream),
+            2 => cuts.push(usize::from(input.choice(u8::MAX))),
+            _ => request(&mut input, &mut stream),
+        }
+    }
+    let expected = Reading::of(&stream);
+    play(&stream, &cuts, &expected);
+    play(&stream, &[], &expected);
+    bodies(&stream);
+}
+
+/// One that is nearly right: a body of the length that its header says, or about.
+fn frame(input: &mut Input<'_>, stream: &mut Vec<u8>) {
+    let (kind, flags, key, version) =
+        (input.choice(u8::MAX), input.choice(4), input.choice(6), input.choice(3));
+    let times = usize::from(input.choice(8));
+    let body = input.chunk().repeat(times.max(1));
+    let header = Header {
+        body: body.len() as u32 + u32::from(input.choice(16) == 15),
+        number: u32::from(input.choice(4)),
+        kind: if kind < 128 { kind % 12 } else { kind },
+        flags,
+        key: u32::from(key),
+        version: version.into(),
+    };
+    stream.extend(header.encode());
+    stream.extend(body);
+}
+
+/// One that is right.
+fn request(input: &mut Input<'_>, stream: &mut Vec<u8>) {
+    let number = u32::from(input.choice(u8::MAX));
+    let expected = match input.choice(3) {
+        0 => None,
+        version => Some(u64::from(version) - 1),
+    };
+    let kind = input.choice(10);
+    let (first, second) = (input.chunk(), input.chunk());
+    let key = if first.is_empty() { b"k" } else { first };
+    let mut entries = EntriesBuilder::default();
+    let watched = if input.choice(2) == 0 { Watched::Key(key) } else { Watched::Prefix(first) };
+    let request = match kind {
+        0 => Request::Get(key),
+        1 | 2 => Request::Put { key, value: second, expected },
+        3 => Request::Delete { key, expected },
+        4 | 5 => {
+            for _ in 0..=input.choice(4) {
+                entries.push(key, second);
+            }
+            Request::PutMany(entries.entries())
+        }
+        6 => Request::Keys { prefix: first, cursor: expected.unwrap_or(0), limit: number },
+        7 => Request::Watch(watched),
+        8 => Request::Unwatch(watched),
+        _ => Request::Close,
+    };
+    let before = stream.len();
+    request.encode(number, stream);
+    assert_eq!(stream.len() - before, request.encoded_len());
+    let Some(Message::Asked { rest, what: Some(what) }) = Reading::message(&stream[before..])
+    else {
+        // Longer than is allowed here.
+        return;
+    };
+    assert!(rest.is_empty(), "more than one frame");
+    assert!(!matches!(what, What::Broken), "{request:?} is not understood");
+}
+
+/// What a server must make of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// The end of the session.
+    Broken,
+    /// Refused by its header, or by its contents: the kind of the answer.
+    Refused(u8),
+    /// A request, of these bytes.
+    Request(Vec<u8>),
+}
+
+/// A second reading of the protocol.
+struct Reading {
+    frames: Vec<What>,
+}
+
+enum Message<'a> {
+    Asked { rest: &'a [u8], what: Option<What> },
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> usize {
+    bytes[at..at + 4].iter().rev().fold(0, |sum, byte| sum * 256 + usize::from(*byte))
+}
+
+impl Reading {
+    fn of(mut stream: &[u8]) -> Self {
+        let mut frames = Vec::new();
+        while let Some(Message::Asked { rest, what }) = Self::message(stream) {
+            let over = matches!(what, None | Some(What::Broken));
+            frames.extend(what);
+            if over {
+                break;
+            }
+            stream = rest;
+        }
+        Self { frames }
+    }
+
+    /// The first frame of a stream; `None`: nothing can be told yet.
+    fn message(stream: &[u8]) -> Option<Message<'_>> {
+        if stream.len() < HEADER_LEN {
+            return None;
+        }
+        let (header, rest) = stream.split_at(HEADER_LEN);
+        let (body, key, kind) = (u32_at(header, 0), u32_at(header, 12), header[8]);
+        if header[10] != 0 || header[11] != 0 || key > body {
+            return Some(Message::Asked { rest: &[], what: Some(What::Broken) });
+        }
+        let most = match kind {
+            1 | 3 | 6 | 7 | 8 => MAX_KEY,
+            2 => LIMITS.value + key,
+            4 => LIMITS.value + MAX_KEY + 64,
+            5 => MAX_KEY + 4,
+            _ => 0,
+        };
+        let refused = match kind {
+            1..=8 if key <= MAX_KEY && body <= most => None,
+            1..=8 => Some(What::Refused(131)),
+            _ => Some(What::Refused(133)),
+        };
+        if refused.is_some() {
+            let rest = rest.get(body..).unwrap_or(&[]);
+            return Some(Message::Asked { rest, what: refused });
+        }
+        let (bytes, rest) = rest.split_at_checked(body)?;
+        let what = Self::request(header, bytes, key, kind);
+        Some(Message::Asked { rest, what: Some(what) })
+    }
+
+    fn request(header: &[u8], body: &[u8], key: usize, kind: u8) -> What {
+        let (flags, has_version) = (header[9], header[16..24].iter().any(|byte| *byte != 0));
+        let known = if matches!(kind, 2 | 3 | 6 | 7) { 1 } else { 0 };
+        let versioned = kind == 5 || (matches!(kind, 2 | 3) && flags == 1);
+        let may_be_empty = matches!(kind, 4 | 5 | 8) || (matches!(kind, 6 | 7) && flags == 1);
+        let rest = body.len() - key;
+        let fits = match kind {
+            2 => true,
+            4 => key == 0 && rest > 0,
+            5 => rest == 4,
+            8 => body.is_empty(),
+            _ => rest == 0,
+        };
+        if flags > known || (has_version && !versioned) || (key == 0 && !may_be_empty) || !fits {
+            return What::Broken;
+        }
+        if kind == 4 {
+            let (mut at, mut count, mut too_large) = (0, 0, false);
+            while at < body.len() {
+                if body.len() - at < 8 {
+                    return What::Broken;
+                }
+                let (key, value) = (u32_at(body, at), u32_at(body, at + 4));
+                if key == 0 || key + value > body.len() - at - 8 {
+                    return What::Broken;
+                }
+                at += 8 + key + value;
+                count += 1;
+                too_large |= key > MAX_KEY || value > LIMITS.value || count > 10_000;
+            }
+            if too_large {
+                return What::Refused(131);
+            }
+        }
+        What::Request([header, body].concat())
+    }
+}
+
+/// Hands the stream over in these pieces, again and again, and compares.
+fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
+    let mut cutter = Cutter::default();
+    let mut found = Vec::new();
+    let mut cuts = cuts.iter().cycle();
+    let (mut left, mut fed) = (stream, 0);
+    'stream: while !left.is_empty() {
+        let len = cuts.next().map_or(left.len(), |cut| cut + 1).min(left.len());
+        let (mut piece, later) = left.split_at(len);
+        left = later;
+        fed += len;
+        loop {
+            let mut refused = None;
+            let next = cutter.next(&mut piece, |header, _| {
+                refused = LIMITS.check(header).err();
+                refused.is_none()
+            });
+            let what = match next {
+                Err(_) => What::Broken,
+                Ok(Next::Nothing) => break,
+                Ok(Next::Unwanted(_)) => {
+                    What::Refused(refused.map_or(0, |status: Status| status as u8))
+                }
+                Ok(Next::Frame(header, body)) => {
+                    assert_eq!(header.body as usize, body.len());
+                    match Request::decode(&header, body, LIMITS) {
+                        Err(_) => What::Broken,
+                        Ok(Err(status)) => What::Refused(status as u8),
+                        Ok(Ok(request)) => {
+                            let mut bytes = Vec::new();
+                            request.encode(header.number, &mut bytes);
+                            // For the log: whatever is in it.
+                            assert!(format!("{request:?}").chars().all(|c| !c.is_control()));
+                            What::Request(bytes)
+                        }
+                    }
+                }
+            };
+            let over = what == What::Broken;
+            found.push(what);
+            if over {
+                break 'stream;
+            }
+        }
+        assert!(piece.is_empty(), "bytes are left over");
+        // Growing by doubling, and some for short ones.
+        assert!(cutter.kept() <= 2 * fed + 64, "{} of {fed} bytes are kept", cutter.kept());
+    }
+    assert_eq!(found, expected.frames, "cut after {cuts:?}");
+}
+
+/// What an application reads: whatever can be decoded is encoded to the same bytes.
+fn bodies(stream: &[u8]) {
+    let Some((header, body)) = stream.split_first_chunk::<HEADER_LEN>() else { return };
+    let Ok(mut header) = Header::decode(header) else { return };
+    let body = &body[..body.len().min(1000)];
+    header.body = body.len() as u32;
+    header.key = header.key.min(header.body);
+    let whole = [&header.encode()[..], body].concat();
+    let mut again = Vec::new();
+    if let Ok(answer) = Answer::decode(&header, body) {
+        assert!((128..=134).contains(&header.kind) && header.flags == 0 && header.key == 0);
+        answer.encode(&mut again);
+        assert_eq!(again, whole);
+        if let Ok(keys) = answer::keys(answer.body) {
+            let mut page = Vec::new();
+            keys.iter().for_each(|key| answer::push_key(key, &mut page));
+            assert_eq!(page, answer.body);
+        }
+    }
+    again.clear();
+    if let Ok(news) = News::decode(&header, body) {
+        assert_eq!(header.number, 0);
+        if let News::Changed { key, watches, .. } = news {
+            assert!(!key.is_empty() && watches != Watches::default());
+            assert_eq!(watches.or(watches), watches);
+        }
+        news.encode(&mut again);
+        assert_eq!(again, whole);
+    }
+    let length = Header::renumber(&mut again, 77);
+    assert!(again.is_empty() || length == again.len());
+    // Entries that nobody has checked end somewhere, and hold nothing but their bytes.
+    let entries: Option<Entries<'_>> = match Request::decode(&header, body, LIMITS) {
+        Ok(Ok(Request::PutMany(entries))) => Some(entries),
+        _ => None,
+    };
+    if let Some(entries) = entries {
+        let bytes: usize = entries.iter().map(|(key, value)| 8 + key.len() + value.len()).sum();
+        assert_eq!(bytes, body.len());
+    }
+}
