@@ -568,6 +568,24 @@ mod tests {
     }
 
     #[test]
+    fn changes_and_answers_that_wait_are_limited_by_themselves() {
+        let user = Quotas::user_with(2, 1000);
+        let pair = Charge::pair(&user, 1000);
+        // Full of pairs, it is told of changes, and reads.
+        assert!(user.may_gather());
+        assert_eq!(user.may_wait(1_000_000), Ok(()));
+        let answer = Charge::buffer(&user, 600);
+        assert_eq!(user.may_wait(400), Ok(()));
+        assert_eq!(user.may_wait(401), Err(Limit::Bytes));
+        let changes: Vec<_> = (0..4).map(|_| Charge::change(&user, 9)).collect();
+        assert!(!user.may_gather());
+        drop(changes);
+        assert!(user.may_gather());
+        drop((answer, pair));
+        assert_eq!(user.taken(), (0, 0));
+    }
+
+    #[test]
     fn a_user_does_not_fill_the_log() {
         let user = Quotas::user_with(0, 0);
         let lines: Vec<_> = (0..1000).filter_map(|_| user.log_line()).collect();
