@@ -267,7 +267,7 @@ int kvs_is_framed(const struct kvs_t *kvs);
 /*
  Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
  many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
- returns 0, the value is stored, and all who watch the key have been sent word.
+ returns 0, the value is stored.
 
  Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
  was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.
@@ -465,7 +465,7 @@ int kvs_is_framed(const struct kvs_t *kvs);
 /*
  Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
  many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
- returns 0, the value is stored, and all who watch the key have been sent word.
+ returns 0, the value is stored.
 
  Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
  was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.

@@ -128,7 +128,7 @@ pub(crate) enum Outcome {
     Limit(Limit),
 }
 
-/// A change that was tried: to be [told](Change::tell) when no lock is held.
+/// A change that was tried: to be [settled](Change::settle) when no lock is held.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Change {
@@ -148,11 +148,16 @@ impl Change {
         Self { outcome, watchers: Vec::new(), _before: Vec::new() }
     }
 
-    /// Tells all who watch what has changed, and returns how that went.
-    pub(crate) fn tell(self) -> Outcome {
+    /// Has all who watch what has changed told of it, and returns how that went.
+    pub(crate) fn settle(self, told: &mut ToTell) -> Outcome {
         let Self { outcome, watchers, _before: _ } = self;
-        for watcher in &watchers {
-            if watchers.len() <= TOLD_DIRECTLY { watcher.tell() } else { watcher.announce() }
+        if watchers.len() <= TOLD_DIRECTLY {
+            told.0.extend(watchers);
+        } else {
+            watchers.iter().for_each(|watcher| watcher.announce());
+        }
+        if told.0.len() > MOST_TO_TELL {
+            told.tell();
         }
         outcome
     }
@@ -160,6 +165,30 @@ impl Change {
     /// How many applications are to be told.
     pub(crate) fn watchers(&self) -> usize {
         self.watchers.len()
+    }
+}
+
+/// Who is to be told of changes when the answers to those who have made them are out: at the latest when this is dropped.
+///
+/// That order is the quicker one for both. Whoever has made a change goes on at once; and the one who is told last is
+/// the one for whom the processor is free as soon as the reactor sleeps.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct ToTell(Vec<Arc<Watcher>>);
+
+/// They are told when there are so many, even if answers wait.
+const MOST_TO_TELL: usize = 64;
+
+impl ToTell {
+    /// Tells all of them. Call it with no lock held.
+    pub(crate) fn tell(&mut self) {
+        self.0.drain(..).for_each(|watcher| watcher.tell());
+    }
+}
+
+impl Drop for ToTell {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

@@ -16,7 +16,7 @@ use kvs_proto::framed::{Cutter, MAX_PAGE, NO_VERSION, Next};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
-use crate::local::groups::{Change, Outcome};
+use crate::local::groups::{Change, Outcome, ToTell};
 use crate::local::quota::{Charge, User, watch_bytes};
 use crate::local::socket::{Received, Socket};
 use crate::local::table::Value;
@@ -91,12 +91,18 @@ struct Requester<'a> {
     user: &'a Arc<User>,
     main: &'a mut Socket,
     pid: i32,
+    to_tell: &'a mut ToTell,
     time: &'a mut Time,
 }
 
 impl Session {
     /// Goes on with what was read before, if the answers before it are gone.
-    pub(super) fn serve_backlog(&mut self, out: &mut Vec<u8>, time: &mut Time) -> Result<(), End> {
+    pub(super) fn serve_backlog(
+        &mut self,
+        out: &mut Vec<u8>,
+        to_tell: &mut ToTell,
+        time: &mut Time,
+    ) -> Result<(), End> {
         if self.main.is_stuck() {
             return Ok(());
         }
@@ -104,7 +110,7 @@ impl Session {
             Some(framed) if !framed.backlog.is_empty() => mem::take(&mut framed.backlog),
             _ => return Ok(()),
         };
-        self.serve_frames(&backlog, out, time)?;
+        self.serve_frames(&backlog, out, to_tell, time)?;
         self.main.write(out).map_err(|_| self.gone())
     }
 
@@ -113,13 +119,14 @@ impl Session {
         &mut self,
         read: &[u8],
         out: &mut Vec<u8>,
+        to_tell: &mut ToTell,
         time: &mut Time,
     ) -> Result<(), End> {
         let Stage::Member(member) = &mut self.stage else { return Ok(()) };
         // Taken out, as its requests need the rest of the member.
         let Some(mut framed) = member.framed.take() else { return Ok(()) };
         let (user, pid) = (&self.user, self.peer.pid);
-        let mut requester = Requester { member, user, main: &mut self.main, pid, time };
+        let mut requester = Requester { member, user, main: &mut self.main, pid, to_tell, time };
         let served = framed.serve(read, out, &mut requester);
         member.framed = Some(framed);
         match served {
@@ -235,13 +242,13 @@ impl Requester<'_> {
         let outcome = match request {
             Request::Get(key) => return self.get(number, key, out),
             Request::Put { key, value, expected } => {
-                tell(group.put_if(key, value, expected, self.user), self.time)
+                self.settle(group.put_if(key, value, expected, self.user))
             }
-            Request::Delete { key, expected } => tell(group.delete(key, expected), self.time),
+            Request::Delete { key, expected } => self.settle(group.delete(key, expected)),
             Request::PutMany(entries) => {
                 let change = group.put_many(entries, self.user);
                 self.time.spend(WORK);
-                tell(change, self.time)
+                self.settle(change)
             }
             Request::Keys { prefix, cursor, limit } => {
                 let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
@@ -313,6 +320,12 @@ impl Requester<'_> {
         Ok(())
     }
 
+    /// Has those told who are to be told; each is work.
+    fn settle(&mut self, change: Change) -> Outcome {
+        self.time.spend(change.watchers());
+        change.settle(self.to_tell)
+    }
+
     fn write(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
         self.main.write(out).map_err(|_| End::Gone)
     }
@@ -320,10 +333,4 @@ impl Requester<'_> {
     fn allows(&self, allowed: Result<(), crate::local::quota::Limit>) -> bool {
         is_allowed(allowed, self.user, self.pid)
     }
-}
-
-/// Tells those who are to be told; each is work.
-fn tell(change: Change, time: &mut Time) -> Outcome {
-    time.spend(change.watchers());
-    change.tell()
 }

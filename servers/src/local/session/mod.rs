@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 
 use self::framed::{Framed, Time};
 use super::auth_link::Unavailable;
-use super::groups::Group;
+use super::groups::{Group, ToTell};
 use super::guesses::Turn;
 use super::mailbox::{Address, SessionId};
 use super::pairing::{Arrival, Peer};
@@ -249,8 +249,10 @@ impl Session {
         let Scratch { input, output } = scratch;
         output.clear();
         let mut time = Time::until(context.turn);
+        // However this ends.
+        let mut to_tell = ToTell::default();
         for turn in 0.. {
-            self.serve_backlog(output, &mut time)?;
+            self.serve_backlog(output, &mut to_tell, &mut time)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
@@ -266,10 +268,11 @@ impl Session {
                 Received::End => return Err(self.gone()),
             };
             match self.framed() {
-                Some(_) => self.serve_frames(read, output, &mut time)?,
-                None => self.serve_original(read, output, context)?,
+                Some(_) => self.serve_frames(read, output, &mut to_tell, &mut time)?,
+                None => self.serve_original(read, output, &mut to_tell, context)?,
             }
             self.main.write(output).map_err(|_| self.gone())?;
+            to_tell.tell();
             if self.protocol.is_over() {
                 // It was told that there is no such group.
                 return Err(End::Refused("no such group"));

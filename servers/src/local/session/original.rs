@@ -5,7 +5,7 @@ use kvs_proto::framed::request::Watched;
 use kvs_proto::{MAX_TEXT, Text};
 
 use super::{Callback, End, Login, Member, Session, Stage};
-use crate::local::groups::Outcome;
+use crate::local::groups::{Outcome, ToTell};
 use crate::local::quota::{Limit, User, watch_bytes};
 use crate::local::reactor::Context;
 use crate::local::socket::Received;
@@ -19,13 +19,20 @@ impl Session {
         &mut self,
         read: &[u8],
         out: &mut Vec<u8>,
+        to_tell: &mut ToTell,
         context: &Context,
     ) -> Result<(), End> {
         let mut requests = self.protocol.receive(read, out)?;
-        requests.try_for_each(|request| self.serve(request, out, context))
+        requests.try_for_each(|request| self.serve(request, out, to_tell, context))
     }
 
-    fn serve(&mut self, request: Request, out: &mut Vec<u8>, context: &Context) -> Result<(), End> {
+    fn serve(
+        &mut self,
+        request: Request,
+        out: &mut Vec<u8>,
+        to_tell: &mut ToTell,
+        context: &Context,
+    ) -> Result<(), End> {
         let member = match (&self.stage, request) {
             (_, Request::Group(hello)) => {
                 let group = context.groups.open_group(&hello.group);
@@ -62,7 +69,7 @@ impl Session {
             Request::Put { key, value } => {
                 let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
-                if let Outcome::Limit(_) = change.tell() {
+                if let Outcome::Limit(_) = change.settle(to_tell) {
                     return Err(End::Full);
                 }
             }
@@ -79,7 +86,7 @@ impl Session {
             }
             Request::Delete(key) => {
                 let change = member.group.delete(key.as_bytes(), None);
-                let found = matches!(change.tell(), Outcome::Done(_));
+                let found = matches!(change.settle(to_tell), Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "delete");
                 self.protocol.answer_found(found, out);
             }
