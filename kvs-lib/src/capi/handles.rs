@@ -292,8 +292,8 @@ pub unsafe extern "C" fn kvs_cas(
 /// the first call, and each call moves it on to the next page, or to 0 after the last one. A page has 10,000 keys at most,
 /// in no order, and may have none although more follow:
 ///
-///     uint64_t cursor = 0;
-///     do code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL); while (code == 0 && cursor != 0);
+///    uint64_t cursor = 0;
+///    do code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL); while (code == 0 && cursor != 0);
 ///
 /// Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
 ///
