@@ -9,6 +9,7 @@ use std::path::Path;
 
 use cbindgen::{Config, DocumentationStyle, Language};
 
+/// The first one leads to the others.
 const SOURCES: [&str; 2] = ["kvs-lib/src/capi/mod.rs", "kvs-lib/src/capi/handles.rs"];
 
 const HEADER: &str = "include/kvs.h";
@@ -81,11 +82,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         documentation_style: DocumentationStyle::C,
         ..Config::default()
     };
-    let builder = cbindgen::Builder::new().with_config(config);
-    let builder = SOURCES
-        .into_iter()
-        .fold(builder, |builder, source| builder.with_src(Path::new(&root).join(source)));
-    let bindings = builder.generate()?;
+    let bindings = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(Path::new(&root).join(SOURCES[0]))
+        .generate()?;
     // Leaves the file, and its time, alone when nothing has changed.
     bindings.write_to_file(Path::new(&root).join(HEADER));
     Ok(())
