@@ -166,7 +166,7 @@ fn a_server_that_hangs_up_during_the_login_is_noticed_at_once() {
     });
     let mut main = server.accept_main();
     main.send_int(1);
-    main.expect(b"g");
+    main.expect(b"g\0kvs2");
     main.send_int(1);
     main.expect(b"abcde");
     // Accepted, never greeted.

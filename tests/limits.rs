@@ -69,6 +69,16 @@ fn let_all_in(server: &LocalServer) {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
 }
 
+/// With the library, in an original session.
+fn connect_original(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
+    kvs::Connection::builder()
+        .socket(server.socket())
+        .callback_socket(server.callback_socket())
+        .protocol(kvs::Protocol::Original)
+        .open(group, secret)
+        .expect("the secret is right")
+}
+
 /// A login that shall end badly: its code.
 fn code_of_login(server: &LocalServer, group: &str, secret: &str) -> i32 {
     connect(server, group, secret).expect_err("it is refused").code()
@@ -496,10 +506,12 @@ fn a_user_at_its_limit_of_pairs_may_read_overwrite_and_delete() {
     assert_eq!(app.get("a").as_deref(), Some("overwritten"));
     assert_eq!(server.group_info("g").expect("it exists").pairs, 3);
     expect_logged_once(&server, "its user has 3 pairs (--max-pairs-per-user)");
-    // The library takes it for what it is, and everything else still works.
-    let connection = connect(&server, "g", &secret).expect("the secret is right");
-    assert_eq!(connection.put("d", "v").map_err(|error| error.code()), Err(-5));
+    // The library takes it for what it is, and everything else still works: on the same connection, when it can be
+    // told so.
+    let original = connect_original(&server, "g", &secret);
+    assert_eq!(original.put("d", "v").map_err(|error| error.code()), Err(-5));
     let connection = connect(&server, "g", &secret).expect("after -5 one connects again");
+    assert_eq!(connection.put("d", "v").map_err(|error| error.code()), Err(-19));
     assert_eq!(connection.delete("b").map_err(|error| error.code()), Ok(true));
     app.put("d", "v");
     assert_eq!(app.get("d").as_deref(), Some("v"));
@@ -533,10 +545,11 @@ fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
     app.put("long", "short");
     assert_eq!(app.get("long").as_deref(), Some("short"));
     expect_logged_once(&server, "nearly 700 bytes (--max-bytes-per-user)");
-    // The library: -5 for either.
+    // The library: -5 for either, or the reason, when it can be told.
+    let original = connect_original(&server, "g", &secret);
+    assert_eq!(original.watch("k", |_| {}).map_err(|error| error.code()), Err(-5));
     let connection = connect(&server, "g", &secret).expect("the secret is right");
-    let watched = connection.watch("k", |_| {});
-    assert_eq!(watched.map_err(|error| error.code()), Err(-5));
+    assert_eq!(connection.watch("k", |_| {}).map_err(|error| error.code()), Err(-19));
     // A watch is given back with its application, and with its key.
     app.close();
     let mut app = until("the watch is given back", || {

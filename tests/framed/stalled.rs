@@ -111,8 +111,8 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
         assert_eq!(app.callback.waiting(), b"");
     }
     // They are told as ever.
-    for round in 0..3 {
-        let next = writers[round].put("k", "next");
+    for writer in &mut writers[..3] {
+        let next = writer.put("k", "next");
         for app in [&mut asleep, &mut by_prefix, &mut awake] {
             assert_eq!(app.change(), (b"k".to_vec(), next));
         }
