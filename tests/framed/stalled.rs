@@ -329,9 +329,8 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     assert_eq!(scene.pairs(), 1);
     assert!(other.delete("large"));
     drop(apps);
-    // The C library gives back less of it than it could, but what it keeps does not grow.
-    let mut kept = 0;
-    for round in 0..6 {
+    // The C library keeps some of it for each thread. If the server did, it would be ten times as much.
+    for _ in 0..6 {
         let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
         apps.iter_mut().for_each(|app| app.main.send(&put));
         apps.iter_mut().for_each(|app| assert_eq!(app.answer(3).status, Status::Ok));
@@ -341,12 +340,9 @@ fn large_puts_in_small_bites_hold_up_nobody() {
             let status = scene.server.status();
             (status.iter().filter(|app| app.status == "Connected").count() == 1).then_some(())
         });
-        if round == 2 {
-            kept = scene.server.resident_kib();
-        }
     }
     let after = scene.server.resident_kib();
-    println!("{} KiB at first, {kept} KiB after three rounds, {after} KiB after six", resident);
-    assert!(after < kept + (20 << 10), "{kept} KiB, then {after} KiB");
+    println!("{resident} KiB at first, {after} KiB after six rounds");
+    assert!(after < resident + (200 << 10), "{after} KiB");
     assert!(!scene.server.log_so_far().iter().any(|line| line.contains(GROUP)));
 }
