@@ -3,8 +3,11 @@
 //! The state machine of [`kvs_proto::app::client`] says what to send and what to expect; here the steps are played on
 //! the socket, and a failed step becomes an [`Error`].
 
-use kvs_proto::MAX_TEXT;
+use std::io;
+
 use kvs_proto::app::client::{Exchange, Operation, Outcome, Step};
+
+use kvs_proto::{INT_LEN, MAX_TEXT};
 
 use crate::channel::{Channel, Deadline};
 use crate::error::Error;
@@ -16,12 +19,46 @@ pub(crate) struct Main {
     pub(crate) channel: Option<Channel>,
     /// A value was sent that the server may not have read yet.
     value_under_way: bool,
+    inbox: Inbox,
+}
+
+/// What has come and was not asked for yet: the server sends a value right behind its length, so one system call
+/// brings both.
+#[derive(Debug)]
+struct Inbox {
+    bytes: [u8; INT_LEN + MAX_TEXT + 1],
+    next: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// Fills `buffer`.
+    fn receive(
+        &mut self,
+        channel: &Channel,
+        mut buffer: &mut [u8],
+        deadline: Deadline,
+    ) -> io::Result<()> {
+        loop {
+            let here = buffer.len().min(self.end - self.next);
+            let (filled, rest) = buffer.split_at_mut(here);
+            filled.copy_from_slice(&self.bytes[self.next..self.next + here]);
+            self.next += here;
+            buffer = rest;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            (self.next, self.end) = (0, 0);
+            self.end = channel.receive_some(&mut self.bytes, Some(deadline))?;
+        }
+    }
 }
 
 impl Main {
     /// For a channel on which the login is over.
     pub(crate) fn new(channel: Channel) -> Self {
-        Self { channel: Some(channel), value_under_way: false }
+        let inbox = Inbox { bytes: [0; INT_LEN + MAX_TEXT + 1], next: 0, end: 0 };
+        Self { channel: Some(channel), value_under_way: false, inbox }
     }
 
     /// An empty value puts no byte on the wire, so the server knows of it only when the next function code
@@ -57,8 +94,8 @@ impl Main {
                 }
                 Step::Receive(what, len) => {
                     let bytes = &mut buffer[..len];
-                    channel
-                        .receive(bytes, Some(deadline))
+                    self.inbox
+                        .receive(channel, bytes, deadline)
                         .map_err(|error| Error::receiving(what, error))?;
                     exchange.received(bytes)?;
                 }
