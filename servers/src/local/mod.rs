@@ -60,7 +60,8 @@ use mailbox::{Mailbox, Message};
 use quota::Quotas;
 use reactor::{Context, Reactor};
 
-/// The most threads that serve applications; fewer on a machine with fewer processors.
+/// The most threads that serve applications; fewer on a machine with fewer processors: the applications are on it, too,
+/// and half of the processors are for them.
 const MOST_REACTORS: usize = 4;
 
 /// How long the authentication server may take to delete the groups of a server that quits.
@@ -230,7 +231,7 @@ impl Server {
 
     fn start_reactors(&mut self) -> Result<Vec<ReactorThread>, Error> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let prepared = (0..processors.min(MOST_REACTORS))
+        let prepared = (0..(processors / 2).clamp(1, MOST_REACTORS))
             .map(|_| Reactor::prepare())
             .collect::<io::Result<Vec<_>>>()
             .map_err(Error::io("epoll"))?;
