@@ -570,7 +570,8 @@ mod tests {
     #[test]
     fn changes_and_answers_that_wait_are_limited_by_themselves() {
         let user = Quotas::user_with(2, 1000);
-        let pair = Charge::pair(&user, 1000);
+        let mut pairs = Holdings::new(&user);
+        pairs.add(1000);
         // Full of pairs, it is told of changes, and reads.
         assert!(user.may_gather());
         assert_eq!(user.may_wait(1_000_000), Ok(()));
@@ -581,7 +582,7 @@ mod tests {
         assert!(!user.may_gather());
         drop(changes);
         assert!(user.may_gather());
-        drop((answer, pair));
+        drop((answer, pairs));
         assert_eq!(user.taken(), (0, 0));
     }
 
