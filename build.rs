@@ -48,7 +48,7 @@ const HEAD: &str = "\
  *
  * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
  *            connected program the connection is closed; calls return -2 until establish_connection
- *            succeeds again. The same holds after the server has closed the connection, because the
+ *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
  *            group was deleted or the server quits.
  *
  *    -1 closing a socket failed                    -9 wrong secret

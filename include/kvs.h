@@ -31,7 +31,7 @@
  *
  * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
  *            connected program the connection is closed; calls return -2 until establish_connection
- *            succeeds again. The same holds after the server has closed the connection, because the
+ *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
  *            group was deleted or the server quits.
  *
  *    -1 closing a socket failed                    -9 wrong secret
@@ -98,9 +98,9 @@ typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
 
 /*
  Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
- a NUL, and is valid until the function returns. `version` is that of the value that was put, 0 when the key was
- deleted (only told to watches of a prefix), and always 0 in an original session. What holds for callbacks is said at
- register_callback.
+ a NUL, and is valid until the function returns. `version` is that of the value that was put; 0 when the key was
+ deleted (which watches of a prefix are told, and a watch of the key only when it was put just before); and always 0 in an
+ original session. What holds for callbacks is said at register_callback.
  */
 typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
 
@@ -162,7 +162,7 @@ int put_value(const char *key,
  it for a string.)
 
  Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
- connection broke and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
+ connection broke, or programs of the user do not take what they have asked for (-5), and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
  kept the connection busy (nothing was sent), or there is no memory.
 
  `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
@@ -172,7 +172,7 @@ int get_value(const char *key,
 
 /*
  Deletes the pair of `key`, and the watches of all applications of the group on it. No callback is
- called.
+ called, but those that applications have for prefixes (kvs_watch_prefix).
 
  The string is only read, and not used after the call.
 
@@ -199,7 +199,7 @@ int delete_value(const char *key);
  was sent.
 
  `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
- another thread until the connection is closed or the key is deleted.
+ another thread until the connection is closed, whatever happens to the key.
  */
 int register_callback(const char *key,
                       void (*callback_function)(char*));
@@ -282,7 +282,8 @@ int kvs_put(struct kvs_t *kvs,
 
 /*
  Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
- the last counts. At most 10,000 pairs, and all together no longer than the longest value.
+ the last counts. At most 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most as many bytes as the
+ longest value and 64 KiB more; and where many applications watch, 200,000 pairs divided by their number at most.
 
  Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
 
@@ -366,7 +367,8 @@ int kvs_keys(struct kvs_t *kvs,
  Returns 0, or: -7 no such key; otherwise as kvs_put.
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
- until kvs_unwatch or kvs_close has returned, or the key is deleted.
+ until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
+ nothing: the one before may be running still.)
  */
 int kvs_watch(struct kvs_t *kvs,
               const void *key,

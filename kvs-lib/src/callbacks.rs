@@ -41,8 +41,8 @@ const READ: usize = 16 * 1024;
 pub struct Change<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// The version that it has now; 0 when it was deleted (told to watches of prefixes only), and always 0 in a session
-    /// of the original protocol, which has no versions.
+    /// The version that it has now; 0 when it was deleted (which watches of prefixes are told, and a watch of the key only
+    /// when it was put just before), and always 0 in a session of the original protocol, which has no versions.
     pub version: Version,
 }
 

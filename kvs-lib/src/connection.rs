@@ -63,11 +63,11 @@ pub enum Swap {
 /// What one operation of a [`Pipeline`] has come to.
 #[derive(Debug)]
 pub enum Answer {
-    /// Put: stored, with this version. Delete: done (0).
+    /// Put: stored, with this version.
     Done(Version),
     /// Get: the value.
     Value(Versioned),
-    /// Get, delete: there is no such key.
+    /// Get: there is no such key.
     NoSuchKey,
     /// It was refused; the others are not affected.
     Refused(Error),
@@ -318,7 +318,7 @@ impl Connection {
     /// Stores several pairs, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
     /// the last counts. Returns the version of the last pair; those of the others are the numbers before it. At most 10,000
     /// pairs, and all keys and values together, with 8 bytes for each pair, not longer than the longest value and
-    /// 64 KiB.
+    /// 64 KiB; where many applications watch, 200,000 pairs divided by their number at most ([`Error::TooLarge`]).
     ///
     /// # Errors
     /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
@@ -349,8 +349,8 @@ impl Connection {
     }
 
     /// A page of the keys that begin with `prefix` (all, if it is empty), and where the next page begins: `cursor` is 0 at
-    /// first, and when the returned one is 0, that was the last page. A page has about `limit` keys (0, or more than
-    /// 10,000: 10,000), in no order, perhaps none although more pages follow.
+    /// first, and when the returned one is 0, that was the last page. A page has `limit` keys (0, or more than
+    /// 10,000: 10,000) or fewer, in no order, perhaps none although more pages follow.
     ///
     /// Every key that is there from the first page to the last is told exactly once.
     ///

@@ -143,6 +143,14 @@ struct State {
     taking_awaited: bool,
 }
 
+impl State {
+    /// The first of those who wait for their answers.
+    fn waiting(&self) -> Option<&Waiter> {
+        let waiter = |queued: &'_ Queued| queued.waiter.waits.load(Ordering::Relaxed);
+        self.queue.iter().find(|queued| waiter(queued)).map(|queued| &*queued.waiter)
+    }
+}
+
 /// What is needed to read.
 #[derive(Debug)]
 struct Reader {
@@ -264,7 +272,8 @@ impl Multiplexer {
         Ok(channel)
     }
 
-    /// Sends what is in the outbox, unless somebody is at it: that one then sends ours, too.
+    /// Sends what is in the outbox, unless somebody is at it: that one then sends ours, too, or has one of those who wait do
+    /// so. Nobody sends for others more than once, or a thread among many busy ones would never come back.
     fn send(&self, channel: &Channel, deadline: Deadline) -> io::Result<()> {
         loop {
             let outbox = {
@@ -281,6 +290,12 @@ impl Multiplexer {
             state.sending = false;
             self.note_idle(state);
             sent?;
+            if !state.outbox.is_empty()
+                && let Some(next) = state.waiting()
+            {
+                next.wake();
+                return Ok(());
+            }
         }
     }
 
@@ -346,6 +361,12 @@ impl Multiplexer {
     ) -> Result<Vec<Reply>, Failure> {
         let mut state = self.lock();
         loop {
+            // First of all: whoever has sent last relies on it.
+            if !state.sending && !state.outbox.is_empty() {
+                drop(state);
+                self.send(channel, deadline).map_err(Failure::Sending)?;
+                state = self.lock();
+            }
             if let Some(outcome) = waiter.take() {
                 return outcome;
             }
@@ -393,10 +414,8 @@ impl Multiplexer {
     fn give_back(&self, reader: Reader) {
         let state = &mut *self.lock();
         state.reader = Some(reader);
-        if let Some(next) =
-            state.queue.iter().find(|queued| queued.waiter.waits.load(Ordering::Relaxed))
-        {
-            next.waiter.wake();
+        if let Some(next) = state.waiting() {
+            next.wake();
         }
         self.note_taken(state);
     }

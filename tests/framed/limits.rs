@@ -317,7 +317,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     });
 }
 
-/// One message can set off many changes: also then no more wait than may.
+/// One message can set off many changes: it is refused when they are too many, and no more wait than may.
 #[test]
 fn changes_of_one_message_for_many_watchers_are_bounded_too() {
     let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "4000000"]));
@@ -325,8 +325,16 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
     asleep.iter_mut().for_each(|app| app.watch_prefix(""));
     let mut writer = scene.app();
     let resident = scene.server.resident_kib();
-    let entries = many(10_000, |n| (format!("key {n}").into_bytes(), b"v".to_vec()));
-    writer.done(Request::PutMany(entries.entries()));
+    let pair = |n: usize| (format!("key {n}").into_bytes(), b"v".to_vec());
+    // So many at once would hold up everybody.
+    let entries = many(10_000, pair);
+    let too_large = (Status::TooLarge, 0);
+    assert_eq!(writer.outcome(Request::PutMany(entries.entries())), too_large);
+    assert_eq!(writer.get("key 0"), None, "all or none");
+    for half in [0, 5000] {
+        let entries = many(5000, |n| pair(half + n));
+        writer.done(Request::PutMany(entries.entries()));
+    }
     let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
     println!("10,000 keys for {} watchers: {grown} KiB", asleep.len());
     assert!(grown < 20 << 10, "{grown} KiB");

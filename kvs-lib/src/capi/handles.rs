@@ -34,9 +34,9 @@ pub struct kvs_pair_t {
 }
 
 /// Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
-/// a NUL, and is valid until the function returns. `version` is that of the value that was put, 0 when the key was
-/// deleted (only told to watches of a prefix), and always 0 in an original session. What holds for callbacks is said at
-/// register_callback.
+/// a NUL, and is valid until the function returns. `version` is that of the value that was put; 0 when the key was
+/// deleted (which watches of a prefix are told, and a watch of the key only when it was put just before); and always 0 in an
+/// original session. What holds for callbacks is said at register_callback.
 #[allow(non_camel_case_types)]
 pub type kvs_watch_fn = Option<
     unsafe extern "C-unwind" fn(
@@ -151,7 +151,8 @@ pub unsafe extern "C" fn kvs_put(
 }
 
 /// Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
-/// the last counts. At most 10,000 pairs, and all together no longer than the longest value.
+/// the last counts. At most 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most as many bytes as the
+/// longest value and 64 KiB more; and where many applications watch, 200,000 pairs divided by their number at most.
 ///
 /// Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
 ///
@@ -340,7 +341,8 @@ pub unsafe extern "C" fn kvs_keys(
 /// Returns 0, or: -7 no such key; otherwise as kvs_put.
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
-/// until kvs_unwatch or kvs_close has returned, or the key is deleted.
+/// until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
+/// nothing: the one before may be running still.)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_watch(
     kvs: *mut kvs_t,

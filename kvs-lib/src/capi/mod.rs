@@ -107,7 +107,7 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
 /// it for a string.)
 ///
 /// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
-/// connection broke and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
+/// connection broke, or programs of the user do not take what they have asked for (-5), and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
 /// kept the connection busy (nothing was sent), or there is no memory.
 ///
 /// `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
@@ -126,7 +126,8 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
         }
         // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
-        let found = connection.get(key)?.ok_or(Error::NoSuchKey)?;
+        let found =
+            process::or_closed(&connection, connection.get(key))?.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found)?;
         // SAFETY: it is not NULL, or we had returned above; the caller promises that it stays writable until
         // the call returns.
@@ -136,7 +137,7 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
 }
 
 /// Deletes the pair of `key`, and the watches of all applications of the group on it. No callback is
-/// called.
+/// called, but those that applications have for prefixes (kvs_watch_prefix).
 ///
 /// The string is only read, and not used after the call.
 ///
@@ -169,7 +170,7 @@ pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
 /// was sent.
 ///
 /// `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
-/// another thread until the connection is closed or the key is deleted.
+/// another thread until the connection is closed, whatever happens to the key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn register_callback(
     key: *const c_char,

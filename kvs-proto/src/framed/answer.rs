@@ -1,6 +1,9 @@
 //! What a server answers, on the main channel.
 
-use super::{HEADER_LEN, Header, Malformed, Version, length, put_frame, take, take_u32};
+use super::{HEADER_LEN, Header, MAX_KEY, Malformed, Version, length, put_frame, take, take_u32};
+
+/// The longest body of a page of keys.
+pub const MAX_PAGE_LEN: usize = 1 << 20;
 
 /// How a request went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,11 +109,17 @@ pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
 /// # Errors
 /// [`Malformed`] when it is none.
 pub fn keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let bad = |why| Malformed::Body { kind: Status::Ok as u8, why };
+    if body.len() > MAX_PAGE_LEN {
+        return Err(bad("a page that is too long"));
+    }
     let (mut rest, mut keys) = (body, Vec::new());
     while !rest.is_empty() {
         let key = take_u32(&mut rest).and_then(|len| take(&mut rest, len));
-        let why = "a key that does not fit";
-        keys.push(key.ok_or(Malformed::Body { kind: Status::Ok as u8, why })?);
+        match key.ok_or(bad("a key that does not fit"))? {
+            key if key.is_empty() || key.len() > MAX_KEY => return Err(bad("a key that is none")),
+            key => keys.push(key),
+        }
     }
     Ok(keys)
 }

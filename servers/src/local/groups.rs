@@ -126,7 +126,12 @@ pub(crate) enum Outcome {
     Conflict(Version),
     /// It was not: the user is at this limit.
     Limit(Limit),
+    /// It was not: so many pairs cannot be told at once to so many who watch.
+    TooLarge,
 }
+
+/// Several pairs are stored and noted under one lock: so many pairs times applications and lengths of prefixes at most.
+const MOST_NOTES: usize = 200_000;
 
 /// A change that was tried: to be [settled](Change::settle) when no lock is held.
 #[must_use]
@@ -304,17 +309,31 @@ impl Group {
         }) {
             return Change::none(Outcome::Limit(limit));
         }
+        let connected = state.applications.len() - state.past.len();
+        if entries.len().saturating_mul(state.watches.most_work(connected)) > MOST_NOTES {
+            return Change::none(Outcome::TooLarge);
+        }
         if !state.table.has_room(entries.len()) {
             return Change::none(Outcome::Limit(Limit::Pairs));
         }
         let mut all = Change::none(Outcome::NoSuchKey);
-        // Each once, however much of it it watches.
-        let mut watchers = HashMap::new();
-        for (key, value) in entries {
-            let Change { outcome, watchers: these, _before } = state.put(key, value, user);
-            all.outcome = outcome;
+        // Each once, however much of it it watches; and each key once, however often it stands there.
+        let (mut watchers, mut keys) = (HashMap::new(), HashMap::new());
+        for (at, (key, value)) in entries.iter().enumerate() {
+            match state.table.put(key, value.clone(), user) {
+                Ok(stored) => {
+                    all.outcome = Outcome::Done(stored.version);
+                    all._before.extend(stored.before);
+                    keys.insert(*key, (at, stored.version));
+                }
+                Err(Full) => return Change::none(Outcome::Limit(Limit::Pairs)),
+            }
+        }
+        let mut changed: Vec<_> = keys.into_iter().collect();
+        changed.sort_unstable_by_key(|(_, (at, _))| *at);
+        for (key, (_, version)) in changed {
+            let these = state.note(key, version);
             watchers.extend(these.into_iter().map(|watcher| (Arc::as_ptr(&watcher), watcher)));
-            all._before.extend(_before);
         }
         all.watchers = watchers.into_values().collect();
         all

@@ -195,7 +195,17 @@ impl Socket {
         has_hung_up(&self.connection.stream)
     }
 
+    /// How much memory is kept by what waits to be written: all of a long value, for as long as any of it waits.
+    pub(super) fn kept(&self) -> usize {
+        let kept = |waiting: &Waiting| match waiting {
+            Waiting::Own(bytes) => bytes.capacity(),
+            Waiting::Shared(bytes, _) => bytes.len(),
+        };
+        self.waiting.iter().map(kept).sum()
+    }
+
     /// How much waits to be written.
+    #[cfg(fuzzing)]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.iter().map(|waiting| waiting.bytes().len()).sum()
     }

@@ -17,6 +17,8 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
+use kvs_proto::framed::MAX_PAGE;
+
 use super::accounts::Accounts;
 use super::index::Index;
 use super::quota::User;
@@ -26,10 +28,11 @@ use super::slab::{HANDLES, LARGEST, Slab};
 pub(crate) const SHORT: usize = 1024;
 
 /// The most keys in a page.
-const MOST_KEYS: usize = 10_000;
+const MOST_KEYS: usize = MAX_PAGE as usize;
 
 /// A page ends when its keys have so many bytes, or when so many pairs were looked at.
 const MOST_BYTES: usize = 256 * 1024;
+const MOST_COMPARED: usize = 1 << 20;
 const MOST_VISITS: usize = if cfg!(test) { 60 } else { 16_384 };
 
 /// A value, as it is handed in or out. Long ones are shared.
@@ -158,7 +161,7 @@ impl<S: BuildHasher> Table<S> {
                     pairs.allocate(key, &value)?
                 };
                 let account = accounts.replace(old.account, old.bytes(), user, bytes);
-                let mut before = pairs.write(new, version, account, key, value);
+                let mut before = pairs.write(new, hash, version, account, key, value);
                 if new != *handle {
                     before = pairs.free(*handle);
                     *handle = new;
@@ -168,8 +171,8 @@ impl<S: BuildHasher> Table<S> {
             None => {
                 let handle = pairs.allocate(key, &value)?;
                 let account = accounts.add(user, bytes);
-                let before = pairs.write(handle, version, account, key, value);
-                index.insert(hash, handle, |handle| hash_of(&self.hash, pairs.key(handle)));
+                let before = pairs.write(handle, hash, version, account, key, value);
+                index.insert(hash, handle, |handle| pairs.hash(handle, &self.hash));
                 before
             }
         };
@@ -202,7 +205,7 @@ impl<S: BuildHasher> Table<S> {
         let handle = index.remove(
             hash_of(hash, key),
             |handle| pairs.key(handle) == key,
-            |handle| hash_of(hash, pairs.key(handle)),
+            |handle| pairs.hash(handle, hash),
         )?;
         let head = pairs.head(handle);
         self.accounts.remove(head.account, head.bytes());
@@ -226,8 +229,8 @@ impl<S: BuildHasher> Table<S> {
     /// deleted meanwhile. A page may have no keys although others follow: it is made in a bounded time.
     pub(crate) fn keys(&self, prefix: &[u8], cursor: u64, limit: usize) -> Page {
         let limit = if limit == 0 { MOST_KEYS } else { limit.min(MOST_KEYS) };
-        let (mut page, mut visits, mut next) = (Page::default(), 0, Some(cursor));
-        while let Some(start) = next
+        let (mut page, mut visits, mut compared, mut next) = (Page::default(), 0, 0, Some(cursor));
+        'parts: while let Some(start) = next
             && page.ends.len() < limit
             && page.bytes.len() < MOST_BYTES
             && visits < MOST_VISITS
@@ -235,23 +238,27 @@ impl<S: BuildHasher> Table<S> {
             let (handles, after) = self.index.part(start);
             visits += handles.len();
             next = after;
-            let mut found: Vec<(u64, &[u8])> = handles
-                .map(|handle| self.pairs.key(handle))
-                .filter(|key| key.starts_with(prefix))
-                .map(|key| (hash_of(&self.hash, key), key))
+            // Of long keys no more is looked at than can be told.
+            let mut found: Vec<(u64, u32)> = handles
+                .map(|handle| (self.pairs.hash(handle, &self.hash), handle))
                 .filter(|(hash, _)| *hash >= start)
                 .collect();
             found.sort_unstable_by_key(|(hash, _)| *hash);
             let mut last = None;
-            for (hash, key) in found {
+            for (hash, handle) in found {
+                let is_enough = page.ends.len() >= limit
+                    || page.bytes.len() >= MOST_BYTES
+                    || compared >= MOST_COMPARED;
                 // Keys of the same hash stay together: the next page begins with another.
-                if last.is_some_and(|last| last < hash)
-                    && (page.ends.len() >= limit || page.bytes.len() >= MOST_BYTES)
-                {
+                if is_enough && last.is_none_or(|last| last < hash) {
                     next = Some(hash);
-                    break;
+                    break 'parts;
                 }
-                page.push(key);
+                let key = self.pairs.key(handle);
+                compared += prefix.len().min(key.len());
+                if key.starts_with(prefix) {
+                    page.push(key);
+                }
                 last = Some(hash);
             }
         }
@@ -328,6 +335,8 @@ impl Head {
 
 /// A pair that does not fit into a slot.
 struct Large {
+    /// Of its key, which may be long.
+    hash: u64,
     version: u64,
     account: u32,
     key: Box<[u8]>,
@@ -409,6 +418,7 @@ impl Pairs {
     fn write(
         &mut self,
         handle: u32,
+        hash: u64,
         version: u64,
         account: u32,
         key: &[u8],
@@ -416,7 +426,7 @@ impl Pairs {
     ) -> Option<Arc<[u8]>> {
         if handle & LARGE != 0 {
             let place = &mut self.large[(handle ^ LARGE) as usize];
-            let large = Large { version, account, key: key.into(), value: value.into() };
+            let large = Large { hash, version, account, key: key.into(), value: value.into() };
             return place.replace(Box::new(large)).and_then(|before| before.value.shared());
         }
         let value = value.as_bytes();
@@ -445,6 +455,14 @@ impl Pairs {
         large.and_then(|large| large.value.shared())
     }
 
+    /// The hash of the key of a pair.
+    fn hash(&self, handle: u32, hash: &impl BuildHasher) -> u64 {
+        match handle & LARGE {
+            0 => hash_of(hash, self.key(handle)),
+            _ => self.large(handle).hash,
+        }
+    }
+
     fn large(&self, handle: u32) -> &Large {
         self.large[(handle ^ LARGE) as usize].as_ref().expect("a handle in the index has a pair")
     }
@@ -453,7 +471,7 @@ impl Pairs {
         if handle & LARGE == 0 {
             return Head::read(self.slab.slot(handle));
         }
-        let Large { version, account, key, value } = self.large(handle);
+        let Large { version, account, key, value, .. } = self.large(handle);
         let (key, value) = (key.len(), value.as_bytes().len());
         Head { version: *version, account: *account, key, value }
     }

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::io;
 use std::mem;
+use std::net::Shutdown;
 use std::sync::Arc;
 
 use kvs_proto::framed::Version;
@@ -33,6 +34,9 @@ pub(crate) type Key = Arc<[u8]>;
 
 /// How many bytes of changes are put together for one write, about.
 const BATCH: usize = 16 * 1024;
+
+/// So many changes may wait for an application whatever others of its user have waiting.
+const FEW: usize = 16;
 
 /// The writes in one go. Who reads as fast as others change what it watches is told the rest by its own reactor.
 const BATCHES: usize = 4;
@@ -139,7 +143,10 @@ impl Watcher {
             return;
         }
         match pending.keys.entry(Arc::clone(key)) {
-            Entry::Vacant(_) if !self.user.may_gather() => pending.overflow = Overflow::Noted,
+            // One that takes its changes is not to suffer from others of its user that do not.
+            Entry::Vacant(_) if pending.order.len() >= FEW && !self.user.may_gather() => {
+                pending.overflow = Overflow::Noted;
+            }
             Entry::Vacant(place) => {
                 let charge = Charge::change(&self.user, key.len());
                 place.insert(Change { version, watches, _charge: charge });
@@ -160,8 +167,9 @@ impl Watcher {
             return;
         }
         match self.send(false) {
-            Ok(()) if self.is_stuck() => self.announce(),
-            Ok(()) => {}
+            // Its reactor is to wait for room.
+            Ok(true) => self.announce(),
+            Ok(false) => {}
             // Its reactor will see it, too; until then nothing gathers.
             Err(_) => self.stop(),
         }
@@ -206,15 +214,19 @@ impl Watcher {
         next.map(|(key, _)| key)
     }
 
-    /// Of a framed session: sends what waits. `is_writable`: the socket has room again.
+    /// Of a framed session: sends what waits, unless somebody else is at it. `is_writable`: the socket has room again.
+    /// Returns whether it has no more room now.
     ///
     /// # Errors
     /// The application has gone.
-    pub(crate) fn send(&self, is_writable: bool) -> io::Result<()> {
-        let Some(mut sender) = self.take_sender(is_writable) else { return Ok(()) };
+    pub(crate) fn send(&self, is_writable: bool) -> io::Result<bool> {
+        let Some(mut sender) = self.take_sender(is_writable) else { return Ok(false) };
         let mut batch = mem::take(&mut sender.waiting);
         for turn in 0.. {
-            let written = write_now(&sender.connection.stream, &batch)?;
+            let written = write_now(&sender.connection.stream, &batch).inspect_err(|_| {
+                // Also where the reason is another one, both sides shall see the end of it.
+                let _ = sender.connection.stream.shutdown(Shutdown::Both);
+            })?;
             batch.drain(..written);
             sender.is_stuck = !batch.is_empty();
             let pending = &mut *self.pending.lock();
@@ -233,16 +245,17 @@ impl Watcher {
                 sender._charge =
                     (!batch.is_empty()).then(|| Charge::buffer(&self.user, batch.len()));
                 sender.waiting = batch;
+                let is_stuck = sender.is_stuck;
                 pending.sender = Place::Here(sender);
                 if more {
                     break;
                 }
                 pending.announced = false;
-                return Ok(());
+                return Ok(is_stuck);
             }
         }
         self.announce();
-        Ok(())
+        Ok(false)
     }
 
     /// Of a framed session: tells the application to close, before what waits.
@@ -251,7 +264,7 @@ impl Watcher {
     /// The application has gone.
     pub(crate) fn send_close(&self) -> io::Result<()> {
         self.pending.lock().closing = true;
-        self.send(false)
+        self.send(false).map(drop)
     }
 
     /// Whether more changes have come than may wait: the session is to end.

@@ -134,6 +134,13 @@ impl WatchList {
             .collect()
     }
 
+    /// About how much work it is to find and note the watches of one key, when so many applications are connected.
+    pub(super) fn most_work(&self, connected: usize) -> usize {
+        let watched = self.keys.len() + self.prefixes.len();
+        let applications = if watched == 0 { 0 } else { connected };
+        applications + self.lengths.len()
+    }
+
     /// How many there are.
     #[cfg(any(test, fuzzing))]
     pub(super) fn count(&self) -> usize {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::framed::answer::{self, Answer, Status};
 use kvs_proto::framed::request::{Limits, Request};
-use kvs_proto::framed::{Cutter, MAX_PAGE, NO_VERSION, Next};
+use kvs_proto::framed::{Cutter, MAX_KEY, NO_VERSION, Next};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
@@ -57,6 +57,10 @@ impl Time {
         }
     }
 }
+
+/// For a message in pieces that is longer, its user must have room: only puts are. (It is charged in any case; but a deletion must
+/// not be refused because there is no room.)
+const MOST_UNASKED: usize = MAX_KEY + 4;
 
 /// What a framed session has besides the rest.
 #[derive(Debug)]
@@ -129,16 +133,19 @@ impl Session {
         let mut requester = Requester { member, user, main: &mut self.main, pid, to_tell, time };
         let served = framed.serve(read, out, &mut requester);
         member.framed = Some(framed);
-        match served {
-            Ok(Served::All) => Ok(()),
-            Ok(Served::Goodbye) => Err(self.goodbye()),
-            Err(end) => Err(end),
-        }
+        let end = match served {
+            Ok(Served::All) => return Ok(()),
+            Ok(Served::Goodbye) => self.goodbye(),
+            Err(end) => end,
+        };
+        // What was carried out before is answered; whether that is taken does not matter any more.
+        let _ = self.main.write(out);
+        Err(end)
     }
 
     /// Has the user pay for what waits for the application.
     pub(super) fn charge_waiting(&mut self) {
-        let waiting = self.main.waiting();
+        let waiting = self.main.kept();
         let user = Arc::clone(&self.user);
         if let Some(framed) = self.framed() {
             let bytes = waiting + framed.backlog.len();
@@ -166,7 +173,7 @@ impl Session {
         match (&self.callback, &self.stage) {
             (Some(_), Stage::Member(member)) => {
                 member.watcher.heard();
-                member.watcher.send(false)
+                member.watcher.send(false).map(drop)
             }
             _ => Ok(()),
         }
@@ -201,12 +208,15 @@ impl Framed {
             let next = cutter.next(&mut read, |header, in_pieces| {
                 let mut wanted = limits.check(header);
                 if wanted.is_ok() && in_pieces {
-                    let room = requester.user.room_for(0, header.body.into());
-                    wanted = match requester.allows(room) {
-                        true => Ok(()),
-                        false => Err(Status::Limit),
-                    };
-                    *coming = Some(Charge::buffer(requester.user, header.body as usize));
+                    let len = header.body as usize;
+                    if len > MOST_UNASKED {
+                        let room = requester.user.room_for(0, len as u64);
+                        wanted = match requester.allows(room) {
+                            true => Ok(()),
+                            false => Err(Status::Limit),
+                        };
+                    }
+                    *coming = Some(Charge::buffer(requester.user, len));
                 }
                 refused = wanted.err().unwrap_or(refused);
                 wanted.is_ok()
@@ -251,7 +261,6 @@ impl Requester<'_> {
                 self.settle(change)
             }
             Request::Keys { prefix, cursor, limit } => {
-                let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
                 let page = group.keys(prefix, cursor, limit as usize);
                 let mut body = Vec::new();
                 page.keys().for_each(|key| answer::push_key(key, &mut body));
@@ -277,6 +286,7 @@ impl Requester<'_> {
             Outcome::Done(version) => (Status::Ok, version),
             Outcome::NoSuchKey => (Status::NoSuchKey, NO_VERSION),
             Outcome::Conflict(version) => (Status::Conflict, version),
+            Outcome::TooLarge => (Status::TooLarge, NO_VERSION),
             Outcome::Limit(limit) => {
                 self.allows(Err(limit));
                 (Status::Limit, NO_VERSION)
