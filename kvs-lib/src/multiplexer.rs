@@ -139,6 +139,8 @@ struct State {
     deliveries: u64,
     /// Somebody waits until it is idle.
     idle_awaited: bool,
+    /// It was idle, and the server is being told goodbye: no request may follow.
+    barred: bool,
     /// The one who sends waits until the reader has taken something.
     taking_awaited: bool,
 }
@@ -212,6 +214,7 @@ impl Multiplexer {
                 next: 1,
                 deliveries: 0,
                 idle_awaited: false,
+                barred: false,
                 taking_awaited: false,
             }),
             idle: Condvar::new(),
@@ -253,6 +256,9 @@ impl Multiplexer {
     fn enqueue(&self, requests: Requests, waiter: &Arc<Waiter>) -> Result<Arc<Channel>, Failure> {
         let Requests { mut frames, count, possible } = requests;
         let state = &mut *self.lock();
+        if state.barred {
+            return Err(Failure::Closed);
+        }
         let channel = state.channel.clone().ok_or(Failure::Closed)?;
         let first = state.next;
         state.next = first.wrapping_add(count);
@@ -480,7 +486,7 @@ impl Multiplexer {
         }
     }
 
-    /// Waits until nobody waits for answers, or sends; `false`: it took too long. Nobody may begin meanwhile.
+    /// Waits until nobody waits for answers, or sends; `false`: it took too long. Nobody begins any more afterwards.
     pub(crate) fn wait_until_idle(&self, deadline: Deadline) -> bool {
         let mut state = self.lock();
         while state.sending || !state.queue.is_empty() {
@@ -488,6 +494,8 @@ impl Multiplexer {
             state.idle_awaited = true;
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        // From the same moment on: a thread may have seen the connection open, and not be in the queue yet.
+        state.barred = true;
         true
     }
 
