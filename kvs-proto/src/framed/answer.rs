@@ -161,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn a_page_has_keys_and_no_more_than_a_server_sends() {
+        assert!(keys(&[0; 4]).is_err(), "an empty key");
+        let mut long = Vec::new();
+        push_key(&vec![b'k'; MAX_KEY + 1], &mut long);
+        assert!(keys(&long).is_err(), "a key that is too long");
+        let mut page = Vec::new();
+        while page.len() < MAX_PAGE_LEN {
+            push_key(&[b'k'; 60], &mut page);
+        }
+        assert_eq!(page.len(), MAX_PAGE_LEN);
+        assert!(keys(&page).is_ok());
+        push_key(b"k", &mut page);
+        assert!(keys(&page).is_err(), "a page that is too long");
+    }
+
+    #[test]
     fn what_is_no_answer_is_found_out() {
         let header =
             |kind, flags, key, body| Header { body, number: 1, kind, flags, key, version: 0 };
