@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvs_tests::{
     AT_ONCE, App, AuthServer, Channel, Console, Driver, LocalServer, Ports, Process, Program,
-    RawLocalServer, Sockets, bin, private_dir,
+    RawLocalServer, Session, Sockets, bin, on_both_sessions, private_dir,
 };
 use nix::sys::signal::Signal;
 
@@ -387,8 +387,13 @@ fn names_and_keys_cannot_forge_a_line() {
 
 // The interactive application.
 
-#[test]
-fn dialogue_of_the_interactive_application() {
+on_both_sessions! {
+    fn dialogue_of_the_interactive_application(session: Session) {
+        dialogue_of_the_application(session);
+    }
+}
+
+fn dialogue_of_the_application(session: Session) {
     for console in CONSOLES {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
@@ -398,9 +403,14 @@ fn dialogue_of_the_interactive_application() {
         let [no_connection, no_key, wrong_secret, invalid, connected] =
             [-2, -7, -9, -15, -16].map(failure);
 
-        let dialogue = Dialogue::new(App::start_on(&server, console), console);
+        let app = App::start_speaking(session, &server, console);
+        let dialogue = Dialogue::new(app, console);
         let app = &dialogue.process;
         let pid = format!("App PID: {}", app.pid());
+        // Too long for the original protocol.
+        let stored = ["Successful 'put_value'"];
+        let refused = [invalid.as_str(), "Error in 'put_value'"];
+        let put_long = if session == Session::Framed { &stored[..] } else { &refused[..] };
         let long = "x".repeat(100);
         dialogue.goes(&[
             ("Unknown", &["Unknown Command"]),
@@ -441,7 +451,7 @@ fn dialogue_of_the_interactive_application() {
             ("v", &[&invalid, "Error in 'put_value'"]),
             ("put_value", &["Insert key:"]),
             ("k1", &["Insert value:"]),
-            (&long, &[&invalid, "Error in 'put_value'"]),
+            (&long, put_long),
             ("register_callback", &["Insert key:"]),
             ("none", &[&no_key, "Error in 'register_callback'"]),
             ("register_callback", &["Insert key:"]),

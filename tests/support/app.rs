@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::{Console, DEADLINE, LocalServer, Process, Program, Sockets, compile_c};
+use crate::{Console, DEADLINE, LocalServer, Process, Program, Session, Sockets, compile_c};
 
 /// The two paths to which the library binds the sockets of process `pid` while it connects.
 pub fn application_paths(pid: i32) -> [PathBuf; 2] {
@@ -27,7 +27,13 @@ impl App {
 
     /// Starts one for this server, with this in front of it.
     pub fn start_on(server: &LocalServer, console: Console) -> Self {
-        Self { process: Program::new(Self::program()).served_by(server).console(console).spawn() }
+        Self::start_speaking(Session::Framed, server, console)
+    }
+
+    /// The same, in this kind of session.
+    pub fn start_speaking(session: Session, server: &LocalServer, console: Console) -> Self {
+        let program = Program::new(Self::program()).served_by(server).speaking(session);
+        Self { process: program.console(console).spawn() }
     }
 
     /// Starts one and connects it.
