@@ -166,6 +166,7 @@ impl Drop for Process {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
+            // To wait for the end of a child has no time limit in std.
             thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();

@@ -83,6 +83,7 @@ fn under_attack(
     let latency = thread::scope(|scope| {
         let _ending = Ending(&stop);
         attackers.iter().for_each(|app| flood(scope, &stop, app, requests));
+        // The attack is to be under way; how far is no event.
         thread::sleep(Duration::from_millis(50));
         others.latency(Duration::from_millis(350))
     });
