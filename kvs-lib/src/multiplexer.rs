@@ -658,6 +658,29 @@ mod tests {
         }
     }
 
+    type Call<'scope> = thread::ScopedJoinHandle<'scope, Result<Vec<Reply>, Failure>>;
+
+    fn spawn<'scope>(
+        scope: &'scope thread::Scope<'scope, '_>,
+        multiplexer: &'scope Multiplexer,
+        prefix: &'static str,
+        count: usize,
+    ) -> Call<'scope> {
+        scope.spawn(move || multiplexer.call(gets(prefix, count), deadline()))
+    }
+
+    /// One whose answer is still to come, and who reads meanwhile; with the number and the key of its request.
+    fn spawn_reader<'scope>(
+        scope: &'scope thread::Scope<'scope, '_>,
+        multiplexer: &'scope Multiplexer,
+        server: &mut UnixStream,
+    ) -> (Call<'scope>, u32, Vec<u8>) {
+        let reader = spawn(scope, multiplexer, "first", 1);
+        let (number, key) = request(server).unwrap();
+        wait_for("somebody reads", || multiplexer.lock().reader.is_none());
+        (reader, number, key)
+    }
+
     /// The one who reads has his answer and goes, while another cannot send for want of room, and the server reads no more
     /// before its answers are taken.
     #[test]
@@ -665,10 +688,8 @@ mod tests {
         const COUNT: usize = 20_000;
         let (multiplexer, mut server) = pair();
         thread::scope(|scope| {
-            let first = scope.spawn(|| multiplexer.call(gets("first", 1), deadline()));
-            let (number, key) = request(&mut server).unwrap();
-            wait_for("somebody reads", || multiplexer.lock().reader.is_none());
-            let second = scope.spawn(|| multiplexer.call(gets("second", COUNT), deadline()));
+            let (first, number, key) = spawn_reader(scope, &multiplexer, &mut server);
+            let second = spawn(scope, &multiplexer, "second", COUNT);
             let unread = || {
                 let channel = multiplexer.lock().channel.clone().unwrap();
                 crate::sys::unread_by_peer(std::os::fd::AsFd::as_fd(&*channel)).unwrap()
@@ -688,18 +709,55 @@ mod tests {
         const COUNT: usize = 20_000;
         let (multiplexer, mut server) = pair();
         thread::scope(|scope| {
-            let first = scope.spawn(|| multiplexer.call(gets("first", 1), deadline()));
-            let (number, key) = request(&mut server).unwrap();
-            wait_for("somebody reads", || multiplexer.lock().reader.is_none());
-            let second = scope.spawn(|| multiplexer.call(gets("second", COUNT), deadline()));
+            let (first, number, key) = spawn_reader(scope, &multiplexer, &mut server);
+            let second = spawn(scope, &multiplexer, "second", COUNT);
             wait_for("two wait", || multiplexer.lock().queue.len() == 2);
-            let third = scope.spawn(|| multiplexer.call(gets("third", 100), deadline()));
+            let third = spawn(scope, &multiplexer, "third", 100);
             wait_for("three wait", || multiplexer.lock().queue.len() == 3);
             answer(&mut server, number, &key, 10);
             expect_gets("first", 1, 10, &first.join().unwrap().unwrap());
             scope.spawn(|| serve(server, 1000));
             expect_gets("second", COUNT, 1000, &second.join().unwrap().unwrap());
             expect_gets("third", 100, 1000, &third.join().unwrap().unwrap());
+            multiplexer.close(false).unwrap();
+        });
+    }
+
+    /// Whoever has sent his own requests leaves those that have come meanwhile to somebody who waits, or he would not come
+    /// back while others are busy. That he has is seen by the server reading none of theirs.
+    #[test]
+    fn whoever_has_sent_leaves_it_to_others_to_send_theirs() {
+        const COUNT: usize = 20_000;
+        let (multiplexer, mut server) = pair();
+        let (sent, is_sent) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let multiplexer = &multiplexer;
+            let first = scope.spawn(move || {
+                let waiter = Arc::new(Waiter::default());
+                let channel = multiplexer.enqueue(gets("first", COUNT), &waiter).unwrap();
+                multiplexer.send(&channel, deadline()).unwrap();
+                sent.send(()).unwrap();
+                multiplexer.wait(&channel, &waiter, deadline())
+            });
+            wait_for("the first has no room", || multiplexer.lock().reader.is_none());
+            // When one of the two reads, the other one waits.
+            let second = spawn(scope, multiplexer, "second", COUNT);
+            wait_for("two are there", || multiplexer.lock().queue.len() == 2);
+            let third = spawn(scope, multiplexer, "third", 1);
+            let waiting = || {
+                let waits = |queued: &&Queued| queued.waiter.waits.load(Ordering::Relaxed);
+                multiplexer.lock().queue.iter().filter(waits).count()
+            };
+            wait_for("both wait", || waiting() == 2);
+            for _ in 0..COUNT {
+                let (number, key) = request(&mut server).unwrap();
+                answer(&mut server, number, &key, 20);
+            }
+            is_sent.recv_timeout(TIMEOUT).expect("the first has nothing more to send");
+            scope.spawn(|| serve(server, 20));
+            expect_gets("first", COUNT, 20, &first.join().unwrap().unwrap());
+            expect_gets("second", COUNT, 20, &second.join().unwrap().unwrap());
+            expect_gets("third", 1, 20, &third.join().unwrap().unwrap());
             multiplexer.close(false).unwrap();
         });
     }
