@@ -281,10 +281,6 @@ impl<'a> Request<'a> {
             None => header(kind, 0, NO_VERSION),
             Some(version) => header(kind, IF_VERSION, version),
         };
-        let watch = |kind, watched| match watched {
-            Watched::Key(key) => (header(kind, 0, NO_VERSION), key),
-            Watched::Prefix(prefix) => (header(kind, PREFIX, NO_VERSION), prefix),
-        };
         match *self {
             Self::Get(key) => put_frame(header(GET, 0, NO_VERSION), key, &[], out),
             Self::Put { key, value, expected } => {
@@ -299,13 +295,10 @@ impl<'a> Request<'a> {
             Self::Keys { prefix, cursor, limit } => {
                 put_frame(header(KEYS, 0, cursor), prefix, &limit.to_le_bytes(), out);
             }
-            Self::Watch(watched) => {
-                let (header, key) = watch(WATCH, watched);
-                put_frame(header, key, &[], out);
-            }
-            Self::Unwatch(watched) => {
-                let (header, key) = watch(UNWATCH, watched);
-                put_frame(header, key, &[], out);
+            Self::Watch(watched) | Self::Unwatch(watched) => {
+                let kind = if matches!(self, Self::Watch(_)) { WATCH } else { UNWATCH };
+                let flags = if matches!(watched, Watched::Prefix(_)) { PREFIX } else { 0 };
+                put_frame(header(kind, flags, NO_VERSION), watched.bytes(), &[], out);
             }
             Self::Close => put_frame(header(CLOSE, 0, NO_VERSION), &[], &[], out),
         }
