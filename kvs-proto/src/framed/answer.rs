@@ -166,6 +166,11 @@ mod tests {
         let mut long = Vec::new();
         push_key(&vec![b'k'; MAX_KEY + 1], &mut long);
         assert!(keys(&long).is_err(), "a key that is too long");
+        for len in [u32::MAX, u32::MAX - 3, 1 << 31, 2] {
+            // Behind a key that is one.
+            let page = [&[1, 0, 0, 0, b'k'][..], &len.to_le_bytes(), b"k"].concat();
+            assert!(keys(&page).is_err(), "a key of {len} bytes, of which one is there");
+        }
         let mut page = Vec::new();
         while page.len() < MAX_PAGE_LEN {
             push_key(&[b'k'; 60], &mut page);
