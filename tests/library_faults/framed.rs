@@ -5,12 +5,12 @@
 
 use std::net::Shutdown;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kvs_tests::{Channel, DEADLINE, Driver, OFFER, ScriptedServer, Session, WELCOME};
+use kvs_tests::{Channel, DEADLINE, Driver, OFFER, Session, WELCOME};
 
-use crate::Subject;
 use crate::peers::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
+use crate::subject::Stage;
 
 const GET: u8 = 1;
 const PUT: u8 = 2;
@@ -211,6 +211,9 @@ fn faults(call: &Call, number: u32) -> Vec<Fault> {
     if call.kind == KEYS {
         says("an entry that does not fit", frame(OK, number, 0, 0, 0, b"\x03\0\0\0kk"));
         says("half an entry", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\x02"));
+        says("an entry without a key", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\0\0\0\0"));
+        let hostile = b"\x02\0\0\0kk\xff\xff\xff\xff";
+        says("an entry longer than any memory", frame(OK, number, 0, 0, 0, hostile));
     }
     if ![GET, DELETE, UNWATCH].contains(&call.kind) && (call.kind, call.flags) != (WATCH, 0) {
         says("no such key", frame(NO_SUCH_KEY, number, 0, 0, 0, b""));
@@ -227,84 +230,28 @@ fn faults(call: &Call, number: u32) -> Vec<Fault> {
     faults
 }
 
-/// An application and the server that is played for it.
-struct Stage {
-    server: ScriptedServer,
-    subject: Subject,
+/// No call works without a connection.
+pub(crate) fn expect_unconnected_handle(driver: &Driver, row: &str) {
+    for call in CALLS.iter().filter(|call| call.has_handle()) {
+        assert_eq!(driver.call(call.line), -2, "{row}: {} afterwards", call.line);
+    }
+    assert_eq!(driver.call("kvs_close"), -2, "{row}: kvs_close afterwards");
+}
+
+/// A get, by one of the six functions or with a handle.
+pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel, has_handle: bool) {
+    let get = |call: &&Call| call.kind == GET && call.has_handle() == has_handle;
+    let call = CALLS.iter().find(get).expect("there is one of each");
+    driver.begin(call.line);
+    let number = call.hear(main);
+    main.send(&call.answer(number));
+    assert_eq!(driver.returned(call.line), call.right.1, "{row}: the next call");
 }
 
 impl Stage {
-    fn new() -> Self {
-        let server = ScriptedServer::start();
-        let subject = Subject::start(&server, Session::Framed);
-        Self { server, subject }
-    }
-
-    fn driver(&self) -> &Driver {
-        &self.subject.driver
-    }
-
-    fn set_timeout(&self, timeout: Duration) {
-        self.driver().call(&format!("timeout {}", timeout.as_millis()));
-    }
-
-    fn log_in(&self, timeout: Duration) -> (Channel, Channel) {
-        self.log_in_with(timeout, "establish_connection g abcde")
-    }
-
-    fn log_in_with(&self, timeout: Duration, login: &str) -> (Channel, Channel) {
-        self.set_timeout(timeout);
-        self.driver().begin(login);
-        let channels = self.server.login_speaking(Session::Framed, "g", "abcde");
-        assert_eq!(self.driver().returned(login), 0);
-        channels
-    }
-
-    /// For this call.
-    fn log_in_for(&self, timeout: Duration, call: &Call) -> (Channel, Channel) {
-        let login =
-            if call.has_handle() { "kvs_open g abcde" } else { "establish_connection g abcde" };
-        self.log_in_with(timeout, login)
-    }
-
-    /// The connection is closed, nothing of it is left, and the next one works.
-    fn expect_dead(&self, row: &str, has_handle: bool) {
-        if has_handle {
-            for call in CALLS.iter().filter(|call| call.has_handle()) {
-                assert_eq!(self.driver().call(call.line), -2, "{row}: {} afterwards", call.line);
-            }
-            assert_eq!(self.driver().call("kvs_close"), -2, "{row}: kvs_close afterwards");
-        }
-        self.subject.expect_unconnected(row);
-        self.subject.expect_nothing_left(row);
-        let call = if has_handle { &CALLS[6] } else { &CALLS[1] };
-        let channels = self.log_in_for(DEADLINE, call);
-        self.expect_alive_and_close(row, channels, call);
-    }
-
-    /// `call` is a get.
-    fn expect_alive_and_close(
-        &self,
-        row: &str,
-        (mut main, mut callback): (Channel, Channel),
-        call: &Call,
-    ) {
-        self.driver().begin(call.line);
-        let number = call.hear(&mut main);
-        main.send(&call.answer(number));
-        assert_eq!(self.driver().returned(call.line), call.right.1, "{row}: the next call");
-        let (close, code) =
-            if call.has_handle() { ("kvs_close", 0) } else { ("close_connection", 1) };
-        assert_eq!(self.driver().call(close), code, "{row}: {close}");
-        main.expect(&close_by_application(Session::Framed));
-        main.expect_end();
-        callback.expect_end();
-        self.subject.expect_nothing_left(row);
-    }
-
     fn try_fault(&self, call: &Call, nth: usize) {
         let timeout = if faults(call, 1)[nth].waits() { TIMEOUT } else { DEADLINE };
-        let (main, callback) = self.log_in_for(timeout, call);
+        let (main, callback) = self.log_in_for(timeout, call.has_handle());
         let mut main = Some(main);
         let begin = Instant::now();
         self.driver().begin(call.line);
@@ -334,7 +281,7 @@ fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
 
 #[test]
 fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let rows = fault_rows(false);
     for (call, nth) in &rows {
         let row = format!("{}: {:?}", call.line, faults(call, 1)[*nth]);
@@ -353,7 +300,7 @@ fn an_answer_that_does_not_come_costs_the_timeout_and_no_more() {
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new();
+                let stage = Stage::new(Session::Framed);
                 for (call, nth) in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}: {:?}", call.line, faults(call, 1)[*nth]);
                     stage.try_fault(call, *nth);
@@ -370,7 +317,7 @@ const REFUSALS: [(u8, i32, i32); 3] =
 
 #[test]
 fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let mut rows = Vec::new();
     for call in CALLS {
         for (kind, code, code_of_handle) in REFUSALS {
@@ -390,7 +337,7 @@ fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
         let row = format!("{}: the answer {kind}", call.line);
         println!("{row}");
         stage.subject.without_growth(&row, || {
-            let (mut main, callback) = stage.log_in_for(DEADLINE, &call);
+            let (mut main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
             stage.driver().begin(call.line);
             let number = call.hear(&mut main);
             let version = if kind == CONFLICT { 5 } else { 0 };
@@ -402,8 +349,7 @@ fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
                 main.expect_end();
                 stage.expect_dead(&row, false);
             } else {
-                let get = if call.has_handle() { &CALLS[6] } else { &CALLS[1] };
-                stage.expect_alive_and_close(&row, (main, callback), get);
+                stage.expect_alive_and_close(&row, (main, callback), call.has_handle());
             }
         });
     }
@@ -528,7 +474,7 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
         for login in ["establish_connection g abcde", "kvs_open g abcde"] {
             for point in points() {
                 scope.spawn(move || {
-                    let stage = Stage::new();
+                    let stage = Stage::new(Session::Framed);
                     for fault in point.faults() {
                         let row = format!("{login}, {}: {fault:?}", point.name);
                         if fault.waits() {
@@ -547,7 +493,7 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
 
 #[test]
 fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     for call in [&CALLS[0], &CALLS[1]] {
         let row = format!("{}, when an answer is there before the request", call.line);
         stage.subject.without_growth(&row, || {
@@ -564,12 +510,12 @@ fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
 
 #[test]
 fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     for call in CALLS {
         for gone in [true, false] {
             let row = format!("{}, server gone: {gone}", call.line);
             stage.subject.without_growth(&row, || {
-                let (main, callback) = stage.log_in_for(DEADLINE, &call);
+                let (main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
                 let ends = if gone {
                     drop((main, callback));
                     None
@@ -588,7 +534,7 @@ fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
 /// At some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let row = "put_value, 256 KiB, to a server that reads nothing";
     let (main, callback) = stage.log_in(TIMEOUT);
     let begin = Instant::now();
@@ -601,7 +547,7 @@ fn a_server_that_does_not_read_costs_the_timeout() {
 /// Two threads wait for a silent server, each for its own answer.
 #[test]
 fn calls_of_two_threads_cost_one_timeout() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = stage.log_in(TIMEOUT);
     stage.driver().begin("register_reading_callback k");
@@ -655,7 +601,7 @@ fn bad_news() -> Vec<Fault> {
 
 #[test]
 fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let right = frame(CHANGED, 0, 1, 1, 2, b"k");
     for fault in bad_news() {
         let row = format!("callback channel: {fault:?}");
@@ -687,18 +633,18 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 /// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
 #[test]
 fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let row = "half a change, then silence";
     let (main, mut callback) = stage.log_in(TIMEOUT);
     callback.send(&frame(CHANGED, 0, 3, 7, 2, b"nobody's"[..7].into()));
     callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k")[..24]);
-    stage.expect_alive_and_close(row, (main, callback), &CALLS[1]);
+    stage.expect_alive_and_close(row, (main, callback), false);
 }
 
 /// Changes may be cut and glued in any way.
 #[test]
 fn changes_are_told_however_they_are_cut() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let (mut main, mut callback) = stage.log_in(DEADLINE);
     stage.driver().begin("register_callback k");
     let number = CALLS[3].hear(&mut main);
@@ -716,12 +662,12 @@ fn changes_are_told_however_they_are_cut() {
     for _ in 3..=5 {
         stage.driver().expect_change("k");
     }
-    stage.expect_alive_and_close("changes", (main, callback), &CALLS[1]);
+    stage.expect_alive_and_close("changes", (main, callback), false);
 }
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
         stage.subject.without_growth(row, || {
             let (mut main, mut callback) = stage.log_in(DEADLINE);
@@ -763,8 +709,8 @@ fn times_changed(stage: &Stage, key: &str) -> usize {
 #[test]
 fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
-        let stage = Stage::new();
-        let (mut main, mut callback) = stage.log_in_for(DEADLINE, call);
+        let stage = Stage::new(Session::Framed);
+        let (mut main, mut callback) = stage.log_in_for(DEADLINE, call.has_handle());
         for key in ["k", "o"] {
             let number = begin_watch(&stage, &mut main, function, key);
             end_watch(&stage, &mut main, function, number, 1);
@@ -783,7 +729,7 @@ fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
 /// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
 #[test]
 fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_answer() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Framed);
     let (mut main, mut callback) = stage.log_in(DEADLINE);
     let function = "register_callback";
     let number = begin_watch(&stage, &mut main, function, "o");
@@ -808,7 +754,7 @@ fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_an
     end_watch(&stage, &mut main, function, number, 7);
     stage.driver().expect_change("k");
     assert_eq!(times_changed(&stage, "k"), 2);
-    stage.expect_alive_and_close("watches", (main, callback), &CALLS[1]);
+    stage.expect_alive_and_close("watches", (main, callback), false);
 }
 
 /// The codes in the tables of this module.

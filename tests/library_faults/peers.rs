@@ -13,6 +13,7 @@ use kvs_tests::{
 };
 
 use crate::Subject;
+use crate::subject::Stage;
 
 /// Long enough for all that goes right before the fault, on a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1000);
@@ -290,57 +291,21 @@ impl Ends {
     }
 }
 
-/// An application and the server that is played for it.
-struct Stage {
-    server: ScriptedServer,
-    subject: Subject,
+/// A get by one of the six functions.
+pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel) {
+    driver.begin("get_value other");
+    for part in script(Get) {
+        match part {
+            Hears(b"k") => main.expect(b"other"),
+            Hears(bytes) => main.expect(bytes),
+            Says(_, bytes) => main.send(bytes),
+            Accepts => {}
+        }
+    }
+    assert_eq!(driver.returned("get_value other"), 1, "{row}: the next call");
 }
 
 impl Stage {
-    fn new() -> Self {
-        let server = ScriptedServer::start();
-        let subject = Subject::start(&server, Session::Original);
-        Self { server, subject }
-    }
-
-    fn driver(&self) -> &Driver {
-        &self.subject.driver
-    }
-
-    fn log_in(&self, timeout: Duration) -> (Channel, Channel) {
-        self.driver().call(&format!("timeout {}", timeout.as_millis()));
-        self.driver().begin(Establish.line());
-        let channels = self.server.login("g", "abcde");
-        assert_eq!(self.driver().returned(Establish.line()), 0);
-        channels
-    }
-
-    /// The connection is closed, nothing of it is left, and the next one works.
-    fn expect_dead(&self, row: &str) {
-        self.subject.expect_unconnected(row);
-        self.subject.expect_nothing_left(row);
-        let (main, callback) = self.log_in(DEADLINE);
-        self.expect_alive_and_close(row, main, callback);
-    }
-
-    fn expect_alive_and_close(&self, row: &str, mut main: Channel, mut callback: Channel) {
-        self.driver().begin("get_value other");
-        for part in script(Get) {
-            match part {
-                Hears(b"k") => main.expect(b"other"),
-                Hears(bytes) => main.expect(bytes),
-                Says(_, bytes) => main.send(bytes),
-                Accepts => {}
-            }
-        }
-        assert_eq!(self.driver().returned("get_value other"), 1, "{row}: the next call");
-        assert_eq!(self.driver().call("close_connection"), 1, "{row}: close_connection");
-        main.expect_int(4);
-        main.expect_end();
-        callback.expect_end();
-        self.subject.expect_nothing_left(row);
-    }
-
     /// The application puts a value, which the server does not read.
     fn leave_value_unread(&self, row: &str, main: &mut Channel) {
         self.driver().begin("put_value k v");
@@ -356,7 +321,7 @@ impl Stage {
         let timeout = if row.waits() { TIMEOUT } else { DEADLINE };
         let mut ends = match row.call {
             Establish => {
-                self.driver().call(&format!("timeout {}", timeout.as_millis()));
+                self.set_timeout(timeout);
                 Ends::default()
             }
             _ => Ends::of(self.log_in(timeout)),
@@ -372,9 +337,9 @@ impl Stage {
             Ends { main: Some(main), callback: Some(callback) }
                 if row.code == -7 && row.call != Establish =>
             {
-                self.expect_alive_and_close(&name, main, callback);
+                self.expect_alive_and_close(&name, (main, callback), false);
             }
-            _ => self.expect_dead(&name),
+            _ => self.expect_dead(&name, false),
         }
     }
 }
@@ -387,7 +352,7 @@ pub(crate) fn expect_timeout(name: &str, begin: Instant) {
 
 #[test]
 fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     let mut count = 0;
     for row in rows().into_iter().filter(|row| !row.waits()) {
         println!("{}", row.name());
@@ -406,7 +371,7 @@ fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more(
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new();
+                let stage = Stage::new(Session::Original);
                 for row in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}", row.name());
                     stage.try_row(*row);
@@ -423,13 +388,13 @@ const CALLS: [&str; 5] =
 
 #[test]
 fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     for call in CALLS {
         let row = format!("{call}, after the server has hung up");
         stage.subject.without_growth(&row, || {
             drop(stage.log_in(DEADLINE));
             assert_eq!(stage.driver().call(call), -3, "{row}");
-            stage.expect_dead(&row);
+            stage.expect_dead(&row, false);
         });
     }
 }
@@ -439,7 +404,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
     thread::scope(|scope| {
         for call in CALLS {
             scope.spawn(move || {
-                let stage = Stage::new();
+                let stage = Stage::new(Session::Original);
                 let row = format!("{call}, while a value is unread");
                 let (mut main, callback) = stage.log_in(TIMEOUT);
                 stage.leave_value_unread(&row, &mut main);
@@ -447,7 +412,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
                 assert_eq!(stage.driver().call(call), -3, "{row}");
                 expect_timeout(&row, begin);
                 drop((main, callback));
-                stage.expect_dead(&row);
+                stage.expect_dead(&row, false);
             });
         }
     });
@@ -456,7 +421,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
 /// It answers in advance and reads nothing, so at some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     let row = "get_value, until the socket is full";
     let (mut main, callback) = stage.log_in(TIMEOUT);
     let code = loop {
@@ -473,13 +438,13 @@ fn a_server_that_does_not_read_costs_the_timeout() {
     };
     assert!(code == -3 || code == -6, "{row}: code or key cannot be sent: {code}");
     drop((main, callback));
-    stage.expect_dead(row);
+    stage.expect_dead(row, false);
 }
 
 /// One thread of the application waits for a silent server; another one waits for the first, and no longer.
 #[test]
 fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = stage.log_in(TIMEOUT);
     stage.driver().begin("register_reading_callback k");
@@ -498,7 +463,7 @@ fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
     assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
     stage.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
     main.expect_end();
-    stage.expect_dead(row);
+    stage.expect_dead(row, false);
 }
 
 /// Calls that send nothing, and change nothing, while there is a connection.
@@ -514,13 +479,13 @@ const IN_VAIN: [(&str, i32); 7] = [
 
 #[test]
 fn a_call_that_cannot_be_made_leaves_the_connection_alone() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     for (call, code) in IN_VAIN {
         stage.subject.without_growth(call, || {
             let (main, callback) = stage.log_in(DEADLINE);
             assert_eq!(stage.driver().call(call), code, "{call}");
             assert!(main.waiting().is_empty(), "{call}: nothing is sent");
-            stage.expect_alive_and_close(call, main, callback);
+            stage.expect_alive_and_close(call, (main, callback), false);
         });
     }
 }
@@ -606,7 +571,7 @@ fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
 
 #[test]
 fn a_server_with_a_full_backlog_costs_the_timeout() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     let dir = private_dir();
     let path = dir.path().join("full");
     let _full = full(&path);
@@ -720,7 +685,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
     thread::scope(|scope| {
         for (row, fault) in CALLBACK_FAULTS {
             scope.spawn(move || {
-                let stage = Stage::new();
+                let stage = Stage::new(Session::Original);
                 stage.subject.without_growth(row, || {
                     println!("callback channel: {row}");
                     let mut ends = Ends::of(stage.log_in(TIMEOUT));
@@ -728,7 +693,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
                     // The application gives the connection up, without a word.
                     ends.main().expect_end();
                     assert_eq!(stage.driver().put("k", "v"), -3, "{row}");
-                    stage.expect_dead(row);
+                    stage.expect_dead(row, false);
                 });
             });
         }
@@ -737,7 +702,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
         stage.subject.without_growth(row, || {
             let (mut main, mut callback) = stage.log_in(DEADLINE);
@@ -750,7 +715,7 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
             drop((main, callback));
             // The thread that has closed the connection is gone when all is done.
             assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
-            stage.expect_dead(row);
+            stage.expect_dead(row, false);
         });
     }
 }
@@ -758,7 +723,7 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
 /// The connection is lost, and the server has not read the last value: nobody waits for that any more.
 #[test]
 fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     for call in CALLS.into_iter().chain([Establish.line()]) {
         let row = format!("{call}, after a hang-up, with a value unread");
         stage.subject.without_growth(&row, || {
@@ -775,8 +740,10 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
             let took = begin.elapsed();
             assert!(took < DEADLINE / 2, "{row}: it took {took:?}");
             match next {
-                Some((main, callback)) => stage.expect_alive_and_close(&row, main, callback),
-                None => stage.expect_dead(&row),
+                Some((main, callback)) => {
+                    stage.expect_alive_and_close(&row, (main, callback), false)
+                }
+                None => stage.expect_dead(&row, false),
             }
             drop(main);
         });
@@ -786,9 +753,9 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
 /// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
 #[test]
 fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
-    let stage = Stage::new();
+    let stage = Stage::new(Session::Original);
     let row = "half a flag on the callback channel, then silence";
     let (main, mut callback) = stage.log_in(TIMEOUT);
     callback.send(&ONE[..2]);
-    stage.expect_alive_and_close(row, main, callback);
+    stage.expect_alive_and_close(row, (main, callback), false);
 }

@@ -1,6 +1,11 @@
 //! The application on which all faults fall, and what is counted in it.
 
-use kvs_tests::{Driver, Program, Session, Sockets};
+use std::time::Duration;
+
+use kvs_tests::{Channel, DEADLINE, Driver, Program, ScriptedServer, Session, Sockets};
+
+use crate::framed::close_by_application;
+use crate::{framed, peers};
 
 /// One application. Everything goes through the C functions.
 pub(crate) struct Subject {
@@ -76,5 +81,77 @@ impl Subject {
             }
         }
         panic!("{row}: bytes of memory left behind each time: {growth:?}");
+    }
+}
+
+/// An application and the server that is played for it.
+pub(crate) struct Stage {
+    pub(crate) server: ScriptedServer,
+    pub(crate) subject: Subject,
+    session: Session,
+}
+
+impl Stage {
+    pub(crate) fn new(session: Session) -> Self {
+        let server = ScriptedServer::start();
+        let subject = Subject::start(&server, session);
+        Self { server, subject, session }
+    }
+
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.subject.driver
+    }
+
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        self.driver().call(&format!("timeout {}", timeout.as_millis()));
+    }
+
+    pub(crate) fn log_in(&self, timeout: Duration) -> (Channel, Channel) {
+        self.log_in_with(timeout, "establish_connection g abcde")
+    }
+
+    /// By this call.
+    pub(crate) fn log_in_with(&self, timeout: Duration, login: &str) -> (Channel, Channel) {
+        self.set_timeout(timeout);
+        self.driver().begin(login);
+        let channels = self.server.login_speaking(self.session, "g", "abcde");
+        assert_eq!(self.driver().returned(login), 0);
+        channels
+    }
+
+    /// By the six functions, or with a handle.
+    pub(crate) fn log_in_for(&self, timeout: Duration, has_handle: bool) -> (Channel, Channel) {
+        let login = if has_handle { "kvs_open g abcde" } else { "establish_connection g abcde" };
+        self.log_in_with(timeout, login)
+    }
+
+    /// The connection is closed, nothing of it is left, and the next one works.
+    pub(crate) fn expect_dead(&self, row: &str, has_handle: bool) {
+        if has_handle {
+            framed::expect_unconnected_handle(self.driver(), row);
+        }
+        self.subject.expect_unconnected(row);
+        self.subject.expect_nothing_left(row);
+        let channels = self.log_in_for(DEADLINE, has_handle);
+        self.expect_alive_and_close(row, channels, has_handle);
+    }
+
+    /// The next call works, and nothing is left after the goodbye.
+    pub(crate) fn expect_alive_and_close(
+        &self,
+        row: &str,
+        (mut main, mut callback): (Channel, Channel),
+        has_handle: bool,
+    ) {
+        match self.session {
+            Session::Original => peers::expect_get(self.driver(), row, &mut main),
+            Session::Framed => framed::expect_get(self.driver(), row, &mut main, has_handle),
+        }
+        let (close, code) = if has_handle { ("kvs_close", 0) } else { ("close_connection", 1) };
+        assert_eq!(self.driver().call(close), code, "{row}: {close}");
+        main.expect(&close_by_application(self.session));
+        main.expect_end();
+        callback.expect_end();
+        self.subject.expect_nothing_left(row);
     }
 }
