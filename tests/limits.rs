@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_tests::{
-    AuthServer, Channel, DEADLINE, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets,
-    compile_c, private_dir,
+    AuthServer, Channel, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets, compile_c,
+    private_dir, until,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use wrapper::connect;
@@ -86,18 +86,6 @@ fn code_of_login(server: &LocalServer, group: &str, secret: &str) -> i32 {
 
 fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawApp, String> {
     RawApp::try_login(server.socket(), server.callback_socket(), group, secret)
-}
-
-/// Repeats `act` until it returns something; there is no event to wait for.
-fn until<T>(what: &str, mut act: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(result) = act() {
-            return result;
-        }
-        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The lines on standard error that contain `words`.

@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, DEADLINE, LocalServer, RawApp, number_from_env, padded, private_dir};
+use kvs_tests::{
+    AuthServer, DEADLINE, LOOKED_ON, LocalServer, RawApp, number_from_env, padded, private_dir,
+};
 use tempfile::TempDir;
 use wrapper::connect;
 
@@ -322,8 +324,7 @@ fn get_until_stuck(mut app: RawApp) -> (RawApp, usize) {
         due += answer;
         let begin = Instant::now();
         while app.main.unread() < due {
-            // That the server does not answer is seen by nothing but time.
-            let patience = if due < AT_LEAST { DEADLINE } else { Duration::from_millis(500) };
+            let patience = if due < AT_LEAST { DEADLINE } else { LOOKED_ON };
             if begin.elapsed() > patience {
                 assert!(due >= AT_LEAST, "no more than {} bytes of answers", app.main.unread());
                 return (app, due);

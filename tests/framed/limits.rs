@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use kvs_proto::framed::answer::{self, Status};
 use kvs_proto::framed::request::{EntriesBuilder, Request, Watched};
 use kvs_proto::framed::{HEADER_LEN, MAX_KEY};
-use kvs_tests::{Ending, FramedApp, RawFrame, entries, framed, framed_put};
+use kvs_tests::{Ending, FramedApp, RawFrame, entries, framed, framed_put, until};
 
-use super::{GROUP, Scene, forget_peak, peak_kib, until};
+use super::{GROUP, Scene, forget_peak, peak_kib};
 
 // --- what one application can do to others --------------------------------------------------------
 
@@ -250,6 +250,7 @@ fn pages_of_long_keys_are_short() {
         }
     }
     assert_eq!(all, KEYS as usize);
+    assert!(largest <= 1 << 20, "a page of {largest} bytes");
     let grown = peak_kib(scene.server.pid()).saturating_sub(resident) >> 10;
     println!("the largest page has {largest} bytes; {grown} MiB for 20 that nobody takes");
 }
@@ -483,6 +484,60 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
         while asleep.change().1 != 0 {}
     }
     until("they are given back", || (app.outcome(put).0 == Status::Ok).then_some(()));
+}
+
+/// Whoever is full can still make room, and is told when he cannot read.
+#[test]
+fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are_not() {
+    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "2500000"]));
+    let mut app = scene.app();
+    let long_key = vec![b'g'; 60_000];
+    app.put("large", vec![b'v'; 1_000_000]);
+    app.put("fill", vec![b'v'; 900_000]);
+    app.put(&long_key, "v");
+    for key in ["gone", "gone, too", "small"] {
+        app.put(key, "v");
+    }
+    let put = Request::Put { key: b"new", value: b"v", expected: None };
+    let many = entries([(&b"new"[..], &b"v"[..]), (b"newer", b"v")]);
+    let limit = (Status::Limit, 0);
+    // Two answers wait, but for what the sockets hold; behind one of them more requests.
+    let mut asleep = [scene.app(), scene.app()];
+    for one in &mut asleep {
+        one.ask(Request::Get(b"large"));
+        until("an answer", || (one.main.unread() > 0).then_some(()));
+    }
+    let [first, second] = &mut asleep;
+    let behind = [
+        put,
+        Request::PutMany(many.entries()),
+        Request::Delete { key: b"gone", expected: None },
+        Request::Get(b"small"),
+    ];
+    let numbers = behind.map(|request| first.ask(request));
+    until("they count", || (app.outcome(put) == limit).then_some(()));
+    assert_eq!(app.outcome(Request::PutMany(many.entries())), limit);
+    until("no third one may wait", || {
+        let mut third = scene.app();
+        (third.call(Request::Get(b"large")).status == Status::Limit).then_some(())
+    });
+    assert!(app.get("small").is_some());
+    assert!(app.delete("gone, too"));
+    // Nor is a deletion refused that comes in pieces.
+    let delete = framed(9, Request::Delete { key: &long_key, expected: None });
+    let (beginning, end) = delete.split_at(30_000);
+    app.main.send(beginning);
+    scene.app().expect_service();
+    app.main.send(end);
+    assert_eq!(app.main.answer().status, Status::Ok);
+    // The same holds for what has waited behind an answer: the other one still takes the room.
+    assert_eq!(first.main.answer().body.len(), 1_000_000);
+    let answers = numbers.map(|number| first.answer(number).status);
+    assert_eq!(answers, [Status::Limit, Status::Limit, Status::Ok, Status::Ok]);
+    assert_eq!(scene.pairs(), 3);
+    assert_eq!(app.get("new"), None);
+    assert_eq!(second.main.answer().body.len(), 1_000_000);
+    until("there is room again", || (app.outcome(put).0 == Status::Ok).then_some(()));
 }
 
 /// A connection that has sent half a frame is one of its user, like any other.

@@ -16,13 +16,10 @@ mod together;
 #[path = "../wrapper/mod.rs"]
 mod wrapper;
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
-use kvs_tests::{
-    AuthServer, DEADLINE, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir,
-};
+use kvs_tests::{AuthServer, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir};
 use tempfile::TempDir;
 
 /// A server with one group.
@@ -75,18 +72,6 @@ impl Scene {
 
     fn pairs(&self) -> usize {
         self.server.group_info(GROUP).expect("the group exists").pairs
-    }
-}
-
-/// Repeats `act` until it returns something; there is no event to wait for.
-fn until<T>(what: &str, mut act: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        if let Some(result) = act() {
-            return result;
-        }
-        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
-        thread::sleep(Duration::from_millis(10));
     }
 }
 

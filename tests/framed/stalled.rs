@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kvs_proto::framed::answer::Status;
 use kvs_proto::framed::request::Request;
 use kvs_proto::framed::{HEADER_LEN, NO_VERSION, Version};
-use kvs_tests::{Dice, Ending, FramedApp, entries, framed, framed_put, number_from_env};
+use kvs_tests::{
+    Dice, Ending, FramedApp, LOOKED_ON, entries, framed, framed_put, number_from_env, until,
+};
 
-use super::{GROUP, Scene, forget_peak, peak_kib, until};
+use super::{GROUP, Scene, forget_peak, peak_kib};
 
 /// So many puts go out before their answers are taken: fewer than the sockets hold.
 const PIPELINE: usize = 100;
@@ -273,8 +275,7 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
     forget_peak(scene.server.pid());
     let gets = framed(7, Request::Get(b"k")).repeat(1000);
     let mut sent = 0;
-    app.main.stream().set_write_timeout(Some(Duration::from_millis(500))).expect("not zero");
-    // That the server does not read is seen by nothing but time.
+    app.main.stream().set_write_timeout(Some(LOOKED_ON)).expect("not zero");
     while app.main.try_send(&gets).is_ok() {
         sent += 1000;
         assert!(sent < 1_000_000, "the server reads although its answers are not taken");

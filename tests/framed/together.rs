@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::framed::answer::Status;
 use kvs_proto::framed::request::{Request, Watched};
-use kvs_tests::{FramedApp, RawApp, Told, entries, framed, framed_put};
+use kvs_tests::{FramedApp, RawApp, Told, entries, framed, framed_put, until};
 
 use super::{GROUP, Scene};
 
@@ -229,6 +229,44 @@ fn the_status_shows_what_both_kinds_watch() {
     });
 }
 
+/// Several changes of a key in one message are one to those who watch: the last.
+#[test]
+fn each_key_of_one_message_is_told_once_however_often_it_is_in_it() {
+    let scene = Scene::new();
+    let (mut writer, mut original) = (scene.app(), scene.original());
+    let (mut by_key, mut by_prefix, mut by_both) = (scene.app(), scene.app(), scene.app());
+    for key in ["a", "b", "c"] {
+        writer.put(key, "0");
+        assert!(original.register(key));
+        by_key.watch(key);
+        by_both.watch(key);
+    }
+    by_prefix.watch_prefix("");
+    by_both.watch_prefix("");
+    by_both.watch_prefix("a");
+    let order = ["b", "a", "b", "c", "a", "b", "b"];
+    for _ in 0..100 {
+        let many = entries(order.map(|key| (key.as_bytes(), &b"v"[..])));
+        let last = writer.done(Request::PutMany(many.entries()));
+        let expected = [("a", last - 2), ("b", last), ("c", last - 3)];
+        for app in [&mut by_key, &mut by_prefix, &mut by_both] {
+            let mut told = [(); 3].map(|()| app.change());
+            told.sort();
+            assert_eq!(told, expected.map(|(key, version)| (key.into(), version)));
+        }
+        // In an original session it has its handshake before the next one, so it is told of no more either.
+        let mut told = [(); 3].map(|()| original.change());
+        told.sort();
+        assert_eq!(told, expected.map(|(key, _)| key));
+    }
+    // There is nothing behind the last.
+    let version = writer.put("c", "end");
+    for app in [&mut by_key, &mut by_prefix, &mut by_both] {
+        assert_eq!(app.change(), (b"c".to_vec(), version));
+    }
+    assert_eq!(original.change(), "c");
+}
+
 /// Of many who count up with what they have read, and some of whom vanish in the middle of it, none writes over
 /// what another has counted.
 #[test]
@@ -330,12 +368,10 @@ fn busy(scene: &Scene) -> Busy {
     // They are in those states, as far as that can be known.
     for (what, app) in &told {
         if what.contains("unread") {
-            super::until(what, || {
-                (app.main.unread() > 0 || app.callback.unread() > 0).then_some(())
-            });
+            until(what, || (app.main.unread() > 0 || app.callback.unread() > 0).then_some(()));
         }
     }
-    super::until("a socket is full", || (full[0].1.callback.unread() > 60_000).then_some(()));
+    until("a socket is full", || (full[0].1.callback.unread() > 60_000).then_some(()));
     writer.close();
     Busy { told, full }
 }

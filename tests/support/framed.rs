@@ -171,10 +171,8 @@ impl FramedApp {
         group: &str,
         secret: &str,
     ) -> Self {
-        let mut main = Channel::connect_as("main", server.socket(), dir, name);
-        main.begin_framed_login(group, secret);
-        let mut callback = Channel::connect_as("callback", server.callback_socket(), dir, name);
-        callback.expect_int(1);
+        let [main, callback] =
+            Channel::both_as(server, dir, name, |main| main.begin_framed_login(group, secret));
         Self::begin(main, callback)
     }
 

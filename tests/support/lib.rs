@@ -44,7 +44,8 @@ mod terminal;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -73,6 +74,25 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest time for what is promised to be seen or answered at once.
 pub const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// How long a test looks on before it takes it that the server does not read, or does not answer: that is seen by
+/// nothing but time. Longer makes no test wrong.
+pub const LOOKED_ON: Duration = Duration::from_millis(500);
+
+/// Repeats `act` until it returns something, for what no event tells.
+///
+/// # Panics
+/// When it does not within [`DEADLINE`].
+pub fn until<T>(what: &str, mut act: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(result) = act() {
+            return result;
+        }
+        assert!(Instant::now() < end, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// Where applications find a local server, a real one or a scripted one.
 pub trait Sockets {

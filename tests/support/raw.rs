@@ -55,6 +55,21 @@ impl Channel {
         channel
     }
 
+    /// Main and callback channel of an application with such a name. The callback channel is connected when `login`
+    /// has done its part on the main one, and has been greeted.
+    pub(crate) fn both_as(
+        server: &impl Sockets,
+        dir: &Path,
+        app: &str,
+        login: impl FnOnce(&mut Self),
+    ) -> [Self; 2] {
+        let mut main = Self::connect_as("main", server.socket(), dir, app);
+        login(&mut main);
+        let mut callback = Self::connect_as("callback", server.callback_socket(), dir, app);
+        callback.expect_int(1);
+        [main, callback]
+    }
+
     pub(crate) fn new(name: &'static str, stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("the deadline is not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("the deadline is not zero");
@@ -342,10 +357,8 @@ impl RawApp {
         group: &str,
         secret: &str,
     ) -> Self {
-        let mut main = Channel::connect_as("main", server.socket(), dir, name);
-        main.begin_login(group, secret);
-        let mut callback = Channel::connect_as("callback", server.callback_socket(), dir, name);
-        callback.expect_int(1);
+        let [main, callback] =
+            Channel::both_as(server, dir, name, |main| main.begin_login(group, secret));
         Self { main, callback }
     }
 
