@@ -5,12 +5,17 @@
 //! owner has a *handle* of four bytes. All slots of a page have the same size; the sizes are so close to each
 //! other that little is lost.
 //!
-//! - Every operation takes the same time, however many slots there are. A page grows with its slots, so that
-//!   a slab of a few small things is small, and nothing larger than a page is ever moved.
-//! - A page without a slot in use gives its memory back at once. (Its number is kept, 40 bytes.)
-//! - A handle is good until it is freed; nobody may use it afterwards. That cannot be checked here: it would
-//!   name whatever is there now. But it cannot do worse either, there is nothing unsafe.
+//! - Every operation takes the same time, however many slots there are. A page grows and shrinks with its slots,
+//!   so that a slab of a few small things is small, and nothing larger than a page is ever moved at once.
+//! - The slots of a size lie close together: where one is freed, the last one of its size is moved. So all pages
+//!   of a size are full but the last, and what is kept is never much more than what is in use, whatever was
+//!   there before. A page without a slot gives its memory back at once. (Its number is kept, 32 bytes.)
+//! - A handle is good until it is freed or its slot is moved, which [`Slab::free`] reports; nobody may use it
+//!   afterwards. That cannot be checked here: it would name whatever is there now. But it cannot do worse
+//!   either, there is nothing unsafe.
 //! - What is in a slot is its owner's business. A new slot holds anything.
+
+use std::mem;
 
 /// The largest slot.
 pub(crate) const LARGEST: usize = 2048;
@@ -56,35 +61,36 @@ fn class_of(size: usize) -> usize {
     }
 }
 
-/// No slot: ends the list of the free slots of a page.
-const NONE: u16 = u16::MAX;
-
 /// The slots of one owner.
 pub(crate) struct Slab {
     pages: Vec<Page>,
     /// The numbers of the pages without memory.
     vacant: Vec<u32>,
-    /// The numbers of the pages with a free slot, for each size.
-    roomy: [Vec<u32>; CLASSES],
+    /// The numbers of the pages of each size. All are full but the last, which is not empty.
+    classes: [Vec<u32>; CLASSES],
 }
 
 #[derive(Default)]
 struct Page {
-    /// The slots that were ever in use.
+    /// Its slots; all of them are in use.
     bytes: Vec<u8>,
     /// Of each of its slots.
     size: u16,
-    /// Slots in use.
-    used: u16,
-    /// The slot that was freed last. In its first bytes stands the one before.
-    free: u16,
-    /// Where it is among those with a free slot, if it has one.
-    place: u32,
+}
+
+/// What was in one slot is in another now.
+#[must_use = "whoever keeps the handle must correct it"]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Moved {
+    /// The handle that it had. There is nothing any more.
+    pub(crate) from: u32,
+    /// The handle that it has.
+    pub(crate) to: u32,
 }
 
 impl Default for Slab {
     fn default() -> Self {
-        Self { pages: Vec::new(), vacant: Vec::new(), roomy: [const { Vec::new() }; CLASSES] }
+        Self { pages: Vec::new(), vacant: Vec::new(), classes: [const { Vec::new() }; CLASSES] }
     }
 }
 
@@ -92,33 +98,42 @@ impl Slab {
     /// A slot for so many bytes, [`LARGEST`] at most. `None`: there are no more handles.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<u32> {
         let size = size_for(len);
-        let class = class_of(size);
-        let number = match self.roomy[class].last() {
-            Some(number) => *number,
+        let last = self.classes[class_of(size)].last().copied();
+        let number = match last.filter(|number| !self.pages[*number as usize].is_full()) {
+            Some(number) => number,
             None => self.add_page(size)?,
         };
-        let page = &mut self.pages[number as usize];
-        let slot = page.take();
-        if page.is_full() {
-            self.is_no_longer_roomy(number);
-        }
-        Some((number << SLOT_BITS) | u32::from(slot))
+        Some(handle_of(number, self.pages[number as usize].push()))
     }
 
-    /// Gives a slot back.
-    pub(crate) fn free(&mut self, handle: u32) {
-        let number = handle >> SLOT_BITS;
+    /// Gives a slot back. Another one of its size may come to its place, and to its handle.
+    pub(crate) fn free(&mut self, handle: u32) -> Option<Moved> {
+        let size = self.pages[(handle >> SLOT_BITS) as usize].size.into();
+        let class = &mut self.classes[class_of(size)];
+        let number = *class.last().expect("the page of a handle is one of its size");
         let page = &mut self.pages[number as usize];
-        let was_full = page.is_full();
-        page.give(slot_of(handle));
-        if page.used == 0 {
-            // It has several slots, so it was not full.
-            self.is_no_longer_roomy(number);
-            self.pages[number as usize].bytes = Vec::new();
-            self.vacant.push(number);
-        } else if was_full {
-            self.is_roomy(number);
+        let from = handle_of(number, page.last_slot());
+        let mut bytes = mem::take(&mut page.bytes);
+        let start = bytes.len() - size;
+        let hole = usize::from(slot_of(handle)) * size;
+        if handle >> SLOT_BITS == number {
+            bytes.copy_within(start.., hole);
+        } else {
+            let other = &mut self.pages[(handle >> SLOT_BITS) as usize].bytes;
+            other[hole..hole + size].copy_from_slice(&bytes[start..]);
         }
+        bytes.truncate(start);
+        if bytes.is_empty() {
+            class.pop();
+            self.vacant.push(number);
+        } else {
+            // Not before it is much too large, so that not every few steps bring another move.
+            if bytes.capacity() > FIRST * 2 && start <= bytes.capacity() / 4 {
+                bytes.shrink_to(start * 2);
+            }
+            self.pages[number as usize].bytes = bytes;
+        }
+        (handle != from).then_some(Moved { from, to: handle })
     }
 
     /// Whether the slot has just the size that a slot for so many bytes would have.
@@ -146,7 +161,7 @@ impl Slab {
     }
 
     fn add_page(&mut self, size: usize) -> Option<u32> {
-        let page = Page { size: size as u16, free: NONE, ..Page::default() };
+        let page = Page { bytes: Vec::new(), size: size as u16 };
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.pages[number as usize] = page;
@@ -158,52 +173,22 @@ impl Slab {
             }
             None => return None,
         };
-        self.is_roomy(number);
+        self.classes[class_of(size)].push(number);
         Some(number)
-    }
-
-    fn is_roomy(&mut self, number: u32) {
-        let page = &mut self.pages[number as usize];
-        let roomy = &mut self.roomy[class_of(page.size.into())];
-        page.place = roomy.len() as u32;
-        roomy.push(number);
-    }
-
-    fn is_no_longer_roomy(&mut self, number: u32) {
-        let page = &self.pages[number as usize];
-        let place = page.place;
-        let roomy = &mut self.roomy[class_of(page.size.into())];
-        roomy.swap_remove(place as usize);
-        if let Some(moved) = roomy.get(place as usize) {
-            self.pages[*moved as usize].place = place;
-        }
     }
 }
 
 impl Page {
-    fn take(&mut self) -> u16 {
-        self.used += 1;
-        if self.free != NONE {
-            let slot = self.free;
-            let (start, _) = self.span(slot);
-            self.free = u16::from_le_bytes([self.bytes[start], self.bytes[start + 1]]);
-            return slot;
-        }
+    /// Adds a slot behind the others.
+    fn push(&mut self) -> u16 {
         let (size, len) = (usize::from(self.size), self.bytes.len());
-        if len == self.bytes.capacity() {
+        if len + size > self.bytes.capacity() {
             let whole = self.slots() * size;
             let more = len.max(FIRST.next_multiple_of(size));
             self.bytes.reserve_exact(more.min(whole - len));
         }
         self.bytes.resize(len + size, 0);
-        (len / size) as u16
-    }
-
-    fn give(&mut self, slot: u16) {
-        self.used -= 1;
-        let (start, _) = self.span(slot);
-        self.bytes[start..start + 2].copy_from_slice(&self.free.to_le_bytes());
-        self.free = slot;
+        self.last_slot()
     }
 
     /// Where a slot begins, and how long it is.
@@ -217,9 +202,18 @@ impl Page {
         PAGE / usize::from(self.size)
     }
 
-    fn is_full(&self) -> bool {
-        usize::from(self.used) == self.slots()
+    /// The last one that it has; it must have one.
+    fn last_slot(&self) -> u16 {
+        (self.bytes.len() / usize::from(self.size) - 1) as u16
     }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() / usize::from(self.size) == self.slots()
+    }
+}
+
+fn handle_of(page: u32, slot: u16) -> u32 {
+    (page << SLOT_BITS) | u32::from(slot)
 }
 
 fn slot_of(handle: u32) -> u16 {
@@ -243,6 +237,38 @@ impl Slab {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// What the head of this module says, with so many slots in use.
+    fn check(slab: &Slab, slots: usize) {
+        let (mut in_use, mut bytes, mut pages) = (0, 0, slab.vacant.len());
+        for (class, numbers) in slab.classes.iter().enumerate() {
+            for (at, number) in numbers.iter().enumerate() {
+                let page = &slab.pages[*number as usize];
+                assert_eq!(class_of(page.size.into()), class);
+                assert!(if at + 1 < numbers.len() {
+                    page.is_full()
+                } else {
+                    !page.bytes.is_empty()
+                });
+                in_use += page.bytes.len() / usize::from(page.size);
+                bytes += page.bytes.len();
+                assert!(page.bytes.capacity() <= PAGE.min(page.bytes.len() * 4 + FIRST * 2));
+            }
+            pages += numbers.len();
+        }
+        assert_eq!((in_use, pages), (slots, slab.pages.len()));
+        let used = slab.classes.iter().filter(|numbers| !numbers.is_empty()).count();
+        assert!(slab.bytes() <= bytes + used * PAGE);
+    }
+
+    /// Whoever keeps handles does this.
+    fn correct(kept: &mut [(u32, usize, u8)], moved: Option<Moved>) {
+        if let Some(Moved { from, to }) = moved {
+            let other = kept.iter_mut().find(|(handle, ..)| *handle == from);
+            other.expect("what is moved is in use").0 = to;
+        }
+    }
 
     #[test]
     fn every_length_has_a_slot_that_is_hardly_longer() {
@@ -273,9 +299,34 @@ mod tests {
         for (len, handle) in handles.iter().enumerate() {
             let slot = slab.slot(*handle);
             assert!(slot.len() >= len && slot.iter().all(|byte| *byte == len as u8), "of {len}");
-            slab.free(*handle);
+        }
+        check(&slab, handles.len());
+        // The last one of its size each time, so that none is moved.
+        for (left, handle) in handles.into_iter().enumerate().rev() {
+            assert_eq!(slab.free(handle), None);
+            check(&slab, left);
         }
         assert_eq!(slab.bytes(), 0);
+    }
+
+    #[test]
+    fn the_last_slot_of_a_size_comes_to_the_place_of_the_freed_one() {
+        let mut slab = Slab::default();
+        let slots = PAGE / 48;
+        let handles: Vec<_> = (0..slots + 2).map(|_| slab.allocate(48).unwrap()).collect();
+        let (first, other) = (handles[0], slab.allocate(100).unwrap());
+        slab.slot_mut(other).fill(9);
+        for (number, handle) in handles.iter().enumerate() {
+            slab.slot_mut(*handle).fill(number as u8);
+        }
+        // From one page to the other, and then within a page.
+        for last in [slots + 1, slots, slots - 1] {
+            assert_eq!(slab.free(first), Some(Moved { from: handles[last], to: first }));
+            assert!(slab.slot(first).iter().all(|byte| *byte == last as u8));
+            check(&slab, last + 1);
+        }
+        assert!(slab.slot(other).iter().all(|byte| *byte == 9));
+        assert_eq!(slab.free(handles[slots - 2]), None);
     }
 
     #[test]
@@ -285,14 +336,41 @@ mod tests {
         let handles: Vec<_> = (0..slots * 3).map(|_| slab.allocate(48).unwrap()).collect();
         let whole = slots * 48;
         assert_eq!((slab.pages.len(), slab.bytes()), (3, whole * 3));
-        for handle in &handles[slots..slots * 2] {
-            slab.free(*handle);
+        // Those of the last page come to the places of the second one's.
+        for (handle, last) in
+            handles[slots..slots * 2].iter().zip(handles[slots * 2..].iter().rev())
+        {
+            assert_eq!(slab.free(*handle), Some(Moved { from: *last, to: *handle }));
         }
         assert_eq!(slab.bytes(), whole * 2);
         // Also for another size.
         let handle = slab.allocate(100).unwrap();
-        assert_eq!((slab.pages.len(), handle >> SLOT_BITS), (3, 1));
+        assert_eq!((slab.pages.len(), handle >> SLOT_BITS), (3, 2));
         assert!(slab.bytes() <= whole * 2 + FIRST + 104, "a page begins small");
+    }
+
+    #[test]
+    fn who_frees_most_of_many_sizes_keeps_little() {
+        let mut slab = Slab::default();
+        let sizes: BTreeSet<_> = (0..=LARGEST).map(size_for).collect();
+        let mut in_use = 0;
+        for size in &sizes {
+            // Three pages of it, of which one slot in a hundred stays.
+            let many = PAGE / size * 3;
+            let handles: Vec<_> = (0..many).map(|_| slab.allocate(*size).unwrap()).collect();
+            let kept = many.div_ceil(100);
+            // The first one is freed again and again: it is another one each time.
+            for last in handles[kept..].iter().rev() {
+                assert_eq!(slab.free(handles[0]), Some(Moved { from: *last, to: handles[0] }));
+            }
+            in_use += kept * size;
+        }
+        check(&slab, sizes.iter().map(|size| (PAGE / size * 3).div_ceil(100)).sum());
+        let bytes = slab.bytes();
+        assert!(
+            bytes >= in_use && bytes <= in_use * 4 + CLASSES * FIRST * 5,
+            "{bytes} for {in_use}"
+        );
     }
 
     #[test]
@@ -303,20 +381,21 @@ mod tests {
         let handles: Vec<_> = (0..slots).map(|_| slab.allocate(LARGEST).unwrap()).collect();
         assert!(handles.iter().all(|handle| *handle < HANDLES));
         assert_eq!(slab.allocate(LARGEST), None);
-        slab.free(handles[7]);
-        assert_eq!(slab.allocate(LARGEST), Some(handles[7]));
+        let last = handles[slots - 1];
+        assert_eq!(slab.free(handles[7]), Some(Moved { from: last, to: handles[7] }));
+        assert_eq!(slab.allocate(LARGEST), Some(last));
     }
 
     proptest! {
         #[test]
-        fn slots_in_use_are_different_and_freed_ones_are_used_again(
+        fn slots_in_use_are_different_keep_their_content_and_lie_close_together(
             steps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4, 0u8..10), 0..3000)
         ) {
             // Two sizes whose pages are soon full, two of neighbours.
-            let lens = [2048, 1930, 20, 33];
+            let lens = [2048, 1900, 20, 33];
             let mut slab = Slab::default();
             let mut model: Vec<(u32, usize, u8)> = Vec::new();
-            let mut most = [0; 4];
+            let mut most = 0;
             for (number, (index, which, kind)) in steps.into_iter().enumerate() {
                 // Now it grows, now it shrinks.
                 if kind < if number % 1000 < 500 { 8 } else { 2 } {
@@ -324,27 +403,33 @@ mod tests {
                     prop_assert!(model.iter().all(|(other, ..)| *other != handle));
                     slab.slot_mut(handle).fill(number as u8);
                     model.push((handle, which, number as u8));
-                    let now = model.iter().filter(|(_, other, _)| *other == which).count();
-                    most[which] = now.max(most[which]);
                 } else if !model.is_empty() {
                     let (handle, which, content) = model.swap_remove(index.index(model.len()));
                     let slot = slab.slot(handle);
                     prop_assert_eq!(slot.len(), size_for(lens[which]));
                     prop_assert!(slot.iter().all(|byte| *byte == content));
-                    slab.free(handle);
+                    let moved = slab.free(handle);
+                    correct(&mut model, moved);
                 }
+                check(&slab, model.len());
+                let mut in_use = [0; 4];
+                model.iter().for_each(|(_, which, _)| in_use[*which] += 1);
+                let pages = |which: usize| usize::div_ceil(in_use[which], PAGE / size_for(lens[which]));
+                let pages = (0..4).map(pages).sum();
+                prop_assert_eq!(slab.pages.len() - slab.vacant.len(), pages);
+                // No more numbers of pages than for the most that there ever were at once.
+                most = pages.max(most);
+                prop_assert_eq!(slab.pages.len(), most);
             }
             for (handle, _, content) in &model {
                 prop_assert!(slab.slot(*handle).iter().all(|byte| byte == content));
             }
-            // No more pages than for the most that there ever were at once.
-            let pages = |which: usize| most[which].div_ceil(PAGE / size_for(lens[which]));
-            prop_assert!(slab.pages.len() <= (0..4).map(pages).sum());
-            for (handle, ..) in model {
-                slab.free(handle);
+            while let Some((handle, ..)) = model.pop() {
+                let moved = slab.free(handle);
+                correct(&mut model, moved);
             }
+            check(&slab, 0);
             prop_assert_eq!(slab.bytes(), 0);
-            prop_assert!(slab.roomy.iter().all(Vec::is_empty));
         }
     }
 }

@@ -8,7 +8,8 @@
 //! [`Slab`]: a head of 14 bytes, the key, the value, and nothing else. A large one (a value of more than
 //! [`SHORT`] bytes, or too much for a slot) has memory of its own; its value is shared, so that nobody
 //! copies megabytes under the lock, and one that is replaced or deleted is handed out, so that nobody frees
-//! them there either. Who pays for a pair is said by the number of an account ([`Accounts`]).
+//! them there either. A pair keeps its handle until it is replaced or deleted, or until the slab moves its slot
+//! because another was freed: then the index is corrected. Nobody else may keep a handle. Who pays for a pair is said by the number of an account ([`Accounts`]).
 //!
 //! The keys are listed in the order of their hashes. A page ends at a hash, and the next begins after it: so
 //! it does not matter what happens to the table between the two.
@@ -22,7 +23,7 @@ use kvs_proto::framed::MAX_PAGE;
 use super::accounts::Accounts;
 use super::index::Index;
 use super::quota::User;
-use super::slab::{HANDLES, LARGEST, Slab};
+use super::slab::{HANDLES, LARGEST, Moved, Slab};
 
 /// Longer values are shared.
 pub(crate) const SHORT: usize = 1024;
@@ -154,19 +155,17 @@ impl<S: BuildHasher> Table<S> {
         let Self { index, pairs, accounts, .. } = self;
         let before = match index.find_mut(hash, |handle| pairs.key(handle) == key) {
             Some(handle) => {
-                let old = pairs.head(*handle);
-                let new = if pairs.suits(*handle, key, &value) {
-                    *handle
+                let old = *handle;
+                let head = pairs.head(old);
+                let new = if pairs.suits(old, key, &value) {
+                    old
                 } else {
                     pairs.allocate(key, &value)?
                 };
-                let account = accounts.replace(old.account, old.bytes(), user, bytes);
-                let mut before = pairs.write(new, hash, version, account, key, value);
-                if new != *handle {
-                    before = pairs.free(*handle);
-                    *handle = new;
-                }
-                before
+                let account = accounts.replace(head.account, head.bytes(), user, bytes);
+                let before = pairs.write(new, hash, version, account, key, value);
+                *handle = new;
+                if new == old { before } else { self.free(old) }
             }
             None => {
                 let handle = pairs.allocate(key, &value)?;
@@ -209,7 +208,7 @@ impl<S: BuildHasher> Table<S> {
         )?;
         let head = pairs.head(handle);
         self.accounts.remove(head.account, head.bytes());
-        Some(Removed { value: pairs.free(handle) })
+        Some(Removed { value: self.free(handle) })
     }
 
     /// Whether there is room for so many pairs more; not if it could only just be.
@@ -265,6 +264,17 @@ impl<S: BuildHasher> Table<S> {
         // Only the first page begins with the lowest hash of all.
         page.next = next.unwrap_or(0);
         page
+    }
+
+    /// Takes out a pair that the index does not name any more, and returns its value if it is a shared one.
+    fn free(&mut self, handle: u32) -> Option<Arc<[u8]>> {
+        let Self { index, pairs, hash, .. } = self;
+        let (value, moved) = pairs.free(handle);
+        if let Some(Moved { from, to }) = moved {
+            let handle = index.find_mut(pairs.hash(to, hash), |handle| handle == from);
+            *handle.expect("the index has every pair") = to;
+        }
+        value
     }
 
     fn find(&self, key: &[u8]) -> Option<u32> {
@@ -439,11 +449,10 @@ impl Pairs {
         None
     }
 
-    /// Takes a pair out, and returns its value if it is a shared one.
-    fn free(&mut self, handle: u32) -> Option<Arc<[u8]>> {
+    /// Takes a pair out. Returns its value if it is a shared one, and which other pair has its handle now.
+    fn free(&mut self, handle: u32) -> (Option<Arc<[u8]>>, Option<Moved>) {
         if handle & LARGE == 0 {
-            self.slab.free(handle);
-            return None;
+            return (None, self.slab.free(handle));
         }
         let number = handle ^ LARGE;
         let large = self.large[number as usize].take();
@@ -452,7 +461,7 @@ impl Pairs {
             self.large = Vec::new();
             self.vacant = Vec::new();
         }
-        large.and_then(|large| large.value.shared())
+        (large.and_then(|large| large.value.shared()), None)
     }
 
     /// The hash of the key of a pair.
@@ -653,6 +662,70 @@ mod tests {
         ) {
             behaves_like_a_map::<RandomState>(steps.clone())?;
             behaves_like_a_map::<PoorHash>(steps)?;
+        }
+    }
+
+    /// Slots of many sizes, with many of each, so that nearly every free moves another.
+    fn finds_every_pair_wherever_it_is_moved<S: BuildHasher + Default>(
+        steps: Vec<(u8, u8, usize, u8)>,
+    ) -> Result<(), TestCaseError> {
+        let (mut table, mut model) = (Table::<S>::default(), BTreeMap::new());
+        let users: [_; 3] = std::array::from_fn(|_| Quotas::user_with(0, 0));
+        let many = steps.len();
+        for (number, (first, second, len, kind)) in steps.into_iter().enumerate() {
+            let (key, user) = ([first, second % 4], usize::from(kind % 3));
+            // Now it grows, now it shrinks.
+            if kind % 8 < if number % 1000 < 600 { 7 } else { 2 } {
+                let value = vec![number as u8; len];
+                let stored = table.put(&key, Value::of(&value), &users[user]).unwrap();
+                model.insert(key, (value, stored.version, user));
+            } else {
+                prop_assert_eq!(table.delete(&key).is_some(), model.remove(&key).is_some());
+            }
+            if number % 100 != 99 && number + 1 != many {
+                continue;
+            }
+            prop_assert_eq!(table.count(), model.len());
+            let mut slots = 0;
+            for (key, (value, version, user)) in &model {
+                let handle = table.find(key).unwrap();
+                let (head, found) = (table.pairs.head(handle), table.pairs.found(handle));
+                prop_assert_eq!((table.pairs.key(handle), head.version), (&key[..], *version));
+                prop_assert_eq!(found.value.as_bytes(), value.as_slice());
+                prop_assert!(table.accounts.is_of(head.account, &users[*user]));
+                slots += if handle & LARGE == 0 { table.pairs.slab.slot(handle).len() } else { 0 };
+            }
+            prop_assert!(table.slot_bytes() <= slots * 4 + 64 * 2048, "for {}", slots);
+            let (mut keys, mut cursor) = (Vec::new(), 0);
+            loop {
+                let page = table.keys(b"", cursor, 0);
+                keys.extend(page.keys().map(<[u8]>::to_vec));
+                cursor = page.next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+            keys.sort();
+            prop_assert!(keys.iter().eq(model.keys()));
+        }
+        for key in model.into_keys() {
+            prop_assert!(table.delete(&key).is_some());
+        }
+        prop_assert_eq!((table.count(), table.slot_bytes()), (0, 0));
+        prop_assert!(users.iter().all(|user| user.taken() == (0, 0)));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn every_pair_is_found_wherever_it_is_moved(
+            steps in prop::collection::vec(
+                (any::<u8>(), any::<u8>(), prop_oneof![8 => 0..64usize, 2 => 0..1100usize], any::<u8>()),
+                0..3000,
+            )
+        ) {
+            finds_every_pair_wherever_it_is_moved::<RandomState>(steps.clone())?;
+            finds_every_pair_wherever_it_is_moved::<PoorHash>(steps)?;
         }
     }
 
