@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::asking::Asking;
 use super::guesses::Guesses;
+use super::leftovers::{Leftovers, PORTION};
 use super::quota::{Charge, Limit, User};
 use super::table::{Found, Full, Page, Table, Value};
 use super::watcher::{Key, Watcher};
@@ -97,6 +98,13 @@ struct Subscription {
     key: Key,
     is_prefix: bool,
     _charge: Charge,
+}
+
+/// What an application has watched that has left, and what the list of watches still has.
+#[derive(Debug)]
+pub(crate) struct LeftWatches {
+    application: u64,
+    watches: BTreeMap<u64, Subscription>,
 }
 
 /// One application, as `Show application status` tells of it.
@@ -428,18 +436,19 @@ impl Group {
         Ok(number)
     }
 
-    /// The application has gone: it watches nothing any more.
-    pub(crate) fn leave(&self, number: u64) {
+    /// The application has gone: it watches nothing any more. Returns what there is still to clear, if it
+    /// has watched much.
+    pub(crate) fn leave(self: &Arc<Self>, number: u64) -> Option<Leftovers> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(entry) = state.applications.get_mut(&number) else { return };
+        let entry = state.applications.get_mut(&number)?;
         entry.closed_at = Some(SystemTime::now());
         entry.stayed = Some(entry.entered.elapsed());
+        // Nobody is told what is noted for it from now on, so its watches may still be found for a while.
         entry.watcher = None;
-        for Subscription { key, is_prefix, .. } in mem::take(&mut entry.watches).into_values() {
-            let what = if is_prefix { Watched::Prefix(&key) } else { Watched::Key(&key) };
-            state.watches.remove(what, number);
-        }
+        let watches = mem::take(&mut entry.watches);
+        let mut left = LeftWatches { application: number, watches };
+        let is_cleared = state.clear(&mut left);
         state.past.push_back(number);
         if state.past.len() > PAST_APPLICATIONS
             && let Some(oldest) = state.past.pop_front()
@@ -448,10 +457,16 @@ impl Group {
         }
         drop(guard);
         self.left.notify_all();
+        (!is_cleared).then(|| Leftovers { group: Arc::clone(self), watches: left })
+    }
+
+    /// Clears a few of the watches of an application that has left; `true`: there are no more.
+    pub(crate) fn clear(&self, left: &mut LeftWatches) -> bool {
+        self.state.lock().clear(left)
     }
 
     /// How many watches there are on all keys.
-    #[cfg(fuzzing)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn watches(&self) -> usize {
         self.state.lock().watches.count()
     }
@@ -524,6 +539,19 @@ impl State {
         let expected = expected?;
         let version = self.table.version(key);
         (version != expected).then_some(Outcome::Conflict(version))
+    }
+
+    fn clear(&mut self, left: &mut LeftWatches) -> bool {
+        for _ in 0..PORTION {
+            let Some((_, Subscription { key, is_prefix, _charge })) = left.watches.pop_first()
+            else {
+                return true;
+            };
+            let what = if is_prefix { Watched::Prefix(&key) } else { Watched::Key(&key) };
+            // One of a key that was deleted meanwhile is gone already.
+            self.watches.remove(what, left.application);
+        }
+        left.watches.is_empty()
     }
 
     fn put(&mut self, key: &[u8], value: Value<'_>, user: &Arc<User>) -> Change {

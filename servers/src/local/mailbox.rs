@@ -10,6 +10,7 @@ use std::thread::{self, ThreadId};
 use parking_lot::Mutex;
 
 use super::auth_link::Unavailable;
+use super::leftovers::Leftovers;
 use super::pairing::{Arrival, Peer};
 use kvs_proto::Text;
 
@@ -37,6 +38,8 @@ pub(crate) enum Message {
     More(SessionId),
     /// Keys that a session watches have changed.
     Changes(SessionId),
+    /// Clear this away, little by little.
+    Clear(Leftovers),
     /// Tell the application to close, and close.
     Close(SessionId),
     /// Tell all applications to close, close, and accept no new ones.

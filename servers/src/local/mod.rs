@@ -7,7 +7,8 @@
 //!   connection). `mailbox`: how others speak to them.
 //! - `groups`: pairs, applications, watches; who watches what in `watches` (prefixes by their `fingerprint`); the pairs
 //!   themselves in `table`, which has its memory from `slab`, finds them by `index` and charges them to `accounts`.
-//!   `watcher`: the changes that one application has still to be told.
+//!   `watcher`: the changes that one application has still to be told. `leftovers`: what takes long to clear away
+//!   when one has gone.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
 //! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
@@ -24,6 +25,7 @@ pub mod fuzzing;
 mod groups;
 mod guesses;
 mod index;
+mod leftovers;
 mod listener;
 mod mailbox;
 mod pairing;

@@ -369,6 +369,12 @@ impl Reactor {
                 });
             }
             Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
+            // The rest has its next turn after all others.
+            Message::Clear(leftovers) => {
+                if let Some(rest) = leftovers.clear(self.context.turn) {
+                    self.context.mailbox.send(Message::Clear(rest));
+                }
+            }
             Message::Close(id) => self.with_session(id, |session, _, _| session.close()),
             Message::CloseAll => {
                 if let Some(acceptor) = &mut self.acceptor {

@@ -23,7 +23,7 @@ use self::framed::{Framed, Time};
 use super::auth_link::Unavailable;
 use super::groups::{Group, ToTell};
 use super::guesses::Turn;
-use super::mailbox::{Address, SessionId};
+use super::mailbox::{Address, Message, SessionId};
 use super::pairing::{Arrival, Peer};
 use super::quota::{Limit, Line, User};
 use super::reactor::{Context, Scratch};
@@ -534,7 +534,9 @@ impl Session {
                     callback.socket.shut_down();
                 }
                 drop((self.main, self.callback));
-                member.group.leave(member.number);
+                if let Some(rest) = member.group.leave(member.number) {
+                    context.mailbox.send(Message::Clear(rest));
+                }
             }
             Stage::Login(_) if self.callback.is_none() => context.forget_callback(self.id),
             Stage::Login(_) | Stage::New => {}
