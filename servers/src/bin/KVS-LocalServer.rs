@@ -102,7 +102,7 @@ struct Arguments {
 const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
 
 fn main() -> ExitCode {
-    return_long_blocks_at_once();
+    tune_allocator();
     let arguments = Arguments::parse();
     let logging = startup::init_logging(arguments.verbose);
     let result = serve(arguments);
@@ -141,16 +141,21 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
 }
 
 /// Otherwise the allocator of the C library learns from the first long value to keep what others took in pieces
-/// between those that live, and a server that once had many of them stays as large as it was then.
+/// between those that live, and a server that once had many of them stays as large as it was then. And it would
+/// put small freed pieces aside, however many they are, and later join all of them at once: everybody would wait
+/// meanwhile.
 #[cfg(target_env = "gnu")]
-fn return_long_blocks_at_once() {
+fn tune_allocator() {
     // SAFETY: there is no other thread yet, as the function asks for. It takes two numbers, and refuses, without harm, what it
     // does not know.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_AT_ONCE) };
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_AT_ONCE);
+        libc::mallopt(libc::M_MXFAST, 0);
+    }
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn return_long_blocks_at_once() {}
+fn tune_allocator() {}
 
 /// Checks the form; whether there is such a host shows at the connection.
 fn host_and_port(address: &str) -> Result<String, String> {

@@ -1,5 +1,5 @@
-//! Finds the handles of the pairs of one group by the hashes of their keys, and goes through them in the order
-//! of the hashes.
+//! Finds things by their hashes, and goes through them in the order of the hashes: the handles of the pairs of one group,
+//! and who watches what.
 //!
 //! One large hash table would now and then move all its entries at once, and everybody would wait meanwhile. So
 //! this is *extendible hashing*: many *parts*, each a small hash table for a range of hashes, and a *directory*
@@ -9,14 +9,15 @@
 //!
 //! - The parts divide all hashes among them: part `p` has those whose highest `p.depth` bits are those of `p.first`,
 //!   and the directory names it in each of its `2^(depth - p.depth)` places.
-//! - It holds handles only. Who calls knows the key, and so the hash, of a handle.
+//! - It keeps no hashes. Who calls knows that of a thing.
 //! - It relies on hashes that nobody can choose: among others, one part could get them all.
 
+use std::fmt;
 use std::mem;
 
 use hashbrown::HashTable;
 
-/// A part with so many handles is split: as many as a hash table with 2048 places takes. A group with few pairs
+/// A part with so many things is split: as many as a hash table with 2048 places takes. A group with few pairs
 /// in a test shall have several, too.
 const MOST: usize = if cfg!(test) { 14 } else { 1792 };
 
@@ -24,91 +25,98 @@ const MOST: usize = if cfg!(test) { 14 } else { 1792 };
 /// another split.
 const FEWEST: usize = MOST / 4;
 
-/// A part with room for so many handles is not made smaller.
+/// A part with room for so many things is not made smaller.
 const KEPT: usize = 112;
 
 /// Into how many bits the directory looks at most. More than a thousand million pairs are needed for more; then
 /// the parts grow.
 const DEEPEST: u32 = if cfg!(test) { 7 } else { 20 };
 
-/// Handles by hash.
-pub(crate) struct Index {
+/// Things by hash.
+pub(crate) struct Index<T> {
     /// The number of the part for each value of the highest `depth` bits.
     directory: Vec<u32>,
     depth: u32,
-    parts: Vec<Part>,
+    parts: Vec<Part<T>>,
     count: usize,
 }
 
-#[derive(Default)]
-struct Part {
+struct Part<T> {
     /// The lowest of its hashes.
     first: u64,
     depth: u32,
-    handles: HashTable<u32>,
+    things: HashTable<T>,
 }
 
-impl Default for Index {
+impl<T> Default for Index<T> {
     fn default() -> Self {
-        Self { directory: vec![0], depth: 0, parts: vec![Part::default()], count: 0 }
+        let part = Part { first: 0, depth: 0, things: HashTable::new() };
+        Self { directory: vec![0], depth: 0, parts: vec![part], count: 0 }
     }
 }
 
-impl Index {
-    /// How many handles there are.
+impl<T> fmt::Debug for Index<T> {
+    /// Without what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl<T> Index<T> {
+    /// How many things there are.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// The handle with this hash that is the right one.
-    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    /// The thing with this hash that is the right one.
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
         let part = &self.parts[self.number_of(hash)];
-        part.handles.find(within(hash), |handle| is_it(*handle)).copied()
+        part.things.find(within(hash), is_it)
     }
 
     /// The same, to replace it.
-    pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<&mut u32> {
+    pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.number_of(hash);
-        self.parts[number].handles.find_mut(within(hash), |handle| is_it(*handle))
+        self.parts[number].things.find_mut(within(hash), is_it)
     }
 
-    /// Adds a handle with this hash. `hash_of` tells those of the others.
-    pub(crate) fn insert(&mut self, hash: u64, handle: u32, hash_of: impl Fn(u32) -> u64) {
+    /// Adds a thing with this hash. `hash_of` tells those of the others.
+    pub(crate) fn insert(&mut self, hash: u64, thing: T, hash_of: impl Fn(&T) -> u64) {
         let mut number = self.number_of(hash);
-        while self.parts[number].handles.len() >= MOST && self.parts[number].depth < DEEPEST {
+        while self.parts[number].things.len() >= MOST && self.parts[number].depth < DEEPEST {
             self.split(number, &hash_of);
             number = self.number_of(hash);
         }
-        let handles = &mut self.parts[number].handles;
-        handles.insert_unique(within(hash), handle, |handle| within(hash_of(*handle)));
+        let things = &mut self.parts[number].things;
+        things.insert_unique(within(hash), thing, |thing| within(hash_of(thing)));
         self.count += 1;
     }
 
-    /// Takes out the handle with this hash that is the right one. `hash_of` tells those of the others.
+    /// Takes out the thing with this hash that is the right one. `hash_of` tells those of the others.
     pub(crate) fn remove(
         &mut self,
         hash: u64,
-        is_it: impl Fn(u32) -> bool,
-        hash_of: impl Fn(u32) -> u64,
-    ) -> Option<u32> {
+        is_it: impl Fn(&T) -> bool,
+        hash_of: impl Fn(&T) -> u64,
+    ) -> Option<T> {
         let number = self.number_of(hash);
-        let handles = &mut self.parts[number].handles;
-        let entry = handles.find_entry(within(hash), |handle| is_it(*handle)).ok()?;
+        let things = &mut self.parts[number].things;
+        let entry = things.find_entry(within(hash), is_it).ok()?;
         let (removed, _) = entry.remove();
         self.count -= 1;
-        if handles.capacity() > KEPT && handles.len() < handles.capacity() / 4 {
-            handles.shrink_to(handles.len() * 2, |handle| within(hash_of(*handle)));
+        if things.capacity() > KEPT && things.len() < things.capacity() / 4 {
+            things.shrink_to(things.len() * 2, |thing| within(hash_of(thing)));
         }
         self.join(hash, hash_of);
         Some(removed)
     }
 
-    /// The handles of the part that this hash belongs to, and the lowest hash of the next part; `None` after the
+    /// The things of the part that this hash belongs to, and the lowest hash of the next part; `None` after the
     /// last one.
-    pub(crate) fn part(&self, hash: u64) -> (impl ExactSizeIterator<Item = u32>, Option<u64>) {
+    pub(crate) fn part(&self, hash: u64) -> (impl ExactSizeIterator<Item = &T>, Option<u64>) {
         let part = &self.parts[self.number_of(hash)];
         let last = part.first | (u64::MAX >> part.depth);
-        (part.handles.iter().copied(), last.checked_add(1))
+        (part.things.iter(), last.checked_add(1))
     }
 
     fn place_of(&self, hash: u64) -> usize {
@@ -128,20 +136,19 @@ impl Index {
         self.directory[start..start + places].fill(number as u32);
     }
 
-    fn split(&mut self, number: usize, hash_of: impl Fn(u32) -> u64) {
+    fn split(&mut self, number: usize, hash_of: impl Fn(&T) -> u64) {
         let lower = &mut self.parts[number];
         let bit = 1 << (63 - lower.depth);
         lower.depth += 1;
-        let handles: Vec<_> =
-            lower.handles.drain().map(|handle| (hash_of(handle), handle)).collect();
+        let things: Vec<_> = lower.things.drain().map(|thing| (hash_of(&thing), thing)).collect();
         let mut upper = Part {
             first: lower.first | bit,
             depth: lower.depth,
-            handles: HashTable::with_capacity(MOST),
+            things: HashTable::with_capacity(MOST),
         };
-        for (hash, handle) in handles {
+        for (hash, thing) in things {
             let part = if hash & bit == 0 { &mut *lower } else { &mut upper };
-            part.handles.insert_unique(within(hash), handle, |handle| within(hash_of(*handle)));
+            part.things.insert_unique(within(hash), thing, |thing| within(hash_of(thing)));
         }
         if upper.depth > self.depth {
             self.directory = self.directory.iter().flat_map(|number| [*number; 2]).collect();
@@ -151,26 +158,26 @@ impl Index {
         self.enter(self.parts.len() - 1);
     }
 
-    /// Makes one part of that to which this hash belongs and its other half, as long as both have few handles.
-    fn join(&mut self, hash: u64, hash_of: impl Fn(u32) -> u64) {
+    /// Makes one part of that to which this hash belongs and its other half, as long as both have few things.
+    fn join(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
         loop {
             let number = self.number_of(hash);
             let part = &self.parts[number];
-            if part.depth == 0 || part.handles.len() >= FEWEST {
+            if part.depth == 0 || part.things.len() >= FEWEST {
                 return;
             }
             let other = self.number_of(part.first ^ (1 << (64 - part.depth)));
             let half = &self.parts[other];
-            if half.depth != part.depth || part.handles.len() + half.handles.len() >= FEWEST {
+            if half.depth != part.depth || part.things.len() + half.things.len() >= FEWEST {
                 return;
             }
             let (lower, upper) =
                 if part.first < half.first { (number, other) } else { (other, number) };
-            let moved = mem::take(&mut self.parts[upper].handles);
+            let moved = mem::take(&mut self.parts[upper].things);
             let part = &mut self.parts[lower];
-            for handle in moved {
-                let hash = within(hash_of(handle));
-                part.handles.insert_unique(hash, handle, |handle| within(hash_of(*handle)));
+            for thing in moved {
+                let hash = within(hash_of(&thing));
+                part.things.insert_unique(hash, thing, |thing| within(hash_of(thing)));
             }
             part.depth -= 1;
             self.enter(lower);
@@ -189,8 +196,8 @@ impl Index {
     }
 }
 
-/// The hash by which a part finds a handle: it looks at the highest and the lowest bits, and the highest are the
-/// same for all its handles.
+/// The hash by which a part finds a thing: it looks at the highest and the lowest bits, and the highest are the
+/// same for all its things.
 fn within(hash: u64) -> u64 {
     hash.rotate_left(32)
 }
@@ -202,7 +209,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// What the head of this module says.
-    fn check(index: &Index) {
+    fn check(index: &Index<u32>) {
         assert_eq!(index.directory.len(), 1 << index.depth);
         assert!(index.parts.iter().any(|part| part.depth == index.depth));
         let mut places = 0;
@@ -213,7 +220,7 @@ mod tests {
             assert_eq!(own.len(), 1 << (index.depth - part.depth));
             assert_eq!(own[0], index.place_of(part.first));
             assert_eq!(own.len() - 1, own[own.len() - 1] - own[0]);
-            assert!(part.handles.len() <= MOST || part.depth == DEEPEST);
+            assert!(part.things.len() <= MOST || part.depth == DEEPEST);
             places += own.len();
         }
         assert_eq!(places, index.directory.len());
@@ -229,7 +236,7 @@ mod tests {
             let hashes: Vec<u64> = hashes.into_iter().map(|(high, low, last)| {
                 if last { u64::MAX - low } else { high.pow(2) << 52 | low }
             }).collect();
-            let hash_of = |handle: u32| hashes[handle as usize];
+            let hash_of = |handle: &u32| hashes[*handle as usize];
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
             for (handle, hash) in (0u32..).zip(&hashes) {
                 index.insert(*hash, handle, hash_of);
@@ -244,7 +251,7 @@ mod tests {
                     let (mut walked, mut next) = (Vec::new(), Some(0));
                     while let Some(hash) = next {
                         let (part, after) = index.part(hash);
-                        let mut part: Vec<_> = part.map(|handle| (hash_of(handle), handle)).collect();
+                        let mut part: Vec<_> = part.map(|handle| (hash_of(handle), *handle)).collect();
                         part.sort();
                         prop_assert!(part.iter().all(|(own, _)| *own >= hash));
                         prop_assert!(after.is_none_or(|after| part.iter().all(|(own, _)| *own < after)));
@@ -253,11 +260,11 @@ mod tests {
                     }
                     prop_assert_eq!(walked, model.keys().copied().collect::<Vec<_>>());
                 }
-                let hash = hash_of(handle);
-                prop_assert_eq!(index.find(hash, |other| other == handle), Some(handle));
-                prop_assert_eq!(index.find_mut(hash, |other| other == handle).copied(), Some(handle));
-                prop_assert_eq!(index.remove(hash, |other| other == handle, hash_of), Some(handle));
-                prop_assert_eq!(index.remove(hash, |other| other == handle, hash_of), None);
+                let hash = hash_of(&handle);
+                prop_assert_eq!(index.find(hash, |other| *other == handle), Some(&handle));
+                prop_assert_eq!(index.find_mut(hash, |other| *other == handle).copied(), Some(handle));
+                prop_assert_eq!(index.remove(hash, |other| *other == handle, hash_of), Some(handle));
+                prop_assert_eq!(index.remove(hash, |other| *other == handle, hash_of), None);
                 model.remove(&(hash, handle));
                 prop_assert_eq!(index.count(), model.len());
                 check(&index);
@@ -267,16 +274,16 @@ mod tests {
 
     #[test]
     fn what_it_needed_for_many_goes_back() {
-        let hash_of = |handle: u32| u64::from(handle).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash_of = |handle: &u32| u64::from(*handle).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut index = Index::default();
         for handle in 0..1000 {
-            index.insert(hash_of(handle), handle, hash_of);
+            index.insert(hash_of(&handle), handle, hash_of);
         }
         assert!(index.parts.len() > 64 && index.depth == DEEPEST);
         for handle in 0..998 {
-            index.remove(hash_of(handle), |other| other == handle, hash_of);
+            index.remove(hash_of(&handle), |other| *other == handle, hash_of);
         }
         assert_eq!((index.parts.len(), index.directory.len(), index.count()), (1, 1, 2));
-        assert!(index.parts[0].handles.capacity() <= KEPT);
+        assert!(index.parts[0].things.capacity() <= KEPT);
     }
 }

@@ -123,7 +123,7 @@ impl Page {
 /// Keys and their values.
 #[derive(Default)]
 pub(crate) struct Table<S = RandomState> {
-    index: Index,
+    index: Index<u32>,
     pairs: Pairs,
     accounts: Accounts,
     last_version: u64,
@@ -153,7 +153,7 @@ impl<S: BuildHasher> Table<S> {
         // Counted with 56 bits: enough for two thousand years of a million puts a second.
         let version = self.last_version + 1;
         let Self { index, pairs, accounts, .. } = self;
-        let before = match index.find_mut(hash, |handle| pairs.key(handle) == key) {
+        let before = match index.find_mut(hash, |handle| pairs.key(*handle) == key) {
             Some(handle) => {
                 let old = *handle;
                 let head = pairs.head(old);
@@ -171,7 +171,7 @@ impl<S: BuildHasher> Table<S> {
                 let handle = pairs.allocate(key, &value)?;
                 let account = accounts.add(user, bytes);
                 let before = pairs.write(handle, hash, version, account, key, value);
-                index.insert(hash, handle, |handle| pairs.hash(handle, &self.hash));
+                index.insert(hash, handle, |handle| pairs.hash(*handle, &self.hash));
                 before
             }
         };
@@ -203,8 +203,8 @@ impl<S: BuildHasher> Table<S> {
         let Self { index, pairs, hash, .. } = self;
         let handle = index.remove(
             hash_of(hash, key),
-            |handle| pairs.key(handle) == key,
-            |handle| pairs.hash(handle, hash),
+            |handle| pairs.key(*handle) == key,
+            |handle| pairs.hash(*handle, hash),
         )?;
         let head = pairs.head(handle);
         self.accounts.remove(head.account, head.bytes());
@@ -239,7 +239,7 @@ impl<S: BuildHasher> Table<S> {
             next = after;
             // Of long keys no more is looked at than can be told.
             let mut found: Vec<(u64, u32)> = handles
-                .map(|handle| (self.pairs.hash(handle, &self.hash), handle))
+                .map(|handle| (self.pairs.hash(*handle, &self.hash), *handle))
                 .filter(|(hash, _)| *hash >= start)
                 .collect();
             found.sort_unstable_by_key(|(hash, _)| *hash);
@@ -271,14 +271,15 @@ impl<S: BuildHasher> Table<S> {
         let Self { index, pairs, hash, .. } = self;
         let (value, moved) = pairs.free(handle);
         if let Some(Moved { from, to }) = moved {
-            let handle = index.find_mut(pairs.hash(to, hash), |handle| handle == from);
+            let handle = index.find_mut(pairs.hash(to, hash), |handle| *handle == from);
             *handle.expect("the index has every pair") = to;
         }
         value
     }
 
     fn find(&self, key: &[u8]) -> Option<u32> {
-        self.index.find(hash_of(&self.hash, key), |handle| self.pairs.key(handle) == key)
+        let hash = hash_of(&self.hash, key);
+        self.index.find(hash, |handle| self.pairs.key(*handle) == key).copied()
     }
 }
 

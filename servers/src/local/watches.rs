@@ -3,19 +3,19 @@
 //! A change of a key asks for its watches. By prefix that takes one look-up for each length of a prefix that is
 //! watched and not longer than the key, however many prefixes and keys there are, and one pass over
 //! the key ([fingerprints](super::fingerprint)): so it takes no longer, by a factor, than the key to arrive.
+//!
+//! Both kinds are in an [`Index`], as one hash table for millions of them would now and then hold everybody up.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::Hash;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use kvs_proto::framed::change::Watches;
 use kvs_proto::framed::request::Watched;
 
 use super::fingerprint::{Fingerprint, Points};
+use super::index::Index;
 use super::watcher::Key;
-
-/// A list with room for so many is not made smaller.
-const KEPT: usize = 1024;
 
 /// One application that watches something.
 #[derive(Debug, Clone, Copy)]
@@ -29,37 +29,55 @@ pub(super) struct Watch {
 /// All watches.
 #[derive(Debug, Default)]
 pub(super) struct WatchList {
-    keys: HashMap<Key, Vec<Watch>>,
-    prefixes: HashMap<Fingerprint, (Key, Vec<Watch>)>,
+    keys: Index<Entry<()>>,
+    prefixes: Index<Entry<Fingerprint>>,
+    hash: RandomState,
     points: Points,
     /// How many of the prefixes have a length.
     lengths: BTreeMap<usize, usize>,
 }
 
+/// What is watched.
+#[derive(Debug)]
+struct Entry<K> {
+    /// By this a prefix is known, a key by itself.
+    id: K,
+    /// The key, or the prefix.
+    key: Key,
+    watches: Vec<Watch>,
+}
+
 impl WatchList {
     /// Adds a watch and returns what it is of; `None`: the application watches that already.
     pub(super) fn add(&mut self, what: Watched<'_>, watch: Watch) -> Option<Key> {
+        let Self { keys, prefixes, hash, points, lengths } = self;
         let (key, watches) = match what {
             Watched::Key(bytes) => {
-                let known = self.keys.get_key_value(bytes).map(|(key, _)| Arc::clone(key));
-                let key = known.unwrap_or_else(|| Key::from(bytes));
-                (Arc::clone(&key), self.keys.entry(key).or_default())
+                let number = hash.hash_one(bytes);
+                if keys.find(number, |entry| *entry.key == *bytes).is_none() {
+                    let entry = Entry { id: (), key: Key::from(bytes), watches: Vec::new() };
+                    keys.insert(number, entry, |entry| hash.hash_one(&*entry.key));
+                }
+                let entry = keys.find_mut(number, |entry| *entry.key == *bytes)?;
+                (&entry.key, &mut entry.watches)
             }
             Watched::Prefix(bytes) => {
-                let lengths = &mut self.lengths;
-                let (key, watches) =
-                    self.prefixes.entry(self.points.of(bytes)).or_insert_with(|| {
-                        *lengths.entry(bytes.len()).or_default() += 1;
-                        (Key::from(bytes), Vec::new())
-                    });
-                (Arc::clone(key), watches)
+                let id = points.of(bytes);
+                let number = hash.hash_one(id);
+                if prefixes.find(number, |entry| entry.id == id).is_none() {
+                    *lengths.entry(bytes.len()).or_default() += 1;
+                    let entry = Entry { id, key: Key::from(bytes), watches: Vec::new() };
+                    prefixes.insert(number, entry, |entry| hash.hash_one(entry.id));
+                }
+                let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
+                (&entry.key, &mut entry.watches)
             }
         };
         if watches.iter().any(|other| other.application == watch.application) {
             return None;
         }
         watches.push(watch);
-        Some(key)
+        Some(Arc::clone(key))
     }
 
     /// Removes the watch of an application; `None`: there is none.
@@ -68,24 +86,28 @@ impl WatchList {
             let at = watches.iter().position(|watch| watch.application == application)?;
             Some((watches.remove(at), watches.is_empty()))
         };
+        let Self { keys, prefixes, hash, points, lengths } = self;
         match what {
             Watched::Key(key) => {
-                let (watch, was_last) = take(self.keys.get_mut(key)?)?;
+                let entry = keys.find_mut(hash.hash_one(key), |entry| *entry.key == *key)?;
+                let (watch, was_last) = take(&mut entry.watches)?;
                 if was_last {
                     self.remove_key(key);
                 }
                 Some(watch)
             }
             Watched::Prefix(prefix) => {
-                let fingerprint = self.points.of(prefix);
-                let (watch, was_last) = take(&mut self.prefixes.get_mut(&fingerprint)?.1)?;
+                let id = points.of(prefix);
+                let number = hash.hash_one(id);
+                let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
+                let (watch, was_last) = take(&mut entry.watches)?;
                 if was_last {
-                    self.prefixes.remove(&fingerprint);
-                    give_back(&mut self.prefixes);
-                    if let Some(count) = self.lengths.get_mut(&prefix.len()) {
+                    let hash_of = |entry: &Entry<Fingerprint>| hash.hash_one(entry.id);
+                    prefixes.remove(number, |entry| entry.id == id, hash_of);
+                    if let Some(count) = lengths.get_mut(&prefix.len()) {
                         *count -= 1;
                         if *count == 0 {
-                            self.lengths.remove(&prefix.len());
+                            lengths.remove(&prefix.len());
                         }
                     }
                 }
@@ -96,29 +118,32 @@ impl WatchList {
 
     /// Removes all watches of a key that is deleted, but not those of its prefixes.
     pub(super) fn remove_key(&mut self, key: &[u8]) -> Vec<Watch> {
-        let removed = self.keys.remove(key).unwrap_or_default();
-        give_back(&mut self.keys);
-        removed
+        let Self { keys, hash, .. } = self;
+        let hash_of = |entry: &Entry<()>| hash.hash_one(&*entry.key);
+        let removed = keys.remove(hash.hash_one(key), |entry| *entry.key == *key, hash_of);
+        removed.map_or_else(Vec::new, |entry| entry.watches)
     }
 
     /// All applications that watch `key`, each once, and by what. The key is shared by all of them.
     pub(super) fn of(&self, key: &[u8]) -> Vec<(u64, Key, Watches)> {
-        let by_key = self.keys.get_key_value(key);
-        if self.prefixes.is_empty() && by_key.is_none() {
+        let by_key = self.keys.find(self.hash.hash_one(key), |entry| *entry.key == *key);
+        if self.prefixes.count() == 0 && by_key.is_none() {
             return Vec::new();
         }
-        let shared = by_key.map_or_else(|| Key::from(key), |(key, _)| Arc::clone(key));
-        let by_key = by_key.into_iter().flat_map(|(_, watches)| watches);
+        let shared = by_key.map_or_else(|| Key::from(key), |entry| Arc::clone(&entry.key));
+        let by_key = by_key.into_iter().flat_map(|entry| &entry.watches);
         let by_key = by_key.map(|watch| (watch.application, Watches { key: true, prefix: false }));
         let mut fingerprints = self.points.prefixes(key);
         let lengths = self.lengths.range(..=key.len());
-        let by_prefix =
-            lengths.filter_map(|(&len, _)| self.prefixes.get(&fingerprints.of_len(len)));
-        let by_prefix = by_prefix.flat_map(|(_, watches)| watches);
+        let by_prefix = lengths.filter_map(|(&len, _)| {
+            let id = fingerprints.of_len(len);
+            self.prefixes.find(self.hash.hash_one(id), |entry| entry.id == id)
+        });
+        let by_prefix = by_prefix.flat_map(|entry| &entry.watches);
         let by_prefix =
             by_prefix.map(|watch| (watch.application, Watches { key: false, prefix: true }));
         let mut all: Vec<_> = by_key.chain(by_prefix).collect();
-        if !self.prefixes.is_empty() {
+        if self.prefixes.count() > 0 {
             // Stable, so that those come first who have watched first.
             all.sort_by_key(|(application, _)| *application);
             all.dedup_by(|later, first| {
@@ -136,7 +161,7 @@ impl WatchList {
 
     /// About how much work it is to find and note the watches of one key, when so many applications are connected.
     pub(super) fn most_work(&self, connected: usize) -> usize {
-        let watched = self.keys.len() + self.prefixes.len();
+        let watched = self.keys.count() + self.prefixes.count();
         let applications = if watched == 0 { 0 } else { connected };
         applications + self.lengths.len()
     }
@@ -144,15 +169,16 @@ impl WatchList {
     /// How many there are.
     #[cfg(any(test, fuzzing))]
     pub(super) fn count(&self) -> usize {
-        let by_prefix = self.prefixes.values().map(|(_, watches)| watches);
-        self.keys.values().chain(by_prefix).map(Vec::len).sum()
-    }
-}
-
-/// Of what has become much smaller the room is given back.
-fn give_back<K: Eq + Hash, V>(list: &mut HashMap<K, V>) {
-    if list.capacity() > KEPT && list.len() < list.capacity() / 8 {
-        list.shrink_to(list.len() * 2);
+        fn all<K>(entries: &Index<Entry<K>>) -> usize {
+            let (mut count, mut next) = (0, Some(0));
+            while let Some(hash) = next {
+                let (part, after) = entries.part(hash);
+                count += part.map(|entry| entry.watches.len()).sum::<usize>();
+                next = after;
+            }
+            count
+        }
+        all(&self.keys) + all(&self.prefixes)
     }
 }
 
@@ -209,7 +235,7 @@ mod tests {
                 }
             }
             let kept = list.lengths.values().sum::<usize>();
-            prop_assert_eq!(kept, list.prefixes.len());
+            prop_assert_eq!(kept, list.prefixes.count());
         }
     }
 }
