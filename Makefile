@@ -38,9 +38,12 @@ fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each 
 fuzz-minimise: ## reduce fuzz/corpus, with what `make fuzz` found, to what adds coverage
 	CARGO="$(CARGO)" fuzz/run minimise
 
-test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences
+test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences; in either kind of session
 	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
 	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
+	KVS_TEST_PUTS=1000000 KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test framed \
+		-- --nocapture stalled:: malformed::random
+	KVS_TEST_ROUNDS=10000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test c_programs eight_processes -- --nocapture
 
 asan: build ## the C tests with AddressSanitizer, leaks included (skipped without its runtime)
 	CARGO="$(CARGO)" tests/sanitize address
@@ -97,14 +100,15 @@ fmt-check:
 		$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
 	else echo "skipped: formatting (install rustfmt: rustup component add rustfmt)"; fi
 
+# Under the profile of all the rest: so what the build scripts and macros need is not built a second time.
 clippy:
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
-		$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings && \
-		$(CARGO) clippy $(LOCKED) -p kvs-lib --no-default-features -- -D warnings; \
+		$(CARGO) clippy $(LOCKED) --release --workspace --all-targets -- -D warnings && \
+		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --no-default-features -- -D warnings; \
 	else echo "skipped: clippy (install it: rustup component add clippy)"; fi
 
 doc: ## the Rust documentation, in target/doc
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --release --workspace --no-deps
 
 clean: ## remove everything that was built
 	$(CARGO) clean

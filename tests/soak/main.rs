@@ -54,7 +54,7 @@ const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
 
 #[test]
 fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
-    let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(1.0);
+    let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(0.5);
     let seed =
         number_from_env("KVS_SOAK_SEED").unwrap_or_else(|| Dice::from_time().number() % 1_000_000);
     say(format_args!("soak for {minutes} minutes with seed {seed}"));
