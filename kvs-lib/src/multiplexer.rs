@@ -367,13 +367,26 @@ impl Multiplexer {
     ) -> Result<Vec<Reply>, Failure> {
         let mut state = self.lock();
         loop {
-            // First of all: whoever has sent last relies on it.
+            // Whoever has sent last relies on it that one of those who wait sends the rest; whose answer is here already leaves
+            // it to another, if there is one.
+            let mut outcome = waiter.take();
             if !state.sending && !state.outbox.is_empty() {
-                drop(state);
-                self.send(channel, deadline).map_err(Failure::Sending)?;
-                state = self.lock();
+                match (&outcome, state.waiting()) {
+                    (Some(_), Some(next)) => next.wake(),
+                    (answered, _) => {
+                        let is_answered = answered.is_some();
+                        drop(state);
+                        let sent = self.send(channel, deadline);
+                        // A failure is found by those whose requests these are, too.
+                        if !is_answered {
+                            sent.map_err(Failure::Sending)?;
+                        }
+                        state = self.lock();
+                        outcome = outcome.or_else(|| waiter.take());
+                    }
+                }
             }
-            if let Some(outcome) = waiter.take() {
+            if let Some(outcome) = outcome {
                 return outcome;
             }
             if let Some(reader) = state.reader.take() {
