@@ -5,6 +5,7 @@
 //! it is not what this script writes.
 
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 
 use cbindgen::{Config, DocumentationStyle, Language};
@@ -86,7 +87,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_config(config)
         .with_src(Path::new(&root).join(SOURCES[0]))
         .generate()?;
-    // Leaves the file, and its time, alone when nothing has changed.
-    bindings.write_to_file(Path::new(&root).join(HEADER));
+    let mut text = Vec::new();
+    bindings.write(&mut text);
+    let text = without_line_comments(&String::from_utf8(text)?);
+    let path = Path::new(&root).join(HEADER);
+    // The file, and its time, are left alone when nothing has changed.
+    if !fs::read(&path).is_ok_and(|before| before == text.as_bytes()) {
+        fs::write(path, text)?;
+    }
     Ok(())
+}
+
+/// cbindgen writes some comments of its own as `// …`, which C89 does not know.
+fn without_line_comments(header: &str) -> String {
+    let lines = header.lines().map(|line| match line.split_once(" // ") {
+        Some((code, comment)) if code.starts_with(['#', '}']) => {
+            format!("{} /* {comment} */\n", code.trim_end())
+        }
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }

@@ -111,7 +111,7 @@ typedef void (*kvs_disconnect_fn)(void *user);
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /*
  Joins the group `group_id` at the local server.
@@ -427,7 +427,7 @@ int kvs_on_disconnect(struct kvs_t *kvs,
                       void *user);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
 
 #endif  /* KVS_H */

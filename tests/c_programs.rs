@@ -295,8 +295,9 @@ fn check_headers(compiler: &str, standard: &str, language: &str) {
 on_both_sessions! {
     fn both_headers_serve_c_programs_old_and_new(session: Session) {
         let world = World::start(session);
-        check_headers("gcc", "c99", "c");
-        check_headers("gcc", "c17", "c");
+        for standard in ["c89", "gnu89", "c99", "c17"] {
+            check_headers("gcc", standard, "c");
+        }
         run(world.member(compile_c("tests/c/old_style.c")));
     }
 }
