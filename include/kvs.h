@@ -297,7 +297,10 @@ int kvs_put_many(struct kvs_t *kvs,
  Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
  that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
 
- Returns 0, or, with NULL in `*value`: -7 no such key; otherwise as kvs_put.
+ After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
+ stores a value if there still is no such key.
+
+ Returns 0, or: -7 no such key; otherwise as kvs_put.
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
  writable.

@@ -73,7 +73,7 @@ static void check_no_value(int code, kvs_t *kvs, const void *key, size_t key_len
 
     CHECK_CODE(code, kvs_get(kvs, key, key_len, &value, &length, &version));
     CHECK(value == NULL);
-    CHECK(length == 77 && version == 78);
+    CHECK(length == 0 && version == 0);
 }
 
 static uint64_t version_of(kvs_t *kvs, const char *key)
@@ -355,6 +355,7 @@ static void versions(void)
 {
     kvs_t *kvs = open_handle();
     uint64_t version = 0, first, second;
+    void *value;
 
     if (!framed) {
         version = 5;
@@ -397,6 +398,12 @@ static void versions(void)
     check_no_value(-7, kvs, "k", 1);
     CHECK_CODE(0, kvs_cas(kvs, "k", 1, "three", 5, &version));
     CHECK(version > second);
+    /* The version that kvs_get leaves when there is no such key is the one for kvs_cas. */
+    CHECK_CODE(0, delete(kvs, "k"));
+    CHECK_CODE(-7, kvs_get(kvs, "k", 1, &value, NULL, &version));
+    CHECK(version == 0);
+    CHECK_CODE(0, kvs_cas(kvs, "k", 1, "four", 4, &version));
+    check_value(kvs, "k", "four");
     CHECK_CODE(0, delete(kvs, "k"));
     CHECK_CODE(0, kvs_close(kvs));
 }

@@ -5,6 +5,8 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::slice;
 
+use kvs_proto::framed::NO_VERSION;
+
 use super::guard::{self, guarded};
 use super::{string, strings};
 use crate::builder::Builder;
@@ -191,7 +193,10 @@ pub unsafe extern "C" fn kvs_put_many(
 /// Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
 /// that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
 ///
-/// Returns 0, or, with NULL in `*value`: -7 no such key; otherwise as kvs_put.
+/// After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
+/// stores a value if there still is no such key.
+///
+/// Returns 0, or: -7 no such key; otherwise as kvs_put.
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
 /// writable.
@@ -204,9 +209,17 @@ pub unsafe extern "C" fn kvs_get(
     value_len: *mut usize,
     version: *mut u64,
 ) -> c_int {
-    if !value.is_null() {
-        // SAFETY: it is not NULL, so the caller promises that a pointer may be written there.
-        unsafe { value.write(std::ptr::null_mut()) };
+    // SAFETY: what is not NULL of them may be written to, as the caller promises.
+    unsafe {
+        if !value.is_null() {
+            value.write(std::ptr::null_mut());
+        }
+        if !value_len.is_null() {
+            value_len.write(0);
+        }
+        if !version.is_null() {
+            version.write(NO_VERSION);
+        }
     }
     guarded("kvs_get", || {
         // SAFETY: see `connection` and `bytes`; the slice does not outlive the call.
@@ -218,7 +231,7 @@ pub unsafe extern "C" fn kvs_get(
         let found = if connection.is_framed() {
             connection.get_versioned(key)?
         } else {
-            connection.get(key)?.map(|value| Versioned { value, version: 0 })
+            connection.get(key)?.map(|value| Versioned { value, version: NO_VERSION })
         };
         let found = found.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found.value)?;
