@@ -10,8 +10,9 @@ use std::path::Path;
 
 use cbindgen::{Config, DocumentationStyle, Language};
 
-/// The first one leads to the others.
-const SOURCES: [&str; 2] = ["kvs-lib/src/capi/mod.rs", "kvs-lib/src/capi/handles.rs"];
+/// The codes, and the functions; the second leads to the third.
+const SOURCES: [&str; 3] =
+    ["kvs-lib/src/codes.rs", "kvs-lib/src/capi/mod.rs", "kvs-lib/src/capi/handles.rs"];
 
 const HEADER: &str = "include/kvs.h";
 
@@ -52,16 +53,25 @@ const HEAD: &str = "\
  *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
  *            group was deleted or the server quits.
  *
- *    -1 closing a socket failed                    -9 wrong secret
- *    -2 not connected, or no socket created       -10 receiving the value failed
- *    -3 sending the function code failed          -11 bind(2) failed
- *    -4 receiving the ready flag failed           -12 connect(2) failed
- *    -5 the server is not ready                   -13 receiving the server's greeting failed
- *    -6 sending a string failed                   -14 the server refused the connection
- *    -7 no such key or group                      -15 invalid argument, or any other error
- *    -8 receiving an answer failed                -16 already connected
- *   -17 an original session cannot do that        -18 the key has another version
- *   -19 the user is at its limit
+ *     -1 KVS_ERROR_CLOSE              closing a socket failed
+ *     -2 KVS_ERROR_NOT_CONNECTED      not connected, or no socket could be created
+ *     -3 KVS_ERROR_SEND_REQUEST       sending the function code failed
+ *     -4 KVS_ERROR_RECEIVE_READY      receiving the ready flag failed
+ *     -5 KVS_ERROR_NOT_READY          the server is not ready, or (six functions) the user is at its limit
+ *     -6 KVS_ERROR_SEND_STRING        sending a key, group name, value or secret failed
+ *     -7 KVS_ERROR_NOT_FOUND          no such key, group or watch
+ *     -8 KVS_ERROR_RECEIVE_ANSWER     receiving the answer to a key, group name or secret failed
+ *     -9 KVS_ERROR_WRONG_SECRET       wrong secret
+ *    -10 KVS_ERROR_RECEIVE_VALUE      receiving the value failed
+ *    -11 KVS_ERROR_BIND               bind(2) failed
+ *    -12 KVS_ERROR_CONNECT            connect(2) failed, or the path is too long
+ *    -13 KVS_ERROR_NO_GREETING        receiving the server's greeting failed
+ *    -14 KVS_ERROR_REFUSED            the server refused the connection
+ *    -15 KVS_ERROR_INVALID            invalid argument, or any other error
+ *    -16 KVS_ERROR_ALREADY_CONNECTED  already connected (six functions)
+ *    -17 KVS_ERROR_UNSUPPORTED        an original session cannot do that
+ *    -18 KVS_ERROR_CONFLICT           kvs_cas: the key has another version
+ *    -19 KVS_ERROR_LIMIT              the user is at its limit (kvs_ functions)
  */";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -86,6 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bindings = cbindgen::Builder::new()
         .with_config(config)
         .with_src(Path::new(&root).join(SOURCES[0]))
+        .with_src(Path::new(&root).join(SOURCES[1]))
         .generate()?;
     let mut text = Vec::new();
     bindings.write(&mut text);

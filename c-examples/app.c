@@ -44,7 +44,7 @@ static bool connected = false;
  */
 static bool connection_lost(void)
 {
-    return connected && put_value(NULL, NULL) == -2;
+    return connected && put_value(NULL, NULL) == KVS_ERROR_NOT_CONNECTED;
 }
 
 /*

@@ -37,12 +37,12 @@ static void copy_pair(const void *key, size_t key_len, void *user)
     int code;
 
     code = kvs_get(copy->from, key, key_len, &value, &value_len, NULL);
-    if (code == -7)
+    if (code == KVS_ERROR_NOT_FOUND)
         return; /* deleted since */
     check("kvs_get", code);
     code = kvs_cas(copy->to, key, key_len, value, value_len, &version);
     free(value);
-    if (code == -18) {
+    if (code == KVS_ERROR_CONFLICT) {
         copy->kept++;
         return;
     }

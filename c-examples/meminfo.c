@@ -33,7 +33,7 @@ static void put(const char *key, const char *value)
 {
     int code = put_value(key, value);
 
-    if (code == -2) {
+    if (code == KVS_ERROR_NOT_CONNECTED) {
         puts("the group was deleted or the server closed");
         exit(EXIT_SUCCESS);
     }

@@ -35,7 +35,7 @@ static void run_child(int number, const char *group, const char *secret)
     snprintf(key, sizeof key, "process-%d", number);
     snprintf(value, sizeof value, "%ld", (long)getpid());
 
-    if (put_value(key, value) != -2) {
+    if (put_value(key, value) != KVS_ERROR_NOT_CONNECTED) {
         fprintf(stderr, "processes: the child is connected before it has connected\n");
         exit(EXIT_FAILURE);
     }

@@ -25,7 +25,7 @@ static void show(const char *key)
     char *value;
     int code = get_value(key, &value);
 
-    if (code == -7) {
+    if (code == KVS_ERROR_NOT_FOUND) {
         printf("%s: no such key\n", key);
         return;
     }

@@ -39,7 +39,7 @@ static void key_changed(char *key)
     seen++;
 
     code = get_value(key, &value);
-    if (code == -7) {
+    if (code == KVS_ERROR_NOT_FOUND) {
         printf("%s was changed, and deleted since\n", key);
     } else if (code < 0) {
         printf("%s was changed; get_value: %s\n", key, kvs_strerror(code));
@@ -79,7 +79,7 @@ static bool wait_until_finished(void)
 
         if (sem_timedwait(&finished, &deadline) == 0)
             return true;
-        if (errno == ETIMEDOUT && put_value(NULL, NULL) == -2)
+        if (errno == ETIMEDOUT && put_value(NULL, NULL) == KVS_ERROR_NOT_CONNECTED)
             return false;
     }
 }
@@ -125,7 +125,7 @@ int main(int argc, char *argv[])
     for (int i = 0; i < key_count; i++) {
         int code = register_callback(keys[i], key_changed);
 
-        if (code == -7) {
+        if (code == KVS_ERROR_NOT_FOUND) {
             fprintf(stderr, "watch: %s: no such key: put it before you watch it\n", keys[i]);
             return EXIT_FAILURE;
         }

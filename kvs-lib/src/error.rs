@@ -10,6 +10,8 @@ use kvs_proto::TextError;
 use kvs_proto::app::client::{Expected, Sent, Violation};
 use kvs_proto::framed::{Malformed, Version};
 
+use crate::codes::*;
+
 /// An error of the library.
 ///
 /// After an error for which [`closes`](Self::closes) is true the connection is closed. All others leave it
@@ -154,25 +156,29 @@ impl Error {
     /// The integer that the C functions return: -1 to -19, see the table in `include/kvs.h`.
     pub fn code(&self) -> i32 {
         match self {
-            Self::Close(_) => -1,
-            Self::Socket(_) | Self::NotConnected => -2,
-            Self::SendCode(_) => -3,
-            Self::ReceiveReady(_) => -4,
-            Self::NotReady(_) => -5,
-            Self::SendText(_) => -6,
-            Self::NoSuchGroup | Self::NoSuchKey => -7,
-            Self::ReceiveAnswer(_) | Self::BadAnswer(_) | Self::BadFrame(_) => -8,
-            Self::WrongSecret => -9,
-            Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => -10,
-            Self::Bind { .. } => -11,
-            Self::Connect { .. } => -12,
-            Self::ReceiveGreeting(_) => -13,
-            Self::Refused(_) => -14,
-            Self::Invalid { .. } | Self::TooLarge | Self::Busy | Self::System(_) => -15,
-            Self::AlreadyConnected => -16,
-            Self::Unsupported => -17,
-            Self::Conflict(_) => -18,
-            Self::LimitReached => -19,
+            Self::Close(_) => KVS_ERROR_CLOSE,
+            Self::Socket(_) | Self::NotConnected => KVS_ERROR_NOT_CONNECTED,
+            Self::SendCode(_) => KVS_ERROR_SEND_REQUEST,
+            Self::ReceiveReady(_) => KVS_ERROR_RECEIVE_READY,
+            Self::NotReady(_) => KVS_ERROR_NOT_READY,
+            Self::SendText(_) => KVS_ERROR_SEND_STRING,
+            Self::NoSuchGroup | Self::NoSuchKey => KVS_ERROR_NOT_FOUND,
+            Self::ReceiveAnswer(_) | Self::BadAnswer(_) | Self::BadFrame(_) => {
+                KVS_ERROR_RECEIVE_ANSWER
+            }
+            Self::WrongSecret => KVS_ERROR_WRONG_SECRET,
+            Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => KVS_ERROR_RECEIVE_VALUE,
+            Self::Bind { .. } => KVS_ERROR_BIND,
+            Self::Connect { .. } => KVS_ERROR_CONNECT,
+            Self::ReceiveGreeting(_) => KVS_ERROR_NO_GREETING,
+            Self::Refused(_) => KVS_ERROR_REFUSED,
+            Self::Invalid { .. } | Self::TooLarge | Self::Busy | Self::System(_) => {
+                KVS_ERROR_INVALID
+            }
+            Self::AlreadyConnected => KVS_ERROR_ALREADY_CONNECTED,
+            Self::Unsupported => KVS_ERROR_UNSUPPORTED,
+            Self::Conflict(_) => KVS_ERROR_CONFLICT,
+            Self::LimitReached => KVS_ERROR_LIMIT,
         }
     }
 

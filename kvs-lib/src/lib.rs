@@ -49,6 +49,7 @@ mod callbacks;
 #[allow(unsafe_code)]
 mod capi;
 mod channel;
+mod codes;
 mod connection;
 mod error;
 mod fair_mutex;

@@ -86,6 +86,22 @@ static void check_failed_attempt(int code, const char *with_group, const char *w
     connect_and_close();
 }
 
+static void names_for_all_codes(void)
+{
+    static const int codes[] = {
+        KVS_ERROR_CLOSE, KVS_ERROR_NOT_CONNECTED, KVS_ERROR_SEND_REQUEST,
+        KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY, KVS_ERROR_SEND_STRING,
+        KVS_ERROR_NOT_FOUND, KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_WRONG_SECRET,
+        KVS_ERROR_RECEIVE_VALUE, KVS_ERROR_BIND, KVS_ERROR_CONNECT,
+        KVS_ERROR_NO_GREETING, KVS_ERROR_REFUSED, KVS_ERROR_INVALID,
+        KVS_ERROR_ALREADY_CONNECTED, KVS_ERROR_UNSUPPORTED, KVS_ERROR_CONFLICT,
+        KVS_ERROR_LIMIT,
+    };
+
+    for (int i = 0; i < 19; i++)
+        CHECK(codes[i] == -1 - i);
+}
+
 static void texts_for_all_codes(void)
 {
     for (int code = -19; code <= -1; code++) {
@@ -271,6 +287,7 @@ int main(int argc, char *argv[])
     longer_value = text(value + 1);
 
     CHECK(strcmp(kvs_version(), argv[3]) == 0);
+    names_for_all_codes();
     texts_for_all_codes();
 
     descriptors_before = descriptors();

@@ -4,11 +4,12 @@ use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::codes::KVS_ERROR_INVALID;
 use crate::error::Error;
 use crate::sys;
 
 /// What a caller gets when the library has a bug: "any other error".
-const PANICKED: c_int = -15;
+const PANICKED: c_int = KVS_ERROR_INVALID;
 
 /// Whether `KVS_DEBUG` is set.
 static DEBUG: AtomicU8 = AtomicU8::new(UNREAD);

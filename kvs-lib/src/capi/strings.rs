@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
+use crate::codes::*;
 use crate::error::Error;
 
 pub(super) const VERSION: &CStr =
@@ -15,25 +16,25 @@ pub(super) const VERSION: &CStr =
 pub(super) fn describe(code: c_int) -> &'static CStr {
     match code {
         0 | 1 => c"no error",
-        -1 => c"closing a socket failed",
-        -2 => c"there is no connection, or no socket could be created",
-        -3 => c"sending the function code failed",
-        -4 => c"receiving the ready flag failed",
-        -5 => c"the server is not ready",
-        -6 => c"sending the key, group name, value or secret failed",
-        -7 => c"the key or group name does not exist",
-        -8 => c"receiving the answer to the key, group name or secret failed",
-        -9 => c"wrong secret",
-        -10 => c"receiving the value failed",
-        -11 => c"binding the client's socket failed",
-        -12 => c"connecting to the local server failed",
-        -13 => c"receiving the answer to the established connection failed",
-        -14 => c"the local server refused the connection",
-        -15 => c"invalid argument, or an error of another kind",
-        -16 => c"already connected",
-        -17 => c"the local server does not speak a protocol that can do this",
-        -18 => c"the key has another version",
-        -19 => c"the user is at its limit of pairs or bytes",
+        KVS_ERROR_CLOSE => c"closing a socket failed",
+        KVS_ERROR_NOT_CONNECTED => c"there is no connection, or no socket could be created",
+        KVS_ERROR_SEND_REQUEST => c"sending the function code failed",
+        KVS_ERROR_RECEIVE_READY => c"receiving the ready flag failed",
+        KVS_ERROR_NOT_READY => c"the server is not ready",
+        KVS_ERROR_SEND_STRING => c"sending the key, group name, value or secret failed",
+        KVS_ERROR_NOT_FOUND => c"the key or group name does not exist",
+        KVS_ERROR_RECEIVE_ANSWER => c"receiving the answer to the key, group name or secret failed",
+        KVS_ERROR_WRONG_SECRET => c"wrong secret",
+        KVS_ERROR_RECEIVE_VALUE => c"receiving the value failed",
+        KVS_ERROR_BIND => c"binding the client's socket failed",
+        KVS_ERROR_CONNECT => c"connecting to the local server failed",
+        KVS_ERROR_NO_GREETING => c"receiving the answer to the established connection failed",
+        KVS_ERROR_REFUSED => c"the local server refused the connection",
+        KVS_ERROR_INVALID => c"invalid argument, or an error of another kind",
+        KVS_ERROR_ALREADY_CONNECTED => c"already connected",
+        KVS_ERROR_UNSUPPORTED => c"the local server does not speak a protocol that can do this",
+        KVS_ERROR_CONFLICT => c"the key has another version",
+        KVS_ERROR_LIMIT => c"the user is at its limit of pairs or bytes",
         _ => c"unknown error code",
     }
 }
