@@ -372,12 +372,17 @@ on_both_sessions! {
             ("establish_connection g wrong", -9),
             ("get_value k", -2),
         ];
+        // The question whether it is connected, which is no failure.
+        let question = ("put_value", -2);
         for debug in ["1", "0", ""] {
             let driver =
                 Driver::spawn(world.member_driver().env("KVS_DEBUG", debug));
-            for (call, code) in failures {
+            for (call, code) in failures.into_iter().chain([question]) {
                 assert_eq!(driver.call(call), code, "{call}");
             }
+            assert_eq!(driver.establish(GROUP, &world.secret), 0);
+            assert_eq!(driver.call(question.0), -15);
+            assert_eq!(driver.call("close_connection"), 1);
             driver.end_input();
             let lines = driver.finish().stderr;
             if debug != "1" {

@@ -20,11 +20,22 @@ const ON: u8 = 2;
 /// Runs `call` so that no panic leaves it and `pthread_cancel` waits until it is over, and turns its
 /// result into a code.
 pub(super) fn guarded(name: &str, call: impl FnOnce() -> Result<c_int, Error>) -> c_int {
+    guarded_call(false, name, call)
+}
+
+/// The same; when the program only asks whether it is connected, the answer is not logged as a failure.
+pub(super) fn guarded_call(
+    asks: bool,
+    name: &str,
+    call: impl FnOnce() -> Result<c_int, Error>,
+) -> c_int {
     let _no_cancel = sys::NoCancel::new();
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            debug(name, error.code(), &error);
+            if !asks {
+                debug(name, error.code(), &error);
+            }
             error.code()
         }
         Err(_) => {

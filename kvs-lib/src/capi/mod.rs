@@ -20,7 +20,7 @@ use std::ptr;
 use crate::builder::Builder;
 use crate::callbacks::{Callback, Watched};
 use crate::error::{Error, Invalid};
-use guard::guarded;
+use guard::{guarded, guarded_call};
 use process::Process;
 
 /// The most bytes that a group name or secret may have, its terminating NUL not counted; with a server of the original
@@ -91,7 +91,8 @@ pub unsafe extern "C" fn establish_connection(
 /// Each argument is NULL or points to a NUL-terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> c_int {
-    guarded("put_value", || {
+    let asks = key.is_null() && value.is_null();
+    guarded_call(asks, "put_value", || {
         let connection = Process::current().connection()?;
         // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
