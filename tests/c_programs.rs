@@ -399,6 +399,43 @@ on_both_sessions! {
 }
 
 on_both_sessions! {
+    fn the_line_for_a_failure_says_what_was_wrong(session: Session) {
+        let auth = AuthServer::start();
+        let local = LocalServer::builder(auth.addr()).args(["--max-pairs-per-user", "1"]).start();
+        let secret = local.create_group(GROUP);
+        let driver = Driver::spawn(
+            Driver::program().served_by(&local).speaking(session).env("KVS_DEBUG", "1"),
+        );
+        let fails = |call: &str, code: i32, why: &str| {
+            assert_eq!(driver.call(call), code, "{call}");
+            let function = call.split(' ').next().unwrap_or_default();
+            let line = driver.expect_log(function, |line| {
+                line.starts_with(&format!("kvs: {function}: {code}: "))
+            });
+            assert!(line.contains(why), "{line}");
+        };
+        let original = session == Session::Original;
+        assert_eq!(driver.call(&format!("kvs_open {GROUP} {secret}")), 0);
+        assert_eq!(driver.call("kvs_put k v"), 0);
+        fails("kvs_unwatch k", -7, "not watched");
+        fails("kvs_get missing", -7, "no such key");
+        if original {
+            for call in ["kvs_keys k", "kvs_cas k v", "kvs_watch_prefix k"] {
+                fails(call, -17, "KVS_PROTOCOL");
+            }
+        } else {
+            fails("kvs_unwatch_prefix k", -7, "not watched");
+            fails("kvs_put other v", -19, "the user is at its limit");
+        }
+        assert_eq!(driver.establish(GROUP, &secret), 0);
+        fails("put_value other v", -5, "limit");
+
+        drop(auth);
+        fails("establish_connection g abcde", -8, "authentication server");
+    }
+}
+
+on_both_sessions! {
     fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(session: Session) {
         let _alone = alone();
         let world = World::start(session);

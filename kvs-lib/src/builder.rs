@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kvs_proto::app::SessionKind;
-use kvs_proto::app::client::{Channel as On, Login, LoginResult, LoginStep};
+use kvs_proto::app::client::{Channel as On, Expected, Login, LoginResult, LoginStep};
 use kvs_proto::framed::answer::{Answer, Status};
 use kvs_proto::framed::{HEADER_LEN, Header, MAX_VALUE};
 use kvs_proto::{INT_LEN, Text};
@@ -206,7 +206,10 @@ impl Builder {
                             main.receive(&mut bytes, Some(deadline))
                         }
                     }
-                    .map_err(|error| Error::receiving(expected, error))?;
+                    .map_err(|error| match expected {
+                        Expected::Answer => Error::ReceiveLogin(error),
+                        other => Error::receiving(other, error),
+                    })?;
                     login.received(bytes)?;
                 }
                 LoginStep::Send(bytes) => {

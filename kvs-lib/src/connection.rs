@@ -317,8 +317,10 @@ impl Connection {
 
     /// Stores several pairs, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
     /// the last counts. Returns the version of the last pair; those of the others are the numbers before it. At most 10,000
-    /// pairs, and all keys and values together, with 8 bytes for each pair, not longer than the longest value and
-    /// 64 KiB; where many applications watch, 200,000 pairs divided by their number at most ([`Error::TooLarge`]).
+    /// pairs; all keys and values together, with 8 bytes for each pair, have at most 65,600 bytes more than the longest value.
+    /// If keys or prefixes of the group are watched, there are at most 200,000 pairs divided by the number of the group's
+    /// connected applications and of the different lengths of watched prefixes ([`Error::TooLarge`]): with 20 applications or
+    /// fewer hardly less than 10,000.
     ///
     /// # Errors
     /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
@@ -329,20 +331,26 @@ impl Connection {
         let (multiplexer, max_value) = self.framed()?;
         let mut entries = EntriesBuilder::default();
         let most = max_value + MORE_THAN_VALUE;
-        let mut count = 0usize;
-        for (key, value) in pairs {
+        let mut len = 0usize;
+        let invalid = |why| self.invalid(Error::Invalid { what: "list of pairs", why });
+        for (n, (key, value)) in pairs.into_iter().enumerate() {
             let (key, value) = (key.as_ref(), value.as_ref());
             self.check_key(key)?;
             self.check_value(value, max_value)?;
-            count += 1;
-            let len = entries.len() + EntriesBuilder::entry_len(key, value);
-            if len > most || count > MAX_ENTRIES {
-                return Err(self.invalid(Error::TooLarge));
+            if n == MAX_ENTRIES {
+                return Err(invalid(Invalid::TooMany { most: MAX_ENTRIES }));
             }
-            entries.push(key, value);
+            len += EntriesBuilder::entry_len(key, value);
+            // The others are only counted, for the message.
+            if len <= most {
+                entries.push(key, value);
+            }
+        }
+        if len > most {
+            return Err(invalid(Invalid::TooLong { len, most }));
         }
         if entries.is_empty() {
-            return Err(self.invalid(Error::Invalid { what: "list of pairs", why: Invalid::Empty }));
+            return Err(invalid(Invalid::Empty));
         }
         let request = Request::PutMany(entries.entries());
         Ok(self.shared.call_framed(multiplexer, &request)?.version)
@@ -463,7 +471,7 @@ impl Connection {
     /// this is called from a callback.
     ///
     /// # Errors
-    /// As for [`put`](Self::put). [`Error::Busy`]: it will not be called again, but has not come to its end within the
+    /// As for [`put`](Self::put). [`Error::CallbackRuns`]: it will not be called again, but has not come to its end within the
     /// time-out.
     pub fn unwatch(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         self.unwatch_with(&Watched::Key(key.as_ref().into()))
@@ -498,7 +506,7 @@ impl Connection {
         };
         match self.shared.callbacks.wait_until_not_running(Some(watched), deadline) {
             true => Ok(found),
-            false => Err(Error::Busy),
+            false => Err(Error::CallbackRuns),
         }
     }
 
@@ -545,7 +553,7 @@ impl Connection {
     }
 
     /// [`close`](Self::close), after which no callback begins, and none runs unless this is called from one.
-    /// [`Error::Busy`]: one has not come to its end.
+    /// [`Error::CallbackRuns`]: one has not come to its end.
     #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn close_and_wait(&self) -> Result<(), Error> {
         let deadline = Deadline::after(self.shared.timeout);
@@ -556,7 +564,10 @@ impl Connection {
         let callbacks = &self.shared.callbacks;
         // The server may have closed the connection a moment ago.
         callbacks.forget_farewell();
-        if callbacks.wait_until_not_running(None, deadline) { closed } else { Err(Error::Busy) }
+        match callbacks.wait_until_not_running(None, deadline) {
+            true => closed,
+            false => Err(Error::CallbackRuns),
+        }
     }
 }
 

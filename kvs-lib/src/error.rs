@@ -35,8 +35,12 @@ pub enum Error {
     #[error("receiving the ready flag failed: {0}")]
     ReceiveReady(#[source] io::Error),
     /// The ready flag is not 1.
-    #[error("the server is not ready: it sent {0} instead of 1")]
+    #[error("the server is not ready: it sent {0} instead of 1 (the user may be at its limit)")]
     NotReady(i32),
+    /// The user is at its limit of pairs or bytes, and the connection was closed for that (the six C functions only: in
+    /// place of [`LimitReached`](Self::LimitReached)).
+    #[error("the user is at its limit of pairs or bytes, and the connection is closed")]
+    LimitCloses,
     /// A key, value, group name or secret could not be sent.
     #[error("sending a key, value, group name or secret failed: {0}")]
     SendText(#[source] io::Error),
@@ -47,9 +51,18 @@ pub enum Error {
     /// [`delete`](crate::Connection::delete) tell this without an error.)
     #[error("there is no such key")]
     NoSuchKey,
-    /// The answer to a key, group name or secret did not come.
+    /// The key or the prefix is not watched (C functions only: [`unwatch`](crate::Connection::unwatch) tells this without an
+    /// error).
+    #[error("it is not watched")]
+    NotWatched,
+    /// The answer to a key did not come.
     #[error("receiving the answer failed: {0}")]
     ReceiveAnswer(#[source] io::Error),
+    /// The answer to the group name or the secret did not come.
+    #[error(
+        "no answer to the login: {0} (is the authentication server away, or were there too many wrong secrets just before?)"
+    )]
+    ReceiveLogin(#[source] io::Error),
     /// The answer to a key, group name or secret is none that exists.
     #[error("the server sent {0} as its answer")]
     BadAnswer(i32),
@@ -98,6 +111,9 @@ pub enum Error {
     /// Calls of other threads on the same connection took all of the time. Nothing was sent.
     #[error("other threads kept the connection busy until the time-out")]
     Busy,
+    /// The callback is not called again, but a call of it has not come to its end.
+    #[error("a callback has not come to its end within the time-out")]
+    CallbackRuns,
     /// The machine did not let the library do its work: no thread, no memory.
     #[error("the system refused a resource: {0}")]
     System(#[source] io::Error),
@@ -108,11 +124,15 @@ pub enum Error {
     #[error("the server broke the protocol: {0}")]
     BadFrame(#[from] Malformed),
     /// A key, a value or a message is longer than the server takes. Nothing was changed.
-    #[error("a key, a value or a message is longer than the server takes")]
+    #[error(
+        "a key, a value or a message is longer than the server takes, or these are too many pairs at once for a group with so many applications"
+    )]
     TooLarge,
     /// The session is one of the original protocol, or the server an older one: it cannot do that. Nothing was sent, or
     /// nothing was changed.
-    #[error("the local server does not speak a protocol that can do this")]
+    #[error(
+        "this session is an original one, because of the server or of KVS_PROTOCOL, or the server is too old for this"
+    )]
     Unsupported,
     /// The key has another version than the expected one: this, or 0 for "no such key" (C functions only; see
     /// [`Swap`](crate::Swap)).
@@ -144,6 +164,12 @@ pub enum Invalid {
         /// The longest.
         most: usize,
     },
+    /// Too many.
+    #[error("there are too many: at most {most} are allowed")]
+    TooMany {
+        /// The most.
+        most: usize,
+    },
     /// Not the name of a protocol.
     #[error("it is neither \"original\" nor \"best\"")]
     Protocol,
@@ -160,21 +186,24 @@ impl Error {
             Self::Socket(_) | Self::NotConnected => KVS_ERROR_NOT_CONNECTED,
             Self::SendCode(_) => KVS_ERROR_SEND_REQUEST,
             Self::ReceiveReady(_) => KVS_ERROR_RECEIVE_READY,
-            Self::NotReady(_) => KVS_ERROR_NOT_READY,
+            Self::NotReady(_) | Self::LimitCloses => KVS_ERROR_NOT_READY,
             Self::SendText(_) => KVS_ERROR_SEND_STRING,
-            Self::NoSuchGroup | Self::NoSuchKey => KVS_ERROR_NOT_FOUND,
-            Self::ReceiveAnswer(_) | Self::BadAnswer(_) | Self::BadFrame(_) => {
-                KVS_ERROR_RECEIVE_ANSWER
-            }
+            Self::NoSuchGroup | Self::NoSuchKey | Self::NotWatched => KVS_ERROR_NOT_FOUND,
+            Self::ReceiveAnswer(_)
+            | Self::ReceiveLogin(_)
+            | Self::BadAnswer(_)
+            | Self::BadFrame(_) => KVS_ERROR_RECEIVE_ANSWER,
             Self::WrongSecret => KVS_ERROR_WRONG_SECRET,
             Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => KVS_ERROR_RECEIVE_VALUE,
             Self::Bind { .. } => KVS_ERROR_BIND,
             Self::Connect { .. } => KVS_ERROR_CONNECT,
             Self::ReceiveGreeting(_) => KVS_ERROR_NO_GREETING,
             Self::Refused(_) => KVS_ERROR_REFUSED,
-            Self::Invalid { .. } | Self::TooLarge | Self::Busy | Self::System(_) => {
-                KVS_ERROR_INVALID
-            }
+            Self::Invalid { .. }
+            | Self::TooLarge
+            | Self::Busy
+            | Self::CallbackRuns
+            | Self::System(_) => KVS_ERROR_INVALID,
             Self::AlreadyConnected => KVS_ERROR_ALREADY_CONNECTED,
             Self::Unsupported => KVS_ERROR_UNSUPPORTED,
             Self::Conflict(_) => KVS_ERROR_CONFLICT,
@@ -189,6 +218,7 @@ impl Error {
             Self::SendCode(_)
                 | Self::ReceiveReady(_)
                 | Self::NotReady(_)
+                | Self::LimitCloses
                 | Self::SendText(_)
                 | Self::ReceiveAnswer(_)
                 | Self::BadAnswer(_)

@@ -478,7 +478,7 @@ unsafe fn unwatch(
     let (connection, bytes) = unsafe { (connection(kvs)?, bytes(what, pointer, len)?) };
     match connection.unwatch_with(&watched(bytes.into()))? {
         true => Ok(0),
-        false => Err(Error::NoSuchKey),
+        false => Err(Error::NotWatched),
     }
 }
 

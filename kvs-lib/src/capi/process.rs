@@ -123,7 +123,7 @@ pub(super) fn or_closed<T>(connection: &Connection, result: Result<T, Error>) ->
         Error::LimitReached => {
             // It is closed whatever that comes to.
             let _ = connection.close();
-            Error::NotReady(0)
+            Error::LimitCloses
         }
         other => other,
     })

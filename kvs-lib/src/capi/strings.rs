@@ -20,9 +20,9 @@ pub(super) fn describe(code: c_int) -> &'static CStr {
         KVS_ERROR_NOT_CONNECTED => c"there is no connection, or no socket could be created",
         KVS_ERROR_SEND_REQUEST => c"sending the function code failed",
         KVS_ERROR_RECEIVE_READY => c"receiving the ready flag failed",
-        KVS_ERROR_NOT_READY => c"the server is not ready",
+        KVS_ERROR_NOT_READY => c"the server is not ready, or the user is at its limit",
         KVS_ERROR_SEND_STRING => c"sending the key, group name, value or secret failed",
-        KVS_ERROR_NOT_FOUND => c"the key or group name does not exist",
+        KVS_ERROR_NOT_FOUND => c"the key or group name does not exist, or is not watched",
         KVS_ERROR_RECEIVE_ANSWER => c"receiving the answer to the key, group name or secret failed",
         KVS_ERROR_WRONG_SECRET => c"wrong secret",
         KVS_ERROR_RECEIVE_VALUE => c"receiving the value failed",
@@ -32,7 +32,9 @@ pub(super) fn describe(code: c_int) -> &'static CStr {
         KVS_ERROR_REFUSED => c"the local server refused the connection",
         KVS_ERROR_INVALID => c"invalid argument, or an error of another kind",
         KVS_ERROR_ALREADY_CONNECTED => c"already connected",
-        KVS_ERROR_UNSUPPORTED => c"the local server does not speak a protocol that can do this",
+        KVS_ERROR_UNSUPPORTED => {
+            c"this session is an original one, because of the server or of KVS_PROTOCOL"
+        }
         KVS_ERROR_CONFLICT => c"the key has another version",
         KVS_ERROR_LIMIT => c"the user is at its limit of pairs or bytes",
         _ => c"unknown error code",
