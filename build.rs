@@ -36,7 +36,7 @@ const HEAD: &str = "\
  * Threads    Every function may be called by any thread at any time, callbacks included. In a framed session
  *            threads do not wait for each other; in an original one calls take turns. Callbacks run on one thread
  *            of the library for each connection.
- * Time       No call takes longer than KVS_TIMEOUT_MS (environment, 5000 unless set).
+ * Time       No call waits longer for the server than KVS_TIMEOUT_MS (environment, 5000 unless set).
  * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
  *            affected.
  * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
@@ -51,7 +51,8 @@ const HEAD: &str = "\
  * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
  *            connected program the connection is closed; calls return -2 until establish_connection
  *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
- *            group was deleted or the server quits.
+ *            group was deleted or the server quits. When the server was killed, the first call returns one of these codes,
+ *            mostly -3, and later ones -2; close_connection and kvs_close return -3 if they are the first.
  *
  *     -1 KVS_ERROR_CLOSE              closing a socket failed
  *     -2 KVS_ERROR_NOT_CONNECTED      not connected, or no socket could be created

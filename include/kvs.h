@@ -17,7 +17,7 @@
  * Threads    Every function may be called by any thread at any time, callbacks included. In a framed session
  *            threads do not wait for each other; in an original one calls take turns. Callbacks run on one thread
  *            of the library for each connection.
- * Time       No call takes longer than KVS_TIMEOUT_MS (environment, 5000 unless set).
+ * Time       No call waits longer for the server than KVS_TIMEOUT_MS (environment, 5000 unless set).
  * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
  *            affected.
  * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
@@ -32,7 +32,8 @@
  * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
  *            connected program the connection is closed; calls return -2 until establish_connection
  *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
- *            group was deleted or the server quits.
+ *            group was deleted or the server quits. When the server was killed, the first call returns one of these codes,
+ *            mostly -3, and later ones -2; close_connection and kvs_close return -3 if they are the first.
  *
  *     -1 KVS_ERROR_CLOSE              closing a socket failed
  *     -2 KVS_ERROR_NOT_CONNECTED      not connected, or no socket could be created
@@ -148,9 +149,9 @@ typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
 
 /*
  Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
- a NUL, and is valid until the function returns. `version` is that of the value that was put; 0 when the key was
- deleted (which watches of a prefix are told, and a watch of the key only when it was put just before); and always 0 in an
- original session. What holds for callbacks is said at register_callback.
+ a NUL, and is valid until the function returns. `version` is that of the value that was put, or 0 when the key was
+ deleted; in an original session it is always 0. A watch of a key is not told of its deletion; if the key was put and deleted
+ before the callback ran, that change comes with version 0. What holds for callbacks is said at register_callback.
  */
 typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
 
@@ -166,17 +167,17 @@ extern "C" {
 /*
  Joins the group `group_id` at the local server.
 
- A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
- server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
- unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_PROTOCOL` ("original":
- the original protocol in any case; otherwise framed sessions, if the server speaks them), `KVS_DEBUG`
- (anything but empty or 0: one line to stderr for each call that returns a negative code).
+ The six functions have one connection at a time. The environment is read here; a variable that is empty counts as unset:
+ `KVS_SOCKET` (path of the server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by
+ `_cb` unless set), `KVS_TIMEOUT_MS` (the longest time that any call waits for the server, 1 to 2147483647, 5000 unless set),
+ `KVS_PROTOCOL` ("original": the original protocol in any case; "best", as when unset: framed sessions, if the server speaks
+ them), `KVS_DEBUG` (anything but empty or 0: one line to stderr for each call that returns a negative code).
 
  Both strings are only read, and not used after the call.
 
  Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
  group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
- secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
+ secret; -11 the client's own socket could not be bound; -12 no server at that path, or the path is too long; -13 the server
  did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
  number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
  thread; -16 connected already. After an error nothing is left open.
@@ -211,9 +212,10 @@ int put_value(const char *key,
  releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
  it for a string.)
 
- Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
- connection broke, or programs of the user do not take what they have asked for (-5), and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
- kept the connection busy (nothing was sent), or there is no memory.
+ Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the connection broke and is closed
+ (-5 also when the values that programs of this user have asked for, and do not read, fill the user's memory at the server);
+ -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy (nothing was sent), or
+ there is no memory.
 
  `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
  */
@@ -258,7 +260,7 @@ int register_callback(const char *key,
  Leaves the group: forgets the callbacks, tells the server, closes both sockets. No callback begins
  after it has returned, but one that had been taken up already may still run to its end.
 
- Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told; the
+ Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told (it was killed, perhaps); the
  connection is closed all the same; -15 other threads kept the connection busy: call again.
  */
 int close_connection(void);
@@ -299,7 +301,8 @@ int kvs_open(struct kvs_t **kvs,
  call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
 
  Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
- could not be told; -15 it is NULL, or a callback has not come to its end within the time-out, and is still running.
+ could not be told (it was killed, perhaps); -15 it is NULL, or a callback has not come to its end within the time-out,
+ and is still running.
 
  `kvs` is NULL or comes from kvs_open, and was not given back before.
  */
@@ -319,8 +322,9 @@ int kvs_is_framed(const struct kvs_t *kvs);
  many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
  returns 0, the value is stored.
 
- Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
- was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.
+ Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
+ threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
+ the connection broke and is closed (-5 also: the user is at its limit, in an original session).
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
  */
@@ -332,10 +336,13 @@ int kvs_put(struct kvs_t *kvs,
 
 /*
  Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
- the last counts. At most 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most as many bytes as the
- longest value and 64 KiB more; and where many applications watch, 200,000 pairs divided by their number at most.
+ the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
+ more than the longest value. Where many applications are connected to the group, and keys or prefixes of it are watched, it
+ is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
 
- Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
+ Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
+ key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
+ closed.
 
  `pairs` points to `count` pairs.
  */
@@ -350,7 +357,10 @@ int kvs_put_many(struct kvs_t *kvs,
  After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
  stores a value if there still is no such key.
 
- Returns 0, or: -7 no such key; otherwise as kvs_put.
+ Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, there is no memory,
+ or (in an original session) other threads kept the connection busy; -19 the values that programs of this user have asked
+ for, and do not read, fill the user's memory at the server, in a framed session; -3 -4 -5 -6 -8 -10 the connection broke and
+ is closed (-5 also: as -19, in an original session).
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
  writable.
@@ -365,7 +375,8 @@ int kvs_get(struct kvs_t *kvs,
 /*
  Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
 
- Returns 0, or: -7 no such key; otherwise as kvs_put.
+ Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
+ kept the connection busy; -3 -4 -5 -6 -8 the connection broke and is closed.
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes.
  */
@@ -378,8 +389,9 @@ int kvs_delete(struct kvs_t *kvs,
  Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
  "no such key". After any other code it is unchanged.
 
- Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; otherwise as
- kvs_put.
+ Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; -2 not connected; -15
+ an argument is NULL or too long, or the key is empty; -19 the user is at its limit; -3 -8 the connection broke and is closed
+ (whether the value was stored is not known).
 
  As for kvs_put; `version` is NULL (-15) or may be read and written.
  */
@@ -400,7 +412,8 @@ int kvs_cas(struct kvs_t *kvs,
 
  Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
 
- Returns 0, or: -17 in an original session; otherwise as kvs_put; `*cursor` is unchanged then.
+ Returns 0, or, with `*cursor` unchanged: -17 in an original session; -2 not connected; -15 an argument is NULL, or the
+ prefix is longer than a key may be; -3 -8 the connection broke and is closed.
 
  `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
  written; `each` must return: it must not leave by longjmp or end its thread.
@@ -417,7 +430,9 @@ int kvs_keys(struct kvs_t *kvs,
  deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
  said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
 
- Returns 0, or: -7 no such key; otherwise as kvs_put.
+ Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
+ kept the connection busy; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 the connection broke and is
+ closed (-5 also: the user is at its limit, in an original session).
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
  until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
@@ -434,7 +449,8 @@ int kvs_watch(struct kvs_t *kvs,
  It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
  called as well.
 
- Returns 0, or: -17 in an original session; otherwise as kvs_put.
+ Returns 0, or: -17 in an original session; -2 not connected; -15 an argument is NULL, the prefix is longer than a key may be,
+ or other threads kept the connection busy; -19 the user is at its limit; -3 -8 the connection broke and is closed.
 
  As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
  */
@@ -445,11 +461,12 @@ int kvs_watch_prefix(struct kvs_t *kvs,
                      void *user);
 
 /*
- Has the callback of `key` called no more. When it returns 0, the callback does not run any more either, so that what
+ Has the callback of `key` called no more. When it returns 0 or -7, the callback does not run any more either, so that what
  `user` points to may be released; unless this is called from a callback of this kvs_t.
 
- Returns 0, or: -7 it is not watched; -15 also when the callback has not come to its end within the time-out (it will not
- be called again); otherwise as kvs_put.
+ Returns 0, or: -7 it is not watched (any more, if the key was deleted); -2 not connected; -15 an argument is NULL, the key is
+ empty or too long, other threads kept the connection busy, or the callback has not come to its end within the time-out (it
+ will not be called again); -3 -8 the connection broke and is closed.
 
  `kvs` comes from kvs_open; `key` points to `key_len` bytes.
  */

@@ -59,7 +59,8 @@ impl Default for Builder {
 
 impl Builder {
     /// The defaults, or what the environment says instead: `KVS_SOCKET`, `KVS_CALLBACK_SOCKET` (paths),
-    /// `KVS_TIMEOUT_MS` (a number of milliseconds, at least 1) and `KVS_PROTOCOL` (`original`, or `best`).
+    /// `KVS_TIMEOUT_MS` (a number of milliseconds from 1 to 2147483647) and `KVS_PROTOCOL` (`original`, or `best`). What is empty
+    /// counts as unset.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a `KVS_TIMEOUT_MS` that is no such number, and any other `KVS_PROTOCOL`.
@@ -103,7 +104,7 @@ impl Builder {
         self
     }
 
-    /// The longest time that any call may take, from 1 ms to about 24 days.
+    /// The longest time that any call may wait for the server, from 1 ms to about 24 days.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

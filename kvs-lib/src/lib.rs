@@ -32,7 +32,7 @@
 //! one thread of the library per connection, one after the other, and may call everything.
 //!
 //! # Time
-//! No call takes longer than the [timeout](Builder::timeout), 5 s unless set otherwise.
+//! No call waits longer for the server than the [timeout](Builder::timeout), 5 s unless set otherwise.
 //!
 //! # Fork
 //! A forked child starts without connections: what it inherits answers [`Error::NotConnected`], and its

@@ -36,9 +36,9 @@ pub struct kvs_pair_t {
 }
 
 /// Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
-/// a NUL, and is valid until the function returns. `version` is that of the value that was put; 0 when the key was
-/// deleted (which watches of a prefix are told, and a watch of the key only when it was put just before); and always 0 in an
-/// original session. What holds for callbacks is said at register_callback.
+/// a NUL, and is valid until the function returns. `version` is that of the value that was put, or 0 when the key was
+/// deleted; in an original session it is always 0. A watch of a key is not told of its deletion; if the key was put and deleted
+/// before the callback ran, that change comes with version 0. What holds for callbacks is said at register_callback.
 #[allow(non_camel_case_types)]
 pub type kvs_watch_fn = Option<
     unsafe extern "C-unwind" fn(
@@ -97,7 +97,8 @@ pub unsafe extern "C" fn kvs_open(
 /// call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
 ///
 /// Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
-/// could not be told; -15 it is NULL, or a callback has not come to its end within the time-out, and is still running.
+/// could not be told (it was killed, perhaps); -15 it is NULL, or a callback has not come to its end within the time-out,
+/// and is still running.
 ///
 /// `kvs` is NULL or comes from kvs_open, and was not given back before.
 #[unsafe(no_mangle)]
@@ -130,8 +131,9 @@ pub unsafe extern "C" fn kvs_is_framed(kvs: *const kvs_t) -> c_int {
 /// many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
 /// returns 0, the value is stored.
 ///
-/// Returns 0, or: -2 not connected; -15 an argument is NULL or too long, or the key is empty (nothing was sent, or nothing
-/// was changed); -19 the user is at its limit; -3 -4 -5 -6 -8 -10 the connection broke and is closed.
+/// Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
+/// threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
+/// the connection broke and is closed (-5 also: the user is at its limit, in an original session).
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
 #[unsafe(no_mangle)]
@@ -153,10 +155,13 @@ pub unsafe extern "C" fn kvs_put(
 }
 
 /// Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
-/// the last counts. At most 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most as many bytes as the
-/// longest value and 64 KiB more; and where many applications watch, 200,000 pairs divided by their number at most.
+/// the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
+/// more than the longest value. Where many applications are connected to the group, and keys or prefixes of it are watched, it
+/// is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
 ///
-/// Returns 0, or a code as kvs_put does; -15 also when there is no pair or there are too many; -17 in an original session.
+/// Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
+/// key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
+/// closed.
 ///
 /// `pairs` points to `count` pairs.
 #[unsafe(no_mangle)]
@@ -196,7 +201,10 @@ pub unsafe extern "C" fn kvs_put_many(
 /// After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
 /// stores a value if there still is no such key.
 ///
-/// Returns 0, or: -7 no such key; otherwise as kvs_put.
+/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, there is no memory,
+/// or (in an original session) other threads kept the connection busy; -19 the values that programs of this user have asked
+/// for, and do not read, fill the user's memory at the server, in a framed session; -3 -4 -5 -6 -8 -10 the connection broke and
+/// is closed (-5 also: as -19, in an original session).
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
 /// writable.
@@ -252,7 +260,8 @@ pub unsafe extern "C" fn kvs_get(
 
 /// Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
 ///
-/// Returns 0, or: -7 no such key; otherwise as kvs_put.
+/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
+/// kept the connection busy; -3 -4 -5 -6 -8 the connection broke and is closed.
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes.
 #[unsafe(no_mangle)]
@@ -268,8 +277,9 @@ pub unsafe extern "C" fn kvs_delete(kvs: *mut kvs_t, key: *const c_void, key_len
 /// Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
 /// "no such key". After any other code it is unchanged.
 ///
-/// Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; otherwise as
-/// kvs_put.
+/// Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; -2 not connected; -15
+/// an argument is NULL or too long, or the key is empty; -19 the user is at its limit; -3 -8 the connection broke and is closed
+/// (whether the value was stored is not known).
 ///
 /// As for kvs_put; `version` is NULL (-15) or may be read and written.
 #[unsafe(no_mangle)]
@@ -311,7 +321,8 @@ pub unsafe extern "C" fn kvs_cas(
 ///
 /// Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
 ///
-/// Returns 0, or: -17 in an original session; otherwise as kvs_put; `*cursor` is unchanged then.
+/// Returns 0, or, with `*cursor` unchanged: -17 in an original session; -2 not connected; -15 an argument is NULL, or the
+/// prefix is longer than a key may be; -3 -8 the connection broke and is closed.
 ///
 /// `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
 /// written; `each` must return: it must not leave by longjmp or end its thread.
@@ -351,7 +362,9 @@ pub unsafe extern "C" fn kvs_keys(
 /// deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
 /// said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
 ///
-/// Returns 0, or: -7 no such key; otherwise as kvs_put.
+/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
+/// kept the connection busy; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 the connection broke and is
+/// closed (-5 also: the user is at its limit, in an original session).
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
 /// until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
@@ -374,7 +387,8 @@ pub unsafe extern "C" fn kvs_watch(
 /// It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
 /// called as well.
 ///
-/// Returns 0, or: -17 in an original session; otherwise as kvs_put.
+/// Returns 0, or: -17 in an original session; -2 not connected; -15 an argument is NULL, the prefix is longer than a key may be,
+/// or other threads kept the connection busy; -19 the user is at its limit; -3 -8 the connection broke and is closed.
 ///
 /// As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
 #[unsafe(no_mangle)]
@@ -391,11 +405,12 @@ pub unsafe extern "C" fn kvs_watch_prefix(
     })
 }
 
-/// Has the callback of `key` called no more. When it returns 0, the callback does not run any more either, so that what
+/// Has the callback of `key` called no more. When it returns 0 or -7, the callback does not run any more either, so that what
 /// `user` points to may be released; unless this is called from a callback of this kvs_t.
 ///
-/// Returns 0, or: -7 it is not watched; -15 also when the callback has not come to its end within the time-out (it will not
-/// be called again); otherwise as kvs_put.
+/// Returns 0, or: -7 it is not watched (any more, if the key was deleted); -2 not connected; -15 an argument is NULL, the key is
+/// empty or too long, other threads kept the connection busy, or the callback has not come to its end within the time-out (it
+/// will not be called again); -3 -8 the connection broke and is closed.
 ///
 /// `kvs` comes from kvs_open; `key` points to `key_len` bytes.
 #[unsafe(no_mangle)]

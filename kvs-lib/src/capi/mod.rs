@@ -40,17 +40,17 @@ const _: () = assert!(KVS_MAX_VALUE == kvs_proto::framed::MAX_VALUE);
 
 /// Joins the group `group_id` at the local server.
 ///
-/// A process has one connection at a time. The environment is read here: `KVS_SOCKET` (path of the
-/// server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by `_cb`
-/// unless set), `KVS_TIMEOUT_MS` (the longest time that any call may take, 5000 unless set), `KVS_PROTOCOL` ("original":
-/// the original protocol in any case; otherwise framed sessions, if the server speaks them), `KVS_DEBUG`
-/// (anything but empty or 0: one line to stderr for each call that returns a negative code).
+/// The six functions have one connection at a time. The environment is read here; a variable that is empty counts as unset:
+/// `KVS_SOCKET` (path of the server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by
+/// `_cb` unless set), `KVS_TIMEOUT_MS` (the longest time that any call waits for the server, 1 to 2147483647, 5000 unless set),
+/// `KVS_PROTOCOL` ("original": the original protocol in any case; "best", as when unset: framed sessions, if the server speaks
+/// them), `KVS_DEBUG` (anything but empty or 0: one line to stderr for each call that returns a negative code).
 ///
 /// Both strings are only read, and not used after the call.
 ///
 /// Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
 /// group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
-/// secret; -11 the client's own socket could not be bound; -12 no server at that path; -13 the server
+/// secret; -11 the client's own socket could not be bound; -12 no server at that path, or the path is too long; -13 the server
 /// did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
 /// number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
 /// thread; -16 connected already. After an error nothing is left open.
@@ -107,9 +107,10 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
 /// releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
 /// it for a string.)
 ///
-/// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the
-/// connection broke, or programs of the user do not take what they have asked for (-5), and is closed; -15 an argument is NULL, the key is empty or too long, or other threads
-/// kept the connection busy (nothing was sent), or there is no memory.
+/// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the connection broke and is closed
+/// (-5 also when the values that programs of this user have asked for, and do not read, fill the user's memory at the server);
+/// -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy (nothing was sent), or
+/// there is no memory.
 ///
 /// `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
 #[unsafe(no_mangle)]
@@ -194,7 +195,7 @@ pub unsafe extern "C" fn register_callback(
 /// Leaves the group: forgets the callbacks, tells the server, closes both sockets. No callback begins
 /// after it has returned, but one that had been taken up already may still run to its end.
 ///
-/// Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told; the
+/// Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told (it was killed, perhaps); the
 /// connection is closed all the same; -15 other threads kept the connection busy: call again.
 #[unsafe(no_mangle)]
 pub extern "C" fn close_connection() -> c_int {
