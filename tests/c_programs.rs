@@ -704,15 +704,46 @@ on_both_sessions! {
     }
 }
 
+on_both_sessions! {
+    fn the_counting_example_loses_nothing_and_sees_what_changes(session: Session) {
+        let world = World::start(session);
+        let examples = Examples::build();
+        let counter = |count: &str| world.member(examples.path("counter")).args(["visits", count]);
+        if session == Session::Original {
+            let finished = counter("1").spawn().finish();
+            assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+            assert!(finished.stderr[0].starts_with("counter: kvs_watch_prefix: "), "{finished:?}");
+            return;
+        }
+        let process = counter("2").spawn();
+        process.wait_exit();
+        let pid = process.pid();
+        let told = ["visits = 2", "last:counter = visits", &format!("last:pid = {pid}")];
+        assert_eq!(succeeded(&process), told);
+
+        let together: Vec<_> = (0..4).map(|_| counter("100").spawn()).collect();
+        for process in &together {
+            process.wait_exit();
+            succeeded(process);
+        }
+        let lines = run(counter("1"));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let driver = Driver::spawn(world.member_driver());
+        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        assert_eq!(driver.get("visits").as_deref(), Ok("403"));
+    }
+}
+
 #[test]
 fn the_examples_report_errors() {
     let world = World::start(Session::Framed);
     let examples = Examples::build();
-    for name in ["put_get", "watch", "threads", "processes", "handles", "meminfo"] {
+    for name in ["put_get", "watch", "threads", "processes", "handles", "counter", "meminfo"] {
         let arguments = [GROUP, "wrong", "key", "another"];
         let (count, function) = match name {
             "watch" => (3, "establish_connection"),
             "handles" => (4, "kvs_open"),
+            "counter" => (3, "kvs_open"),
             _ => (2, "establish_connection"),
         };
         let program = world.program(examples.path(name)).args(&arguments[..count]);
