@@ -697,6 +697,8 @@ fn usage_errors_are_explained_and_exit_with_2() {
         ("KVS-LocalServer", &["--auth", "127.0.0.1:70000"], "127.0.0.1:70000"),
         ("KVS-LocalServer", &["--auth", "127.0.0.1:port"], "127.0.0.1:port"),
         ("KVS-LocalServer", &["--auth", ":58032"], ":58032"),
+        ("KVS-LocalServer", &["--max-value-bytes", "1G"], "a number of bytes from 99 to 67108864"),
+        ("KVS-LocalServer", &["--max-value-bytes", "98"], "a number of bytes from 99 to 67108864"),
     ] {
         let refused = run(program, args);
         let text = refused.stderr.join("\n");

@@ -76,12 +76,11 @@ struct Arguments {
         default_value_t = Limits::default().bytes)]
     max_bytes_per_user: u64,
 
-    /// The longest value, in bytes, at most 67108864 (64 MiB). A plain number, no K, M or G. Programs that
+    /// The longest value, in bytes, from 99 to 67108864 (64 MiB). A plain number, no K, M or G. Programs that
     /// speak the original protocol are limited to 99 bytes in any case
     #[arg(long, value_name = "BYTES", env = "KVS_MAX_VALUE_BYTES",
-        default_value_t = DEFAULT_MAX_VALUE as u64,
-        value_parser = clap::value_parser!(u64).range(99..=MAX_VALUE as u64))]
-    max_value_bytes: u64,
+        default_value_t = DEFAULT_MAX_VALUE, value_parser = value_bytes)]
+    max_value_bytes: usize,
 
     /// How long an application may take to log in
     #[arg(long, value_name = "SECONDS", env = "KVS_LOGIN_TIMEOUT", default_value_t = 10,
@@ -100,6 +99,9 @@ struct Arguments {
 
 /// Blocks of this many bytes and more go back to the system as soon as they are freed.
 const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
+
+/// Values of the original protocol are never too long.
+const SHORTEST_MAX_VALUE: usize = kvs_proto::MAX_TEXT;
 
 fn main() -> ExitCode {
     tune_allocator();
@@ -132,7 +134,7 @@ fn serve(arguments: Arguments) -> Result<(), Error> {
             bytes: arguments.max_bytes_per_user,
         },
         // Its parser has limited it.
-        max_value: usize::try_from(arguments.max_value_bytes).unwrap_or(MAX_VALUE),
+        max_value: arguments.max_value_bytes,
         login_timeout: Duration::from_secs(arguments.login_timeout),
         exit_on_auth_loss: arguments.exit_on_auth_loss,
     };
@@ -166,5 +168,12 @@ fn host_and_port(address: &str) -> Result<String, String> {
             Ok(address.to_string())
         }
         _ => Err("it must be a host name or address, a colon, and a port from 1 to 65535".into()),
+    }
+}
+
+fn value_bytes(bytes: &str) -> Result<usize, String> {
+    match bytes.parse() {
+        Ok(bytes) if (SHORTEST_MAX_VALUE..=MAX_VALUE).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("it must be a number of bytes from {SHORTEST_MAX_VALUE} to {MAX_VALUE}")),
     }
 }
