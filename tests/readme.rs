@@ -10,8 +10,10 @@ use std::path::Path;
 use std::process::Command;
 
 use kvs_tests::{
-    AuthServer, LocalServer, Program, Sockets, lib_dir, private_dir, project_dir, tool,
+    AuthServer, Driver, LocalServer, Program, STRICT, Sockets, lib_dir, private_dir, project_dir,
+    tool,
 };
+use tempfile::TempDir;
 
 /// The group and the secret of the README's examples.
 const GROUP: &str = "weather";
@@ -66,24 +68,34 @@ fn run(server: &LocalServer, dir: &Path, command: &str) -> Vec<String> {
     finished.stdout
 }
 
+/// A directory with a C program of the README, beside what its commands expect there.
+fn with_program(name: &str, program: &str) -> TempDir {
+    let dir = private_dir();
+    let prepare = || {
+        fs::write(dir.path().join(name), program)?;
+        fs::create_dir(dir.path().join("target"))?;
+        symlink(project_dir().join("include"), dir.path().join("include"))?;
+        symlink(lib_dir(), dir.path().join("target/release"))
+    };
+    prepare().expect("the directory is new");
+    dir
+}
+
+/// The command that builds a program, and the one that starts it.
+fn build_and_start<'a>(readme: &'a Readme, build: &str, secret: &str) -> (&'a str, String) {
+    let commands = readme.block("sh", build);
+    let (build, start) = commands.split_once('\n').expect("a line builds it, another starts it");
+    (build, start.replace(SECRET, secret))
+}
+
 #[test]
 fn the_c_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group(GROUP);
     let readme = Readme::load();
-    let dir = private_dir();
-    let prepare = || {
-        fs::write(dir.path().join("hello.c"), readme.block("c", "int main"))?;
-        fs::create_dir(dir.path().join("target"))?;
-        symlink(project_dir().join("include"), dir.path().join("include"))?;
-        symlink(lib_dir(), dir.path().join("target/release"))
-    };
-    prepare().expect("the directory is new");
-
-    let commands = readme.block("sh", "gcc hello.c");
-    let (dynamic, start) = commands.split_once('\n').expect("a line builds it, another starts it");
-    let start = start.replace(SECRET, &secret);
+    let dir = with_program("hello.c", readme.block("c", "put_value(\"greeting\""));
+    let (dynamic, start) = build_and_start(&readme, "gcc hello.c", &secret);
     let archive = readme.code("gcc hello.c");
     assert_eq!(readme.code("-static"), "-static", "it may be added");
     for build in [dynamic, archive, &format!("{archive} -static")] {
@@ -92,6 +104,34 @@ fn the_c_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
         assert_eq!(printed, ["greeting = hello"], "{build}");
         fs::remove_file(dir.path().join("hello")).expect("it was built");
     }
+}
+
+#[test]
+fn the_counter_of_the_readme_is_built_and_loses_nothing() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group(GROUP);
+    let readme = Readme::load();
+    let dir = with_program("counter.c", readme.block("c", "kvs_cas"));
+    let (build, start) = build_and_start(&readme, "gcc counter.c", &secret);
+    tool(
+        Command::new("sh")
+            .args(["-c", &format!("{build} {}", STRICT.join(" "))])
+            .current_dir(dir.path()),
+    );
+    for _ in 0..2 {
+        assert_eq!(run(&server, dir.path(), &start), ["starts has changed"]);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let lines = run(&server, dir.path(), &start);
+                assert!(lines.iter().all(|line| line == "starts has changed"), "{lines:?}");
+            });
+        }
+    });
+    let driver = Driver::connected(&server, GROUP, &secret);
+    assert_eq!(driver.get("starts").as_deref(), Ok("10"));
 }
 
 #[test]
