@@ -12,6 +12,7 @@ unexport SECONDS
 
 .PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
 .PHONY: bench bench-short bench-check
+.PHONY: dist install uninstall deb abi-check abi-accept
 .PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
@@ -56,6 +57,30 @@ SEED =
 
 soak: build ## mixed load, kills and outages against a model, MINUTES=10 long; SEED=… (printed at the start) does the same again
 	KVS_SOAK_MINUTES=$(MINUTES) KVS_SOAK_SEED=$(SEED) $(CARGO) test $(LOCKED) --release --test soak
+
+dist: ## what is installed, built and stripped, in target/install
+	@CARGO="$(CARGO)" LOCKED="$(LOCKED)" packaging/build
+
+DESTDIR =
+PREFIX = /usr/local
+# Unless set: BINDIR, LIBDIR, INCLUDEDIR, MANDIR, DOCDIR, UNITDIR below PREFIX.
+INSTALL = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" \
+	MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" UNITDIR="$(UNITDIR)" packaging/install
+
+install: dist ## library, headers, servers, manual pages, units below DESTDIR and PREFIX=/usr/local
+	@$(INSTALL) install
+
+uninstall: ## remove what install has put there, with the same DESTDIR and PREFIX
+	@$(INSTALL) uninstall
+
+deb: dist ## the Debian package, target/kvs_VERSION_ARCHITECTURE.deb
+	@packaging/deb
+
+abi-check: dist ## fails when the C interface has changed without a new version (skipped without libabigail)
+	@packaging/abi check
+
+abi-accept: dist ## makes the C interface as it is now that of this version
+	@packaging/abi accept
 
 check-header: build ## fails when the committed include/kvs.h is not the generated one
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \

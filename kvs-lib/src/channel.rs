@@ -13,6 +13,8 @@
 //! taken, at last one that nobody can guess. What is not ours is neither followed nor removed.
 
 use std::io::{self, ErrorKind};
+#[cfg(feature = "course")]
+use std::os::fd::RawFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +84,11 @@ impl Channel {
     #[cfg(test)]
     pub(crate) fn of(socket: OwnedFd) -> Self {
         Self { registered: fork::register(socket.as_raw_fd()), socket, patience: None }
+    }
+
+    #[cfg(feature = "course")]
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// A full backlog makes `connect` wait for as long as the socket's send time-out says.

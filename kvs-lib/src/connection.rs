@@ -3,6 +3,8 @@
 //! The caller's thread does the request itself. What it does with either kind of session is in [`crate::shared`]; here
 //! arguments are checked and results are put into words.
 
+#[cfg(feature = "course")]
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -109,6 +111,8 @@ impl Connection {
         session: Session,
         timeout: Duration,
     ) -> Result<Self, Error> {
+        #[cfg(feature = "course")]
+        let descriptors = (main.descriptor(), callback.descriptor());
         let (main, ear) = match session {
             Session::Original => {
                 (Main::Original(FairMutex::new(original::Main::new(main))), Ear::original())
@@ -119,6 +123,8 @@ impl Connection {
         };
         let shared = Arc::new(Shared {
             generation: fork::generation(),
+            #[cfg(feature = "course")]
+            descriptors,
             timeout,
             closed: AtomicBool::new(false),
             closed_by_us: AtomicBool::new(false),
@@ -144,6 +150,12 @@ impl Connection {
     /// Whether the server speaks framed sessions, too. If not, this one is limited to the original protocol.
     pub fn is_framed(&self) -> bool {
         matches!(self.shared.main, Main::Framed { .. })
+    }
+
+    /// The numbers of its sockets, main and callback.
+    #[cfg(feature = "course")]
+    pub(crate) fn descriptors(&self) -> (RawFd, RawFd) {
+        self.shared.descriptors
     }
 
     /// Whether every call is in vain. (A connection to a server that has gone is closed by the next call,

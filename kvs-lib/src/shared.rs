@@ -2,6 +2,8 @@
 //! how all of it is closed.
 
 use std::io::ErrorKind;
+#[cfg(feature = "course")]
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +26,9 @@ use crate::panic_points::panic_point;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) generation: u32,
+    /// Of the two sockets, while they are open.
+    #[cfg(feature = "course")]
+    pub(crate) descriptors: (RawFd, RawFd),
     pub(crate) timeout: Duration,
     /// Nobody may begin an operation any more. Set before the main channel is waited for, so that whoever
     /// closes waits for one operation at the most.

@@ -9,6 +9,8 @@
 // They are exported as C symbols, not as Rust items.
 #![allow(unreachable_pub)]
 
+#[cfg(feature = "course")]
+mod course;
 mod guard;
 mod handles;
 mod process;
@@ -214,7 +216,7 @@ pub extern "C" fn kvs_strerror(code: c_int) -> *const c_char {
     strings::describe(code).as_ptr()
 }
 
-/// The version of the library, such as "0.1.0". The string is constant.
+/// The version of the library, such as "1.0.0". The string is constant.
 #[unsafe(no_mangle)]
 pub extern "C" fn kvs_version() -> *const c_char {
     strings::VERSION.as_ptr()
