@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use cbindgen::{Config, DocumentationStyle, Language};
+use cbindgen::{Config, DocumentationStyle, ExportConfig, Language};
 
 /// The codes, and the functions; the second leads to the third.
 const SOURCES: [&str; 3] =
@@ -92,6 +92,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         sys_includes: vec!["stddef.h".into(), "stdint.h".into()],
         usize_is_size_t: true,
         documentation_style: DocumentationStyle::C,
+        // Not of the library: see `course/`.
+        export: ExportConfig {
+            exclude: vec!["kvs_course_attach".into()],
+            ..ExportConfig::default()
+        },
         ..Config::default()
     };
     let bindings = cbindgen::Builder::new()

@@ -274,7 +274,7 @@ int close_connection(void);
 const char *kvs_strerror(int code);
 
 /*
- The version of the library, such as "0.1.0". The string is constant.
+ The version of the library, such as "1.0.0". The string is constant.
  */
 const char *kvs_version(void);
 

@@ -6,6 +6,7 @@
 //!   commands.
 //! - [`compile()`], [`compile_c`], [`compile_preload`]: the C and C++ programs, built by the test that
 //!   runs them.
+//! - [`Installed`]: what `make install` puts into a directory.
 //! - [`RawApp`] and [`Channel`]: an application without the library, as the original one spoke.
 //! - [`FramedApp`]: one in a framed session, with the encoders of `kvs_proto` or frames of bytes.
 //! - [`Stepper`]: the same as a process of its own, which can be stopped or killed between any two steps.
@@ -29,6 +30,7 @@ mod compile;
 mod conversation;
 mod dice;
 mod framed;
+mod installed;
 mod local;
 mod ports;
 mod process;
@@ -57,6 +59,7 @@ pub use compile::{
 pub use conversation::{Conversation, Message};
 pub use dice::Dice;
 pub use framed::{FramedApp, RawFrame, Reply, Told, entries, framed, framed_put};
+pub use installed::Installed;
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
 pub use ports::Ports;
 pub use process::{Finished, Process, Program};

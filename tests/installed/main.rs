@@ -1,0 +1,53 @@
+//! The installed tree, used as a C programmer, a packager and an old project of the course would: by compilers, build
+//! systems and other languages that know nothing of this project but what was installed.
+//!
+//! It is installed into a temporary directory by each test, from what `make dist` has built.
+
+#![forbid(unsafe_code)]
+
+mod course;
+mod programs;
+mod tree;
+
+use std::path::Path;
+
+use kvs_tests::{AuthServer, Finished, Installed, LocalServer, Process, Program};
+
+/// An installed tree, both servers, and a group.
+struct World {
+    installed: Installed,
+    _auth: AuthServer,
+    local: LocalServer,
+    secret: String,
+}
+
+const GROUP: &str = "g";
+
+impl World {
+    fn start() -> Self {
+        let installed = Installed::new();
+        let auth = AuthServer::start();
+        let local = LocalServer::start(&auth);
+        let secret = local.create_group(GROUP);
+        Self { installed, _auth: auth, local, secret }
+    }
+
+    /// A program that finds the installed library; its first arguments are the group and its secret.
+    fn member(&self, program: impl AsRef<Path>) -> Program {
+        self.program(program).args([GROUP, &self.secret])
+    }
+
+    fn program(&self, program: impl AsRef<Path>) -> Program {
+        Program::new(program.as_ref())
+            .served_by(&self.local)
+            .env("LD_LIBRARY_PATH", self.installed.libraries())
+    }
+}
+
+/// What the program prints, which must end well and print nothing to standard error.
+fn run(program: Program) -> Vec<String> {
+    let process: Process = program.spawn();
+    let finished: Finished = process.finish();
+    assert!(finished.status.success() && finished.stderr.is_empty(), "{}", process.report());
+    finished.stdout
+}

@@ -1,0 +1,211 @@
+//! Programs that are built against the installed tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kvs_tests::{STRICT, private_dir, project_dir, tool};
+
+use super::{World, run};
+
+const PUT_GET: [&str; 3] = ["example = hello", "example = good morning", "example: no such key"];
+
+/// Compiles an installed example with what pkg-config says.
+fn compile(
+    world: &World,
+    compiler: &[&str],
+    source: &Path,
+    options: &[&str],
+    to: &Path,
+) -> PathBuf {
+    let program = to.join(source.file_stem().expect("a file"));
+    let mut command = Command::new(compiler[0]);
+    command.args(&compiler[1..]).args(STRICT).arg(source).arg("-o").arg(&program);
+    command.args(options.iter().filter(|option| **option == "-static"));
+    let pkg_config: Vec<&str> = match options.contains(&"-static") {
+        true => vec!["--static", "--cflags", "--libs"],
+        false => vec!["--cflags", "--libs"],
+    };
+    tool(command.args(world.installed.pkg_config(&pkg_config)));
+    program
+}
+
+#[test]
+fn c_programs_shared_and_static_with_gcc_and_clang() {
+    let world = World::start();
+    let source = world.installed.path("share/doc/kvs/examples/put_get.c");
+    for compiler in ["gcc", "clang"] {
+        for options in [&[][..], &["-static"]] {
+            let dir = private_dir();
+            let program = compile(&world, &[compiler, "-std=c99"], &source, options, dir.path());
+            assert_eq!(run(world.member(&program)), PUT_GET, "{compiler} {options:?}");
+            let dynamic = tool(Command::new("readelf").arg("-d").arg(&program));
+            assert_eq!(dynamic.contains("[libkvs.so.1]"), options.is_empty(), "{dynamic}");
+        }
+    }
+}
+
+#[test]
+fn only_the_library_static_and_the_rest_shared() {
+    let world = World::start();
+    let source = world.installed.path("share/doc/kvs/examples/put_get.c");
+    let dir = private_dir();
+    let program = dir.path().join("put_get");
+    tool(
+        Command::new("gcc")
+            .arg(source)
+            .arg("-o")
+            .arg(&program)
+            .args(world.installed.pkg_config(&["--cflags"]))
+            .arg(world.installed.path("lib/libkvs.a")),
+    );
+    assert_eq!(run(world.member(program)), PUT_GET);
+}
+
+#[test]
+fn cplusplus_programs_with_both_compilers() {
+    let world = World::start();
+    let source = project_dir().join("tests/c/cplusplus.cpp");
+    for compiler in ["g++", "clang++"] {
+        for options in [&[][..], &["-static"]] {
+            let dir = private_dir();
+            let program = compile(
+                &world,
+                &[compiler, "-std=c++17", "-pthread"],
+                &source,
+                options,
+                dir.path(),
+            );
+            run(world.member(program));
+        }
+    }
+}
+
+#[test]
+fn all_installed_examples_compile() {
+    let world = World::start();
+    let dir = private_dir();
+    let examples = fs::read_dir(world.installed.path("share/doc/kvs/examples")).expect("installed");
+    let mut count = 0;
+    for example in examples {
+        let source = example.expect("it can be read").path();
+        compile(&world, &["gcc", "-std=c99", "-pthread"], &source, &[], dir.path());
+        count += 1;
+    }
+    assert!(count >= 7, "{count}");
+}
+
+#[test]
+fn cmake_finds_it_both_ways() {
+    let world = World::start();
+    let dir = private_dir();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("ours");
+    fs::copy(
+        world.installed.path("share/doc/kvs/examples/put_get.c"),
+        dir.path().join("put_get.c"),
+    )
+    .expect("it is installed");
+    write(
+        "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.13)\n\
+         project(example C)\n\
+         find_package(kvs 1.0 REQUIRED)\n\
+         add_executable(shared put_get.c)\n\
+         target_link_libraries(shared kvs::kvs)\n\
+         add_executable(static put_get.c)\n\
+         target_link_libraries(static kvs::kvs-static)\n\
+         find_package(PkgConfig REQUIRED)\n\
+         pkg_check_modules(KVS REQUIRED IMPORTED_TARGET kvs)\n\
+         add_executable(modules put_get.c)\n\
+         target_link_libraries(modules PkgConfig::KVS)\n",
+    );
+    tool(
+        Command::new("cmake")
+            .args(["-S", ".", "-B", "build"])
+            .arg(format!("-DCMAKE_PREFIX_PATH={}", world.installed.path("").display()))
+            .env("PKG_CONFIG_LIBDIR", world.installed.path("lib/pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", world.installed.dest())
+            .current_dir(dir.path()),
+    );
+    tool(Command::new("cmake").args(["--build", "build"]).current_dir(dir.path()));
+    for program in ["shared", "static", "modules"] {
+        assert_eq!(run(world.member(dir.path().join("build").join(program))), PUT_GET, "{program}");
+    }
+
+    // A version that it does not have is not found.
+    write(
+        "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.13)\nproject(e C)\nfind_package(kvs 2.0 REQUIRED)\n",
+    );
+    let output = Command::new("cmake")
+        .args(["-S", ".", "-B", "other"])
+        .arg(format!("-DCMAKE_PREFIX_PATH={}", world.installed.path("").display()))
+        .current_dir(dir.path())
+        .output()
+        .expect("cmake starts");
+    assert!(!output.status.success());
+}
+
+#[test]
+fn python_uses_it_with_ctypes() {
+    let world = World::start();
+    let dir = private_dir();
+    let script = dir.path().join("program.py");
+    let text = r#"
+import ctypes, queue, sys
+kvs = ctypes.CDLL("libkvs.so.1")
+kvs.kvs_strerror.restype = ctypes.c_char_p
+group, secret = (word.encode() for word in sys.argv[1:3])
+assert kvs.establish_connection(group, secret) == 0
+assert kvs.put_value(b"key", b"value") == 1
+changes = queue.Queue()
+on_change = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(changes.put)
+assert kvs.register_callback(b"key", on_change) == 1
+assert kvs.put_value(b"key", b"another") == 1
+print(changes.get(timeout=60).decode())
+value = ctypes.c_void_p()
+assert kvs.get_value(b"key", ctypes.byref(value)) == 1
+print(ctypes.string_at(value).decode())
+ctypes.CDLL(None).free(value)
+print(kvs.kvs_strerror(kvs.get_value(b"nothing", ctypes.byref(value))).decode())
+assert kvs.close_connection() == 1
+"#;
+    fs::write(&script, text).expect("the directory is ours");
+    let program = world.program("python3").arg(script).args([super::GROUP, &world.secret]);
+    assert_eq!(run(program), ["key", "another", "the key or group name does not exist"]);
+}
+
+#[test]
+fn a_program_that_loads_it_itself() {
+    let world = World::start();
+    let dir = private_dir();
+    let source = dir.path().join("load.c");
+    let text = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    for (int round = 0; round < 3; round++) {
+        void *library = dlopen("libkvs.so.1", RTLD_NOW | RTLD_LOCAL);
+        if (library == NULL || argc != 3) {
+            fprintf(stderr, "%s\n", dlerror());
+            return 1;
+        }
+        int (*establish)(const char *, const char *) =
+            (int (*)(const char *, const char *))dlsym(library, "establish_connection");
+        int (*put)(const char *, const char *) =
+            (int (*)(const char *, const char *))dlvsym(library, "put_value", "KVS_1.0");
+        int (*close)(void) = (int (*)(void))dlsym(library, "close_connection");
+        printf("%d", establish(argv[1], argv[2]));
+        printf(" %d", put("key", "value"));
+        printf(" %d\n", close());
+        dlclose(library);
+    }
+    return 0;
+}
+"#;
+    fs::write(&source, text).expect("the directory is ours");
+    let program = dir.path().join("load");
+    tool(Command::new("gcc").arg("-D_GNU_SOURCE").arg(source).arg("-o").arg(&program));
+    assert_eq!(run(world.member(program)), ["0 1 1"; 3]);
+}

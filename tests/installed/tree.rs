@@ -1,0 +1,158 @@
+//! What is installed, and that it goes away again.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use kvs_tests::{Installed, private_dir, project_dir, tool};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
+
+#[test]
+fn the_library_has_its_soname_and_both_links() {
+    let installed = Installed::new();
+    let file = format!("libkvs.so.{VERSION}");
+    let soname = format!("libkvs.so.{MAJOR}");
+    let links_to = |name: &str| fs::read_link(installed.path("lib").join(name)).expect("a link");
+    assert_eq!(links_to(&soname), Path::new(&file));
+    assert_eq!(links_to("libkvs.so"), Path::new(&soname));
+    let dynamic = tool(Command::new("readelf").arg("-d").arg(installed.path("lib").join(&file)));
+    assert!(dynamic.contains(&format!("Library soname: [{soname}]")), "{dynamic}");
+    assert!(!dynamic.contains("TEXTREL") && !dynamic.contains("RPATH"), "{dynamic}");
+}
+
+/// The functions that the header declares.
+fn declared(header: &Path) -> Vec<String> {
+    let text = fs::read_to_string(header).expect("it is installed");
+    let preprocessed = tool(Command::new("gcc").args(["-E", "-P", "-include"]).arg(header).args([
+        "-x",
+        "c",
+        "/dev/null",
+    ]));
+    let mut names: Vec<String> = preprocessed
+        .split(';')
+        .filter(|declaration| !declaration.contains("typedef") && declaration.contains('('))
+        .filter_map(|declaration| {
+            let name = declaration.split('(').next()?.split([' ', '*', '\n']).next_back()?;
+            Some(name.to_owned())
+        })
+        // Those of the system's headers are not in the text.
+        .filter(|name| !name.is_empty() && text.contains(&format!("{name}(")))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The symbols that others see.
+fn visible(nm: &mut Command) -> Vec<String> {
+    let mut names: Vec<String> = tool(nm)
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (_, kind, name) = (words.next()?, words.next()?, words.next()?);
+            (kind != "A").then(|| name.split('@').next().unwrap_or(name).to_owned())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn nothing_is_visible_but_what_the_header_declares() {
+    let installed = Installed::new();
+    let declared = declared(&installed.path("include/kvs.h"));
+    assert!(declared.contains(&"put_value".to_owned()) && declared.len() > 20, "{declared:?}");
+    let shared = installed.path("lib/libkvs.so");
+    assert_eq!(visible(Command::new("nm").args(["-D", "--defined-only"]).arg(shared)), declared);
+    for object in ["lib/libkvs.a", "lib/kvs/KVS-lib.o"] {
+        let path = installed.path(object);
+        assert_eq!(
+            visible(Command::new("nm").args(["-g", "--defined-only"]).arg(path)),
+            declared,
+            "{object}"
+        );
+    }
+}
+
+#[test]
+fn uninstall_leaves_nothing_of_it_and_everything_else() {
+    let installed = Installed::new();
+    let other = installed.path("lib/another-library.so");
+    fs::write(&other, "").expect("the tree is ours");
+    installed.uninstall();
+    let mut left = Vec::new();
+    let mut dirs = vec![installed.dest().to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() { dirs.push(path) } else { left.push(path) }
+        }
+    }
+    assert_eq!(left, [other]);
+}
+
+#[test]
+fn a_change_of_the_interface_needs_a_new_version() {
+    if Command::new("abidiff").arg("--version").output().is_err() {
+        eprintln!("skipped: abi-check (install the Debian package abigail-tools)");
+        return;
+    }
+    // A copy of what the check looks at, with another header each time.
+    let copy = private_dir();
+    let files = ["Cargo.toml", "include", "packaging", "target/install"];
+    fs::create_dir(copy.path().join("target")).expect("the directory is ours");
+    for file in files {
+        let to = copy.path().join(file);
+        tool(Command::new("cp").arg("-r").arg(project_dir().join(file)).arg(to));
+    }
+    let header = fs::read_to_string(copy.path().join("include/kvs.h")).expect("it was copied");
+    let cargo = fs::read_to_string(copy.path().join("Cargo.toml")).expect("it was copied");
+    let check = |header: &str, version: &str| {
+        fs::write(copy.path().join("include/kvs.h"), header).expect("the directory is ours");
+        let cargo =
+            cargo.replace(&format!("version = \"{VERSION}\""), &format!("version = \"{version}\""));
+        fs::write(copy.path().join("Cargo.toml"), cargo).expect("the directory is ours");
+        let real = copy.path().join(format!("target/install/libkvs.so.{VERSION}"));
+        let named = copy.path().join(format!("target/install/libkvs.so.{version}"));
+        if !named.exists() {
+            fs::copy(real, named).expect("the directory is ours");
+        }
+        let output = Command::new(copy.path().join("packaging/abi")).arg("check").output();
+        let output = output.expect("it starts");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let next_minor = "1.1.0";
+    let next_major = "2.0.0";
+    assert!(check(&header, VERSION).0);
+
+    let without_a_field = header.replace("  size_t key_len;\n", "");
+    assert_ne!(without_a_field, header);
+    let (passed, said) = check(&without_a_field, VERSION);
+    assert!(!passed && said.contains("would break"), "{said}");
+    assert!(!check(&without_a_field, next_minor).0);
+
+    let with_another_type = header.replace("size_t value_len;", "int value_len;");
+    assert!(!check(&with_another_type, next_minor).0);
+    assert!(check(&with_another_type, next_major).0);
+
+    let with_another_argument = header.replace(
+        "int delete_value(const char *key);",
+        "int delete_value(const char *key, int how);",
+    );
+    assert_ne!(with_another_argument, header);
+    assert!(!check(&with_another_argument, VERSION).0);
+
+    // Declared, but not in the library.
+    let declared = header.replace(
+        "int close_connection(void);",
+        "int close_connection(void);\n\nint kvs_more(void);",
+    );
+    let map = copy.path().join("packaging/kvs.map");
+    let symbols = fs::read_to_string(&map).expect("it was copied");
+    fs::write(&map, symbols.replace("kvs_open;", "kvs_open; kvs_more;"))
+        .expect("the directory is ours");
+    let (passed, said) = check(&declared, VERSION);
+    assert!(!passed && said.contains("does not have"), "{said}");
+}
