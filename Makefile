@@ -12,7 +12,7 @@ unexport SECONDS
 
 .PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
 .PHONY: bench bench-short bench-check
-.PHONY: dist install uninstall deb abi-check abi-accept
+.PHONY: dist install uninstall deb deb-check abi-check abi-accept
 .PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
@@ -73,8 +73,11 @@ install: dist ## library, headers, servers, manual pages, units below DESTDIR an
 uninstall: ## remove what install has put there, with the same DESTDIR and PREFIX
 	@$(INSTALL) uninstall
 
-deb: dist ## the Debian package, target/kvs_VERSION_ARCHITECTURE.deb
+deb: dist ## the Debian package, in target
 	@packaging/deb
+
+deb-check: deb ## install that package on this machine (as root), use it, and purge it again
+	@packaging/deb-check
 
 abi-check: dist ## fails when the C interface has changed without a new version (skipped without libabigail)
 	@packaging/abi check
