@@ -27,7 +27,7 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples check-header check-symbols lint fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
+test: build examples dist check-header check-symbols lint abi-check fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
 
 fuzz: ## fuzz seven targets for SECONDS=60 each; TARGET=text, app_server, app_client, framed, auth_server, auth_client or local_server for one

@@ -94,6 +94,43 @@ fn uninstall_leaves_nothing_of_it_and_everything_else() {
 }
 
 #[test]
+fn the_debian_package_is_the_installed_tree() {
+    let dir = private_dir();
+    let built = tool(Command::new(project_dir().join("packaging/deb")).arg(dir.path()));
+    let package = built.trim();
+    let fields = tool(Command::new("dpkg-deb").args(["--field", package]));
+    assert!(fields.contains(&format!("Version: {VERSION}-1")), "{fields}");
+    assert!(fields.contains("Depends: libc6 (>= "), "{fields}");
+
+    let root = dir.path().join("root");
+    tool(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root));
+    let multiarch = tool(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH"));
+    let library = root.join("usr/lib").join(multiarch.trim()).join(format!("libkvs.so.{VERSION}"));
+    let installed = Installed::new();
+    let same =
+        |one: &Path, other: &Path| fs::read(one).expect("there") == fs::read(other).expect("there");
+    assert!(same(&library, &installed.path(&format!("lib/libkvs.so.{VERSION}"))));
+    for file in ["bin/KVS-LocalServer", "bin/KVS-AuthServer", "include/kvs.h"] {
+        assert!(same(&root.join("usr").join(file), &installed.path(file)), "{file}");
+    }
+    // The services start what is in the package.
+    for unit in ["kvs-auth-server", "kvs-local-server"] {
+        let path = root.join(format!("usr/lib/systemd/system/{unit}.service"));
+        let text = fs::read_to_string(&path).expect("it is in the package");
+        let command =
+            text.lines().find_map(|line| line.strip_prefix("ExecStart=/")).expect("a command");
+        let program = root.join(command.split(' ').next().expect("a word"));
+        assert!(program.is_file(), "{}", program.display());
+    }
+
+    let control = dir.path().join("control");
+    tool(Command::new("dpkg-deb").arg("--control").arg(package).arg(&control));
+    for script in ["postinst", "prerm", "postrm"] {
+        tool(Command::new("sh").arg("-n").arg(control.join(script)));
+    }
+}
+
+#[test]
 fn a_change_of_the_interface_needs_a_new_version() {
     if Command::new("abidiff").arg("--version").output().is_err() {
         eprintln!("skipped: abi-check (install the Debian package abigail-tools)");
