@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod course;
+mod docs;
 mod programs;
 mod tree;
 

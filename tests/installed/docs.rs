@@ -1,0 +1,299 @@
+//! The pages for readers, `docs/TUTORIAL.md` and `docs/PORTING.md`, followed to the letter: each block of a page is typed,
+//! written to a file, or awaited on a screen.
+//!
+//! What a block is, its first line says, and the text before it. What follows the language there, no reader sees.
+//!
+//! | block | what is done with it |
+//! |---|---|
+//! | any, after text that ends with a file's name in backticks and a colon | it is written to that file, in the directory of the reader's own terminal |
+//! | `sh` | it is run in the reader's own terminal, which is at the sources in the beginning |
+//! | `sh terminal=NAME` | it is run in another terminal, which is opened when it is first named |
+//! | `console terminal=NAME` | it is typed into the program that runs there |
+//! | `text` | the terminal of the block before shows these lines, and no others |
+//! | `text terminal=NAME` | that terminal shows them |
+//!
+//! Every other block fails the test, and so does whatever a terminal shows that is not on the page; but `make` may say
+//! what it likes, and the log of a server more than the page has. Not taken literally are secrets, ports and the times of logs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kvs_tests::{Console, Ports, Process, Program, private_dir, project_dir};
+
+/// The reader's own terminal.
+const OWN: &str = "own";
+/// The port of the authentication server on the pages; those behind it belong to local servers.
+const PORT: u16 = 58132;
+
+#[test]
+fn the_tutorial_works_as_it_is_written() {
+    follow("docs/TUTORIAL.md");
+}
+
+/// A block of a page.
+struct Block {
+    /// The number of its first line.
+    line: usize,
+    language: String,
+    terminal: Option<String>,
+    /// The name with which the text before it ends.
+    file: Option<String>,
+    text: String,
+}
+
+/// All blocks of a page.
+fn blocks(page: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    // The last line of the text before a block.
+    let mut text_before = "";
+    let mut is_after_text = false;
+    let mut lines = page.lines().zip(1..);
+    while let Some((line, number)) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else {
+            // Markdown knows other ways to write a block.
+            let hidden = line.contains("```") || line.contains("~~~");
+            let indented = !is_after_text && (line.starts_with("    ") || line.starts_with('\t'));
+            assert!(!hidden && !indented, "line {number}: a block of another form: {line}");
+            is_after_text = !line.trim().is_empty();
+            if is_after_text {
+                text_before = line;
+            }
+            continue;
+        };
+        let (language, marker) = info.split_once(' ').unwrap_or((info, ""));
+        let terminal = (!marker.is_empty()).then(|| {
+            let name = marker.strip_prefix("terminal=").filter(|name| !name.contains(' '));
+            name.unwrap_or_else(|| panic!("line {number}: {marker:?} is no marker")).to_owned()
+        });
+        let mut text = String::new();
+        loop {
+            match lines.next() {
+                Some(("```", _)) => break,
+                Some((line, _)) => text.extend([line, "\n"]),
+                None => panic!("line {number}: the block has no end"),
+            }
+        }
+        let file = text_before.strip_suffix("`:").and_then(|text| text.rsplit('`').next());
+        blocks.push(Block {
+            line: number,
+            language: language.to_owned(),
+            terminal,
+            file: file.map(str::to_owned),
+            text,
+        });
+        (text_before, is_after_text) = ("", false);
+    }
+    blocks
+}
+
+/// Does what the page says, with nothing but a home directory.
+fn follow(name: &str) {
+    let page = fs::read_to_string(project_dir().join(name)).expect("the page exists");
+    let ports = Ports::reserve();
+    let page = (0..Ports::COUNT)
+        .fold(page, |page, n| page.replace(&(PORT + n).to_string(), &ports.port(n).to_string()));
+    assert!(page.contains(&ports.port(0).to_string()), "{name} does not use the port {PORT}");
+
+    let home = private_dir();
+    let mut reader = Reader {
+        home: home.path(),
+        dir: project_dir().to_owned(),
+        terminals: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        scripts: 0,
+    };
+    let blocks = blocks(&page);
+    assert!(!blocks.is_empty());
+    let mut current = OWN;
+    for (n, block) in blocks.iter().enumerate() {
+        // Where it was, for who reads the report of a failure.
+        println!("{name}:{}: {}", block.line, block.language);
+        let terminal = block.terminal.as_deref();
+        match (block.file.as_deref(), block.language.as_str()) {
+            (Some(file), language) if language != "text" && terminal.is_none() => {
+                reader.write(file, &block.text);
+            }
+            (None, "sh") => {
+                current = terminal.unwrap_or(OWN);
+                reader.run(current, &block.text);
+                let next = blocks.get(n + 1);
+                let is_shown = |next: &Block| next.language == "text" && next.terminal.is_none();
+                if current == OWN && !next.is_some_and(is_shown) {
+                    let is_make = block.text.starts_with("make ");
+                    let status = reader.end(current, is_make);
+                    assert_eq!(status, "0", "{}", block.text);
+                }
+            }
+            (None, "console") => {
+                current = terminal.expect("it is typed into a terminal of its own");
+                reader.type_in(current, &block.text);
+            }
+            (None, "text") => {
+                let shown_by = terminal.unwrap_or(current);
+                reader.see(shown_by, &block.text);
+                if shown_by == OWN {
+                    reader.end(OWN, false);
+                }
+            }
+            (file, language) => {
+                panic!("{name}:{}: what is `{language}` for ({file:?})?", block.line);
+            }
+        }
+    }
+    reader.close_all();
+}
+
+struct Reader<'a> {
+    home: &'a Path,
+    /// Where the own terminal is.
+    dir: PathBuf,
+    terminals: BTreeMap<String, Terminal>,
+    /// The secrets of the page, and those in place of them.
+    secrets: BTreeMap<String, String>,
+    scripts: usize,
+}
+
+/// A shell that runs one file after the other, each named on a line of its input: so the programs in these files have the
+/// keyboard for themselves.
+struct Terminal {
+    shell: Process,
+    is_running: bool,
+}
+
+/// What a shell says when a file has been run, before the status and the directory.
+const DONE: &str = "the block is done: ";
+
+impl Reader<'_> {
+    fn write(&self, file: &str, text: &str) {
+        let path = self.dir.join(file);
+        assert!(path.starts_with(self.home), "{} is not the reader's", path.display());
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    fn open(&self) -> Terminal {
+        let loop_over_files =
+            format!("exec 2>&1\nwhile read -r file; do . \"$file\"; echo \"{DONE}$? $PWD\"; done");
+        let dir = if self.terminals.is_empty() { project_dir() } else { self.home };
+        // A terminal that the shell controls: when it is killed, the system hangs up on what still runs there.
+        let shell = Program::new("setsid")
+            .args(["--ctty", "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"])
+            // `make install` installs what was built before.
+            .arg("CARGO=no-cargo-within-a-test")
+            .arg(format!("HOME={}", self.home.display()))
+            .args(["sh", "-c", &loop_over_files])
+            .current_dir(dir)
+            .console(Console::Terminal { echo: false })
+            .spawn();
+        Terminal { shell, is_running: false }
+    }
+
+    /// Runs a block and does not wait for its end.
+    fn run(&mut self, terminal: &str, block: &str) {
+        if !self.terminals.contains_key(terminal) {
+            let opened = self.open();
+            self.terminals.insert(terminal.to_owned(), opened);
+        }
+        if self.terminals[terminal].is_running {
+            self.end(terminal, false);
+        }
+        self.scripts += 1;
+        let script = self.home.join(format!(".block-{}", self.scripts));
+        fs::write(&script, self.in_place(block)).expect("the directory is ours");
+        let terminal = self.terminals.get_mut(terminal).expect("it is open");
+        terminal.shell.send(script.to_str().expect("UTF-8"));
+        terminal.is_running = true;
+    }
+
+    fn running(&self, terminal: &str) -> &Terminal {
+        let found = self.terminals.get(terminal).filter(|terminal| terminal.is_running);
+        found.unwrap_or_else(|| panic!("nothing runs in the terminal `{terminal}`"))
+    }
+
+    fn type_in(&self, terminal: &str, block: &str) {
+        for line in block.lines() {
+            self.running(terminal).shell.send(&self.in_place(line));
+        }
+    }
+
+    /// Waits for the lines of a block on the screen, and fails when there is something else.
+    fn see(&mut self, terminal: &str, block: &str) {
+        for line in block.lines() {
+            let expected = without_chance(&self.in_place(line));
+            let shell = &self.running(terminal).shell;
+            let entry = log_entry(&expected);
+            let seen = shell.expect_line_where(&expected, |line| {
+                log_entry(line).is_none_or(|seen| Some(seen) == entry)
+            });
+            if let (Some(on_page), Some(real)) = (secret(&expected), secret(&seen)) {
+                self.secrets.insert(on_page.to_owned(), real.to_owned());
+                continue;
+            }
+            if entry.is_none() || log_entry(&seen) != entry {
+                assert_eq!(without_chance(&seen), expected, "{}", shell.report());
+            }
+        }
+    }
+
+    /// Waits for the end of what was run last; its status. It shows no more, unless it is `make`.
+    fn end(&mut self, terminal: &str, is_make: bool) -> String {
+        let shell = &self.running(terminal).shell;
+        let line = shell.expect_line_where("the end of the block", |line| {
+            log_entry(line).is_none() && (!is_make || line.starts_with(DONE))
+        });
+        let done = line.strip_prefix(DONE).and_then(|done| done.split_once(' '));
+        let (status, dir) = done.unwrap_or_else(|| {
+            panic!("{line:?} is not on the page\n{}", shell.report());
+        });
+        if terminal == OWN {
+            self.dir = dir.into();
+        }
+        let status = status.to_owned();
+        self.terminals.get_mut(terminal).expect("it is open").is_running = false;
+        status
+    }
+
+    /// All programs have ended, or end by themselves.
+    fn close_all(mut self) {
+        let names: Vec<String> = self.terminals.keys().cloned().collect();
+        for name in names {
+            println!("closing the terminal `{name}`");
+            if self.terminals[&name].is_running {
+                self.end(&name, false);
+            }
+            let shell = &self.terminals[&name].shell;
+            shell.end_input();
+            shell.wait_exit();
+        }
+    }
+
+    /// With the secrets that there are in place of those on the page.
+    fn in_place(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, (page, real)| text.replace(page, real))
+    }
+}
+
+/// The secret that a local server announces.
+fn secret(line: &str) -> Option<&str> {
+    line.strip_prefix("Group created with secret ")?.strip_suffix('!')
+}
+
+/// A line of a server's log, without its time and colours.
+fn log_entry(line: &str) -> Option<String> {
+    let mut parts = line.split("\u{1b}[");
+    let mut plain = parts.next()?.to_owned();
+    // What ends with the first m is a colour.
+    plain.extend(parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text)));
+    let (time, entry) = plain.split_once("Z ")?;
+    let is_time = time.len() == "2026-11-25T13:34:51.318681".len()
+        && time.bytes().all(|byte| byte.is_ascii_digit() || b"-:.T".contains(&byte));
+    is_time.then(|| entry.to_owned())
+}
+
+/// A line without the port from which a local server happens to come.
+fn without_chance(line: &str) -> String {
+    match line.split_once("request from (127.0.0.1, ") {
+        Some((before, _)) => format!("{before}request from somewhere"),
+        None => line.to_owned(),
+    }
+}
