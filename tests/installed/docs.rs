@@ -31,6 +31,11 @@ fn the_tutorial_works_as_it_is_written() {
     follow("docs/TUTORIAL.md");
 }
 
+#[test]
+fn an_old_project_is_ported_as_it_is_written() {
+    follow("docs/PORTING.md");
+}
+
 /// A block of a page.
 struct Block {
     /// The number of its first line.
@@ -137,7 +142,10 @@ fn follow(name: &str) {
                 }
             }
             (file, language) => {
-                panic!("{name}:{}: what is `{language}` for ({file:?})?", block.line);
+                panic!(
+                    "{name}:{}: `{language}`, {file:?}: neither run, written nor seen",
+                    block.line
+                );
             }
         }
     }
@@ -171,10 +179,10 @@ impl Reader<'_> {
         fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    fn open(&self) -> Terminal {
+    fn open(&self, name: &str) -> Terminal {
         let loop_over_files =
             format!("exec 2>&1\nwhile read -r file; do . \"$file\"; echo \"{DONE}$? $PWD\"; done");
-        let dir = if self.terminals.is_empty() { project_dir() } else { self.home };
+        let dir = if name == OWN { project_dir() } else { self.home };
         // A terminal that the shell controls: when it is killed, the system hangs up on what still runs there.
         let shell = Program::new("setsid")
             .args(["--ctty", "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"])
@@ -191,7 +199,7 @@ impl Reader<'_> {
     /// Runs a block and does not wait for its end.
     fn run(&mut self, terminal: &str, block: &str) {
         if !self.terminals.contains_key(terminal) {
-            let opened = self.open();
+            let opened = self.open(terminal);
             self.terminals.insert(terminal.to_owned(), opened);
         }
         if self.terminals[terminal].is_running {

@@ -1,5 +1,5 @@
 //! The installed tree, used as a C programmer, a packager and an old project of the course would: by compilers, build
-//! systems and other languages that know nothing of this project but what was installed.
+//! systems and other languages that know nothing of this project but what was installed; and by readers of the tutorial.
 //!
 //! It is installed into a temporary directory by each test, from what `make dist` has built.
 
