@@ -13,12 +13,12 @@ unexport SECONDS
 .PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
 .PHONY: bench bench-short bench-check
 .PHONY: dist install uninstall deb deb-check abi-check abi-accept
-.PHONY: check-header check-symbols lint fmt fmt-check clippy doc clean
+.PHONY: check-generated check-symbols lint fmt fmt-check clippy doc clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the servers, libkvs.so, libkvs.a (target/release) and include/kvs.h
+build: ## the servers, libkvs.so, libkvs.a (target/release), include/kvs.h and man/man3
 	$(CARGO) build $(LOCKED) --release --workspace
 
 examples: build ## the C programs in c-examples
@@ -27,7 +27,7 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples dist check-header check-symbols lint abi-check fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
+test: build examples dist check-generated check-symbols lint abi-check fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
 	$(CARGO) test $(LOCKED) --release --workspace
 
 fuzz: ## fuzz seven targets for SECONDS=60 each; TARGET=text, app_server, app_client, framed, auth_server, auth_client or local_server for one
@@ -85,12 +85,13 @@ abi-check: dist ## fails when the C interface has changed without a new version 
 abi-accept: dist ## makes the C interface as it is now that of this version
 	@packaging/abi accept
 
-check-header: build ## fails when the committed include/kvs.h is not the generated one
+check-generated: build ## fails when the committed include/kvs.h and man/man3 are not the generated ones
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
-		git diff --exit-code -- include/kvs.h || \
-		{ echo "include/kvs.h has changed with the sources: commit it"; exit 1; }; \
+		git diff --exit-code -- include/kvs.h man/man3 && \
+		test -z "$$(git ls-files --others --exclude-standard -- man/man3)" || \
+		{ echo "include/kvs.h or man/man3 has changed with the sources: commit it"; exit 1; }; \
 	else \
-		echo "skipped: check-header (needs a git checkout)"; \
+		echo "skipped: check-generated (needs a git checkout)"; \
 	fi
 
 check-symbols: ## fails when the crate exports a C symbol without its feature `capi`

@@ -15,7 +15,8 @@
 static void check(const char *function, int code)
 {
     if (code < 0) {
-        fprintf(stderr, "put_get: %s: %s\n", function, kvs_strerror(code));
+        fprintf(stderr, "put_get: %s: %s\n", function,
+                kvs_strerror(code));
         exit(EXIT_FAILURE);
     }
 }
@@ -41,7 +42,8 @@ int main(int argc, char *argv[])
         return 2;
     }
 
-    check("establish_connection", establish_connection(argv[1], argv[2]));
+    check("establish_connection",
+          establish_connection(argv[1], argv[2]));
 
     check("put_value", put_value("example", "hello"));
     show("example");

@@ -408,7 +408,9 @@ int kvs_cas(struct kvs_t *kvs,
  in no order, and may have none although more follow:
 
     uint64_t cursor = 0;
-    do code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL); while (code == 0 && cursor != 0);
+    do {
+       code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL);
+    } while (code == 0 && cursor != 0);
 
  Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
 

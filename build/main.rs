@@ -1,9 +1,14 @@
 //! Writes `include/kvs.h` from the doc comments and signatures in `kvs-lib/src/capi`: the six functions of the original
-//! system first, then the `kvs_` ones.
+//! system first, then the `kvs_` ones. And from that the manual pages in `man/man3`.
 //!
-//! The file is committed, so that C programmers find it without a build; `make check-header` fails when
-//! it is not what this script writes.
+//! The files are committed, so that C programmers find them without a build; `make check-generated` fails when
+//! they are not what this script writes.
 
+mod header;
+mod man;
+mod roff;
+
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -15,6 +20,11 @@ const SOURCES: [&str; 3] =
     ["kvs-lib/src/codes.rs", "kvs-lib/src/capi/mod.rs", "kvs-lib/src/capi/handles.rs"];
 
 const HEADER: &str = "include/kvs.h";
+
+const PAGES: &str = "man/man3";
+
+/// The example of kvs(3).
+const EXAMPLE: &str = "c-examples/put_get.c";
 
 const HEAD: &str = "\
 /*
@@ -76,13 +86,13 @@ const HEAD: &str = "\
  */";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=build.rs");
-    for source in SOURCES {
-        println!("cargo:rerun-if-changed={source}");
+    println!("cargo:rerun-if-changed=build");
+    // What was written is written anew when it has been changed by hand.
+    for path in SOURCES.iter().chain([&EXAMPLE, &HEADER, &PAGES]) {
+        println!("cargo:rerun-if-changed={path}");
     }
-    // Changed by hand, it is written anew.
-    println!("cargo:rerun-if-changed={HEADER}");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
+    let root = Path::new(&root);
     let config = Config {
         language: Language::C,
         header: Some(HEAD.into()),
@@ -101,15 +111,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let bindings = cbindgen::Builder::new()
         .with_config(config)
-        .with_src(Path::new(&root).join(SOURCES[0]))
-        .with_src(Path::new(&root).join(SOURCES[1]))
+        .with_src(root.join(SOURCES[0]))
+        .with_src(root.join(SOURCES[1]))
         .generate()?;
-    let mut text = Vec::new();
-    bindings.write(&mut text);
-    let text = without_line_comments(&String::from_utf8(text)?);
-    let path = Path::new(&root).join(HEADER);
-    // The file, and its time, are left alone when nothing has changed.
-    if !fs::read(&path).is_ok_and(|before| before == text.as_bytes()) {
+    let mut header = Vec::new();
+    bindings.write(&mut header);
+    let header = without_line_comments(&String::from_utf8(header)?);
+    write(&root.join(HEADER), &header)?;
+
+    let version = std::env::var("CARGO_PKG_VERSION")?;
+    let example = fs::read_to_string(root.join(EXAMPLE))?;
+    write_pages(&root.join(PAGES), &man::pages(&header, &version, &example))
+}
+
+/// Writes the pages, and removes those of functions that are no more.
+fn write_pages(dir: &Path, pages: &[(String, String)]) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(dir)?;
+    for (name, page) in pages {
+        write(&dir.join(name), page)?;
+    }
+    let names: BTreeSet<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_one = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| names.contains(name));
+        let text = fs::read_to_string(&path)?;
+        if !is_one && (text.starts_with(man::MARK) || text.starts_with(".so ")) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves a file, and its time, alone when nothing has changed.
+fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
+    if !fs::read_to_string(path).is_ok_and(|before| before == text) {
         fs::write(path, text)?;
     }
     Ok(())
