@@ -247,6 +247,7 @@ impl<'a> Manual<'a> {
         for (term, section) in sections {
             match table(section) {
                 Some((others, table)) => codes = (blocks(&style, &others), table),
+                None if term == "Codes" => codes.0 = blocks(&style, section),
                 None => page.push_str(&format!(".SS {term}\n{}", blocks(&style, section))),
             }
         }
