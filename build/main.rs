@@ -38,8 +38,8 @@ const HEAD: &str = "\
  *            functions: any number of connections (kvs_t), bytes with their lengths, versions, prefixes. Both
  *            may be used in one program.
  * Sessions   With a KVS-LocalServer of this project, sessions are framed: every call is one round trip and
- *            acknowledged. With one of the original system, or with KVS_PROTOCOL=original in the environment,
- *            they are as they were. The program need not know; what an original session cannot do returns -17.
+ *            acknowledged. With one of the original system, with KVS_PROTOCOL=original in the environment, and in
+ *            a group whose name has more than 95 bytes, they are as they were. The program need not know; what an original session cannot do returns -17.
  * Strings    Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. For keys and values
  *            see KVS_MAX_KEY and KVS_MAX_VALUE; in original sessions, and for the programs of the original system
  *            in the same group, they have at most KVS_MAX_TEXT bytes without NUL.

@@ -131,7 +131,7 @@ pub enum Error {
     /// The session is one of the original protocol, or the server an older one: it cannot do that. Nothing was sent, or
     /// nothing was changed.
     #[error(
-        "this session is an original one, because of the server or of KVS_PROTOCOL, or the server is too old for this"
+        "this session is an original one, because of the server, of KVS_PROTOCOL or of a group name over 95 bytes, or the server is too old for this"
     )]
     Unsupported,
     /// The key has another version than the expected one: this, or 0 for "no such key" (C functions only; see

@@ -20,7 +20,8 @@
 //! With a `KVS-LocalServer` of this project a connection speaks *framed sessions*: every operation is one round trip, and
 //! acknowledged; keys have up to 64 KiB and values up to 64 MiB (16 MiB unless the server says otherwise), any bytes;
 //! there are versions, prefixes, several puts in one message, and [pipelines](Connection::pipeline). With a server
-//! of the original system, or when told so ([`Protocol::Original`], `KVS_PROTOCOL=original`), it speaks the *original* protocol.
+//! of the original system, when told so ([`Protocol::Original`], `KVS_PROTOCOL=original`), or in a group whose name has more
+//! than 95 bytes, it speaks the *original* protocol.
 //!
 //! # Limits
 //! Group names and secrets have at most [`MAX_TEXT`] = 99 bytes, none of them NUL; in an original session keys and

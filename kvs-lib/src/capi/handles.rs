@@ -114,8 +114,8 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
     })
 }
 
-/// Whether the session is a framed one: 1, or 0: the server speaks the original protocol only (or `KVS_PROTOCOL` is
-/// "original"); then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
+/// Whether the session is a framed one: 1, or 0: the server speaks the original protocol only, or `KVS_PROTOCOL` is
+/// "original", or the group name has more than 95 bytes; then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
 /// and kvs_cas, kvs_put_many, kvs_keys and prefixes are not to be had (-17). -15: `kvs` is NULL.
 ///
 /// `kvs` is NULL or comes from kvs_open.

@@ -33,7 +33,7 @@ pub(super) fn describe(code: c_int) -> &'static CStr {
         KVS_ERROR_INVALID => c"invalid argument, or an error of another kind",
         KVS_ERROR_ALREADY_CONNECTED => c"already connected",
         KVS_ERROR_UNSUPPORTED => {
-            c"this session is an original one, because of the server or of KVS_PROTOCOL"
+            c"this session is an original one, because of the server, of KVS_PROTOCOL or of a group name over 95 bytes"
         }
         KVS_ERROR_CONFLICT => c"the key has another version",
         KVS_ERROR_LIMIT => c"the user is at its limit of pairs or bytes",
