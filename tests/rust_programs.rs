@@ -6,9 +6,9 @@ mod wrapper;
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -218,6 +218,20 @@ fn a_put_of_many_is_one_put() {
     let keys: Vec<String> = (0..50).map(|n| format!("key-{n:02}")).collect();
     let put = |round: u64| app.put_many(keys.iter().map(|key| (key, round.to_string()))).unwrap();
     let last = put(0);
+    // What is too long together, or too many, is told in numbers, and changes nothing.
+    let most = (16 << 20) + 65_600;
+    let long = vec![b'v'; 9 << 20];
+    let len = 2 * (8 + 1 + long.len());
+    let too_long = app.put_many([("a", &long), ("b", &long)]).unwrap_err();
+    assert_eq!(too_long.code(), -15);
+    assert!(too_long.to_string().contains(&format!("{len} bytes are too long: at most {most}")));
+    let rest = vec![b'v'; most + 1 - 2 * (8 + 1) - long.len()];
+    let too_long = app.put_many([("a", &long), ("b", &rest)]).unwrap_err();
+    assert!(too_long.to_string().contains(&format!("{} bytes", most + 1)), "{too_long}");
+    let too_many = app.put_many((0..=10_000).map(|n| (n.to_string(), "v"))).unwrap_err();
+    assert!(too_many.to_string().contains("at most 10000"), "{too_many}");
+    assert_eq!(app.get("a").unwrap(), None);
+    app.put_many([("a", &long[..]), ("b", &rest[1..])]).unwrap();
     // The versions are consecutive, and the last is told.
     for (key, version) in keys.iter().zip(last + 1 - keys.len() as u64..) {
         assert_eq!(app.get_versioned(key).unwrap().unwrap().version, version, "{key}");
@@ -364,6 +378,32 @@ fn after_unwatch_the_callback_does_not_run() {
             assert_eq!(calls.load(Ordering::SeqCst), seen, "round {round}");
         }
     });
+}
+
+#[test]
+fn an_unwatch_whose_callback_does_not_end_says_so_after_the_timeout() {
+    let world = World::start();
+    let patient = world.connect();
+    patient.put("k", "v").unwrap();
+    let hasty = builder(&world.server, Session::Framed).timeout(Duration::from_millis(200));
+    let hasty = hasty.open("g", &world.secret).unwrap();
+    let ((begun, begins), (end, ends)) = (mpsc::channel(), mpsc::channel::<()>());
+    let ends = Mutex::new(ends);
+    hasty
+        .watch("k", move |_| {
+            begun.send(()).expect("the test listens");
+            let _ended = ends.lock().expect("nobody panics").recv();
+        })
+        .unwrap();
+    patient.put("k", "w").unwrap();
+    begins.recv_timeout(DEADLINE).unwrap();
+    let late = hasty.unwatch("k").unwrap_err();
+    assert_eq!(late.code(), -15);
+    assert!(matches!(late, Error::CallbackRuns), "{late}");
+    // Also when it is not watched any more.
+    assert!(matches!(hasty.unwatch("k"), Err(Error::CallbackRuns)));
+    end.send(()).unwrap();
+    assert!(!hasty.unwatch("k").unwrap());
 }
 
 #[test]
