@@ -133,7 +133,8 @@ fmt-check:
 clippy:
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
 		$(CARGO) clippy $(LOCKED) --release --workspace --all-targets -- -D warnings && \
-		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --no-default-features -- -D warnings; \
+		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --no-default-features -- -D warnings && \
+		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --features course -- -D warnings; \
 	else echo "skipped: clippy (install it: rustup component add clippy)"; fi
 
 doc: ## the Rust documentation, in target/doc

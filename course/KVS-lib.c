@@ -6,18 +6,19 @@
  * original library shared with its program. The program may define all of these variables, some, or none: what it does
  * not define has the address NULL here.
  *
- * A forced close (the group was deleted, or the server has closed or gone) is told by the library's callback thread; all
- * else happens on the thread that calls. The mutex is never held while the library is called, or something printed.
+ * A forced close (the group was deleted, or the server has closed or gone) is told by the library's callback thread,
+ * whoever has noticed it first; all else happens on the thread that calls. The mutex is never held while the library is
+ * called, or something printed. pthread_cancel takes effect after a call, as in the library.
  */
 
 #define _GNU_SOURCE
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -39,26 +40,50 @@ SHARED pthread_t callback_tid;
 SHARED pthread_t tid;
 SHARED int exit_flag;
 
-int kvs_course_establish_connection(const char *group_id, const char *secret);
+/* kvs-lib/src/capi/course.rs */
+struct kvs_course_sockets {
+    int main_fd, callback_fd;
+    struct sockaddr_un own, server, own_callback, server_callback;
+};
+int kvs_course_open(const char *group_id, const char *secret, struct kvs_course_sockets *sockets,
+                    kvs_disconnect_fn ended, void *user);
+
 int kvs_course_put_value(const char *key, const char *value);
 int kvs_course_get_value(const char *key, char **value);
 int kvs_course_delete_value(const char *key);
 int kvs_course_register_callback(const char *key, void (*callback_function)(char *));
 int kvs_course_close_connection(void);
 
-/* kvs-lib/src/capi/course.rs */
-int kvs_course_attach(int *main_fd, int *callback_fd, kvs_disconnect_fn ended, void *user);
-
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* Which connection of this process the variables are about: they are counted. 0: none. */
+/* Connections are counted. The one that the variables are about; 0: none. */
 static uintptr_t current;
-static uintptr_t last;
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+/* Given out last; made last; closed last by the program; ended last by itself. */
+static uintptr_t given, made, closed, ended;
 
-/* Whether the thread of callback_tid runs in this process. */
-static bool has_stand_in;
+/* The thread of callback_tid: whether it runs in this process, and that it may end. */
+static bool has_stand_in, may_end;
+static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
+
+/*
+ * Cancellation waits until what these enclose is over. A thread that does nothing else is cancelled here, before anything
+ * has been done, or it would never be.
+ */
+static int begin(void)
+{
+    int before;
+
+    pthread_testcancel();
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+static int end(int before, int code)
+{
+    pthread_setcancelstate(before, NULL);
+    return code;
+}
 
 static void set_descriptors(int main_fd, int callback_fd)
 {
@@ -68,46 +93,22 @@ static void set_descriptors(int main_fd, int callback_fd)
         cfd_cb = callback_fd;
 }
 
-static void set_address(struct sockaddr_un *address, int fd,
-                        int (*get)(int, struct sockaddr *, socklen_t *))
+static void set_address(struct sockaddr_un *variable, const struct sockaddr_un *address)
 {
-    struct sockaddr_un found;
-    socklen_t length = sizeof found;
-
-    if (address == NULL)
-        return;
-    memset(&found, 0, sizeof found);
-    if (get(fd, (struct sockaddr *)&found, &length) == 0)
-        *address = found;
+    if (variable != NULL)
+        *variable = *address;
 }
 
-/* glibc's own declarations do not fit a pointer to a function. */
-static int own_address(int fd, struct sockaddr *address, socklen_t *length)
+/* The variables are about no connection any more, unless they are about another than this. With the mutex. */
+static void forget(uintptr_t connection)
 {
-    return getsockname(fd, address, length);
-}
-
-static int peer_address(int fd, struct sockaddr *address, socklen_t *length)
-{
-    return getpeername(fd, address, length);
-}
-
-/* The variables are about no connection any more, unless they are about a later one than this. */
-static bool is_over(uintptr_t connection)
-{
-    bool was_current;
-
-    pthread_mutex_lock(&mutex);
-    was_current = connection != 0 && current == connection;
-    if (was_current) {
+    if (current == connection) {
         current = 0;
         set_descriptors(-1, -1);
     }
-    pthread_mutex_unlock(&mutex);
-    return was_current;
 }
 
-/* A child of fork has no connection, and none of the threads. The mutex is free: it was taken for the fork. */
+/* The mutex is taken for a fork, so that it is free in the child, which has no connection and none of the threads. */
 static void before_fork(void)
 {
     pthread_mutex_lock(&mutex);
@@ -120,52 +121,64 @@ static void after_fork(void)
 
 static void in_child(void)
 {
-    current = 0;
+    closed = given;
     has_stand_in = false;
-    set_descriptors(-1, -1);
+    /* The thread that waited for it is not here. */
+    ending = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    forget(current);
     pthread_mutex_unlock(&mutex);
 }
 
-static void watch_forks(void)
+/* Before main: nothing is connected. */
+__attribute__((constructor)) static void prepare(void)
 {
+    set_descriptors(-1, -1);
     pthread_atfork(before_fork, after_fork, in_child);
 }
 
 /*
  * The thread of callback_tid. The library's own would not survive to be cancelled; this one does nothing, is never
- * cancelled, and stays as long as the process, so that callback_tid is valid whenever a program uses it.
+ * cancelled, and stays until the program has closed the connection, so that it may be cancelled at any time before.
  */
 static void *stand_in(void *unused)
 {
-    (void)unused;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    for (;;)
-        pause();
-    return NULL;
+    pthread_mutex_lock(&mutex);
+    while (!may_end)
+        pthread_cond_wait(&ending, &mutex);
+    may_end = false;
+    pthread_mutex_unlock(&mutex);
+    return unused;
 }
 
-/* Starts it, unless it runs or the program has no callback_tid. */
+/* Starts it, unless it runs or the program has no callback_tid. With the mutex. */
 static bool start_stand_in(void)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
-    bool started = true;
 
-    if (&callback_tid == NULL)
+    if (&callback_tid == NULL || has_stand_in)
         return true;
-    pthread_mutex_lock(&mutex);
-    if (!has_stand_in) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        pthread_attr_init(&attributes);
-        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        started = pthread_create(&callback_tid, &attributes, stand_in, NULL) == 0;
-        pthread_attr_destroy(&attributes);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        has_stand_in = started;
+    may_end = false;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN + 32 * 1024);
+    has_stand_in = pthread_create(&callback_tid, &attributes, stand_in, NULL) == 0;
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return has_stand_in;
+}
+
+/* With the mutex. */
+static void end_stand_in(void)
+{
+    if (has_stand_in) {
+        has_stand_in = false;
+        may_end = true;
+        pthread_cond_signal(&ending);
     }
-    pthread_mutex_unlock(&mutex);
-    return started;
 }
 
 static uintptr_t connection_now(void)
@@ -181,25 +194,35 @@ static uintptr_t connection_now(void)
 /* What has come of a call on this connection: says what has gone wrong, and takes note when that has closed it. */
 static int reported(uintptr_t connection, int code)
 {
-    if (code >= 0)
-        return code;
     switch (code) {
-    case -3:
-    case -4:
-    case -5:
-    case -6:
-    case -8:
-    case -10:
-        is_over(connection);
+    case KVS_ERROR_SEND_REQUEST:
+    case KVS_ERROR_RECEIVE_READY:
+    case KVS_ERROR_NOT_READY:
+    case KVS_ERROR_SEND_STRING:
+    case KVS_ERROR_RECEIVE_ANSWER:
+    case KVS_ERROR_RECEIVE_VALUE:
+        pthread_mutex_lock(&mutex);
+        forget(connection);
+        pthread_mutex_unlock(&mutex);
     }
-    printf("App: %s\n", kvs_strerror(code));
+    if (code < 0)
+        printf("App: %s\n", kvs_strerror(code));
     return code;
 }
 
-/* On the library's thread. */
-static void forced(void *connection)
+/* The connection has ended, and not by close_connection. On the library's thread. */
+static void forced(void *user)
 {
-    if (!is_over((uintptr_t)connection))
+    uintptr_t connection = (uintptr_t)user;
+    bool is_news;
+
+    pthread_mutex_lock(&mutex);
+    ended = connection;
+    forget(connection);
+    /* Not when the program has closed it, or made another one, after a call that has failed. */
+    is_news = connection > closed && connection >= made;
+    pthread_mutex_unlock(&mutex);
+    if (!is_news)
         return;
     printf("App: Closing connection due to deletion of group or closed server\n");
     if (&tid != NULL && tid != 0)
@@ -210,69 +233,90 @@ static void forced(void *connection)
 
 int establish_connection(const char *group_id, const char *secret)
 {
-    int code, main_fd, callback_fd;
-    uintptr_t connection = connection_now();
+    struct kvs_course_sockets sockets;
+    int code, before = begin();
+    uintptr_t connection, previous;
+    bool is_ready;
 
-    pthread_once(&once, watch_forks);
-    if (!start_stand_in())
-        return reported(connection, -15);
-    if ((code = kvs_course_establish_connection(group_id, secret)) < 0)
-        return reported(connection, code);
     pthread_mutex_lock(&mutex);
-    connection = current = ++last;
+    previous = current;
+    connection = ++given;
+    is_ready = start_stand_in();
     pthread_mutex_unlock(&mutex);
-    if (kvs_course_attach(&main_fd, &callback_fd, forced, (void *)connection) != 0) {
-        /* The server has closed it already. */
-        forced((void *)connection);
-        return code;
-    }
+    if (!is_ready)
+        return end(before, reported(0, KVS_ERROR_INVALID));
+    code = kvs_course_open(group_id, secret, &sockets, forced, (void *)connection);
+    if (code < 0)
+        /* A connection that there was before is not affected, whatever the code. */
+        return end(before, reported(0, code));
+
     pthread_mutex_lock(&mutex);
-    if (current == connection) {
-        set_descriptors(main_fd, callback_fd);
-        set_address(&cl_addr, main_fd, own_address);
-        set_address(&sv_addr, main_fd, peer_address);
-        set_address(&cl_addr_cb, callback_fd, own_address);
-        set_address(&sv_addr_cb, callback_fd, peer_address);
+    made = connection;
+    /* The one before had broken, unnoticed. */
+    forget(previous);
+    if (ended != connection) {
+        current = connection;
+        set_descriptors(sockets.main_fd, sockets.callback_fd);
+        set_address(&cl_addr, &sockets.own);
+        set_address(&sv_addr, &sockets.server);
+        set_address(&cl_addr_cb, &sockets.own_callback);
+        set_address(&sv_addr_cb, &sockets.server_callback);
     }
     pthread_mutex_unlock(&mutex);
-    return code;
+    return end(before, code);
 }
 
 int put_value(const char *key, const char *value)
 {
+    int before = begin();
     uintptr_t connection = connection_now();
+    int code = kvs_course_put_value(key, value);
 
-    return reported(connection, kvs_course_put_value(key, value));
+    /* The question whether there is a connection: see kvs.h. */
+    if (key == NULL && value == NULL)
+        return end(before, code);
+    return end(before, reported(connection, code));
 }
 
 int get_value(const char *key, char **value)
 {
+    int before = begin();
     uintptr_t connection = connection_now();
 
-    return reported(connection, kvs_course_get_value(key, value));
+    return end(before, reported(connection, kvs_course_get_value(key, value)));
 }
 
 int delete_value(const char *key)
 {
+    int before = begin();
     uintptr_t connection = connection_now();
 
-    return reported(connection, kvs_course_delete_value(key));
+    return end(before, reported(connection, kvs_course_delete_value(key)));
 }
 
 int register_callback(const char *key, void (*callback_function)(char *))
 {
+    int before = begin();
     uintptr_t connection = connection_now();
 
-    return reported(connection, kvs_course_register_callback(key, callback_function));
+    return end(before, reported(connection, kvs_course_register_callback(key, callback_function)));
 }
 
 int close_connection(void)
 {
+    int code, before = begin();
     uintptr_t connection = connection_now();
-    int code = kvs_course_close_connection();
 
-    /* -15: other threads kept it busy, and it is still there. */
-    if (code != -15)
-        is_over(connection);
-    return reported(connection, code);
+    code = kvs_course_close_connection();
+    /* With -15 the connection is still there. */
+    if (code != KVS_ERROR_INVALID) {
+        pthread_mutex_lock(&mutex);
+        /* With -2 it was the server, and that is told. */
+        if (code != KVS_ERROR_NOT_CONNECTED && connection > closed)
+            closed = connection;
+        forget(connection);
+        end_stand_in();
+        pthread_mutex_unlock(&mutex);
+    }
+    return end(before, reported(0, code));
 }

@@ -31,6 +31,9 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+#[cfg(feature = "course")]
+use nix::sys::socket::{getpeername, getsockname};
+
 use crate::error::Error;
 use crate::fork::{self, Registered};
 use crate::sys;
@@ -89,6 +92,16 @@ impl Channel {
     #[cfg(feature = "course")]
     pub(crate) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// The addresses of our end and of the server's; empty ones if the system does not tell them.
+    #[cfg(feature = "course")]
+    pub(crate) fn ends(&self) -> [libc::sockaddr_un; 2] {
+        let fd = self.socket.as_raw_fd();
+        [getsockname::<UnixAddr>(fd), getpeername::<UnixAddr>(fd)].map(|address| match address {
+            Ok(address) => *address.as_ref(),
+            Err(_) => libc::sockaddr_un { sun_family: 0, sun_path: [0; 108] },
+        })
     }
 
     /// A full backlog makes `connect` wait for as long as the socket's send time-out says.

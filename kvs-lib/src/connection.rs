@@ -3,8 +3,6 @@
 //! The caller's thread does the request itself. What it does with either kind of session is in [`crate::shared`]; here
 //! arguments are checked and results are put into words.
 
-#[cfg(feature = "course")]
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,6 +22,8 @@ use crate::multiplexer::{Multiplexer, Requests};
 use crate::original;
 use crate::panic_points::panic_point;
 use crate::shared::{self, Main, Shared};
+#[cfg(feature = "course")]
+use crate::sys::Sockets;
 
 /// What the login has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,14 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Self, Error> {
         #[cfg(feature = "course")]
-        let descriptors = (main.descriptor(), callback.descriptor());
+        let sockets = {
+            let ([own, server], [own_callback, server_callback]) = (main.ends(), callback.ends());
+            Sockets {
+                main: main.descriptor(),
+                callback: callback.descriptor(),
+                addresses: [own, server, own_callback, server_callback],
+            }
+        };
         let (main, ear) = match session {
             Session::Original => {
                 (Main::Original(FairMutex::new(original::Main::new(main))), Ear::original())
@@ -124,7 +131,7 @@ impl Connection {
         let shared = Arc::new(Shared {
             generation: fork::generation(),
             #[cfg(feature = "course")]
-            descriptors,
+            sockets,
             timeout,
             closed: AtomicBool::new(false),
             closed_by_us: AtomicBool::new(false),
@@ -152,10 +159,9 @@ impl Connection {
         matches!(self.shared.main, Main::Framed { .. })
     }
 
-    /// The numbers of its sockets, main and callback.
     #[cfg(feature = "course")]
-    pub(crate) fn descriptors(&self) -> (RawFd, RawFd) {
-        self.shared.descriptors
+    pub(crate) fn sockets(&self) -> Sockets {
+        self.shared.sockets
     }
 
     /// Whether every call is in vain. (A connection to a server that has gone is closed by the next call,

@@ -2,8 +2,6 @@
 //! how all of it is closed.
 
 use std::io::ErrorKind;
-#[cfg(feature = "course")]
-use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,14 +19,16 @@ use crate::fork;
 use crate::multiplexer::{Failure, Multiplexer, Reply, Requests};
 use crate::original;
 use crate::panic_points::panic_point;
+#[cfg(feature = "course")]
+use crate::sys::Sockets;
 
 /// What the connection and its callback thread both use.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) generation: u32,
-    /// Of the two sockets, while they are open.
+    /// As they were when the connection was made.
     #[cfg(feature = "course")]
-    pub(crate) descriptors: (RawFd, RawFd),
+    pub(crate) sockets: Sockets,
     pub(crate) timeout: Duration,
     /// Nobody may begin an operation any more. Set before the main channel is waited for, so that whoever
     /// closes waits for one operation at the most.

@@ -6,6 +6,18 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
+/// The two sockets of a connection, as `course/KVS-lib.c` declares them.
+#[cfg(feature = "course")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+#[allow(unreachable_pub)]
+pub struct Sockets {
+    pub(crate) main: c_int,
+    pub(crate) callback: c_int,
+    /// Of the main socket, then of the other one: our end, the server's.
+    pub(crate) addresses: [libc::sockaddr_un; 4],
+}
+
 /// What a C program has registered a function with. The library only hands it back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct User(#[cfg_attr(not(feature = "capi"), allow(dead_code))] pub(crate) *mut c_void);

@@ -35,9 +35,20 @@ struct App {
     process: Process,
 }
 
+/// What the library says of a forced close, and what the program then does.
+const FORCED: [&str; 3] = [
+    "App: Closing connection due to deletion of group or closed server",
+    "keyboard cancelled",
+    "Exiting the app...",
+];
+
 impl App {
     fn start(world: &World) -> Self {
-        let (dir, program) = build(&world.installed, "app", "gcc");
+        Self::built_by(world, "gcc")
+    }
+
+    fn built_by(world: &World, compiler: &str) -> Self {
+        let (dir, program) = build(&world.installed, "app", compiler);
         Self { _dir: dir, process: world.member(program).spawn() }
     }
 
@@ -54,7 +65,10 @@ fn an_old_project_with_its_own_makefile_works() {
     app.says("establish", &["0", "variables right"]);
     app.says("put", &["1"]);
     app.says("get", &["Value: value"]);
-    app.says("get nothing", &["App: the key or group name does not exist", "-7"]);
+    app.says(
+        "get nothing",
+        &["App: the key or group name does not exist, or is not watched", "-7"],
+    );
     app.says("register", &["1"]);
     // The callback is called while the put is answered.
     app.process.send("put");
@@ -82,11 +96,7 @@ fn a_forced_close_cancels_the_keyboard_and_ends_the_wait() {
     let app = App::start(&world);
     app.says("establish", &["0", "variables right"]);
     world.local.delete_group(super::GROUP);
-    app.process.expect_next(&[
-        "App: Closing connection due to deletion of group or closed server",
-        "keyboard cancelled",
-        "Exiting the app...",
-    ]);
+    app.process.expect_next(&FORCED);
     assert!(app.process.wait_exit().success());
 }
 
@@ -96,12 +106,56 @@ fn a_server_that_ends_is_a_forced_close_too() {
     let app = App::start(&world);
     app.says("establish", &["0", "variables right"]);
     world.local.quit();
-    app.process.expect_next(&[
-        "App: Closing connection due to deletion of group or closed server",
-        "keyboard cancelled",
-        "Exiting the app...",
-    ]);
+    app.process.expect_next(&FORCED);
     assert!(app.process.wait_exit().success());
+}
+
+#[test]
+fn a_server_that_is_killed_during_calls_is_a_forced_close_too() {
+    // Now the call notices it first, now the library's thread.
+    for _ in 0..10 {
+        let world = World::start();
+        let app = App::start(&world);
+        app.says("establish", &["0", "variables right"]);
+        app.process.send("puts");
+        world
+            .local
+            .status_where("it puts", |status| status.iter().any(|app| app.status == "Connected"));
+        world.local.kill9();
+        let told = app.process.expect_line(FORCED[0]);
+        assert_eq!(told, FORCED[0]);
+        app.process.expect_line(FORCED[1]);
+        app.process.expect_line(FORCED[2]);
+        assert!(app.process.wait_exit().success());
+    }
+}
+
+#[test]
+fn every_compiler_gives_the_program_its_variables() {
+    let world = World::start();
+    for compiler in ["gcc -fcommon", "gcc -static", "clang"] {
+        let app = App::built_by(&world, compiler);
+        app.says("establish", &["0", "variables right"]);
+        app.says("close", &["cancelled 0", "1", "descriptors -1 -1"]);
+        app.says("exit", &["keyboard cancelled", "Exiting the app..."]);
+    }
+}
+
+#[test]
+fn a_forked_child_is_not_connected_and_the_parent_stays_so() {
+    let world = World::start();
+    let app = App::start(&world);
+    app.says("establish", &["0", "variables right"]);
+    app.says("fork", &["child right", "variables right"]);
+    app.says("put", &["1"]);
+}
+
+#[test]
+fn a_program_with_some_of_the_variables_ends_when_its_last_thread_does() {
+    let world = World::start();
+    let (_dir, program) = build(&world.installed, "some", "gcc");
+    let printed = run(world.member(program));
+    assert_eq!(printed, ["App: the key or group name does not exist, or is not watched", "closed"]);
 }
 
 #[test]
@@ -112,7 +166,7 @@ fn a_program_without_the_variables_links_too() {
         let printed = run(world.member(&program));
         assert_eq!(
             printed,
-            ["Value: value", "App: the key or group name does not exist"],
+            ["Value: value", "App: the key or group name does not exist, or is not watched"],
             "{compiler}"
         );
     }

@@ -172,7 +172,10 @@ assert kvs.close_connection() == 1
 "#;
     fs::write(&script, text).expect("the directory is ours");
     let program = world.program("python3").arg(script).args([super::GROUP, &world.secret]);
-    assert_eq!(run(program), ["key", "another", "the key or group name does not exist"]);
+    assert_eq!(
+        run(program),
+        ["key", "another", "the key or group name does not exist, or is not watched"]
+    );
 }
 
 #[test]

@@ -19,6 +19,10 @@ fn the_library_has_its_soname_and_both_links() {
     assert_eq!(links_to("libkvs.so"), Path::new(&soname));
     let dynamic = tool(Command::new("readelf").arg("-d").arg(installed.path("lib").join(&file)));
     assert!(dynamic.contains(&format!("Library soname: [{soname}]")), "{dynamic}");
+    let needed: Vec<&str> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    let of_the_system =
+        |line: &&str| ["libc.so", "libgcc_s.so", "ld-linux"].iter().any(|name| line.contains(name));
+    assert!(needed.iter().all(of_the_system), "{needed:?}");
     assert!(!dynamic.contains("TEXTREL") && !dynamic.contains("RPATH"), "{dynamic}");
 }
 
@@ -82,6 +86,11 @@ fn uninstall_leaves_nothing_of_it_and_everything_else() {
     let other = installed.path("lib/another-library.so");
     fs::write(&other, "").expect("the tree is ours");
     installed.uninstall();
+    for ours in ["lib/kvs", "lib/cmake/kvs", "share/doc/kvs"] {
+        assert!(!installed.path(ours).exists(), "{ours}");
+    }
+    // Those that others use, too, stay.
+    assert!(installed.path("include").exists() && installed.path("lib/pkgconfig").exists());
     let mut left = Vec::new();
     let mut dirs = vec![installed.dest().to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -163,6 +172,11 @@ fn a_change_of_the_interface_needs_a_new_version() {
     let next_minor = "1.1.0";
     let next_major = "2.0.0";
     assert!(check(&header, VERSION).0);
+
+    let with_another_code = header.replace("KVS_ERROR_CONFLICT -18", "KVS_ERROR_CONFLICT -20");
+    assert_ne!(with_another_code, header);
+    let (passed, said) = check(&with_another_code, VERSION);
+    assert!(!passed && said.contains("constants"), "{said}");
 
     let without_a_field = header.replace("  size_t key_len;\n", "");
     assert_ne!(without_a_field, header);

@@ -1,37 +1,48 @@
-//! What `KVS-lib.o` needs besides the six functions: `course/KVS-lib.c` stands around them there.
+//! What `KVS-lib.o` has in place of `establish_connection`: `course/KVS-lib.c` stands around it and the other five there.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 use super::guard::guarded;
 use super::handles::kvs_disconnect_fn;
 use super::process::Process;
+use super::string;
+use crate::builder::Builder;
 use crate::callbacks::Farewell;
 use crate::error::{Error, Invalid};
-use crate::sys::User;
+use crate::sys::{Sockets, User};
 
-/// The descriptors of the connection that `establish_connection` has made, and what is to be called with `user` when
-/// it has ended other than by `close_connection`. They stay the library's.
+/// `establish_connection`, which also says which sockets these are (they stay the library's), and what is to be called with
+/// `user` when the connection has ended other than by `close_connection`: nothing can come between the two.
 ///
-/// Returns 0, or -2: it has ended already.
-///
-/// `main` and `callback` point to writable numbers; `ended` may be called with `user` from another thread as long as the
-/// process lives.
+/// Each string is NULL or NUL-terminated; `sockets` may be written to; `ended` may be called with `user` from another
+/// thread as long as the process lives.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvs_course_attach(
-    main: *mut c_int,
-    callback: *mut c_int,
+pub unsafe extern "C" fn kvs_course_open(
+    group_id: *const c_char,
+    secret: *const c_char,
+    sockets: *mut Sockets,
     ended: kvs_disconnect_fn,
     user: *mut c_void,
 ) -> c_int {
-    guarded("kvs_course_attach", || {
-        let connection = Process::current().connection()?;
+    guarded("establish_connection", || {
         let function = ended.ok_or(Error::Invalid { what: "function", why: Invalid::Null })?;
-        let (main_socket, callback_socket) = connection.descriptors();
-        // SAFETY: the caller promises that a number may be written there.
-        unsafe { main.write(main_socket) };
-        // SAFETY: likewise.
-        unsafe { callback.write(callback_socket) };
-        connection.set_farewell(Farewell::Function(function, User(user)))?;
+        let builder = Builder::from_env();
+        let user = User(user);
+        let mut made = None;
+        Process::current().establish(builder, |builder, deadline| {
+            // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
+            // which is over before the call is.
+            let (group, secret) =
+                unsafe { (string("group name", group_id)?, string("secret", secret)?) };
+            let connection = builder.open_until(group, secret, deadline)?;
+            connection.set_farewell(Farewell::Function(function, user))?;
+            made = Some(connection.sockets());
+            Ok(connection)
+        })?;
+        if let Some(made) = made {
+            // SAFETY: the caller promises that it may be written to.
+            unsafe { sockets.write(made) };
+        }
         Ok(0)
     })
 }

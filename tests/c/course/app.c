@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "KVS-lib.h"
@@ -20,6 +21,9 @@ int cfd, cfd_cb;
 struct sockaddr_un cl_addr, sv_addr, cl_addr_cb, sv_addr_cb;
 pthread_t callback_tid, tid;
 int exit_flag;
+
+/* By the keyboard, not by the library. */
+static volatile int asked_to_exit;
 
 /* Whether the variables say the same as the system. */
 static int variables_are_right(void)
@@ -48,6 +52,26 @@ static void key_changed(char *key)
     printf("The key %s was changed\n", key);
 }
 
+/* A child has no connection, and may make its own. */
+static void fork_child(char **argv)
+{
+    int status;
+    pid_t child;
+
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        int right = cfd == -1 && cfd_cb == -1 && put_value(NULL, NULL) == -2;
+
+        right = right && establish_connection(argv[1], argv[2]) == 0 && variables_are_right();
+        right = right && pthread_cancel(callback_tid) == 0 && close_connection() == 1 && cfd == -1;
+        _exit(right ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    printf("child %s\n", WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "right" : "wrong");
+    printf("variables %s\n", variables_are_right() ? "right" : "wrong");
+}
+
 static void *keyboard(void *arguments)
 {
     char **argv = arguments, line[100], *value;
@@ -72,7 +96,14 @@ static void *keyboard(void *arguments)
             printf("cancelled %d\n", pthread_cancel(callback_tid));
             printf("%d\n", close_connection());
             printf("descriptors %d %d\n", cfd, cfd_cb);
+        } else if (strcmp(line, "puts") == 0) {
+            /* Until the server is gone, and then on: it is the library that ends this thread. */
+            for (;;)
+                put_value("key", "value");
+        } else if (strcmp(line, "fork") == 0) {
+            fork_child(argv);
         } else if (strcmp(line, "exit") == 0) {
+            asked_to_exit = 1;
             exit_flag = 1;
         }
         fflush(stdout);
@@ -87,13 +118,18 @@ int main(int argc, char *argv[])
     if (argc != 3)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (cfd != -1 || cfd_cb != -1)
+        printf("descriptors %d %d\n", cfd, cfd_cb);
     if (pthread_create(&tid, NULL, keyboard, argv) != 0)
         return 1;
     while (exit_flag == 0)
         ;
-    if (cfd != -1)
+    /* After a forced close the library has done it. */
+    if (asked_to_exit)
+        pthread_cancel(tid);
+    else if (cfd != -1 || cfd_cb != -1)
         printf("still connected\n");
-    if (pthread_cancel(tid) == 0 && pthread_join(tid, &ended) == 0 && ended == PTHREAD_CANCELED)
+    if (pthread_join(tid, &ended) == 0 && ended == PTHREAD_CANCELED)
         printf("keyboard cancelled\n");
     printf("Exiting the app...\n");
     return 0;
