@@ -90,24 +90,24 @@ fn the_callback_thread_may_be_cancelled_before_each_close() {
     assert!(app.process.wait_exit().success());
 }
 
-#[test]
-fn a_forced_close_cancels_the_keyboard_and_ends_the_wait() {
+/// What ends the connection of a waiting program also ends its wait.
+fn is_a_forced_close(end: impl FnOnce(&World)) {
     let world = World::start();
     let app = App::start(&world);
     app.says("establish", &["0", "variables right"]);
-    world.local.delete_group(super::GROUP);
+    end(&world);
     app.process.expect_next(&FORCED);
     assert!(app.process.wait_exit().success());
 }
 
 #[test]
+fn a_forced_close_cancels_the_keyboard_and_ends_the_wait() {
+    is_a_forced_close(|world| world.local.delete_group(super::GROUP));
+}
+
+#[test]
 fn a_server_that_ends_is_a_forced_close_too() {
-    let world = World::start();
-    let app = App::start(&world);
-    app.says("establish", &["0", "variables right"]);
-    world.local.quit();
-    app.process.expect_next(&FORCED);
-    assert!(app.process.wait_exit().success());
+    is_a_forced_close(|world| world.local.quit());
 }
 
 #[test]

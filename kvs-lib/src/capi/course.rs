@@ -2,12 +2,11 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::establish;
 use super::guard::guarded;
 use super::handles::kvs_disconnect_fn;
-use super::process::Process;
-use super::string;
-use crate::builder::Builder;
 use crate::callbacks::Farewell;
+use crate::connection::Connection;
 use crate::error::{Error, Invalid};
 use crate::sys::{Sockets, User};
 
@@ -26,23 +25,19 @@ pub unsafe extern "C" fn kvs_course_open(
 ) -> c_int {
     guarded("establish_connection", || {
         let function = ended.ok_or(Error::Invalid { what: "function", why: Invalid::Null })?;
-        let builder = Builder::from_env();
         let user = User(user);
-        let mut made = None;
-        Process::current().establish(builder, |builder, deadline| {
-            // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
-            // which is over before the call is.
-            let (group, secret) =
-                unsafe { (string("group name", group_id)?, string("secret", secret)?) };
-            let connection = builder.open_until(group, secret, deadline)?;
+        let mut found = None;
+        let made = |connection: &Connection| {
             connection.set_farewell(Farewell::Function(function, user))?;
-            made = Some(connection.sockets());
-            Ok(connection)
-        })?;
-        if let Some(made) = made {
+            found = Some(connection.sockets());
+            Ok(())
+        };
+        // SAFETY: the caller promises that both are NULL or strings.
+        let code = unsafe { establish(group_id, secret, made) }?;
+        if let Some(found) = found {
             // SAFETY: the caller promises that it may be written to.
-            unsafe { sockets.write(made) };
+            unsafe { sockets.write(found) };
         }
-        Ok(0)
+        Ok(code)
     })
 }

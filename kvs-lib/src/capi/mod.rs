@@ -21,6 +21,7 @@ use std::ptr;
 
 use crate::builder::Builder;
 use crate::callbacks::{Callback, Watched};
+use crate::connection::Connection;
 use crate::error::{Error, Invalid};
 use guard::{guarded, guarded_call};
 use process::Process;
@@ -64,16 +65,30 @@ pub unsafe extern "C" fn establish_connection(
     secret: *const c_char,
 ) -> c_int {
     guarded("establish_connection", || {
-        let builder = Builder::from_env();
-        Process::current().establish(builder, |builder, deadline| {
-            // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
-            // which is over before the call is.
-            let (group, secret) =
-                unsafe { (string("group name", group_id)?, string("secret", secret)?) };
-            builder.open_until(group, secret, deadline)
-        })?;
-        Ok(0)
+        // SAFETY: the caller promises that both are NULL or strings.
+        unsafe { establish(group_id, secret, |_| Ok(())) }
     })
+}
+
+/// Makes the connection of the process; `made` sees it before anybody else can.
+///
+/// # Safety
+/// Each string is NULL or NUL-terminated, until this returns.
+unsafe fn establish(
+    group_id: *const c_char,
+    secret: *const c_char,
+    made: impl FnOnce(&Connection) -> Result<(), Error>,
+) -> Result<c_int, Error> {
+    Process::current().establish(Builder::from_env(), |builder, deadline| {
+        // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
+        // which is over before this returns.
+        let (group, secret) =
+            unsafe { (string("group name", group_id)?, string("secret", secret)?) };
+        let connection = builder.open_until(group, secret, deadline)?;
+        made(&connection)?;
+        Ok(connection)
+    })?;
+    Ok(0)
 }
 
 /// Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
