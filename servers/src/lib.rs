@@ -2,13 +2,14 @@
 //!
 //! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. What they
 //! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how) and
-//! [`startup`] (logging, limits and the exit code).
+//! [`logging`] and [`startup`] (limits and the exit code).
 
 #![forbid(unsafe_code)]
 
 pub mod auth;
 pub mod console;
 pub mod local;
+pub mod logging;
 mod seldom;
 pub mod shutdown;
 pub mod startup;

@@ -1,30 +1,14 @@
-//! What both programs do before and after they serve: logging, the limit of descriptors, the exit code.
+//! What both programs do before and after they serve: the limit of descriptors, the exit code.
 //!
-//! Logs go to standard error, through a thread of their own that drops lines rather than wait for a
-//! reader that has stopped. Errors that prevent the start are printed there too, as one sentence that
-//! says what failed, on what, and why.
+//! Errors that prevent the start are printed on standard error, as one sentence that says what failed, on what,
+//! and why.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::WorkerGuard;
-
-/// Sends log lines to standard error: informational and above, or with `verbose` one for each operation
-/// too. The guard writes what is left when it is dropped.
-pub fn init_logging(verbose: bool) -> WorkerGuard {
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO })
-        .init();
-    guard
-}
 
 /// The end of `main`: success, or `program: error` on standard error and exit code 1.
 pub fn exit_code(program: &str, result: Result<(), impl Display>) -> ExitCode {

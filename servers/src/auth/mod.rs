@@ -19,6 +19,7 @@
 //! ```
 
 mod links;
+mod options;
 mod reactor;
 mod registry;
 
@@ -32,6 +33,7 @@ use mio::{Interest, Poll, Waker};
 
 use crate::console::Output;
 use crate::shutdown::Shutdown;
+pub use options::{NAME, Options};
 use reactor::{Port, Reactor, WAKER};
 
 /// Where the server listens, and how long it waits for what.

@@ -10,7 +10,7 @@
 //!   `watcher`: the changes that one application has still to be told. `leftovers`: what takes long to clear away
 //!   when one has gone.
 //! - `pairing`: brings the two connections of an application together. `listener`: the paths.
-//! - `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
+//! - `options`: what the program is told. `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
 //! - `commands`, `status`: the administrator's dialogue.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
@@ -28,6 +28,7 @@ mod index;
 mod leftovers;
 mod listener;
 mod mailbox;
+mod options;
 mod pairing;
 mod quota;
 mod reactor;
@@ -48,12 +49,13 @@ use std::time::{Duration, Instant};
 pub use auth_link::ConnectError;
 pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
 pub use listener::{ListenError, Mode};
+pub use options::Options;
 pub use quota::Limits;
 
 use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
-use auth_link::{AuthLink, Options, Unavailable, Worker};
+use auth_link::{AuthLink, Unavailable, Worker};
 use commands::Commands;
 use groups::Groups;
 use kvs_proto::framed::request as wire;
@@ -154,7 +156,7 @@ impl Server {
         let main = Listener::bind(&config.socket, config.socket_mode)?;
         let callback = Listener::bind(&config.callback_socket, config.socket_mode)?;
         let groups = Arc::new(Groups::default());
-        let options = Options {
+        let options = auth_link::Options {
             server: config.auth.clone(),
             identity: identity(&config.socket).map_err(Error::io("the current directory"))?,
             exit_on_loss: config.exit_on_auth_loss,

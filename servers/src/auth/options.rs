@@ -1,0 +1,66 @@
+//! The options of `KVS-AuthServer`, and what they make of its [`Config`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::Config;
+use crate::logging::LogOptions;
+
+/// The name of the program.
+pub const NAME: &str = "KVS-AuthServer";
+
+const AFTER_HELP: &str = "\
+Console (standard input, whole lines):
+  Quit    tell all local servers to close, wait for them (5 s at most), exit
+SIGTERM and SIGINT do the same; the end of the input does not.
+
+Every local server gets two more UDP ports, from the listen port upwards: allow them in a firewall.
+
+Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start; 2 for a wrong option.
+
+Example, for local servers on several machines:
+  KVS-AuthServer --listen 0.0.0.0:58032";
+
+/// Keeps the secrets of all groups for the local servers of one or several machines.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, after_help = AFTER_HELP)]
+pub struct Options {
+    /// Where local servers reach this server: an IP address and a UDP port
+    #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen)]
+    listen: SocketAddr,
+
+    /// How many local servers one machine (IPv4 address, or IPv6 network of 64 bits) may have connected
+    #[arg(long, env = "KVS_LINKS_PER_MACHINE", value_name = "NUMBER",
+          default_value_t = Config::default().links_per_machine)]
+    links_per_machine: usize,
+
+    /// How many groups one machine may have; then new names are answered as if they were taken
+    #[arg(long, env = "KVS_GROUPS_PER_MACHINE", value_name = "NUMBER",
+          default_value_t = Config::default().groups_per_machine)]
+    groups_per_machine: usize,
+
+    /// After how many seconds the ports are taken back from who asked for them and does not use them
+    #[arg(long, env = "KVS_CONFIRM_WAIT", value_name = "SECONDS",
+          default_value_t = Config::default().confirm_wait.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    confirm_wait: u64,
+
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+impl Options {
+    /// What the server is told.
+    pub fn config(&self) -> Config {
+        Config {
+            listen: self.listen,
+            links_per_machine: self.links_per_machine,
+            groups_per_machine: self.groups_per_machine,
+            confirm_wait: Duration::from_secs(self.confirm_wait),
+            ..Config::default()
+        }
+    }
+}
