@@ -415,7 +415,7 @@ mod tests {
                 let mut in_use = [0; 4];
                 model.iter().for_each(|(_, which, _)| in_use[*which] += 1);
                 let pages = |which: usize| usize::div_ceil(in_use[which], PAGE / size_for(lens[which]));
-                let pages = (0..4).map(pages).sum();
+                let pages: usize = (0..4).map(pages).sum();
                 prop_assert_eq!(slab.pages.len() - slab.vacant.len(), pages);
                 // No more numbers of pages than for the most that there ever were at once.
                 most = pages.max(most);
