@@ -87,6 +87,19 @@ impl fmt::Debug for LevelHandle {
 }
 
 impl Logging {
+    /// Starts the log of this process, once.
+    pub fn init(options: &LogOptions) -> Self {
+        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+        let layer = lines::layer().with_writer(writer).with_target(false);
+        let layer = match options.log_format {
+            Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
+            Format::Json => layer.json().flatten_event(true).boxed(),
+        };
+        let (filter, level) = reload::Layer::new(options.level());
+        tracing_subscriber::registry().with(filter).with(layer).init();
+        Self { _writer: guard, level: LevelHandle(level) }
+    }
+
     /// For whoever changes the level later.
     pub fn level(&self) -> LevelHandle {
         self.level.clone()
@@ -98,22 +111,16 @@ impl LevelHandle {
     pub fn set(&self, options: &LogOptions) {
         let level = options.level();
         match self.0.reload(level) {
+            // As important as whatever else is logged now.
+            Ok(()) if level == LevelFilter::ERROR => {
+                tracing::error!("the level of the log is {level} now")
+            }
+            Ok(()) if level == LevelFilter::WARN => {
+                tracing::warn!("the level of the log is {level} now")
+            }
             Ok(()) => tracing::info!("the level of the log is {level} now"),
             // Only without a log: then nobody reads this either.
             Err(error) => tracing::error!("the level of the log stays as it was: {error}"),
         }
     }
-}
-
-/// Starts the log of this process, once.
-pub fn init(options: &LogOptions) -> Logging {
-    let (writer, guard) = tracing_appender::non_blocking(io::stderr());
-    let layer = lines::layer().with_writer(writer).with_target(false);
-    let layer = match options.log_format {
-        Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
-        Format::Json => layer.json().flatten_event(true).boxed(),
-    };
-    let (filter, level) = reload::Layer::new(options.level());
-    tracing_subscriber::registry().with(filter).with(layer).init();
-    Logging { _writer: guard, level: LevelHandle(level) }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use parking_lot::{Condvar, Mutex};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Why a server ends.
@@ -113,16 +113,24 @@ impl Shutdown {
         wake();
     }
 
-    /// Makes SIGTERM and SIGINT requests to end.
+    /// Makes SIGTERM and SIGINT requests to end, and with `on_hangup` SIGHUP a call of it. Without, that ends the process at
+    /// once, as is usual for a program whose terminal has gone.
     ///
     /// # Errors
     /// When the handlers or their thread cannot be set up.
-    pub fn on_signals(&self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    pub fn on_signals(
+        &self,
+        mut on_hangup: Option<impl FnMut() + Send + 'static>,
+    ) -> io::Result<()> {
+        let hangup = on_hangup.as_ref().map(|_| SIGHUP);
+        let mut signals = Signals::new([SIGTERM, SIGINT].into_iter().chain(hangup))?;
         let shutdown = self.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                shutdown.request(Reason::Signal(signal));
+                match (signal, &mut on_hangup) {
+                    (SIGHUP, Some(on_hangup)) => on_hangup(),
+                    _ => shutdown.request(Reason::Signal(signal)),
+                }
             }
         })?;
         Ok(())

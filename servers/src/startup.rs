@@ -1,29 +1,96 @@
-//! What both programs do before and after they serve: the limit of descriptors, the exit code.
+//! What both programs do before and after they serve: options, logs, signals, the limit of descriptors, the exit code.
 //!
 //! Errors that prevent the start are printed on standard error, as one sentence that says what failed, on what,
-//! and why.
+//! and why. SIGHUP has the options read again, of which the level of the log counts then.
 
+use std::env;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Parser;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The end of `main`: success, or `program: error` on standard error and exit code 1.
-pub fn exit_code(program: &str, result: Result<(), impl Display>) -> ExitCode {
+use crate::logging::{LevelHandle, LogOptions, Logging};
+use crate::shutdown::Shutdown;
+
+/// The options of a program that [`main`] runs.
+pub trait Options: Parser {
+    /// The name of the program.
+    const NAME: &str;
+
+    /// What is logged, and how.
+    fn log(&self) -> &LogOptions;
+
+    /// Whether the options are only to be checked.
+    fn is_check(&self) -> bool;
+
+    /// What is wrong with these options together, each of which is right by itself.
+    ///
+    /// # Errors
+    /// A sentence about it.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// The life of a server program: its options from the command line, the environment and its file, then `serve`, then
+/// its exit code.
+pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(), E>) -> ExitCode {
+    let parsed = match kvs_options::parse::<O>(env::args_os(), None) {
+        Ok(parsed) => parsed,
+        Err(error) => return error.report(O::NAME),
+    };
+    if let Err(why) = parsed.options.check() {
+        eprintln!("{}: {why}", O::NAME);
+        return ExitCode::from(2);
+    }
+    if parsed.options.is_check() {
+        let file = parsed
+            .file()
+            .map_or(String::new(), |file| format!(" (lines are those of {})", file.display()));
+        let text = format!(
+            "# The options of {} are right. What is in force{file}:\n{}",
+            O::NAME,
+            parsed.settings()
+        );
+        // With its output closed, there is nobody to tell.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let logging = Logging::init(parsed.options.log());
+    let shutdown = Shutdown::new();
+    let reload = parsed.file().map(|file| reload::<O>(file, logging.level()));
+    let result = match shutdown.on_signals(reload) {
+        Ok(()) => {
+            raise_descriptor_limit();
+            serve(parsed.options, &shutdown).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(format!("signals cannot be handled: {error}")),
+    };
+    // Writes what is left, so that the error below is the last line.
+    drop(logging);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error}");
+            eprintln!("{}: {error}", O::NAME);
             ExitCode::FAILURE
         }
     }
 }
 
+/// What SIGHUP does: nothing but the level of the log changes, and that only if the file is right.
+fn reload<O: Options>(file: &Path, level: LevelHandle) -> impl FnMut() + Send + 'static {
+    let file = file.to_owned();
+    move || match kvs_options::parse::<O>(env::args_os(), None) {
+        Ok(parsed) => level.set(parsed.options.log()),
+        Err(error) => tracing::error!("{} is not read again: {error}", file.display()),
+    }
+}
+
 /// Lets the process have as many descriptors as the administrator allows: every application takes two, and
 /// the usual soft limit of 1024 is there for programs that use `select`, which these do not.
-pub fn raise_descriptor_limit() {
+fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

@@ -33,7 +33,7 @@ use mio::{Interest, Poll, Waker};
 
 use crate::console::Output;
 use crate::shutdown::Shutdown;
-pub use options::{NAME, Options};
+pub use options::Options;
 use reactor::{Port, Reactor, WAKER};
 
 /// Where the server listens, and how long it waits for what.

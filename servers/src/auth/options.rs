@@ -1,15 +1,14 @@
 //! The options of `KVS-AuthServer`, and what they make of its [`Config`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
 use super::Config;
 use crate::logging::LogOptions;
-
-/// The name of the program.
-pub const NAME: &str = "KVS-AuthServer";
+use crate::startup;
 
 const AFTER_HELP: &str = "\
 Console (standard input, whole lines):
@@ -18,14 +17,14 @@ SIGTERM and SIGINT do the same; the end of the input does not.
 
 Every local server gets two more UDP ports, from the listen port upwards: allow them in a firewall.
 
-Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start; 2 for a wrong option.
+Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start; 2 for a wrong option or file.
 
 Example, for local servers on several machines:
   KVS-AuthServer --listen 0.0.0.0:58032";
 
 /// Keeps the secrets of all groups for the local servers of one or several machines.
 #[derive(Debug, Parser)]
-#[command(name = NAME, version, after_help = AFTER_HELP)]
+#[command(name = "KVS-AuthServer", version, after_help = AFTER_HELP)]
 pub struct Options {
     /// Where local servers reach this server: an IP address and a UDP port
     #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen)]
@@ -47,9 +46,35 @@ pub struct Options {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     confirm_wait: u64,
 
+    /// A file in TOML in which every option may be set, by its name without the dashes: `listen = "0.0.0.0:58032"`. The
+    /// command line counts before the environment, and that before the file. SIGHUP has it read again, for the level of
+    /// the log
+    #[arg(long, value_name = "FILE", env = "KVS_AUTH_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Check the options, wherever they are set, print all that are in force, and end
+    #[arg(long)]
+    check_config: bool,
+
     /// What is logged, and how.
     #[command(flatten)]
-    pub log: LogOptions,
+    log: LogOptions,
+}
+
+impl startup::Options for Options {
+    const NAME: &str = "KVS-AuthServer";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+
+    fn is_check(&self) -> bool {
+        self.check_config
+    }
+
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Options {

@@ -6,31 +6,22 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use kvs_servers::console::{Input, Output};
-use kvs_servers::local::{Config, Error, Options, Server};
+use kvs_servers::local::{Error, Options, Server};
 use kvs_servers::shutdown::Shutdown;
-use kvs_servers::{logging, startup};
+use kvs_servers::startup;
 
 /// Blocks of this many bytes and more go back to the system as soon as they are freed.
 const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
 
 fn main() -> ExitCode {
     tune_allocator();
-    let options = Options::parse();
-    let logging = logging::init(&options.log);
-    let result = serve(options.config());
-    // Writes what is left, so that the error below is the last line.
-    drop(logging);
-    startup::exit_code("KVS-LocalServer", result)
+    startup::main(serve)
 }
 
-fn serve(config: Config) -> Result<(), Error> {
-    startup::raise_descriptor_limit();
+fn serve(options: Options, shutdown: &Shutdown) -> Result<(), Error> {
     let output = Output::new(io::stdout()).map_err(Error::io("a thread for the console"))?;
-    let shutdown = Shutdown::new();
-    shutdown.on_signals().map_err(Error::io("a handler for signals"))?;
-    let server = Server::bind(config, &shutdown, &output)?;
+    let server = Server::bind(options.config(), shutdown, &output)?;
     server.run(Input::stdin())
 }
 

@@ -95,6 +95,19 @@ pub struct Config {
     pub exit_on_auth_loss: bool,
 }
 
+impl Config {
+    /// Whether these options go together.
+    ///
+    /// # Errors
+    /// [`Error`] says which do not.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.socket == self.callback_socket {
+            return Err(Error::SamePath(self.socket.clone()));
+        }
+        Ok(())
+    }
+}
+
 /// Why a local server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -150,9 +163,7 @@ impl Server {
     /// # Errors
     /// [`Error`] says what cannot be had, and why.
     pub fn bind(config: Config, shutdown: &Shutdown, output: &Output) -> Result<Self, Error> {
-        if config.socket == config.callback_socket {
-            return Err(Error::SamePath(config.socket));
-        }
+        config.check()?;
         let main = Listener::bind(&config.socket, config.socket_mode)?;
         let callback = Listener::bind(&config.callback_socket, config.socket_mode)?;
         let groups = Arc::new(Groups::default());

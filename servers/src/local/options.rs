@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 
 use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
 use crate::logging::LogOptions;
+use crate::startup;
 
 /// Values of the original protocol are never too long.
 const SHORTEST_MAX_VALUE: usize = kvs_proto::MAX_TEXT;
@@ -28,10 +29,11 @@ Commands on standard input, each a line (the first three ask for a group id):
   Show application status
   Quit
 
-The end of standard input is not Quit: the server goes on. SIGTERM and SIGINT are Quit.
+The end of standard input is not Quit: the server goes on. SIGTERM and SIGINT are Quit. With --config, SIGHUP has the level of
+the log read again.
 Answers go to standard output, logs and errors to standard error.
 
-Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start or go on; 2 for a wrong option.
+Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start or go on; 2 for a wrong option or file.
 
 Examples:
   KVS-LocalServer --auth 192.0.2.1:58032
@@ -89,22 +91,48 @@ pub struct Options {
     #[arg(long, env = "KVS_EXIT_ON_AUTH_LOSS", value_parser = FalseyValueParser::new())]
     exit_on_auth_loss: bool,
 
+    /// A file in TOML in which every option may be set, by its name without the dashes: `login-timeout = 30`. The
+    /// command line counts before the environment, and that before the file. SIGHUP has it read again, for the level of
+    /// the log
+    #[arg(long, value_name = "FILE", env = "KVS_LOCAL_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Check the options, wherever they are set, print all that are in force, and end
+    #[arg(long)]
+    check_config: bool,
+
     /// What is logged, and how.
     #[command(flatten)]
-    pub log: LogOptions,
+    log: LogOptions,
+}
+
+impl startup::Options for Options {
+    const NAME: &str = "KVS-LocalServer";
+
+    fn log(&self) -> &LogOptions {
+        &self.log
+    }
+
+    fn is_check(&self) -> bool {
+        self.check_config
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.config().check().map_err(|error| error.to_string())
+    }
 }
 
 impl Options {
     /// What the server is told.
-    pub fn config(self) -> Config {
-        let callback_socket = self.callback_socket.unwrap_or_else(|| {
+    pub fn config(&self) -> Config {
+        let callback_socket = self.callback_socket.clone().unwrap_or_else(|| {
             let mut path = self.socket.clone().into_os_string();
             path.push("_cb");
             path.into()
         });
         Config {
-            auth: self.auth,
-            socket: self.socket,
+            auth: self.auth.clone(),
+            socket: self.socket.clone(),
             callback_socket,
             socket_mode: self.socket_mode,
             limits: Limits {

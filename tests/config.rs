@@ -1,0 +1,233 @@
+//! The options of the servers in a file: what is right takes effect, what is wrong is told with its line, and SIGHUP
+//! changes the level of the log while everything goes on.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kvs_tests::{AuthServer, Driver, Finished, LocalServer, Program, bin, private_dir};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// A local server's file, and the server that reads it.
+struct Configured {
+    dir: tempfile::TempDir,
+}
+
+impl Configured {
+    fn new() -> Self {
+        Self { dir: private_dir() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes the file: these lines after the ones that every server here has.
+    fn write(&self, auth: &AuthServer, lines: &str) -> PathBuf {
+        let file = self.path("local-server.toml");
+        let text = format!(
+            "auth = \"{}\"\nsocket = \"{}\"\n{lines}",
+            auth.addr(),
+            self.path("sock").display()
+        );
+        fs::write(&file, text).expect("the directory is ours");
+        file
+    }
+
+    fn program(&self, file: &Path) -> Program {
+        Program::new(bin("KVS-LocalServer")).arg("--config").arg(file)
+    }
+}
+
+/// How a server ends that does not get as far as serving.
+fn ends(program: Program) -> Finished {
+    program.spawn().finish()
+}
+
+#[test]
+fn a_server_is_what_its_file_says() {
+    let auth = AuthServer::start();
+    let files = Configured::new();
+    let callback = files.path("elsewhere");
+    let lines = format!("callback-socket = '{}'\nmax-value-bytes = 200\n", callback.display());
+    let server = files.program(&files.write(&auth, &lines)).spawn();
+    server.expect_line_where("the port", |line| line.starts_with("Port Number: "));
+    assert!(files.path("sock").exists() && callback.exists());
+    server.send("Create group\ng");
+    let secret = server.expect_line_where("the secret", |line| line.starts_with("Group created"));
+    let secret = secret["Group created with secret ".len()..].trim_end_matches('!').to_owned();
+    let connection = kvs::Connection::builder()
+        .socket(files.path("sock"))
+        .callback_socket(&callback)
+        .open("g", &secret)
+        .expect("it is served where the file says");
+    connection.put("k", vec![b'x'; 200]).expect("it is short enough");
+    let error = connection.put("k", vec![b'x'; 201]).unwrap_err();
+    assert_eq!(error.code(), -15, "{error}");
+    connection.close().expect("the server is there");
+    server.send("Quit");
+    assert!(server.wait_exit().success());
+}
+
+#[test]
+fn the_command_line_counts_before_the_environment_and_that_before_the_file() {
+    let auth = AuthServer::start();
+    let files = Configured::new();
+    let file = files.write(&auth, "login-timeout = 20\nmax-pairs-per-user = 30\nverbose = true\n");
+    let checked = ends(
+        files
+            .program(&file)
+            .arg("--check-config")
+            .args(["--login-timeout", "21"])
+            .env("KVS_LOGIN_TIMEOUT", "22")
+            .env("KVS_MAX_PAIRS_PER_USER", "32"),
+    );
+    assert!(checked.status.success(), "{checked:?}");
+    let setting = |name: &str| {
+        let line = checked.stdout.iter().find(|line| line.starts_with(&format!("{name} =")));
+        let (value, source) = line.and_then(|line| line.split_once(" # ")).expect("it is listed");
+        (value.trim().to_owned(), source.to_owned())
+    };
+    assert_eq!(setting("login-timeout"), ("login-timeout = 21".into(), "--login-timeout".into()));
+    let pairs = ("max-pairs-per-user = 32".into(), "KVS_MAX_PAIRS_PER_USER".into());
+    assert_eq!(setting("max-pairs-per-user"), pairs);
+    assert_eq!(setting("verbose"), ("verbose = true".into(), "line 5".into()));
+    assert_eq!(setting("exit-on-auth-loss").1, "built in");
+    assert!(checked.stderr.is_empty());
+    assert!(!files.path("sock").exists(), "nothing is served");
+}
+
+#[test]
+fn each_mistake_is_told_with_its_line_and_nothing_is_started() {
+    let auth = AuthServer::start();
+    let files = Configured::new();
+    let file = files.write(&auth, "login-timeout = 0\n\nsocket-mod = 660\nlog-level = \"loud\"\n");
+    for arguments in [&[][..], &["--check-config"]] {
+        let ended = ends(files.program(&file).args(arguments));
+        assert_eq!(ended.status.code(), Some(2));
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+        let at = file.display();
+        assert_eq!(
+            ended.stderr,
+            [
+                format!("KVS-LocalServer: {at}:3: login-timeout = 0: 0 is not in 1..=3600"),
+                format!("{at}:5: there is no option socket-mod; is socket-mode meant?"),
+                format!("{at}:6: log-level = loud: it must be one of error, warn, info, debug"),
+            ]
+        );
+        assert!(!files.path("sock").exists());
+    }
+    let missing = files.path("missing.toml");
+    let ended = ends(files.program(&missing));
+    assert_eq!(ended.status.code(), Some(2));
+    let said = format!(
+        "KVS-LocalServer: {} cannot be read: No such file or directory (os error 2)",
+        missing.display()
+    );
+    assert_eq!(ended.stderr, [said]);
+    // Each right by itself.
+    let same = format!("callback-socket = '{}'", files.path("sock").display());
+    let ended = ends(files.program(&files.write(&auth, &same)).arg("--check-config"));
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.stderr[0].contains("--socket and --callback-socket must differ"), "{ended:?}");
+}
+
+#[test]
+fn the_authentication_server_has_its_file_too() {
+    let files = Configured::new();
+    let file = files.path("auth-server.toml");
+    fs::write(&file, "# nothing but comments\nlisten = \"127.0.0.1:1\"\nconfirm-wait = '1h'\n")
+        .unwrap();
+    let program = || Program::new(bin("KVS-AuthServer")).arg("--config").arg(&file);
+    let ended = ends(program());
+    assert_eq!(ended.status.code(), Some(2));
+    let said = format!(
+        "KVS-AuthServer: {}:3: confirm-wait = 1h: invalid digit found in string",
+        file.display()
+    );
+    assert_eq!(ended.stderr, [said]);
+    fs::write(&file, "groups-per-machine = 5\n").unwrap();
+    let ended = ends(program().arg("--check-config"));
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(ended.stdout.iter().any(|line| line.starts_with("groups-per-machine = 5 ")));
+}
+
+#[test]
+fn sighup_changes_the_level_of_the_log_and_nothing_else() {
+    let auth = AuthServer::start();
+    let files = Configured::new();
+    let server = files.program(&files.write(&auth, "")).spawn();
+    server.expect_line_where("the port", |line| line.starts_with("Port Number: "));
+    let create = |group: &str| {
+        server.send(&format!("Create group\n{group}"));
+        server.expect_line_where("a group", |line| line.starts_with("Group created"));
+    };
+    create("first");
+
+    files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 99\n");
+    server.signal(Signal::SIGHUP);
+    server.expect_log("the new level", |line| line.contains("the level of the log is debug now"));
+    create("second");
+    server
+        .expect_log("every operation", |line| line.contains("second") && line.contains("created"));
+
+    // Wrong: all stays as it was, and the reason is told with its line.
+    let file = files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 'long'\n");
+    server.signal(Signal::SIGHUP);
+    server.expect_log("the mistake", |line| {
+        line.contains("is not read again") && line.contains(&format!("{}:4: ", file.display()))
+    });
+    create("third");
+    server.expect_log("every operation", |line| line.contains("third") && line.contains("created"));
+
+    files.write(&auth, "log-level = \"warn\"\n");
+    server.signal(Signal::SIGHUP);
+    server.expect_log("the new level", |line| line.contains("the level of the log is warn now"));
+    create("fourth");
+    server.send("Quit");
+    assert!(server.wait_exit().success());
+    let log = server.finish().stderr;
+    let seen =
+        |group: &str| log.iter().any(|line| line.contains(group) && line.contains("created"));
+    assert!(!seen("first") && seen("second") && seen("third") && !seen("fourth"), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("quitting")), "informational: {log:#?}");
+}
+
+#[test]
+fn without_a_file_sighup_ends_a_server_as_it_ends_every_program() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    server.signal(Signal::SIGHUP);
+    let ended = server.wait_exit();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(Signal::SIGHUP as i32));
+}
+
+#[test]
+fn logs_of_json_are_an_object_on_each_line() {
+    let auth = AuthServer::start();
+    let server = LocalServer::builder(auth.addr())
+        .args(["--log-format", "json", "--log-level", "debug"])
+        .start();
+    let secret = server.create_group("a\"group\"");
+    let app = Driver::connected(&server, "a\"group\"", &secret);
+    app.store("k", "v");
+    server.quit();
+    let log = server.finish().stderr;
+    assert!(!log.is_empty());
+    let lines: Vec<Value> = log
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for line in &lines {
+        for field in ["timestamp", "level", "message"] {
+            assert!(line[field].is_string(), "{field} of {line}");
+        }
+    }
+    assert!(lines.iter().any(|line| {
+        line["message"] == "created"
+            && line["group"].as_str().is_some_and(|name| name.contains("group"))
+    }));
+    assert!(!log.concat().contains(&secret), "a secret is logged");
+}
