@@ -218,7 +218,8 @@ fn entry(
     Ok((option.get_id().to_string(), value))
 }
 
-fn is_in_files(option: &Arg) -> bool {
+/// Whether a file may have this option.
+pub fn is_in_files(option: &Arg) -> bool {
     !NOT_IN_FILES.contains(&option.get_id().as_str())
 }
 

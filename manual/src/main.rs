@@ -1,0 +1,178 @@
+//! Writes the manual pages of the programs and of their files.
+//!
+//! A page is written by hand in `manual/pages`, but for its options: a line `@OPTIONS program@` stands for all that the
+//! program has, as its `--help` tells them, and `@SETTINGS program@` for those that may be in its file. So no page
+//! has other options than the program. The results are committed; `make check-generated` fails when they are not what
+//! this writes.
+//!
+//! `kvs-manual FROM TO` reads the pages in FROM and writes them below TO, each to the directory of its section.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command, CommandFactory};
+use roff::{Inline, Roff, bold, italic, roman};
+
+/// How the options of a program are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As on its command line.
+    CommandLine,
+    /// As in its file.
+    File,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let result = match arguments.as_slice() {
+        [from, to] => write_pages(from, to),
+        _ => Err("usage: kvs-manual FROM TO".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kvs-manual: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_pages(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
+    for source in fs::read_dir(from)? {
+        let source = source?.path();
+        let name = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let (_, section) = name.rsplit_once('.').ok_or_else(|| format!("{name}: no section"))?;
+        let text = fs::read_to_string(&source)?;
+        let page = filled(&text).map_err(|error| format!("{}: {error}", source.display()))?;
+        let dir = to.join(format!("man{section}"));
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(name);
+        // What has not changed keeps its time.
+        if fs::read_to_string(&path).ok().as_ref() != Some(&page) {
+            fs::write(path, page)?;
+        }
+    }
+    Ok(())
+}
+
+/// A page with its options.
+fn filled(text: &str) -> Result<String, Box<dyn Error>> {
+    let mut page = String::new();
+    for line in text.lines() {
+        let words = line.strip_prefix('@').and_then(|line| line.strip_suffix('@'));
+        match words.and_then(|words| words.split_once(' ')) {
+            Some(("OPTIONS", program)) => page += &options(&command(program)?, Form::CommandLine),
+            Some(("SETTINGS", program)) => page += &options(&command(program)?, Form::File),
+            _ if line.starts_with('@') => return Err(format!("what is {line}?").into()),
+            _ => {
+                page += line;
+                page.push('\n');
+            }
+        }
+    }
+    Ok(page)
+}
+
+/// What a program, or one of its subcommands (`kvs get`), takes.
+fn command(name: &str) -> Result<Command, String> {
+    let mut words = name.split(' ');
+    let mut command = match words.next() {
+        Some("KVS-LocalServer") => kvs_servers::local::Options::command(),
+        Some("KVS-AuthServer") => kvs_servers::auth::Options::command(),
+        _ => return Err(format!("there is no program {name}")),
+    };
+    command.build();
+    for word in words {
+        let found = command.find_subcommand(word).cloned();
+        command = found.ok_or_else(|| format!("there is no command {name}"))?;
+    }
+    Ok(command)
+}
+
+fn options(command: &Command, form: Form) -> String {
+    let mut page = Roff::new();
+    for option in command.get_arguments() {
+        let is_told = match form {
+            Form::CommandLine => !option.is_hide_set() && !option.is_global_set(),
+            Form::File => kvs_options::is_in_files(option),
+        };
+        if is_told {
+            page.control("TP", []);
+            page.text(term(option, form));
+            page.text(description(option, form));
+        }
+    }
+    page.to_roff()
+}
+
+/// The name of an option, and what it takes.
+fn term(option: &Arg, form: Form) -> Vec<Inline> {
+    let mut term = Vec::new();
+    let long = option.get_long();
+    let names = option.get_value_names().unwrap_or_default();
+    let value = names.first().map_or("VALUE", |name| name.as_str());
+    let takes_value = option.get_action().takes_values();
+    match (form, long) {
+        (Form::File, Some(long)) => {
+            term.extend([bold(long), roman(" = ")]);
+            term.push(if takes_value { italic(value) } else { bold("true") });
+            return term;
+        }
+        (_, None) if option.get_short().is_none() => {
+            term.push(italic(value));
+            if matches!(option.get_action(), ArgAction::Append) {
+                term.push(roman("…"));
+            }
+            return term;
+        }
+        _ => {}
+    }
+    if let Some(short) = option.get_short() {
+        term.push(bold(format!("-{short}")));
+    }
+    if let Some(long) = long {
+        if !term.is_empty() {
+            term.push(roman(", "));
+        }
+        term.push(bold(format!("--{long}")));
+    }
+    if takes_value {
+        term.extend([roman(" "), italic(value)]);
+    }
+    term
+}
+
+fn description(option: &Arg, form: Form) -> Vec<Inline> {
+    let help = option.get_long_help().or(option.get_help()).map(ToString::to_string);
+    let help = help.unwrap_or_default();
+    let mut text = Vec::new();
+    // What stands between backticks is to be typed as it is.
+    for (n, part) in help.replace('\n', " ").split('`').enumerate() {
+        text.push(if n % 2 == 0 { roman(part) } else { bold(part) });
+    }
+    text.push(roman("."));
+    let is_flag = !option.get_action().takes_values();
+    let possible = if is_flag { Vec::new() } else { option.get_possible_values() };
+    if !possible.is_empty() {
+        text.push(roman(" One of"));
+        for (n, value) in possible.iter().enumerate() {
+            text.push(roman(if n > 0 { "," } else { "" }));
+            text.extend([roman(" "), bold(value.get_name())]);
+            let help = value.get_help().map(|help| help.to_string().to_lowercase());
+            text.extend(help.map(|help| roman(format!(" ({help})"))));
+        }
+        text.push(roman("."));
+    }
+    let defaults = option.get_default_values();
+    if let (Some(default), false) = (defaults.first(), is_flag) {
+        text.extend([roman(" Unless set: "), bold(default.to_string_lossy()), roman(".")]);
+    }
+    if let (Form::CommandLine, Some(name)) = (form, option.get_env()) {
+        text.extend([roman(" In the environment: "), bold(name.to_string_lossy()), roman(".")]);
+    }
+    text
+}
