@@ -18,8 +18,9 @@ unexport SECONDS
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the servers, libkvs.so, libkvs.a (target/release), include/kvs.h and man/man3
+build: ## the programs, libkvs.so, libkvs.a (target/release), include/kvs.h and man
 	$(CARGO) build $(LOCKED) --release --workspace
+	target/release/kvs-manual manual/pages man
 
 examples: build ## the C programs in c-examples
 	$(MAKE) -C c-examples
@@ -85,11 +86,11 @@ abi-check: dist ## fails when the C interface has changed without a new version 
 abi-accept: dist ## makes the C interface as it is now that of this version
 	@packaging/abi accept
 
-check-generated: build ## fails when the committed include/kvs.h and man/man3 are not the generated ones
+check-generated: build ## fails when the committed include/kvs.h and man are not the generated ones
 	@if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
-		git diff --exit-code -- include/kvs.h man/man3 && \
-		test -z "$$(git ls-files --others --exclude-standard -- man/man3)" || \
-		{ echo "include/kvs.h or man/man3 has changed with the sources: commit it"; exit 1; }; \
+		git diff --exit-code -- include/kvs.h man && \
+		test -z "$$(git ls-files --others --exclude-standard -- man)" || \
+		{ echo "include/kvs.h or man has changed with the sources: commit it"; exit 1; }; \
 	else \
 		echo "skipped: check-generated (needs a git checkout)"; \
 	fi

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, Process, RawApp, RawLocalServer,
-    Relay, Sockets, compile_preload, private_dir,
+    Relay, Sockets, compile_preload, private_dir, until,
 };
+use nix::sys::signal::Signal;
 
 /// Applications are spread over the server's threads in turn: with as many as there may be threads, each
 /// thread has one.
@@ -59,6 +60,27 @@ fn quit_ends_while_logins_wait_for_an_authentication_server_that_is_gone() {
         expect_no_verdict(parked);
         assert_eq!(app.put("k", "v"), -2);
     }
+}
+
+#[test]
+fn one_that_keeps_its_local_servers_is_restarted_and_nobody_notices() {
+    let mut auth = AuthServer::builder().arg("--keep-local-servers").start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+    app.store("k", "v");
+    auth.signal(Signal::SIGTERM);
+    assert!(auth.restart().success());
+    // Its table was empty.
+    until("a login", || (Driver::start(&server).establish("g", &secret) == 0).then_some(()));
+    assert_eq!(app.get("k").as_deref(), Ok("v"));
+    server.quit();
+    // At the console it has the last word in any case.
+    let auth = AuthServer::builder().arg("--keep-local-servers").start();
+    let server = LocalServer::start(&auth);
+    auth.send("Quit");
+    expect_end(&server, 0);
+    assert!(auth.wait_exit().success());
 }
 
 /// One group may take a while to learn that nobody answers. Not each.

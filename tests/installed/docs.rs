@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_tests::{Console, Ports, Process, Program, private_dir, project_dir};
+use kvs_tests::{Block, Console, Ports, Process, Program, blocks, private_dir, project_dir};
 
 /// The reader's own terminal.
 const OWN: &str = "own";
@@ -34,62 +34,6 @@ fn the_tutorial_works_as_it_is_written() {
 #[test]
 fn an_old_project_is_ported_as_it_is_written() {
     follow("docs/PORTING.md");
-}
-
-/// A block of a page.
-struct Block {
-    /// The number of its first line.
-    line: usize,
-    language: String,
-    terminal: Option<String>,
-    /// The name with which the text before it ends.
-    file: Option<String>,
-    text: String,
-}
-
-/// All blocks of a page.
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    // The last line of the text before a block.
-    let mut text_before = "";
-    let mut is_after_text = false;
-    let mut lines = page.lines().zip(1..);
-    while let Some((line, number)) = lines.next() {
-        let Some(info) = line.strip_prefix("```") else {
-            // Markdown knows other ways to write a block.
-            let hidden = line.contains("```") || line.contains("~~~");
-            let indented = !is_after_text && (line.starts_with("    ") || line.starts_with('\t'));
-            assert!(!hidden && !indented, "line {number}: a block of another form: {line}");
-            is_after_text = !line.trim().is_empty();
-            if is_after_text {
-                text_before = line;
-            }
-            continue;
-        };
-        let (language, marker) = info.split_once(' ').unwrap_or((info, ""));
-        let terminal = (!marker.is_empty()).then(|| {
-            let name = marker.strip_prefix("terminal=").filter(|name| !name.contains(' '));
-            name.unwrap_or_else(|| panic!("line {number}: {marker:?} is no marker")).to_owned()
-        });
-        let mut text = String::new();
-        loop {
-            match lines.next() {
-                Some(("```", _)) => break,
-                Some((line, _)) => text.extend([line, "\n"]),
-                None => panic!("line {number}: the block has no end"),
-            }
-        }
-        let file = text_before.strip_suffix("`:").and_then(|text| text.rsplit('`').next());
-        blocks.push(Block {
-            line: number,
-            language: language.to_owned(),
-            terminal,
-            file: file.map(str::to_owned),
-            text,
-        });
-        (text_before, is_after_text) = ("", false);
-    }
-    blocks
 }
 
 /// Does what the page says, with nothing but a home directory.
@@ -114,7 +58,10 @@ fn follow(name: &str) {
     for (n, block) in blocks.iter().enumerate() {
         // Where it was, for who reads the report of a failure.
         println!("{name}:{}: {}", block.line, block.language);
-        let terminal = block.terminal.as_deref();
+        let terminal = block.marker.as_ref().map(|(name, terminal)| {
+            assert_eq!(name, "terminal", "{}: no such marker", block.line);
+            terminal.as_str()
+        });
         match (block.file.as_deref(), block.language.as_str()) {
             (Some(file), language) if language != "text" && terminal.is_none() => {
                 reader.write(file, &block.text);
@@ -123,7 +70,7 @@ fn follow(name: &str) {
                 current = terminal.unwrap_or(OWN);
                 reader.run(current, &block.text);
                 let next = blocks.get(n + 1);
-                let is_shown = |next: &Block| next.language == "text" && next.terminal.is_none();
+                let is_shown = |next: &Block| next.language == "text" && next.marker.is_none();
                 if current == OWN && !next.is_some_and(is_shown) {
                     let is_make = block.text.starts_with("make ");
                     let status = reader.end(current, is_make);

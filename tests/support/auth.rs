@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::ops::Deref;
+use std::process::ExitStatus;
 
 use crate::{Console, DEADLINE, Ports, Process, Program, bin};
 
@@ -48,15 +49,16 @@ impl AuthServer {
         self.restart();
     }
 
-    /// Starts another on the same port, after the end of this one.
+    /// Starts another on the same port, after the end of this one; that exit status.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn restart(&mut self) {
-        self.process.wait_exit();
+    pub fn restart(&mut self) -> ExitStatus {
+        let status = self.process.wait_exit();
         let builder = Self::builder().port(self.port);
         let other = builder.start();
         self.process = other.process;
+        status
     }
 }
 

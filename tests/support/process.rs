@@ -365,6 +365,14 @@ impl Process {
         self.take_where(what, "standard output", limit, |state| &mut state.stdout, matches)
     }
 
+    /// The next line of standard output, whatever it is; `None`: that has ended.
+    ///
+    /// # Panics
+    /// When nothing comes within `limit`.
+    pub fn next_line_or_end(&self, limit: Duration) -> Option<String> {
+        self.take("any line", "standard output", limit, |state| &mut state.stdout, |_| true)
+    }
+
     /// The next line of standard output, whatever it is.
     ///
     /// # Panics
@@ -427,6 +435,25 @@ impl Process {
         stream: impl Fn(&mut State) -> &mut Stream,
         matches: impl Fn(&str) -> bool,
     ) -> String {
+        match self.take(what, stream_name, limit, stream, matches) {
+            Some(line) => line,
+            None => panic!(
+                "the {stream_name} of {} ended while {what} was awaited\n{}",
+                self.name,
+                self.report()
+            ),
+        }
+    }
+
+    /// The line; `None`: the stream has ended before.
+    fn take(
+        &self,
+        what: &str,
+        stream_name: &str,
+        limit: Duration,
+        stream: impl Fn(&mut State) -> &mut Stream,
+        matches: impl Fn(&str) -> bool,
+    ) -> Option<String> {
         let taken = self.shared.wait(limit, |state| {
             let stream = stream(state);
             while stream.taken < stream.lines.len() {
@@ -440,12 +467,7 @@ impl Process {
             stream.ended.then_some(None)
         });
         match taken {
-            Some(Some(line)) => line,
-            Some(None) => panic!(
-                "the {stream_name} of {} ended while {what} was awaited\n{}",
-                self.name,
-                self.report()
-            ),
+            Some(taken) => taken,
             None => panic!(
                 "{what} did not come on the {stream_name} of {} within {limit:?}\n{}",
                 self.name,

@@ -60,6 +60,9 @@ pub struct Config {
     pub links_per_machine: usize,
     /// How many groups one machine may have. Beyond that, new names are answered as if they were taken.
     pub groups_per_machine: usize,
+    /// After a signal, the server ends alone: the local servers are not told, and register their groups with the
+    /// one that is started next.
+    pub keep_local_servers: bool,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             port_rest: Duration::from_secs(10),
             links_per_machine: 256,
             groups_per_machine: 100_000,
+            keep_local_servers: false,
         }
     }
 }
@@ -138,7 +142,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is requested, then tells all local servers to close and waits until they
-    /// have said goodbye, [`Config::quit_wait`] at most. What happens is said to `output`.
+    /// have said goodbye, [`Config::quit_wait`] at most (but see [`Config::keep_local_servers`]). What happens is said to
+    /// `output`.
     ///
     /// # Errors
     /// [`Error::Wait`] when the system does not let it wait for datagrams any more. No datagram and no

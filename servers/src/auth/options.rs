@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::FalseyValueParser;
 
 use super::Config;
 use crate::logging::LogOptions;
@@ -13,7 +14,7 @@ use crate::startup;
 const AFTER_HELP: &str = "\
 Console (standard input, whole lines):
   Quit    tell all local servers to close, wait for them (5 s at most), exit
-SIGTERM and SIGINT do the same; the end of the input does not.
+SIGTERM and SIGINT do the same, unless --keep-local-servers is set; the end of the input does not.
 
 Every local server gets two more UDP ports, from the listen port upwards: allow them in a firewall.
 
@@ -45,6 +46,11 @@ pub struct Options {
           default_value_t = Config::default().confirm_wait.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     confirm_wait: u64,
+
+    /// At SIGTERM and SIGINT, end alone: local servers go on without it, nothing is lost, and they register their groups
+    /// with the server that is started next. Quit on the console ends them all the same
+    #[arg(long, env = "KVS_KEEP_LOCAL_SERVERS", value_parser = FalseyValueParser::new())]
+    keep_local_servers: bool,
 
     /// A file in TOML in which every option may be set, by its name without the dashes: `listen = "0.0.0.0:58032"`. The
     /// command line counts before the environment, and that before the file. SIGHUP has it read again, for the level of
@@ -85,6 +91,7 @@ impl Options {
             links_per_machine: self.links_per_machine,
             groups_per_machine: self.groups_per_machine,
             confirm_wait: Duration::from_secs(self.confirm_wait),
+            keep_local_servers: self.keep_local_servers,
             ..Config::default()
         }
     }

@@ -130,6 +130,10 @@ impl<'a> Reactor<'a> {
             self.forget_unconfirmed(now);
             self.forget_inherited(now);
             if let (Some(reason), None) = (shutdown.reason(), &self.quit) {
+                if self.config.keep_local_servers && matches!(reason, Reason::Signal(_)) {
+                    tracing::info!("ending alone: {reason}; the local servers go on");
+                    break;
+                }
                 self.begin_to_quit(reason, now);
             }
             if self.has_quit(now) {
