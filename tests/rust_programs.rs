@@ -162,6 +162,7 @@ fn an_original_session_says_what_it_cannot_do_and_stays() {
     assert_eq!(app.get_versioned("k").map_err(code), Err(-17));
     assert_eq!(app.compare_and_swap("k", "v", 1).map_err(code), Err(-17));
     assert_eq!(app.put_if_absent("k", "v").map_err(code), Err(-17));
+    assert_eq!(app.compare_and_delete("k", 1).map_err(code), Err(-17));
     assert_eq!(app.put_many([("k", "v")]).map_err(code), Err(-17));
     assert_eq!(app.keys_page("", 0, 0).map_err(code), Err(-17));
     assert_eq!(app.keys("").map(|key| key.map_err(code)).collect::<Vec<_>>(), [Err(-17)]);
@@ -208,6 +209,13 @@ fn versions_tell_whether_somebody_was_faster() {
     assert_eq!(app.compare_and_swap("k", "no", first).unwrap(), Swap::Conflict(second));
     assert!(app.delete("k").unwrap());
     assert_eq!(app.compare_and_swap("k", "no", second).unwrap(), Swap::Conflict(0));
+    assert_eq!(app.compare_and_delete("k", second).unwrap(), Swap::Conflict(0));
+    let Swap::Done(third) = app.put_if_absent("k", "three").unwrap() else {
+        panic!("it is absent")
+    };
+    assert_eq!(other.compare_and_delete("k", second).unwrap(), Swap::Conflict(third));
+    assert_eq!(app.get("k").unwrap().as_deref(), Some(&b"three"[..]));
+    assert_eq!(other.compare_and_delete("k", third).unwrap(), Swap::Done(0));
     assert_eq!(app.get_versioned("k").unwrap(), None);
 }
 

@@ -18,7 +18,7 @@ use crate::channel::{Channel, Deadline};
 use crate::error::{Error, Invalid};
 use crate::fair_mutex::FairMutex;
 use crate::fork;
-use crate::multiplexer::{Multiplexer, Requests};
+use crate::multiplexer::{Multiplexer, Reply, Requests};
 use crate::original;
 use crate::panic_points::panic_point;
 use crate::shared::{self, Main, Shared};
@@ -53,10 +53,10 @@ pub struct Versioned {
     pub version: Version,
 }
 
-/// What has come of a [`Connection::compare_and_swap`].
+/// What has come of a [`Connection::compare_and_swap`] or a [`Connection::compare_and_delete`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swap {
-    /// The value is stored, and has this version.
+    /// The value is stored, and has this version; 0: the pair is deleted.
     Done(Version),
     /// Nothing was changed: the key has this version, or 0: there is no such key.
     Conflict(Version),
@@ -290,22 +290,50 @@ impl Connection {
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let key = key.as_ref();
         self.shared.check_open()?;
-        let watched = Watched::Key(key.into());
         match &self.shared.main {
             Main::Original(main) => {
+                let watched = Watched::Key(key.into());
                 let operation = Operation::Delete(self.text(key)?);
                 let outcome = self.shared.delete_original(main, operation, &watched)?;
                 Ok(outcome != Outcome::NoSuchKey)
             }
             Main::Framed { multiplexer, .. } => {
-                self.check_key(key)?;
-                let request = Request::Delete { key, expected: None };
-                let deadline = Deadline::after(self.shared.timeout);
-                let reply =
-                    self.shared.unwatch_framed(multiplexer, &watched, &request, deadline)?;
+                let reply = self.delete_framed(multiplexer, key, None)?;
                 Ok(reply.status == Status::Ok)
             }
         }
+    }
+
+    fn delete_framed(
+        &self,
+        multiplexer: &Multiplexer,
+        key: &[u8],
+        expected: Option<Version>,
+    ) -> Result<Reply, Error> {
+        self.check_key(key)?;
+        let watched = Watched::Key(key.into());
+        let request = Request::Delete { key, expected };
+        let deadline = Deadline::after(self.shared.timeout);
+        self.shared.unwatch_framed(multiplexer, &watched, &request, deadline)
+    }
+
+    /// Deletes the pair, as [`delete`](Self::delete), if the key has the version `expected`. That there is no such key is a
+    /// conflict with the version 0.
+    ///
+    /// # Errors
+    /// As for [`compare_and_swap`](Self::compare_and_swap).
+    pub fn compare_and_delete(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Version,
+    ) -> Result<Swap, Error> {
+        let (multiplexer, _) = self.framed()?;
+        let reply = self.delete_framed(multiplexer, key.as_ref(), Some(expected))?;
+        Ok(match reply.status {
+            Status::Conflict => Swap::Conflict(reply.version),
+            Status::NoSuchKey => Swap::Conflict(NO_VERSION),
+            _ => Swap::Done(NO_VERSION),
+        })
     }
 
     /// Stores `value` under `key` if the key has the version `expected`; with 0, if there is no such key.

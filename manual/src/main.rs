@@ -83,6 +83,7 @@ fn command(name: &str) -> Result<Command, String> {
     let mut command = match words.next() {
         Some("KVS-LocalServer") => kvs_servers::local::Options::command(),
         Some("KVS-AuthServer") => kvs_servers::auth::Options::command(),
+        Some("kvs") => kvs_cli::command(),
         _ => return Err(format!("there is no program {name}")),
     };
     command.build();

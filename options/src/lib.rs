@@ -46,7 +46,7 @@ pub struct Parsed<A> {
 
 /// What a file says.
 #[derive(Debug)]
-struct File {
+pub struct File {
     path: PathBuf,
     entries: Vec<Entry>,
 }
@@ -124,29 +124,38 @@ impl Error {
     }
 }
 
-/// Parses `arguments` (the name of the program first), the environment, and the file that `--config` names, or else
-/// `usual`, if that is there.
+/// Parses `arguments` (the name of the program first), the environment, and the file that `--config` names.
 ///
 /// # Errors
 /// [`Error`] says what is wrong where.
-pub fn parse<A: Parser>(
-    arguments: impl IntoIterator<Item = OsString>,
-    usual: Option<&Path>,
-) -> Result<Parsed<A>, Error> {
+pub fn parse<A: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed<A>, Error> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let command = A::command();
-    let first = command.clone().ignore_errors(true).try_get_matches_from(&arguments)?;
-    let named = first.try_get_one::<PathBuf>(CONFIG).ok().flatten().map(PathBuf::as_path);
-    let usual = usual.filter(|path| named.is_none() && path.exists());
-    let file = named.or(usual).map(|path| File::read(path, &command)).transpose()?;
-    // A copy, as an option that is changed moves to the end.
-    let mut filled = command.clone();
-    for entry in file.iter().flat_map(|file| &file.entries) {
-        filled = filled.mut_arg(&entry.id, |option| option.default_value(entry.value.clone()));
-    }
+    let (filled, file) = fill(command.clone(), &arguments, None)?;
     let matches = filled.try_get_matches_from(&arguments)?;
     let options = A::from_arg_matches(&matches)?;
     Ok(Parsed { options, matches, command, file })
+}
+
+/// The command with the options of a file as their defaults: the file that `--config` names among the arguments or in the
+/// environment, or else `usual`, if that is there. Options that were filled in stand behind the others.
+///
+/// # Errors
+/// [`Error`]. Of the arguments nothing is checked.
+pub fn fill(
+    mut command: Command,
+    arguments: &[OsString],
+    usual: Option<&Path>,
+) -> Result<(Command, Option<File>), Error> {
+    let first = command.clone().ignore_errors(true).try_get_matches_from(arguments)?;
+    let named = first.try_get_one::<PathBuf>(CONFIG).ok().flatten().map(PathBuf::as_path);
+    let named = named.filter(|path| !path.as_os_str().is_empty());
+    let usual = usual.filter(|path| named.is_none() && path.exists());
+    let file = named.or(usual).map(|path| File::read(path, &command)).transpose()?;
+    for entry in file.iter().flat_map(|file| &file.entries) {
+        command = command.mut_arg(&entry.id, |option| option.default_value(entry.value.clone()));
+    }
+    Ok((command, file))
 }
 
 impl File {
@@ -319,6 +328,8 @@ fn as_toml(value: &str) -> String {
 mod tests {
     use std::fs;
 
+    use clap::{CommandFactory, FromArgMatches};
+
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -353,7 +364,7 @@ mod tests {
         fs::write(&path, text).unwrap();
         let config = format!("--config={}", path.display());
         let all = ["program", &config].into_iter().chain(arguments.iter().copied());
-        parse(all.map(OsString::from), None)
+        parse(all.map(OsString::from))
             .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
     }
 
@@ -403,15 +414,17 @@ mod tests {
 
     #[test]
     fn a_file_that_is_named_must_be_there_and_the_usual_one_may_be() {
-        let missing =
-            parse::<Options>(["program", "--config=/nowhere/x"].map(OsString::from), None);
+        let missing = parse::<Options>(["program", "--config=/nowhere/x"].map(OsString::from));
         assert_eq!(
             missing.unwrap_err().to_string(),
             "/nowhere/x cannot be read: No such file or directory (os error 2)"
         );
         let dir = tempfile::tempdir().unwrap();
         let usual = dir.path().join("usual.toml");
-        let count = || parse::<Options>(["program".into()], Some(&usual)).unwrap().options.count;
+        let count = || {
+            let (command, _) = fill(Options::command(), &["program".into()], Some(&usual)).unwrap();
+            Options::from_arg_matches(&command.get_matches_from(["program"])).unwrap().count
+        };
         assert_eq!(count(), 7);
         fs::write(&usual, "count = 9").unwrap();
         assert_eq!(count(), 9);

@@ -37,7 +37,7 @@ pub trait Options: Parser {
 /// The life of a server program: its options from the command line, the environment and its file, then `serve`, then
 /// its exit code.
 pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(), E>) -> ExitCode {
-    let parsed = match kvs_options::parse::<O>(env::args_os(), None) {
+    let parsed = match kvs_options::parse::<O>(env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return error.report(O::NAME),
     };
@@ -82,7 +82,7 @@ pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(
 /// What SIGHUP does: nothing but the level of the log changes, and that only if the file is right.
 fn reload<O: Options>(file: &Path, level: LevelHandle) -> impl FnMut() + Send + 'static {
     let file = file.to_owned();
-    move || match kvs_options::parse::<O>(env::args_os(), None) {
+    move || match kvs_options::parse::<O>(env::args_os()) {
         Ok(parsed) => level.set(parsed.options.log()),
         Err(error) => tracing::error!("{} is not read again: {error}", file.display()),
     }
