@@ -44,9 +44,12 @@ pub(crate) fn run(access: Access, output: Output) -> Result<u8, Failure> {
     prompt.begin();
     loop {
         match prompt.editor.readline(&prompt.text()) {
-            Ok(line) => {
-                if prompt.line(&line) == Then::End {
-                    return Ok(0);
+            // What was pasted may have several.
+            Ok(lines) => {
+                for line in lines.lines() {
+                    if prompt.line(line) == Then::End {
+                        return Ok(0);
+                    }
                 }
             }
             // The line is thrown away, as a shell does it.
