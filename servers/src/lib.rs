@@ -1,8 +1,8 @@
 //! The two servers of kvs as a library; the programs in `bin/` only parse and wire.
 //!
 //! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. What they
-//! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how) and
-//! [`logging`] and [`startup`] (limits and the exit code).
+//! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how),
+//! [`supervisor`] (who watches over it), [`logging`] and [`startup`] (limits and the exit code).
 
 #![forbid(unsafe_code)]
 
@@ -13,3 +13,4 @@ pub mod logging;
 mod seldom;
 pub mod shutdown;
 pub mod startup;
+pub mod supervisor;

@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::logging::{LevelHandle, LogOptions, Logging};
 use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
 
 /// The options of a program that [`main`] runs.
 pub trait Options: Parser {
@@ -36,7 +37,9 @@ pub trait Options: Parser {
 
 /// The life of a server program: its options from the command line, the environment and its file, then `serve`, then
 /// its exit code.
-pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(), E>) -> ExitCode {
+pub fn main<O: Options, E: Display>(
+    serve: impl FnOnce(O, &Shutdown, &Supervisor) -> Result<(), E>,
+) -> ExitCode {
     let parsed = match kvs_options::parse::<O>(env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return error.report(O::NAME),
@@ -60,11 +63,12 @@ pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(
     }
     let logging = Logging::init(parsed.options.log());
     let shutdown = Shutdown::new();
-    let reload = parsed.file().map(|file| reload::<O>(file, logging.level()));
+    let supervisor = Supervisor::from_env();
+    let reload = parsed.file().map(|file| reload::<O>(file, logging.level(), supervisor.clone()));
     let result = match shutdown.on_signals(reload) {
         Ok(()) => {
             raise_descriptor_limit();
-            serve(parsed.options, &shutdown).map_err(|error| error.to_string())
+            serve(parsed.options, &shutdown, &supervisor).map_err(|error| error.to_string())
         }
         Err(error) => Err(format!("signals cannot be handled: {error}")),
     };
@@ -80,11 +84,17 @@ pub fn main<O: Options, E: Display>(serve: impl FnOnce(O, &Shutdown) -> Result<(
 }
 
 /// What SIGHUP does: nothing but the level of the log changes, and that only if the file is right.
-fn reload<O: Options>(file: &Path, level: LevelHandle) -> impl FnMut() + Send + 'static {
+fn reload<O: Options>(
+    file: &Path,
+    level: LevelHandle,
+    supervisor: Supervisor,
+) -> impl FnMut() + Send + 'static {
     let file = file.to_owned();
-    move || match kvs_options::parse::<O>(env::args_os()) {
-        Ok(parsed) => level.set(parsed.options.log()),
-        Err(error) => tracing::error!("{} is not read again: {error}", file.display()),
+    move || {
+        supervisor.reload(|| match kvs_options::parse::<O>(env::args_os()) {
+            Ok(parsed) => level.set(parsed.options.log()),
+            Err(error) => tracing::error!("{} is not read again: {error}", file.display()),
+        });
     }
 }
 

@@ -33,6 +33,7 @@ use mio::{Interest, Poll, Waker};
 
 use crate::console::Output;
 use crate::shutdown::Shutdown;
+use crate::supervisor::Supervisor;
 pub use options::Options;
 use reactor::{Port, Reactor, WAKER};
 
@@ -113,6 +114,7 @@ pub struct Server {
     socket: UdpSocket,
     /// What `socket` is bound to.
     address: SocketAddr,
+    supervisor: Supervisor,
 }
 
 impl Server {
@@ -133,7 +135,13 @@ impl Server {
         poll.registry()
             .register(&mut socket, Port::Listen.token(), Interest::READABLE)
             .map_err(Error::SetUp)?;
-        Ok(Self { config: config.clone(), poll, waker, socket, address })
+        let supervisor = Supervisor::default();
+        Ok(Self { config: config.clone(), poll, waker, socket, address, supervisor })
+    }
+
+    /// The same, and `supervisor` is told what it does.
+    pub fn supervised_by(self, supervisor: &Supervisor) -> Self {
+        Self { supervisor: supervisor.clone(), ..self }
     }
 
     /// The address of the listen port.

@@ -28,6 +28,7 @@ use super::{Config, Error, Server};
 use crate::console::Output;
 use crate::seldom::Seldom;
 use crate::shutdown::{Reason, Shutdown};
+use crate::supervisor::Supervisor;
 
 /// How many datagrams of one socket are taken in one turn.
 const BURST: usize = 32;
@@ -95,12 +96,13 @@ pub(super) struct Reactor<'a> {
     quit: Option<Quit>,
     /// Who has inherited groups, and when; the first in front.
     heirs: VecDeque<(Instant, LinkId)>,
+    supervisor: Supervisor,
     output: &'a Output,
 }
 
 impl<'a> Reactor<'a> {
     pub(super) fn new(server: Server, output: &'a Output) -> Self {
-        let Server { config, poll, socket, address, .. } = server;
+        let Server { config, poll, socket, address, supervisor, .. } = server;
         let links = Links::new(address, config.port_rest, config.links_per_machine);
         let registry = Registry::new(config.groups_per_machine);
         let ready = BTreeSet::new();
@@ -117,6 +119,7 @@ impl<'a> Reactor<'a> {
             ready,
             quit,
             heirs,
+            supervisor,
             output,
         }
     }
@@ -124,6 +127,8 @@ impl<'a> Reactor<'a> {
     /// See [`Server::run`].
     pub(super) fn run(mut self, shutdown: &Shutdown) -> Result<(), Error> {
         tracing::info!("listening on {}", self.address);
+        self.supervisor.status(format_args!("Listening on {}", self.address));
+        self.supervisor.ready();
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let now = Instant::now();
@@ -407,6 +412,7 @@ impl<'a> Reactor<'a> {
 
     fn begin_to_quit(&mut self, reason: Reason, now: Instant) {
         tracing::info!("quitting: {reason}");
+        self.supervisor.stopping(reason);
         for (_, link) in self.links.iter() {
             if link.is_confirmed() && link.close_address().is_none() {
                 tracing::warn!("{link} has never said Connect_2 and cannot be told to close");

@@ -13,13 +13,18 @@ use kvs_servers::auth::{Options, Server};
 use kvs_servers::console::{Input, Output, UNKNOWN_COMMAND};
 use kvs_servers::shutdown::{Reason, Shutdown};
 use kvs_servers::startup;
+use kvs_servers::supervisor::Supervisor;
 
 fn main() -> ExitCode {
     startup::main(serve)
 }
 
-fn serve(options: Options, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
-    let server = Server::bind(&options.config())?;
+fn serve(
+    options: Options,
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+) -> Result<(), Box<dyn Error>> {
+    let server = Server::bind(&options.config())?.supervised_by(supervisor);
     let output = Output::new(io::stdout())
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
     let (console_output, console_shutdown) = (output.clone(), shutdown.clone());

@@ -4,25 +4,44 @@
 #![allow(non_snake_case)]
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use kvs_servers::console::{Input, Output};
-use kvs_servers::local::{Error, Options, Server};
+use kvs_servers::local::{Error, HandedOver, Options, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
+use kvs_servers::supervisor::Supervisor;
 
 /// Blocks of this many bytes and more go back to the system as soon as they are freed.
 const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
 
 fn main() -> ExitCode {
     tune_allocator();
-    startup::main(serve)
+    let descriptors = handed_over();
+    startup::main(|options, shutdown, supervisor| serve(options, descriptors, shutdown, supervisor))
 }
 
-fn serve(options: Options, shutdown: &Shutdown) -> Result<(), Error> {
+fn serve(
+    options: Options,
+    descriptors: io::Result<Vec<OwnedFd>>,
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+) -> Result<(), Error> {
     let output = Output::new(io::stdout()).map_err(Error::io("a thread for the console"))?;
-    let server = Server::bind(options.config(), shutdown, &output)?;
+    let descriptors = descriptors.map_err(Error::io("what LISTEN_FDS says was handed over"))?;
+    let handed_over = HandedOver::new(descriptors)?;
+    let server = Server::bind(options.config(), handed_over, supervisor, shutdown, &output)?;
     server.run(Input::stdin())
+}
+
+/// The descriptors that whoever started this process has handed over (sd_listen_fds(3)); they are for this process
+/// alone, so no other inherits them. To be called once, before anything else has a descriptor or a thread.
+fn handed_over() -> io::Result<Vec<OwnedFd>> {
+    // SAFETY: there is no other thread yet, so nobody reads the environment meanwhile.
+    let numbers = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
+    // SAFETY: each is open, as the function above has found, was given to this process, and is taken here only.
+    Ok(numbers.map(|(number, _)| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
 /// Otherwise the allocator of the C library learns from the first long value to keep what others took in pieces

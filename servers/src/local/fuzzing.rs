@@ -78,6 +78,7 @@ impl Machine {
             callback,
             Quotas::new(Limits::default(), DESCRIPTORS),
             mailboxes,
+            false,
         )?;
         Ok(Self {
             reactors,

@@ -12,6 +12,8 @@
 //!
 //! The permissions of a path are there from the moment when it is, as the kernel makes them from the umask; to
 //! change them afterwards would be too late for whoever must not connect.
+//!
+//! A path whose socket was handed over (`handed_over`) is none of our business: all of that is left to its giver.
 
 use std::fs::File;
 use std::io;
@@ -28,6 +30,8 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::stat::{self, umask};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
+
+use super::handed_over::HandedOver;
 
 /// The longest path of a UNIX socket: 108 bytes with the terminating NUL (unix(7)).
 const MAX_PATH: usize = 107;
@@ -72,11 +76,18 @@ impl FromStr for Mode {
     }
 }
 
-/// A listening socket; its path is removed when it is dropped.
+/// A listening socket; its path is removed when it is dropped, unless the socket was handed over.
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Hand it to a reactor with [`take`](Self::take).
     socket: Option<UnixListener>,
+    /// Unless it was handed over.
+    own: Option<OwnPath>,
+}
+
+/// A path that is there because of us.
+#[derive(Debug)]
+struct OwnPath {
     path: PathBuf,
     bound: Inode,
     _guard: Option<UnixListener>,
@@ -109,6 +120,30 @@ impl Inode {
 }
 
 impl Listener {
+    /// What was handed over for `path`, or else binds it ([`bind`](Self::bind)).
+    ///
+    /// # Errors
+    /// [`ListenError`] says what is there, or why it cannot be used.
+    pub(crate) fn new(
+        path: &Path,
+        mode: Option<Mode>,
+        handed_over: &mut HandedOver,
+    ) -> Result<Self, ListenError> {
+        let io = |source| ListenError::Io { path: path.to_path_buf(), source };
+        let Some(socket) = handed_over.take(path).map_err(io)? else {
+            return Self::bind(path, mode);
+        };
+        tracing::info!("{} was handed over by whoever started this server", path.display());
+        if mode.is_some() {
+            tracing::warn!(
+                "{}: its permissions are those with which it was handed over (SocketMode= in a .socket unit): \
+                 --socket-mode does not change them",
+                path.display()
+            );
+        }
+        Ok(Self { socket: Some(UnixListener::from_std(socket)), own: None })
+    }
+
     /// Listens at `path`, which gets these permissions, or those that the umask gives it.
     ///
     /// # Errors
@@ -122,7 +157,13 @@ impl Listener {
         clear(path)?;
         let socket = bind(path, mode).map_err(io)?;
         let bound = Inode::of(path).map_err(io)?;
-        Ok(Self { socket: Some(socket), path: path.to_path_buf(), bound, _guard: guard })
+        let own = OwnPath { path: path.to_path_buf(), bound, _guard: guard };
+        Ok(Self { socket: Some(socket), own: Some(own) })
+    }
+
+    /// Whether whoever started this server keeps the socket when it ends.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.own.is_none()
     }
 
     /// The socket, once.
@@ -131,7 +172,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for OwnPath {
     fn drop(&mut self) {
         match self.bound.unlink(&self.path) {
             Ok(_) => {}

@@ -9,7 +9,8 @@
 //!   themselves in `table`, which has its memory from `slab`, finds them by `index` and charges them to `accounts`.
 //!   `watcher`: the changes that one application has still to be told. `leftovers`: what takes long to clear away
 //!   when one has gone.
-//! - `pairing`: brings the two connections of an application together. `listener`: the paths.
+//! - `pairing`: brings the two connections of an application together. `listener`: the paths; `handed_over`: sockets that
+//!   whoever started the server has bound.
 //! - `options`: what the program is told. `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
 //! - `commands`, `status`: the administrator's dialogue.
@@ -24,6 +25,7 @@ mod fingerprint;
 pub mod fuzzing;
 mod groups;
 mod guesses;
+mod handed_over;
 mod index;
 mod leftovers;
 mod listener;
@@ -47,6 +49,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use auth_link::ConnectError;
+pub use handed_over::{HandedOver, HandedOverError};
 pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
 pub use listener::{ListenError, Mode};
 pub use options::Options;
@@ -55,6 +58,7 @@ pub use quota::Limits;
 use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
+use crate::supervisor::Supervisor;
 use auth_link::{AuthLink, Unavailable, Worker};
 use commands::Commands;
 use groups::Groups;
@@ -117,6 +121,9 @@ pub enum Error {
     /// One of its paths.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What was handed over to it.
+    #[error(transparent)]
+    HandedOver(#[from] HandedOverError),
     /// The authentication server.
     #[error(transparent)]
     Auth(#[from] ConnectError),
@@ -148,6 +155,7 @@ impl Error {
 pub struct Server {
     config: Config,
     shutdown: Shutdown,
+    supervisor: Supervisor,
     output: Output,
     main: Listener,
     callback: Listener,
@@ -158,14 +166,26 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the paths, then finds the authentication server. After an error nothing is left behind.
+    /// Takes the paths, with the sockets that were handed over for them, then finds the authentication server. After an
+    /// error nothing is left behind.
     ///
     /// # Errors
     /// [`Error`] says what cannot be had, and why.
-    pub fn bind(config: Config, shutdown: &Shutdown, output: &Output) -> Result<Self, Error> {
+    pub fn bind(
+        config: Config,
+        mut handed_over: HandedOver,
+        supervisor: &Supervisor,
+        shutdown: &Shutdown,
+        output: &Output,
+    ) -> Result<Self, Error> {
         config.check()?;
-        let main = Listener::bind(&config.socket, config.socket_mode)?;
-        let callback = Listener::bind(&config.callback_socket, config.socket_mode)?;
+        let mode = config.socket_mode;
+        let main = Listener::new(&config.socket, mode, &mut handed_over)?;
+        let callback = Listener::new(&config.callback_socket, mode, &mut handed_over)?;
+        handed_over.expect_none_left(&[
+            ("--socket", &config.socket),
+            ("--callback-socket", &config.callback_socket),
+        ])?;
         let groups = Arc::new(Groups::default());
         let options = auth_link::Options {
             server: config.auth.clone(),
@@ -173,10 +193,11 @@ impl Server {
             exit_on_loss: config.exit_on_auth_loss,
         };
         let (auth, auth_worker, port) =
-            Worker::connect(options, Arc::clone(&groups), shutdown.clone(), output.clone())?;
+            Worker::connect(options, Arc::clone(&groups), supervisor, shutdown, output)?;
         Ok(Self {
             config,
             shutdown: shutdown.clone(),
+            supervisor: supervisor.clone(),
             output: output.clone(),
             main,
             callback,
@@ -212,9 +233,11 @@ impl Server {
             .name("console-input".into())
             .spawn(move || commands.run(input))
             .map_err(Error::io("a thread for the console"))?;
+        self.supervisor.ready();
 
         let reason = self.shutdown.wait();
         tracing::info!("quitting: {reason}");
+        self.supervisor.stopping(reason);
         for (mailbox, _) in &reactors {
             mailbox.send(Message::CloseAll);
         }
@@ -267,8 +290,9 @@ impl Server {
             if let (0, Some(main), Some(callback), Some(quotas)) =
                 (number, self.main.take(), self.callback.take(), quotas.take())
             {
+                let keep_waiting = self.main.is_handed_over() && self.callback.is_handed_over();
                 reactor
-                    .accept(main, callback, quotas, mailboxes.clone())
+                    .accept(main, callback, quotas, mailboxes.clone(), keep_waiting)
                     .map_err(Error::io("epoll for the sockets"))?;
             }
             let shutdown = self.shutdown.clone();

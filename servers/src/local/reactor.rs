@@ -155,6 +155,8 @@ struct Acceptor {
     paused_until: Option<Instant>,
     /// The line about it in the log.
     pause_logged: Seldom,
+    /// Connections that come while the server quits are for the next one, who gets the same listeners.
+    keep_waiting: bool,
     /// The server quits: connections are closed at once.
     closed: bool,
 }
@@ -183,7 +185,8 @@ impl Reactor {
         }
     }
 
-    /// Makes it the one that accepts for all `reactors`.
+    /// Makes it the one that accepts for all `reactors`; with `keep_waiting` only until the server quits, so that what
+    /// comes then waits for the next server with these listeners.
     ///
     /// # Errors
     /// When a listener cannot be watched.
@@ -193,6 +196,7 @@ impl Reactor {
         mut callback: UnixListener,
         quotas: Quotas,
         reactors: Vec<Arc<Mailbox>>,
+        keep_waiting: bool,
     ) -> io::Result<()> {
         let registry = self.poll.registry();
         registry.register(&mut main, MAIN_LISTENER, Interest::READABLE)?;
@@ -208,6 +212,7 @@ impl Reactor {
             more: false,
             paused_until: None,
             pause_logged: Seldom::default(),
+            keep_waiting,
             closed: false,
         });
         Ok(())
@@ -437,6 +442,9 @@ impl Acceptor {
     /// Each connection that comes is an event, so during a pause events are passed over: it ends by itself.
     fn accept_some(&mut self) {
         self.more = false;
+        if self.closed && self.keep_waiting {
+            return;
+        }
         // Callbacks first: when there is little room left, it is for those who are half in.
         for channel in [Channel::Callback, Channel::Main] {
             for turn in 1.. {

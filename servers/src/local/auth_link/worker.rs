@@ -19,6 +19,7 @@ use crate::local::groups::Groups;
 use crate::local::stable_hash;
 use crate::shutdown::{Reason, Shutdown};
 use crate::startup::is_shortage;
+use crate::supervisor::Supervisor;
 
 /// Without any datagram for so long, an authentication server that was there before is asked to connect
 /// again; then so long again. Together less than a second: an administrator is told within one.
@@ -73,6 +74,7 @@ pub(crate) struct Worker {
     /// As the administrator knows it.
     server: Arc<str>,
     groups: Arc<Groups>,
+    supervisor: Supervisor,
     shutdown: Shutdown,
     output: Output,
     shared: Arc<Shared>,
@@ -132,8 +134,9 @@ impl Worker {
     pub(crate) fn connect(
         options: Options,
         groups: Arc<Groups>,
-        shutdown: Shutdown,
-        output: Output,
+        supervisor: &Supervisor,
+        shutdown: &Shutdown,
+        output: &Output,
     ) -> Result<(AuthLink, Self, u16), ConnectError> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -143,8 +146,9 @@ impl Worker {
             options,
             server,
             groups,
-            shutdown,
-            output,
+            supervisor: supervisor.clone(),
+            shutdown: shutdown.clone(),
+            output: output.clone(),
             shared: Arc::clone(&shared),
             poll,
             up: None,
@@ -155,8 +159,10 @@ impl Worker {
             addresses: Vec::new(),
             unconfirmed: HashMap::new(),
         };
+        supervisor.status(format_args!("Looking for the authentication server {}", worker.server));
         worker.look_up()?;
         let port = worker.connect_within(START_PATIENCE)?;
+        worker.tell_connected(port);
         Ok((AuthLink { shared }, worker, port))
     }
 
@@ -354,6 +360,10 @@ impl Worker {
                 self.server
             ));
             tracing::warn!("{error}");
+            self.supervisor.status(format_args!(
+                "The authentication server {} does not answer: no new logins and no group commands until it does",
+                self.server
+            ));
             if self.options.exit_on_loss {
                 self.shutdown.request(Reason::AuthLost);
             }
@@ -409,6 +419,7 @@ impl Worker {
         if !self.unconfirmed.is_empty() {
             self.try_again_later();
         }
+        self.tell_connected(port);
         if mem::take(&mut self.lost_told) {
             self.output.say(format_args!(
                 "Authentication server {} answers again: logins and group commands work.",
@@ -416,6 +427,13 @@ impl Worker {
             ));
         }
         Ok(())
+    }
+
+    fn tell_connected(&self, port: u16) {
+        let server = &self.server;
+        self.supervisor.status(format_args!(
+            "Serving; connected to the authentication server {server}, port {port}"
+        ));
     }
 
     /// Registers a group that may be there or not; `false` when that is not answered.
