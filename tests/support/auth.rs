@@ -82,6 +82,12 @@ impl AuthServerBuilder {
         self
     }
 
+    /// Sets a variable of the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.program = self.program.env(name, value);
+        self
+    }
+
     /// What stands at its standard input and output.
     pub fn console(mut self, console: Console) -> Self {
         self.program = self.program.console(console);

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -305,6 +306,18 @@ impl LocalServerBuilder {
     /// The permissions, in octal, that files which it makes are not to have.
     pub fn umask(mut self, mask: &str) -> Self {
         self.program = self.program.umask(mask);
+        self
+    }
+
+    /// Has `starter` start it: a program whose last arguments are another program and its arguments.
+    pub fn started_by(mut self, starter: Program) -> Self {
+        self.program = starter.arg(bin("KVS-LocalServer"));
+        self
+    }
+
+    /// Hands these descriptors over to it, as systemd does with sockets.
+    pub fn hand_over(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        self.program = self.program.hand_over(descriptors);
         self
     }
 

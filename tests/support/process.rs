@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -32,8 +33,12 @@ pub struct Program {
     console: Console,
     dir: Option<PathBuf>,
     limits: Vec<String>,
+    handed_over: Vec<OwnedFd>,
     listener: Option<Listener>,
 }
+
+/// The number of the first descriptor that is handed over (sd_listen_fds(3)).
+const FIRST_HANDED_OVER: i32 = 3;
 
 /// Who hears the lines of a program's standard output, and then its end.
 struct Listener(Box<Hearing>);
@@ -57,6 +62,7 @@ impl Program {
             console: Console::default(),
             dir: None,
             limits: Vec::new(),
+            handed_over: Vec::new(),
             listener: None,
         }
     }
@@ -108,6 +114,16 @@ impl Program {
         self
     }
 
+    /// Hands these descriptors over to it, as systemd does with sockets (sd_listen_fds(3)).
+    pub fn hand_over(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        let count = descriptors.len();
+        let names = vec!["socket"; count].join(":");
+        // The shell becomes the program: it stays one process.
+        self.limits.push(format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}"));
+        self.handed_over = descriptors;
+        self
+    }
+
     /// Gives each line of its standard output to `listener` as soon as it comes, and `None` at the end,
     /// instead of keeping it: for programs that say very much.
     pub fn listener(mut self, listener: impl FnMut(Option<&str>) + Send + 'static) -> Self {
@@ -139,6 +155,9 @@ impl Program {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
+        let numbered = self.handed_over.into_iter().zip(FIRST_HANDED_OVER..);
+        let mappings = numbered.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
+        command.fd_mappings(mappings.collect()).expect("each has a number of its own");
         command.stderr(Stdio::piped());
         let mut master = None;
         match self.console {
