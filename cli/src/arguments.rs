@@ -10,6 +10,8 @@ use clap::builder::Resettable;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::admin::AdminArguments;
+
 /// The longest time-out that the library knows, in milliseconds.
 const LONGEST_TIMEOUT: u64 = i32::MAX as u64;
 
@@ -21,6 +23,7 @@ Examples:
   kvs put picture <sky.png && kvs get picture >copy.png
   kvs watch temperature --exec 'echo it has $(cat) degrees'
   kvs status >/dev/null || echo 'the server is away'
+  kvs admin create weather --secret-file ~/.weather-secret
   kvs                                  a prompt
   kvs <commands                        one command on each line
 
@@ -169,6 +172,14 @@ pub(crate) struct Style {
 pub(crate) enum Command {
     #[command(flatten)]
     Group(Request),
+
+    /// Administer the local server: its groups, its applications, its end
+    // Parsed by itself: the options of the other commands are not for it, nor are their variables.
+    #[command(disable_help_flag = true)]
+    Admin {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        arguments: Vec<OsString>,
+    },
 
     /// Print a script that makes a shell complete commands and options
     ///
@@ -320,8 +331,13 @@ pub(crate) enum LineCommand {
     Quit,
 }
 
-/// The definition of the program, for a parser or a manual.
+/// The whole definition of the program, for a manual or a shell.
 pub fn command() -> clap::Command {
+    parser().mut_subcommand("admin", |_| AdminArguments::command())
+}
+
+/// What [`prepared`] is made from: without that of `admin`, which is parsed by itself.
+pub(crate) fn parser() -> clap::Command {
     Arguments::command()
 }
 
@@ -330,7 +346,7 @@ pub(crate) fn line() -> clap::Command {
     Line::command()
 }
 
-/// [`command`] for the parser: variables of the environment that are set to nothing count as unset, and the usage that an
+/// [`parser`] for its use: variables of the environment that are set to nothing count as unset, and the usage that an
 /// error shows does not take variables for options that were typed.
 pub(crate) fn prepared(command: clap::Command) -> clap::Command {
     let is_empty = |argument: &clap::Arg| {
@@ -363,6 +379,7 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         command().debug_assert();
+        parser().debug_assert();
         line().debug_assert();
     }
 

@@ -61,9 +61,9 @@ pub(crate) enum Failure {
     SecretFile { path: PathBuf, source: io::Error },
     #[error("the secret file {} has no secret in its first line", Quoted(path.as_os_str().as_encoded_bytes()))]
     EmptySecret { path: PathBuf },
-    /// The library says so. The text is its sentence.
+    /// The library or the server says so, in this sentence.
     #[error("{sentence}")]
-    Library { name: &'static str, sentence: String, exit_code: u8 },
+    Said { name: &'static str, sentence: String, exit_code: u8 },
     #[error(
         "the connection to {} has ended: the server has quit or was killed, or the group {} was deleted",
         place(socket),
@@ -91,7 +91,7 @@ impl Failure {
     /// What the library's `error` means, for a connection to `socket` and this group.
     pub(crate) fn of_library(error: kvs::Error, socket: &Path, group: &[u8]) -> Self {
         let (kind, name, sentence) = classify(&error, socket, group);
-        Self::Library { name, sentence, exit_code: kind.exit_code() }
+        Self::Said { name, sentence, exit_code: kind.exit_code() }
     }
 
     /// What a failed write to standard output means.
@@ -110,7 +110,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NobodyReads => 0,
-            Self::Told { exit_code } | Self::Library { exit_code, .. } => *exit_code,
+            Self::Told { exit_code } | Self::Said { exit_code, .. } => *exit_code,
             Self::NoSuchKey { .. } | Self::NothingToWatch { .. } => Kind::NoSuchKey.exit_code(),
             Self::Conflict { .. } => Kind::Conflict.exit_code(),
             Self::NoGroup | Self::NoSecret { .. } | Self::EmptySecret { .. } | Self::Usage(_) => {
@@ -132,7 +132,7 @@ impl Failure {
             Self::Conflict { .. } => "conflict",
             Self::NoGroup => "no_group",
             Self::NoSecret { .. } | Self::EmptySecret { .. } => "no_secret",
-            Self::Library { name, .. } => name,
+            Self::Said { name, .. } => name,
             Self::Ended { .. } => "connection_lost",
             Self::Usage(_) => "usage",
             Self::Asking(_)

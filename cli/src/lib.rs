@@ -4,6 +4,7 @@
 //! - `access`: which server and group, and where the secret comes from; `secret` holds it.
 //! - `commands`: what each command does. `watch`: the one that goes on. `exec`: what it may run.
 //! - `prompt`: without a command, on a terminal. `script`: likewise, without one. `completion`: the tab key.
+//! - `admin`: what an administrator can do, over the server's control socket.
 //! - `failure`: what can go wrong: its sentence, its name, its exit code. `output`: text and JSON. `words`: bytes as
 //!   they are typed and shown.
 //!
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod admin;
 mod arguments;
 mod commands;
 mod completion;
@@ -43,7 +45,7 @@ use crate::output::Output;
 /// The program: its arguments, its environment, its exit code.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let filled = kvs_options::fill(command(), &arguments, usual_file().as_deref());
+    let filled = kvs_options::fill(arguments::parser(), &arguments, usual_file().as_deref());
     let parsed = filled.and_then(|(command, _)| {
         Ok(arguments::prepared(command).try_get_matches_from(&arguments)?)
     });
@@ -60,8 +62,10 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(output::say_clap(&error, Output::new(false))),
     };
     let output = Output::new(arguments.style.json);
-    let access = Access::new(arguments.place, &matches);
-    ExitCode::from(match run(arguments.command, access, output) {
+    let Arguments { place, command, .. } = arguments;
+    let socket = place.socket.clone().map(PathBuf::into_os_string);
+    let access = Access::new(place, &matches);
+    ExitCode::from(match run(command, access, socket, output) {
         Ok(code) => code,
         Err(failure) => {
             output.failure(&failure);
@@ -80,10 +84,12 @@ fn usual_file() -> Option<PathBuf> {
 fn run(
     command: Option<Command>,
     access: Result<Access, Failure>,
+    socket: Option<OsString>,
     output: Output,
 ) -> Result<u8, Failure> {
     match command {
         // Those that need no group come first.
+        Some(Command::Admin { arguments }) => Ok(admin::run(arguments, socket, output)),
         Some(Command::Completions { shell }) => {
             output.bytes(&arguments::completions(shell))?;
             Ok(0)

@@ -4,6 +4,8 @@
 //! as the second kind of session on them; and [`auth`], between a local server and the authentication server, over UDP. Each is written down byte
 //! by byte in `docs/PROTOCOL.md`, and each is here in both roles.
 //!
+//! With the feature `control` there is a third, ours alone, in `control`: between an administrator and a local server.
+//!
 //! Everything is a pure state machine: bytes go in, events and bytes come out. There are no sockets,
 //! clocks, threads or global state here, so that every conversation, legal or hostile, can be played
 //! in a test. Whatever a peer sends, nothing here panics, and no state grows beyond a few hundred
@@ -13,6 +15,8 @@
 
 pub mod app;
 pub mod auth;
+#[cfg(feature = "control")]
+pub mod control;
 pub mod framed;
 mod text;
 

@@ -77,7 +77,7 @@ fn filled(text: &str) -> Result<String, Box<dyn Error>> {
     Ok(page)
 }
 
-/// What a program, or one of its subcommands (`kvs get`), takes.
+/// A program, or one of its subcommands (`kvs get`), without the options that those above it have, too.
 fn command(name: &str) -> Result<Command, String> {
     let mut words = name.split(' ');
     let mut command = match words.next() {
@@ -89,7 +89,15 @@ fn command(name: &str) -> Result<Command, String> {
     command.build();
     for word in words {
         let found = command.find_subcommand(word).cloned();
-        command = found.ok_or_else(|| format!("there is no command {name}"))?;
+        let found = found.ok_or_else(|| format!("there is no command {name}"))?;
+        let is_above = |option: &Arg| {
+            option.is_global_set()
+                && command.get_arguments().any(|above| above.get_id() == option.get_id())
+        };
+        command = found.mut_args(|option| {
+            let hide = option.is_hide_set() || is_above(&option);
+            option.hide(hide)
+        });
     }
     Ok(command)
 }
@@ -98,7 +106,7 @@ fn options(command: &Command, form: Form) -> String {
     let mut page = Roff::new();
     for option in command.get_arguments() {
         let is_told = match form {
-            Form::CommandLine => !option.is_hide_set() && !option.is_global_set(),
+            Form::CommandLine => !option.is_hide_set() && option.get_id() != "help",
             Form::File => kvs_options::is_in_files(option),
         };
         if is_told {
@@ -149,10 +157,15 @@ fn term(option: &Arg, form: Form) -> Vec<Inline> {
 
 fn description(option: &Arg, form: Form) -> Vec<Inline> {
     let help = option.get_long_help().or(option.get_help()).map(ToString::to_string);
-    let help = help.unwrap_or_default();
+    let help = help.unwrap_or_default().replace('\n', " ");
+    // A default that the program makes up from something else is in its help.
+    let (help, made_up) = match help.split_once(" [default: ") {
+        Some((help, default)) => (help, default.strip_suffix(']')),
+        None => (help.as_str(), None),
+    };
     let mut text = Vec::new();
     // What stands between backticks is to be typed as it is.
-    for (n, part) in help.replace('\n', " ").split('`').enumerate() {
+    for (n, part) in help.split('`').enumerate() {
         text.push(if n % 2 == 0 { roman(part) } else { bold(part) });
     }
     text.push(roman("."));
@@ -167,6 +180,9 @@ fn description(option: &Arg, form: Form) -> Vec<Inline> {
             text.extend(help.map(|help| roman(format!(" ({help})"))));
         }
         text.push(roman("."));
+    }
+    if let Some(default) = made_up {
+        text.push(roman(format!(" Unless set: {default}.")));
     }
     let defaults = option.get_default_values();
     if let (Some(default), false) = (defaults.first(), is_flag) {

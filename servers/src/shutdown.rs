@@ -17,6 +17,8 @@ use signal_hook::iterator::Signals;
 pub enum Reason {
     /// `Quit` on the console.
     Console,
+    /// The same over the control socket.
+    Control,
     /// SIGTERM or SIGINT.
     Signal(i32),
     /// The authentication server told this local server to quit.
@@ -31,6 +33,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Console => f.write_str("Quit on the console"),
+            Self::Control => f.write_str("quit over the control socket"),
             Self::Signal(SIGTERM) => f.write_str("SIGTERM"),
             Self::Signal(SIGINT) => f.write_str("SIGINT"),
             Self::Signal(number) => write!(f, "signal {number}"),

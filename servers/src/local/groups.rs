@@ -505,20 +505,40 @@ impl Group {
         self.state.lock().table.count()
     }
 
+    /// Up to `most` of the applications that are connected or remembered, with the numbers after `after`; of each no
+    /// more than `watches` of what it watches, and how much it watches in all. So the group is not locked for long.
+    pub(crate) fn applications_after(
+        &self,
+        after: u64,
+        most: usize,
+        watches: usize,
+    ) -> Vec<(u64, Application, usize)> {
+        let state = self.state.lock();
+        let later = state.applications.range(after.saturating_add(1)..);
+        later
+            .take(most)
+            .map(|(number, entry)| (*number, entry.describe(watches), entry.watches.len()))
+            .collect()
+    }
+
     /// The applications that are connected or remembered, with their numbers.
     pub(crate) fn applications(&self) -> Vec<(u64, Application)> {
         let state = self.state.lock();
-        let describe = |(number, entry): (&u64, &Entry)| {
-            let application = Application {
-                pid: entry.pid,
-                connected_at: entry.connected_at,
-                closed_at: entry.closed_at,
-                stay: entry.stayed.unwrap_or_else(|| entry.entered.elapsed()),
-                watches: entry.watches.values().map(Subscription::describe).collect(),
-            };
-            (*number, application)
-        };
-        state.applications.iter().map(describe).collect()
+        let all = |(number, entry): (&u64, &Entry)| (*number, entry.describe(usize::MAX));
+        state.applications.iter().map(all).collect()
+    }
+}
+
+impl Entry {
+    /// With the first of its watches.
+    fn describe(&self, watches: usize) -> Application {
+        Application {
+            pid: self.pid,
+            connected_at: self.connected_at,
+            closed_at: self.closed_at,
+            stay: self.stayed.unwrap_or_else(|| self.entered.elapsed()),
+            watches: self.watches.values().take(watches).map(Subscription::describe).collect(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two listening sockets and their paths.
+//! The listening sockets and their paths.
 //!
 //! A path is taken over only when it is a socket that nobody serves any more, and removed only as long as
 //! it is the very socket that was bound: a descriptor of that inode is kept, so that its number cannot be
@@ -62,6 +62,11 @@ pub enum ListenError {
 /// The permissions of a path, as `chmod` takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(u32);
+
+impl Mode {
+    /// Only the server's own user, and root, may connect.
+    pub(crate) const OWNER_ONLY: Self = Self(0o600);
+}
 
 impl FromStr for Mode {
     type Err = &'static str;

@@ -13,13 +13,16 @@
 //!   whoever started the server has bound.
 //! - `options`: what the program is told. `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
-//! - `commands`, `status`: the administrator's dialogue.
+//! - `administration`: what an administrator can have done; `commands` and `status` say it in the words of the
+//!   console, `control` in those of the control socket.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
 mod accounts;
+mod administration;
 mod asking;
 mod auth_link;
 mod commands;
+mod control;
 mod fingerprint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -59,8 +62,10 @@ use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
 use crate::supervisor::Supervisor;
+use administration::Administration;
 use auth_link::{AuthLink, Unavailable, Worker};
 use commands::Commands;
+use control::Control;
 use groups::Groups;
 use kvs_proto::framed::request as wire;
 use listener::Listener;
@@ -87,7 +92,9 @@ pub struct Config {
     pub socket: PathBuf,
     /// The path of the callback socket.
     pub callback_socket: PathBuf,
-    /// The permissions of both paths; without them the umask decides.
+    /// The path of the control socket, if there is to be one.
+    pub control_socket: Option<PathBuf>,
+    /// The permissions of the first two paths; without them the umask decides.
     pub socket_mode: Option<Mode>,
     /// What each user may have.
     pub limits: Limits,
@@ -105,10 +112,23 @@ impl Config {
     /// # Errors
     /// [`Error`] says which do not.
     pub fn check(&self) -> Result<(), Error> {
-        if self.socket == self.callback_socket {
-            return Err(Error::SamePath(self.socket.clone()));
+        let paths = self.paths();
+        for (at, (option, path)) in paths.iter().enumerate() {
+            if let Some((other, _)) = paths[..at].iter().find(|(_, other)| other == path) {
+                return Err(Error::SamePath { options: [other, option], path: path.to_path_buf() });
+            }
         }
         Ok(())
+    }
+
+    /// Where it listens, and by which option.
+    fn paths(&self) -> Vec<(&'static str, &Path)> {
+        let mut paths = vec![
+            ("--socket", self.socket.as_path()),
+            ("--callback-socket", self.callback_socket.as_path()),
+        ];
+        paths.extend(self.control_socket.as_deref().map(|path| ("--control-socket", path)));
+        paths
     }
 }
 
@@ -116,8 +136,13 @@ impl Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Two sockets, one path.
-    #[error("--socket and --callback-socket must differ, and both are {}", .0.display())]
-    SamePath(PathBuf),
+    #[error("{} and {} must differ, and both are {}", options[0], options[1], path.display())]
+    SamePath {
+        /// The options that set them.
+        options: [&'static str; 2],
+        /// The path.
+        path: PathBuf,
+    },
     /// One of its paths.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -159,6 +184,7 @@ pub struct Server {
     output: Output,
     main: Listener,
     callback: Listener,
+    control: Option<Listener>,
     groups: Arc<Groups>,
     auth: AuthLink,
     auth_worker: Worker,
@@ -182,10 +208,12 @@ impl Server {
         let mode = config.socket_mode;
         let main = Listener::new(&config.socket, mode, &mut handed_over)?;
         let callback = Listener::new(&config.callback_socket, mode, &mut handed_over)?;
-        handed_over.expect_none_left(&[
-            ("--socket", &config.socket),
-            ("--callback-socket", &config.callback_socket),
-        ])?;
+        let control = config
+            .control_socket
+            .as_deref()
+            .map(|path| Listener::new(path, Some(Mode::OWNER_ONLY), &mut handed_over));
+        let control = control.transpose()?;
+        handed_over.expect_none_left(&config.paths())?;
         let groups = Arc::new(Groups::default());
         let options = auth_link::Options {
             server: config.auth.clone(),
@@ -201,6 +229,7 @@ impl Server {
             output: output.clone(),
             main,
             callback,
+            control,
             groups,
             auth,
             auth_worker,
@@ -222,12 +251,17 @@ impl Server {
             .spawn(move || end_with(&shutdown, || worker.run()))
             .map_err(Error::io("a thread for the authentication server"))?;
         self.output.say(format_args!("Port Number: {}", self.port));
-        let commands = Commands {
-            groups: Arc::clone(&self.groups),
-            auth: self.auth.clone(),
-            output: self.output.clone(),
-            shutdown: self.shutdown.clone(),
-        };
+        let administration = Arc::new(Administration::new(
+            Arc::clone(&self.groups),
+            self.auth.clone(),
+            self.shutdown.clone(),
+        ));
+        let mut control = self
+            .control
+            .map(|listener| Control::start(listener, Arc::clone(&administration)))
+            .transpose()
+            .map_err(Error::io("a thread for the control socket"))?;
+        let commands = Commands { administration, output: self.output.clone() };
         // It may wait for a line for ever, so nobody waits for it.
         thread::Builder::new()
             .name("console-input".into())
@@ -238,11 +272,15 @@ impl Server {
         let reason = self.shutdown.wait();
         tracing::info!("quitting: {reason}");
         self.supervisor.stopping(reason);
+        // Its connections end when all is done: so whoever has said quit over it knows.
+        if let Some(control) = &mut control {
+            control.accept_no_more();
+        }
         for (mailbox, _) in &reactors {
             mailbox.send(Message::CloseAll);
         }
         for group in self.groups.all() {
-            commands::close_applications(&group);
+            administration::close_applications(&group);
         }
         if matches!(reason, Reason::AuthLost | Reason::Broken) {
             self.auth.stop();
@@ -260,6 +298,7 @@ impl Server {
         drop((self.main, self.callback));
         self.output.say("Exiting Local Server...");
         self.output.flush(FLUSH_PATIENCE);
+        drop(control);
         match reason {
             Reason::AuthLost => Err(Error::AuthLost(self.config.auth)),
             Reason::Broken => Err(Error::Broken),

@@ -1,6 +1,7 @@
 //! The options of `KVS-LocalServer`, and what they make of its [`Config`].
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -53,7 +54,12 @@ pub struct Options {
     #[arg(long, value_name = "PATH", env = "KVS_CALLBACK_SOCKET")]
     callback_socket: Option<PathBuf>,
 
-    /// Permissions of both sockets in octal: who may write may connect. With 660, for example, the server's
+    /// Where `kvs admin` connects, which only the server's user and root may do; empty: nowhere [default: the
+    /// --socket path followed by _control]
+    #[arg(long, value_name = "PATH", env = "KVS_CONTROL_SOCKET")]
+    control_socket: Option<OsString>,
+
+    /// Permissions of the first two sockets in octal: who may write may connect. With 660, for example, the server's
     /// user and group [default: what the umask leaves]
     #[arg(long, value_name = "OCTAL", env = "KVS_SOCKET_MODE")]
     socket_mode: Option<Mode>,
@@ -125,15 +131,18 @@ impl startup::Options for Options {
 impl Options {
     /// What the server is told.
     pub fn config(&self) -> Config {
-        let callback_socket = self.callback_socket.clone().unwrap_or_else(|| {
-            let mut path = self.socket.clone().into_os_string();
-            path.push("_cb");
-            path.into()
-        });
+        let callback_socket =
+            self.callback_socket.clone().unwrap_or_else(|| beside(&self.socket, "_cb"));
+        let control_socket = match &self.control_socket {
+            None => Some(beside(&self.socket, "_control")),
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(path.into()),
+        };
         Config {
             auth: self.auth.clone(),
             socket: self.socket.clone(),
             callback_socket,
+            control_socket,
             socket_mode: self.socket_mode,
             limits: Limits {
                 connections: self.max_connections_per_user,
@@ -146,6 +155,13 @@ impl Options {
             exit_on_auth_loss: self.exit_on_auth_loss,
         }
     }
+}
+
+/// The path with something at its end.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
 }
 
 /// Checks the form; whether there is such a host shows at the connection.
