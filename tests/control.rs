@@ -1,0 +1,687 @@
+//! Administration without the console: the control socket of the local server, and `kvs admin`.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use kvs_proto::control::{
+    Answer, Bytes, ErrorKind as Kind, GroupStatus, MAX_REQUEST, Request, Watch,
+};
+use kvs_tests::{
+    AT_ONCE, AuthServer, Console, DEADLINE, Driver, Finished, FramedApp, LocalServer, Process,
+    Program, Sockets, bin, private_dir, until,
+};
+use serde_json::{Value, json};
+
+/// Where the server has its control socket unless it is told otherwise.
+fn control_path(server: &LocalServer) -> PathBuf {
+    let mut path = server.socket().as_os_str().to_owned();
+    path.push("_control");
+    path.into()
+}
+
+/// `kvs admin` for this server, its standard output a pipe.
+fn kvs(server: &LocalServer, args: &[&str]) -> Finished {
+    kvs_at(&control_path(server), args)
+}
+
+fn kvs_at(control: &Path, args: &[&str]) -> Finished {
+    program(control, args).console(Console::NoInput).spawn().finish()
+}
+
+fn program(control: &Path, args: &[&str]) -> Program {
+    Program::new(bin("kvs")).arg("admin").args(args).arg("--control-socket").arg(control)
+}
+
+/// It printed these lines, nothing else, and was successful.
+#[track_caller]
+fn expect(finished: &Finished, lines: &[&str]) {
+    assert_eq!((finished.status.code(), &*finished.stderr), (Some(0), &[][..]), "{finished:?}");
+    assert_eq!(finished.stdout, lines);
+}
+
+/// It printed nothing, and ended with this code and one sentence that has all these words.
+#[track_caller]
+fn expect_error(finished: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(finished.status.code(), Some(code), "{finished:?}");
+    assert_eq!(finished.stdout, [""; 0]);
+    let [sentence] = &*finished.stderr else { panic!("one sentence: {finished:?}") };
+    assert!(sentence.starts_with("kvs: "), "{sentence}");
+    for word in words {
+        assert!(sentence.contains(word), "{word:?} is not in {sentence:?}");
+    }
+}
+
+/// A client without a program.
+struct Admin(BufReader<UnixStream>);
+
+impl Admin {
+    fn connect(server: &LocalServer) -> Self {
+        let stream =
+            UnixStream::connect(control_path(server)).expect("the control socket is there");
+        stream.set_read_timeout(Some(DEADLINE)).expect("it is not zero");
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).expect("the server listens");
+    }
+
+    fn line(&mut self) -> Answer {
+        let mut line = Vec::new();
+        self.0.read_until(b'\n', &mut line).expect("the server answers in time");
+        Answer::decode(&line).expect("answers are in the protocol")
+    }
+
+    fn ask(&mut self, request: &Request) -> Answer {
+        self.send(&request.encode());
+        self.line()
+    }
+
+    /// Whether nothing comes any more.
+    fn has_ended(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => rest.is_empty(),
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+fn group(name: &str) -> Bytes {
+    Bytes(name.as_bytes().to_vec())
+}
+
+fn kind(answer: Answer) -> Kind {
+    match answer {
+        Answer::Error { kind, message } => {
+            assert!(!message.is_empty());
+            kind
+        }
+        other => panic!("an error is awaited, not {other:?}"),
+    }
+}
+
+fn json_of(finished: &Finished) -> Value {
+    let [line] = &*finished.stdout else { panic!("one line: {finished:?}") };
+    serde_json::from_str(line).expect("it is JSON")
+}
+
+#[test]
+fn everything_that_the_console_can_do_can_be_done_without_it() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+
+    let created = kvs(&server, &["create", "weather"]);
+    let [secret] = &*created.stdout else { panic!("the secret alone: {created:?}") };
+    expect(&created, &[secret]);
+    let info = server.group_info("weather").expect("it is one group for both");
+    assert_eq!((&info.secret, info.pairs), (secret, 0));
+
+    let on_console = server.create_group("console");
+    let app = Driver::connected(&server, "console", &on_console);
+    app.store("key", "value");
+    assert_eq!(app.call("register_callback key"), 1);
+    let told = [
+        "group:   console".to_string(),
+        format!("secret:  {on_console}"),
+        "pairs:   1".to_string(),
+    ];
+    expect(&kvs(&server, &["info", "console"]), &told.each_ref().map(String::as_str));
+
+    let status = kvs(&server, &["status"]);
+    let (first, second) =
+        ("weather: 0 pairs, 0 connected, 0 closed", "console: 1 pair, 1 connected, 0 closed");
+    assert_eq!(status.stdout[..3], [first, "", second], "{status:?}");
+    assert!(status.stdout[4].ends_with("  key"), "{status:?}");
+    assert_eq!(kvs(&server, &["status", "console"]).stdout[0], second);
+
+    expect(&kvs(&server, &["delete", "weather", "console"]), &[]);
+    assert_eq!(server.ask("Show group info", "weather"), "Group id not found!");
+    assert!(app.get("key").is_err(), "its applications were closed");
+    assert_eq!(server.lines_of("Show application status"), [""; 0]);
+
+    let quit = kvs(&server, &["quit"]);
+    expect(&quit, &[]);
+    server.expect_line("Exiting Local Server...");
+    assert!(server.wait_exit().success());
+    assert!(!control_path(&server).exists() && !server.socket().exists());
+}
+
+#[test]
+fn json_says_the_same_to_programs() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let created = json_of(&kvs(&server, &["create", "g", "--json"]));
+    let secret = created["secret"].as_str().expect("a secret").to_owned();
+    assert_eq!(created, json!({ "group": "g", "secret": secret }));
+    let info = json_of(&kvs(&server, &["--json", "info", "g"]));
+    assert_eq!(info, json!({ "group": "g", "secret": secret, "pairs": 0 }));
+
+    let app = Driver::connected(&server, "g", &secret);
+    app.store("k", "v");
+    assert_eq!(app.call("register_callback k"), 1);
+    let status = json_of(&kvs(&server, &["status", "--json"]));
+    let told = &status["groups"][0]["applications"][0];
+    assert_eq!(told["pid"], app.pid());
+    assert_eq!(told["watches"], json!([{ "key": "k" }]));
+    assert_eq!((&told["watch_count"], &told["closed_at"]), (&json!(1), &Value::Null));
+
+    let missing = kvs(&server, &["info", "none", "--json"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(json_of(&missing)["error"]["kind"], "not_found");
+    let deleted = kvs(&server, &["delete", "none", "g", "--json"]);
+    assert_eq!(deleted.status.code(), Some(1), "one of two is not there: {deleted:?}");
+    assert!(deleted.stdout.iter().any(|line| line == r#"{"deleted":["g"]}"#), "{deleted:?}");
+    assert_eq!(json_of(&kvs(&server, &["quit", "--json"])), json!({ "quit": true }));
+    assert!(server.wait_exit().success());
+}
+
+#[test]
+fn every_error_has_its_exit_code_and_says_what_is_wrong() {
+    let mut auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    server.create_group("g");
+    let long = "x".repeat(100);
+    for (args, code, words) in [
+        (&["create", "g"][..], 5, &["group g exists already"][..]),
+        (&["create", ""], 2, &["invalid group id: it is empty"]),
+        (&["create", &long], 2, &["100 bytes", "too long"]),
+        (&["delete", "none"], 1, &["no group none"]),
+        (&["info", "none"], 1, &["no group none"]),
+        (&["status", "none"], 1, &["no group none"]),
+        (&["status", &long], 2, &["too long"]),
+    ] {
+        expect_error(&kvs(&server, args), code, words);
+    }
+    for args in [&["crate", "g"][..], &["create"], &["delete"], &["create", "a", "b"]] {
+        assert_eq!(kvs(&server, args).status.code(), Some(2), "{args:?}");
+    }
+    let elsewhere = server.socket().with_file_name("nothing");
+    expect_error(&kvs_at(&elsewhere, &["status"]), 3, &["nothing", "no server"]);
+
+    auth.kill9();
+    let words = &["does not answer"];
+    for args in [&["create", "half"][..], &["delete", "g"], &["info", "g"]] {
+        expect_error(&kvs(&server, args), 6, words);
+    }
+    assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0), "it needs nobody else");
+    expect_error(&kvs(&server, &["status", "half"]), 1, &["no group half"]);
+    auth.restart();
+    until("the local server has connected again", || {
+        kvs(&server, &["info", "g"]).status.success().then_some(())
+    });
+    expect_error(&kvs(&server, &["info", "half"]), 1, &["no group half"]);
+    assert_eq!(kvs(&server, &["create", "half"]).status.code(), Some(0), "it was not half created");
+}
+
+#[test]
+fn the_control_socket_is_where_it_is_said_to_be() {
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let elsewhere = dir.path().join("elsewhere");
+    let text = |path: &Path| path.to_str().expect("test paths are UTF-8").to_owned();
+
+    let server = LocalServer::builder(auth.addr()).arg("--control-socket").arg(&elsewhere).start();
+    assert!(!control_path(&server).exists());
+    for (name, value) in [
+        ("KVS_CONTROL_SOCKET", text(&elsewhere)),
+        // The client looks beside it.
+        ("KVS_SOCKET", text(&dir.path().join("sock"))),
+    ] {
+        if name == "KVS_SOCKET" {
+            fs::rename(&elsewhere, dir.path().join("sock_control")).expect("it is there");
+        }
+        let status = Program::new(bin("kvs")).args(["admin", "status", "--json"]).env(name, value);
+        let status = status.console(Console::NoInput).spawn().finish();
+        assert_eq!(json_of(&status), json!({ "groups": [] }), "{name}");
+    }
+    server.quit();
+
+    for off in [true, false] {
+        let server = LocalServer::builder(auth.addr());
+        let server = match off {
+            true => server.env("KVS_CONTROL_SOCKET", ""),
+            false => server.arg("--control-socket").arg(""),
+        };
+        let server = server.start();
+        let names =
+            fs::read_dir(server.socket().parent().expect("in a directory")).expect("it is there");
+        assert_eq!(names.count(), 2, "no control socket");
+        server.quit();
+    }
+
+    let same = dir.path().join("same");
+    let server =
+        LocalServer::builder(auth.addr()).socket(&same).arg("--control-socket").arg(&same).spawn();
+    let end = server.finish();
+    assert_eq!(end.status.code(), Some(1));
+    let last = end.stderr.last().expect("a sentence");
+    assert!(last.contains("--socket and --control-socket must differ"), "{last}");
+}
+
+#[test]
+fn a_stale_path_is_taken_over_and_a_live_one_is_not() {
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let control = dir.path().join("sock_control");
+    // A socket leaves its path when it is closed.
+    drop(UnixListener::bind(&control).expect("the directory is new"));
+    let server = LocalServer::builder(auth.addr()).socket(dir.path().join("sock")).start();
+    let found = fs::metadata(&control).expect("it is there");
+    assert_eq!(found.mode() & 0o777, 0o600);
+    assert_eq!(kvs(&server, &["create", "g"]).status.code(), Some(0));
+    let second = LocalServer::builder(auth.addr()).arg("--control-socket").arg(&control).spawn();
+    assert_eq!(second.finish().status.code(), Some(1), "{}", second.report());
+    assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0), "the first is left alone");
+    server.quit();
+    assert!(!control.exists());
+}
+
+#[test]
+fn only_the_user_can_connect_from_the_first_moment_whatever_the_modes_of_the_others_are() {
+    let auth = AuthServer::start();
+    let builder = LocalServer::builder(auth.addr()).umask("000").args(["--socket-mode", "666"]);
+    let server = builder.start();
+    let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
+    assert_eq!((mode(server.socket()), mode(&control_path(&server))), (0o666, 0o600));
+}
+
+/// `kvs admin` under the user `nobody`; only root can do that.
+fn as_nobody(control: &Path, args: &[&str]) -> Finished {
+    // Where the built program is that user may not look.
+    let copy = control.with_file_name("kvs");
+    fs::copy(bin("kvs"), &copy).expect("there is room for it");
+    let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
+    let program = Program::new("setpriv").args(nobody).arg(&copy).arg("admin").args(args);
+    program.arg("--control-socket").arg(control).console(Console::NoInput).spawn().finish()
+}
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: only root can become another user");
+    }
+    is_root
+}
+
+#[test]
+fn other_users_are_refused_by_the_mode_and_by_the_server() {
+    if !is_root() {
+        return;
+    }
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let control = control_path(&server);
+    let dir = control.parent().expect("in a directory");
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("it is ours");
+    let refused = as_nobody(&control, &["create", "g"]);
+    expect_error(&refused, 4, &["only by root and by the user root", "try sudo"]);
+    fs::set_permissions(&control, Permissions::from_mode(0o666)).expect("it is ours");
+    for _ in 0..3 {
+        let refused = as_nobody(&control, &["create", "g"]);
+        expect_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
+    }
+    let log = server.log_so_far();
+    let told = log.iter().filter(|line| line.contains("refused on the control socket"));
+    assert_eq!(told.count(), 1, "seldom: {log:?}");
+    assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
+    assert_eq!(kvs(&server, &["create", "g"]).status.code(), Some(0), "others are served");
+}
+
+/// A program of the user `nobody` that listens at `path`, and says what it is sent.
+fn squatter(path: &Path) -> Process {
+    let script = "import os, socket, sys\n\
+        os.umask(0)\n\
+        s = socket.socket(socket.AF_UNIX)\n\
+        s.bind(sys.argv[1]); s.listen()\n\
+        print('listens', flush=True)\n\
+        while True: print('heard', s.accept()[0].recv(4096), flush=True)";
+    let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
+    let squatter = Program::new("setpriv")
+        .args(nobody)
+        .args(["/usr/bin/python3", "-c", script])
+        .arg(path)
+        .spawn();
+    squatter.expect_line("listens");
+    squatter
+}
+
+#[test]
+fn whoever_was_first_in_a_directory_for_all_is_told_nothing() {
+    if !is_root() || !Path::new("/usr/bin/python3").exists() {
+        return;
+    }
+    let dir = private_dir();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).expect("it is ours");
+    let control = dir.path().join("sock_control");
+    let squatter = squatter(&control);
+    let refused = kvs_at(&control, &["create", "g"]);
+    expect_error(&refused, 4, &["the user nobody", "nothing was sent", "sudo -u"]);
+    // A link leads there, from a directory that is root's alone.
+    let link = private_dir();
+    std::os::unix::fs::symlink(&control, link.path().join("link")).expect("it is ours");
+    expect_error(&kvs_at(&link.path().join("link"), &["create", "g"]), 4, &["nothing was sent"]);
+    squatter.expect_line("heard b''");
+    squatter.expect_line("heard b''");
+}
+
+#[test]
+fn the_secret_goes_into_a_new_file_for_oneself_alone() {
+    let mut auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let dir = private_dir();
+    let file = dir.path().join("secret");
+    let path = file.to_str().expect("test paths are UTF-8");
+    let create = |group: &str| {
+        let program = program(&control_path(&server), &["create", group, "--secret-file", path]);
+        program.umask("000").console(Console::NoInput).spawn().finish()
+    };
+    expect(&create("g"), &[]);
+    let info = server.group_info("g").expect("it was created");
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{}\n", info.secret));
+    assert_eq!(fs::metadata(&file).expect("it is there").mode() & 0o777, 0o600);
+
+    expect_error(&create("h"), 5, &[path, "exists already", "nothing was created"]);
+    assert_eq!(server.ask("Show group info", "h"), "Group id not found!");
+    assert!(fs::read_to_string(&file).expect("it is there").contains(&info.secret));
+    fs::remove_file(&file).expect("it is ours");
+
+    // A link is not followed, wherever it leads.
+    std::os::unix::fs::symlink(dir.path().join("victim"), &file).expect("the name is free");
+    expect_error(&create("h"), 5, &["exists already"]);
+    assert!(!dir.path().join("victim").exists());
+    fs::remove_file(&file).expect("it is ours");
+
+    expect_error(&create("g"), 5, &["group g exists"]);
+    assert!(!file.exists(), "removed, as the group was not created");
+    auth.kill9();
+    expect_error(&create("h"), 6, &["does not answer"]);
+    assert!(!file.exists(), "removed, as the group was not created");
+    auth.restart();
+    let nowhere = dir.path().join("no/such/directory");
+    let nowhere = nowhere.to_str().expect("test paths are UTF-8");
+    expect_error(&kvs(&server, &["create", "h", "--secret-file", nowhere]), 2, &["cannot be made"]);
+    expect_error(&kvs(&server, &["info", "h"]), 1, &["no group h"]);
+}
+
+#[test]
+fn on_a_terminal_sentences_are_said_and_quit_asks_first() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let terminal = |args: &[&str]| {
+        program(&control_path(&server), args).console(Console::Terminal { echo: false }).spawn()
+    };
+    let created = terminal(&["create", "g"]).finish();
+    let secret = server.group_info("g").expect("it was created").secret;
+    let sentence = "The group g was created. Its secret, which applications need to enter it: ";
+    assert_eq!(created.stdout, [format!("{sentence}{secret}")]);
+
+    for answer in ["", "n", "nonsense"] {
+        let quit = terminal(&["quit"]);
+        quit.send(answer);
+        assert!(quit.finish().status.success());
+        assert_eq!(server.status(), [], "it still serves");
+    }
+    let quit = terminal(&["quit"]);
+    quit.send("y");
+    assert!(quit.finish().status.success());
+    assert!(server.wait_exit().success());
+    let other = LocalServer::start(&auth);
+    let quit = program(&control_path(&other), &["quit", "--yes"]);
+    assert!(quit.console(Console::Terminal { echo: false }).spawn().finish().status.success());
+    assert!(other.wait_exit().success());
+}
+
+#[test]
+fn the_answer_to_quit_comes_before_the_end_and_the_end_of_the_connection_with_it() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    server.create_group("g");
+    let (mut admin, mut other) = (Admin::connect(&server), Admin::connect(&server));
+    assert_eq!(admin.ask(&Request::Quit {}), Answer::Quitting {});
+    // It has lost its place, or is told.
+    other.0.get_mut().write_all(&Request::Create { group: group("late") }.encode()).ok();
+    assert!(admin.has_ended());
+    assert!(!server.socket().exists() && !control_path(&server).exists());
+    assert!(server.wait_exit().success());
+    let again = kvs(&server, &["status"]);
+    expect_error(&again, 3, &["no server"]);
+}
+
+#[test]
+fn names_and_keys_of_any_bytes_come_through() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let mut admin = Admin::connect(&server);
+    let name = Bytes(b"\xff\n\"\\\x01 \xe2\x82".to_vec());
+    let Answer::Created { group, secret } = admin.ask(&Request::Create { group: name.clone() })
+    else {
+        panic!("it is a name like any other");
+    };
+    assert_eq!(group, name);
+    let info = admin.ask(&Request::Info { group: name.clone() });
+    assert_eq!(info, Answer::Info { group: name.clone(), secret, pairs: 0 });
+    assert!(kvs(&server, &["status"]).stdout[0].contains("\u{fffd}\\n"), "no line is forged");
+    assert_eq!(
+        admin.ask(&Request::Delete { group: name.clone() }),
+        Answer::Deleted { group: name }
+    );
+
+    let secret = server.create_group("g");
+    let mut app = FramedApp::login(&server, "g", &secret);
+    let long = vec![1; 65_536];
+    for key in [&b"\xff\x00key"[..], &long] {
+        app.put(key, "");
+        app.watch(key);
+    }
+    app.watch_prefix(b"\xfe");
+    let Answer::Status { groups, more: false } = admin.ask(&Request::Status { group: None }) else {
+        panic!("one line is enough");
+    };
+    let application = &groups[0].applications[0];
+    // What does not fit in is counted.
+    let told = Watch::Key(Bytes(b"\xff\x00key".to_vec()));
+    assert_eq!((&*application.watches, application.watch_count), (&[told][..], 3));
+    assert_eq!(groups[0].pairs, 2);
+}
+
+#[test]
+fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
+    const GROUPS: usize = 300;
+    const APPLICATIONS: usize = 400;
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let mut admin = Admin::connect(&server);
+    let mut secrets = Vec::new();
+    for n in 0..GROUPS {
+        match admin.ask(&Request::Create { group: group(&format!("group {n}")) }) {
+            Answer::Created { secret, .. } => {
+                secrets.push(String::from_utf8(secret.0).expect("letters"))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let key = |n: usize, k: usize| format!("{n:0>80}/{k}");
+    let apps: Vec<_> = (0..APPLICATIONS)
+        .map(|n| {
+            let mut app = FramedApp::login(&server, "group 7", &secrets[7]);
+            (0..5).for_each(|k| app.watch_prefix(key(n, k)));
+            app
+        })
+        .collect();
+
+    // A client that does not read holds up nobody but itself.
+    let mut stuck = Admin::connect(&server);
+    for _ in 0..20 {
+        stuck.send(&Request::Status { group: None }.encode());
+    }
+
+    admin.send(&Request::Status { group: None }.encode());
+    let (mut groups, mut lines): (Vec<GroupStatus>, _) = (Vec::new(), 0);
+    loop {
+        lines += 1;
+        let Answer::Status { groups: part, more } = admin.line() else { panic!("a status") };
+        groups.extend(part);
+        if !more {
+            break;
+        }
+    }
+    assert!(lines > 1, "in parts");
+    let mut names: Vec<_> = groups.iter().map(|group| group.group.to_string()).collect();
+    names.dedup();
+    assert_eq!(names, (0..GROUPS).map(|n| format!("group {n}")).collect::<Vec<_>>());
+    let applications: Vec<_> = groups.iter().flat_map(|group| &group.applications).collect();
+    assert_eq!(applications.len(), APPLICATIONS);
+    for (n, application) in applications.iter().enumerate() {
+        assert_eq!((application.number, application.watch_count), (n as u64 + 1, 5));
+        let watched = (0..5).map(|k| Watch::Prefix(group(&key(n, k))));
+        assert_eq!(application.watches, watched.collect::<Vec<_>>());
+    }
+    let printed = kvs(&server, &["status", "group 7"]);
+    assert_eq!(printed.stdout.len(), APPLICATIONS + 2, "a heading, and a line for each");
+    drop(apps);
+    drop(stuck);
+    server.quit();
+}
+
+#[test]
+fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    for round in 0..100 {
+        let name = format!("g{round}");
+        let mut admins: Vec<_> = (0..4).map(|_| Admin::connect(&server)).collect();
+        let created = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for admin in &mut admins {
+                scope.spawn(|| match admin.ask(&Request::Create { group: group(&name) }) {
+                    Answer::Created { .. } => {
+                        created.fetch_add(1, Ordering::Relaxed);
+                    }
+                    other => assert_eq!(kind(other), Kind::Exists),
+                });
+            }
+            match &*server.ask("Create group", &name) {
+                "Group id already exists" => {}
+                answer => {
+                    assert!(answer.starts_with("Group created with secret "), "{answer}");
+                    created.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        assert_eq!(created.into_inner(), 1, "round {round}");
+    }
+    // A deletion that is late would be counted twice, or delete what was created anew.
+    let mut admins: Vec<_> = (0..6).map(|_| Admin::connect(&server)).collect();
+    let (created, deleted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for (n, admin) in admins.iter_mut().enumerate() {
+            let (created, deleted) = (&created, &deleted);
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    let group = group("turns");
+                    let answer = match n % 2 {
+                        0 => admin.ask(&Request::Create { group }),
+                        _ => admin.ask(&Request::Delete { group }),
+                    };
+                    match answer {
+                        Answer::Created { .. } => created.fetch_add(1, Ordering::Relaxed),
+                        Answer::Deleted { .. } => deleted.fetch_add(1, Ordering::Relaxed),
+                        Answer::Error { kind: Kind::Exists | Kind::NotFound, .. } => 0,
+                        other => panic!("{other:?}"),
+                    };
+                }
+            });
+        }
+    });
+    let left = match admins[0].ask(&Request::Info { group: group("turns") }) {
+        Answer::Info { .. } => 1,
+        other => {
+            assert_eq!(kind(other), Kind::NotFound);
+            0
+        }
+    };
+    assert_eq!(created.into_inner(), deleted.into_inner() + left);
+}
+
+#[test]
+fn hostile_clients_disturb_nobody() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group("g");
+    let app = Driver::connected(&server, "g", &secret);
+
+    let mut admin = Admin::connect(&server);
+    for garbage in [&b"\n"[..], b"\x00\xff\n", b"[[[[\n", b"{\"version\":1}\n", b"Create group\n"] {
+        admin.send(garbage);
+        assert_eq!(kind(admin.line()), Kind::Invalid);
+    }
+    admin.send(b"{\"version\":2,\"request\":\"quit\"}\n");
+    assert_eq!(kind(admin.line()), Kind::Version);
+    let known = kind(admin.ask(&Request::Create { group: group("g") }));
+    assert_eq!(known, Kind::Exists, "the connection goes on");
+
+    let mut endless = Admin::connect(&server);
+    endless.send(&vec![b'['; MAX_REQUEST]);
+    assert_eq!(kind(endless.line()), Kind::Invalid);
+    assert!(endless.has_ended());
+
+    let threads = server.threads();
+    let mut half = Admin::connect(&server);
+    half.send(b"{\"version\":1,\"request\":\"cre");
+    let mut idle: Vec<_> = (0..100).map(|_| Admin::connect(&server)).collect();
+    assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
+    for _ in 0..3 {
+        assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0));
+    }
+    app.store("k", "v");
+    assert_eq!(app.call_within(AT_ONCE, "get_value k").1, "v");
+    assert!(half.has_ended(), "its place was needed");
+    assert!(idle[0].has_ended());
+    until("threads of those who lost their places end", || {
+        (server.threads() <= threads + 16).then_some(())
+    });
+    let last = idle.last_mut().expect("there are a hundred");
+    assert_eq!(
+        kind(last.ask(&Request::Create { group: group("g") })),
+        Kind::Exists,
+        "it has a place"
+    );
+
+    // In the middle of everything.
+    for n in 0..50 {
+        let mut admin = Admin::connect(&server);
+        let line = Request::Status { group: None }.encode();
+        admin.send(&line[..n % line.len()]);
+    }
+    server.quit();
+}
+
+/// Slow, as only time shows it.
+#[test]
+fn half_a_request_is_not_waited_for_for_ever() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let mut half = Admin::connect(&server);
+    half.send(b"{");
+    let drip = half.0.get_ref().try_clone().expect("a descriptor can be duplicated");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // A byte now and then is no excuse.
+            let mut drip = &drip;
+            while drip.write_all(b" ").is_ok() {
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        assert!(half.has_ended());
+    });
+    assert_eq!(kvs(&server, &["status"]).status.code(), Some(0));
+}
