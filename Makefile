@@ -64,9 +64,9 @@ dist: ## what is installed, built and stripped, in target/install
 
 DESTDIR =
 PREFIX = /usr/local
-# Unless set: BINDIR, LIBDIR, INCLUDEDIR, MANDIR, DOCDIR, UNITDIR below PREFIX.
+# Unless set: BINDIR, LIBDIR, INCLUDEDIR, MANDIR, DOCDIR, UNITDIR below PREFIX, and SYSCONFDIR, which is /etc for PREFIX=/usr.
 INSTALL = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" \
-	MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" UNITDIR="$(UNITDIR)" packaging/install
+	MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" UNITDIR="$(UNITDIR)" SYSCONFDIR="$(SYSCONFDIR)" packaging/install
 
 install: dist ## library, headers, servers, manual pages, units below DESTDIR and PREFIX=/usr/local
 	@$(INSTALL) install
