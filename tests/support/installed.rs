@@ -28,6 +28,11 @@ impl Installed {
         installed
     }
 
+    /// Installs over what is there, as a new version does.
+    pub fn again(&self) {
+        self.make("install");
+    }
+
     /// Takes everything away again, as `make uninstall` does.
     pub fn uninstall(&self) {
         self.make("uninstall");

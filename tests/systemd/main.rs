@@ -4,4 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod handed_over;
+mod machine;
 mod notify;
+mod units;
