@@ -45,7 +45,7 @@ impl Machine {
         // On a terminal, as an administrator is.
         let shell = program
             .arg(dir.path())
-            .args(["sh", "-c", &shell])
+            .args(["bash", "-c", &shell])
             .console(Console::Terminal { echo: false })
             .spawn();
         let mut machine = Self { shell, dir, scripts: 0 };
