@@ -58,7 +58,7 @@ fn a_local_server_is_ready_when_a_client_is_served_and_tells_of_its_link() {
     let supervisor = Supervisor::new();
     let mut auth = AuthServer::start();
     let addr = auth.addr();
-    let mut server = supervisor.starts(LocalServer::builder(auth.addr())).spawn();
+    let server = supervisor.starts(LocalServer::builder(auth.addr())).spawn();
     supervisor.expect(&format!("STATUS=Looking for the authentication server {addr}"));
     let first = addr.port() + 1;
     supervisor.expect(&connected(&auth, first));
