@@ -5,7 +5,7 @@
 //! machine can read the arguments of a process.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvs::{Builder, Connection, DEFAULT_SOCKET};
+use nix::errno::Errno;
 
 use crate::arguments::Place;
 use crate::failure::Failure;
@@ -134,9 +135,15 @@ impl Access {
         if !io::stdin().is_terminal() && !io::stderr().is_terminal() {
             return Err(Failure::NoSecret { group: group.to_vec() });
         }
-        match Secret::ask(group).map_err(Failure::Asking)? {
-            Some(secret) => Ok(secret),
-            None => Err(Failure::NoSecret { group: group.to_vec() }),
+        match Secret::ask(group) {
+            Ok(Some(secret)) => Ok(secret),
+            Ok(None) => Err(Failure::NoSecret { group: group.to_vec() }),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(Failure::Interrupted),
+            // Nobody is there to be asked.
+            Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                Err(Failure::NoSecret { group: group.to_vec() })
+            }
+            Err(error) => Err(Failure::Asking(error)),
         }
     }
 }

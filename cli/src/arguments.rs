@@ -299,10 +299,12 @@ pub(crate) struct WatchRequest {
 /// A line of the prompt, or of standard input.
 #[derive(Debug, Parser)]
 #[command(multicall = true, disable_version_flag = true, subcommand_help_heading = "Commands")]
+#[command(about = "Each line is a command; quotes are those of a shell")]
 #[command(override_usage = "COMMAND [ARGUMENTS]; \"help COMMAND\" tells more")]
 #[command(after_help = "\
-Words are quoted as in a shell. The tab key completes commands and keys; Ctrl-R searches the history, Ctrl-C clears the
-line, Ctrl-D quits. A line that begins with a space is not kept in the history.")]
+The tab key completes commands and keys, Ctrl-R searches the history, Ctrl-C
+clears the line, Ctrl-D quits. A line that begins with a space is not kept in
+the history, nor one with the secret in it.")]
 pub(crate) struct Line {
     #[command(flatten)]
     pub(crate) style: Style,

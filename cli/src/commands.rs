@@ -105,7 +105,8 @@ fn value_of(value: Option<OsString>, surroundings: Surroundings) -> Result<Vec<u
             Ok(value)
         }
         (_, Surroundings::Lines) => Err(Failure::Usage(
-            "the value is missing: put KEY VALUE (standard input has the commands, so no value can come from there)".into(),
+            "the value is missing: put KEY VALUE (\"\" is an empty one; only a command of the shell reads it from standard input)"
+                .into(),
         )),
     }
 }

@@ -34,6 +34,9 @@ impl Kind {
     }
 }
 
+/// What a shell says of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
+
 /// Why a command was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -55,6 +58,9 @@ pub(crate) enum Failure {
         Quoted(group)
     )]
     NoSecret { group: Vec<u8> },
+    /// Ctrl-C where the secret was asked for.
+    #[error("interrupted")]
+    Interrupted,
     #[error("the secret was not read from the terminal: {0}")]
     Asking(#[source] io::Error),
     #[error("the secret file {} cannot be read: {source}", Quoted(path.as_os_str().as_encoded_bytes()))]
@@ -65,7 +71,7 @@ pub(crate) enum Failure {
     #[error("{sentence}")]
     Said { name: &'static str, sentence: String, exit_code: u8 },
     #[error(
-        "the connection to {} has ended: the server has quit or was killed, or the group {} was deleted",
+        "the connection to {} has ended: it has quit or was killed, or the group {} was deleted",
         place(socket),
         Quoted(group)
     )]
@@ -117,6 +123,7 @@ impl Failure {
                 Kind::Usage.exit_code()
             }
             Self::Ended { .. } => Kind::NoConnection.exit_code(),
+            Self::Interrupted => INTERRUPTED,
             Self::Asking(_)
             | Self::SecretFile { .. }
             | Self::Input(_)
@@ -135,6 +142,7 @@ impl Failure {
             Self::Said { name, .. } => name,
             Self::Ended { .. } => "connection_lost",
             Self::Usage(_) => "usage",
+            Self::Interrupted => "interrupted",
             Self::Asking(_)
             | Self::SecretFile { .. }
             | Self::Input(_)

@@ -1,7 +1,7 @@
 //! The command line program `kvs`: the pairs of a group from a shell, a script or a prompt.
 //!
 //! - `arguments`: what may be typed, as a [`clap::Command`], which is also what the manual is made of.
-//! - `access`: which server and group, and where the secret comes from; `secret` holds it.
+//! - `access`: which server and group, and where the secret comes from; `secret` holds it, `terminal` asks for it.
 //! - `commands`: what each command does. `watch`: the one that goes on. `exec`: what it may run.
 //! - `prompt`: without a command, on a terminal. `script`: likewise, without one. `completion`: the tab key.
 //! - `admin`: what an administrator can do, over the server's control socket.
@@ -25,6 +25,7 @@ mod output;
 mod prompt;
 mod script;
 mod secret;
+mod terminal;
 mod watch;
 mod words;
 

@@ -291,6 +291,8 @@ impl Prompt {
         if !secret.is_empty() && line.as_bytes().windows(secret.len()).any(|part| part == secret) {
             return;
         }
+        // The tab key leaves a space behind. An escaped one belongs to a word.
+        let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
         let added = self.editor.add_history_entry(line);
         let Some(path) = self.history.clone() else { return };
         // At once, so that nothing is lost however the prompt ends.

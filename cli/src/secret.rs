@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::failure::Failure;
+use crate::terminal::ask_unseen;
 use crate::words::Quoted;
 
 /// More than any secret has. A longer line is refused by the library, which says how long one may be.
@@ -57,9 +58,8 @@ impl Secret {
 
     /// Asks for it on the terminal, without echo. Nothing typed is `None`.
     pub(crate) fn ask(group: &[u8]) -> io::Result<Option<Self>> {
-        let secret =
-            rpassword::prompt_password(format!("Secret of the group {}: ", Quoted(group)))?;
-        Ok(Some(Self(secret.into_bytes())).filter(|secret| !secret.0.is_empty()))
+        let secret = ask_unseen(&format!("Secret of the group {}: ", Quoted(group)))?;
+        Ok(Some(Self(secret)).filter(|secret| !secret.0.is_empty()))
     }
 }
 

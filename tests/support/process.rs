@@ -432,6 +432,25 @@ impl Process {
         self.take_where(what, "standard error", DEADLINE, |state| &mut state.stderr, matches)
     }
 
+    /// Waits until `text` stands in the line of standard output that has not ended yet: a prompt, and what is typed at it.
+    /// Control sequences are in it as they came.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn expect_unended(&self, text: &str) {
+        let seen = self.shared.wait(DEADLINE, |state| {
+            let rest = String::from_utf8_lossy(&state.stdout.rest);
+            // Nothing can come any more: no need to wait for the deadline.
+            (rest.contains(text) || state.stdout.ended).then(|| rest.contains(text))
+        });
+        assert!(
+            seen == Some(true),
+            "{text:?} did not come on the standard output of {}\n{}",
+            self.name,
+            self.report()
+        );
+    }
+
     /// All lines of standard error up to now, taken or not.
     pub fn log_so_far(&self) -> Vec<String> {
         self.shared.lock().stderr.lines.clone()
