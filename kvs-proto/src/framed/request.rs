@@ -66,6 +66,46 @@ pub enum Request<'a> {
     Close,
 }
 
+/// What a request is, whether or not it is well-formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Request::Get`].
+    Get,
+    /// [`Request::Put`].
+    Put,
+    /// [`Request::Delete`].
+    Delete,
+    /// [`Request::PutMany`].
+    PutMany,
+    /// [`Request::Keys`].
+    Keys,
+    /// [`Request::Watch`].
+    Watch,
+    /// [`Request::Unwatch`].
+    Unwatch,
+    /// [`Request::Close`].
+    Close,
+    /// None of these.
+    Unknown,
+}
+
+impl Kind {
+    /// That of the request which begins with this.
+    pub fn of(header: &Header) -> Self {
+        match header.kind {
+            GET => Self::Get,
+            PUT => Self::Put,
+            DELETE => Self::Delete,
+            PUT_MANY => Self::PutMany,
+            KEYS => Self::Keys,
+            WATCH => Self::Watch,
+            UNWATCH => Self::Unwatch,
+            CLOSE => Self::Close,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// What can be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watched<'a> {

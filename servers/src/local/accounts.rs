@@ -64,6 +64,11 @@ impl Accounts {
         own
     }
 
+    /// The bytes of all pairs.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.accounts.iter().flatten().map(Holdings::bytes).sum()
+    }
+
     /// Whether the account is this user's.
     pub(crate) fn is_of(&self, number: u32, user: &Arc<User>) -> bool {
         let account = self.accounts.get(number as usize).and_then(Option::as_ref);

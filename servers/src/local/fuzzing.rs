@@ -19,6 +19,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::auth_link::{AuthLink, Unavailable};
 use super::groups::Groups;
 use super::mailbox::{Mailbox, Message};
+use super::metrics::Metrics;
 use super::quota::{Limits, Quotas};
 use super::reactor::{Context, Reactor};
 
@@ -68,6 +69,7 @@ impl Machine {
                 limits: kvs_proto::framed::request::Limits { value: MAX_VALUE },
                 // What is read is carried out at once, so that the model need not guess.
                 turn: Duration::MAX,
+                metrics: Metrics::default(),
             };
             (Reactor::new(poll, context), mailbox)
         });

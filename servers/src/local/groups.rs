@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kvs_proto::Text;
+use kvs_proto::app::SessionKind;
 use kvs_proto::framed::change::Watches;
 use kvs_proto::framed::request::{Entries, Watched};
 use kvs_proto::framed::{NO_VERSION, Version};
@@ -65,6 +66,8 @@ struct State {
     applications: BTreeMap<u64, Entry>,
     /// The past ones, the one that left first in front.
     past: VecDeque<u64>,
+    /// Those of the connected ones that have a framed session.
+    framed: usize,
     last_number: u64,
 }
 
@@ -81,6 +84,7 @@ enum Phase {
 #[derive(Debug)]
 struct Entry {
     pid: i32,
+    session: SessionKind,
     connected_at: SystemTime,
     closed_at: Option<SystemTime>,
     entered: Instant,
@@ -121,6 +125,40 @@ pub(crate) struct Application {
     /// The keys it watches, and the prefixes (`true`), in the order of their registration. Empty after it has
     /// left.
     pub(crate) watches: Vec<(Key, bool)>,
+}
+
+/// A group in numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// Its pairs.
+    pub(crate) pairs: usize,
+    /// The bytes of their keys and values.
+    pub(crate) bytes: u64,
+    /// The applications that are connected, in a framed session.
+    pub(crate) framed: usize,
+    /// And in an original one.
+    pub(crate) original: usize,
+    /// Those that were connected and are remembered.
+    pub(crate) past: usize,
+}
+
+/// One application in short.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Visit {
+    /// Its number in the group.
+    pub(crate) number: u64,
+    /// As the kernel says, at the time of the connection.
+    pub(crate) pid: i32,
+    /// What it speaks, or spoke.
+    pub(crate) session: SessionKind,
+    /// When it was let in.
+    pub(crate) connected_at: SystemTime,
+    /// When it left.
+    pub(crate) closed_at: Option<SystemTime>,
+    /// How long it was, or has been, connected.
+    pub(crate) stay: Duration,
+    /// How many keys and prefixes it watches.
+    pub(crate) watches: usize,
 }
 
 /// What has come of a change.
@@ -415,15 +453,22 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupClosed`] when the group was deleted meanwhile.
-    pub(crate) fn enter(&self, pid: i32, watcher: Arc<Watcher>) -> Result<u64, GroupClosed> {
+    pub(crate) fn enter(
+        &self,
+        pid: i32,
+        session: SessionKind,
+        watcher: Arc<Watcher>,
+    ) -> Result<u64, GroupClosed> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Err(GroupClosed);
         }
         state.last_number += 1;
         let number = state.last_number;
+        state.framed += usize::from(session == SessionKind::Framed);
         let entry = Entry {
             pid,
+            session,
             connected_at: SystemTime::now(),
             closed_at: None,
             entered: Instant::now(),
@@ -446,6 +491,7 @@ impl Group {
         entry.stayed = Some(entry.entered.elapsed());
         // Nobody is told what is noted for it from now on, so its watches may still be found for a while.
         entry.watcher = None;
+        state.framed -= usize::from(entry.session == SessionKind::Framed);
         let watches = mem::take(&mut entry.watches);
         let mut left = LeftWatches { application: number, watches };
         let is_cleared = state.clear(&mut left);
@@ -519,6 +565,38 @@ impl Group {
             .take(most)
             .map(|(number, entry)| (*number, entry.describe(watches), entry.watches.len()))
             .collect()
+    }
+
+    /// How it stands.
+    pub(crate) fn figures(&self) -> Figures {
+        let state = self.state.lock();
+        let connected = state.applications.len() - state.past.len();
+        Figures {
+            pairs: state.table.count(),
+            bytes: state.table.bytes(),
+            framed: state.framed,
+            original: connected - state.framed,
+            past: state.past.len(),
+        }
+    }
+
+    /// So many of its applications at most, the last that came first: connected ones, then past ones.
+    pub(crate) fn visits(&self, connected: usize, past: usize) -> Vec<Visit> {
+        let state = self.state.lock();
+        let are = state.applications.iter().rev();
+        let are = are.filter(|(_, entry)| entry.closed_at.is_none()).take(connected);
+        let were = state.past.iter().rev().take(past);
+        let were = were.filter_map(|number| state.applications.get_key_value(number));
+        let describe = |(number, entry): (&u64, &Entry)| Visit {
+            number: *number,
+            pid: entry.pid,
+            session: entry.session,
+            connected_at: entry.connected_at,
+            closed_at: entry.closed_at,
+            stay: entry.stayed.unwrap_or_else(|| entry.entered.elapsed()),
+            watches: entry.watches.len(),
+        };
+        are.chain(were).map(describe).collect()
     }
 
     /// The applications that are connected or remembered, with their numbers.

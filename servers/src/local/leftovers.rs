@@ -37,18 +37,20 @@ impl Leftovers {
 mod tests {
     use super::super::groups::Groups;
     use super::super::mailbox::{Address, Mailbox, SessionId};
+    use super::super::metrics::ChangeCounts;
     use super::super::quota::{Quotas, User};
     use super::super::reactor::Reactor;
     use super::super::watcher::Watcher;
     use super::*;
     use kvs_proto::Text;
+    use kvs_proto::app::SessionKind;
     use kvs_proto::framed::request::Watched;
 
     const MANY: usize = PORTION * 4 + 1;
 
     fn watcher(mailbox: &Arc<Mailbox>, user: &Arc<User>) -> Arc<Watcher> {
         let address = Address { mailbox: Arc::clone(mailbox), session: SessionId(0) };
-        Arc::new(Watcher::original(address, Arc::clone(user)))
+        Arc::new(Watcher::original(address, Arc::clone(user), ChangeCounts::default()))
     }
 
     #[test]
@@ -58,8 +60,8 @@ mod tests {
         let group = groups.find(&name).unwrap();
         let (_poll, mailbox) = Reactor::prepare().unwrap();
         let (user, guest) = (Quotas::user_with(0, 0), Quotas::user_with(0, 0));
-        let number = group.enter(1, watcher(&mailbox, &user)).unwrap();
-        let other = group.enter(2, watcher(&mailbox, &guest)).unwrap();
+        let number = group.enter(1, SessionKind::Original, watcher(&mailbox, &user)).unwrap();
+        let other = group.enter(2, SessionKind::Original, watcher(&mailbox, &guest)).unwrap();
         for n in 0..MANY {
             let _ = group.watch(Watched::Prefix(&n.to_le_bytes()), number, &user);
         }

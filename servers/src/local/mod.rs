@@ -14,7 +14,7 @@
 //! - `options`: what the program is told. `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
 //! - `administration`: what an administrator can have done; `commands` and `status` say it in the words of the
-//!   console, `control` in those of the control socket.
+//!   console, `control` in those of the control socket. `metrics`: what is counted, and the pages that show it.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
 mod accounts;
@@ -33,6 +33,7 @@ mod index;
 mod leftovers;
 mod listener;
 mod mailbox;
+mod metrics;
 mod options;
 mod pairing;
 mod quota;
@@ -46,6 +47,7 @@ mod watcher;
 mod watches;
 
 use std::io::{self, BufRead};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -55,6 +57,7 @@ pub use auth_link::ConnectError;
 pub use handed_over::{HandedOver, HandedOverError};
 pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
 pub use listener::{ListenError, Mode};
+pub use metrics::BindError as MetricsError;
 pub use options::Options;
 pub use quota::Limits;
 
@@ -104,6 +107,8 @@ pub struct Config {
     pub login_timeout: Duration,
     /// End when the authentication server is lost.
     pub exit_on_auth_loss: bool,
+    /// Where metrics are served, a loopback address; without it nothing is counted.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Config {
@@ -143,6 +148,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// One of its paths.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -189,6 +197,8 @@ pub struct Server {
     auth: AuthLink,
     auth_worker: Worker,
     port: u16,
+    counts: metrics::All,
+    metrics: Option<metrics::Listener>,
 }
 
 impl Server {
@@ -205,6 +215,9 @@ impl Server {
         output: &Output,
     ) -> Result<Self, Error> {
         config.check()?;
+        let metrics = config.metrics.map(metrics::Listener::bind).transpose()?;
+        let counts = metrics.as_ref().map(|_| metrics::All::new(reactors()));
+        let counts = counts.unwrap_or_default();
         let mode = config.socket_mode;
         let main = Listener::new(&config.socket, mode, &mut handed_over)?;
         let callback = Listener::new(&config.callback_socket, mode, &mut handed_over)?;
@@ -219,6 +232,7 @@ impl Server {
             server: config.auth.clone(),
             identity: identity(&config.socket).map_err(Error::io("the current directory"))?,
             exit_on_loss: config.exit_on_auth_loss,
+            counts: counts.of_auth(),
         };
         let (auth, auth_worker, port) =
             Worker::connect(options, Arc::clone(&groups), supervisor, shutdown, output)?;
@@ -234,6 +248,8 @@ impl Server {
             auth,
             auth_worker,
             port,
+            counts,
+            metrics,
         })
     }
 
@@ -244,6 +260,7 @@ impl Server {
     /// When the system does not let it begin, or [`Error::AuthLost`].
     pub fn run(mut self, input: Input<impl BufRead + Send + 'static>) -> Result<(), Error> {
         let reactors = self.start_reactors()?;
+        let metrics = self.start_metrics()?;
         let worker = self.auth_worker;
         let shutdown = self.shutdown.clone();
         let auth_thread = thread::Builder::new()
@@ -295,6 +312,9 @@ impl Server {
             join(thread);
         }
         join(auth_thread);
+        if let Some(metrics) = metrics {
+            metrics.stop();
+        }
         drop((self.main, self.callback));
         self.output.say("Exiting Local Server...");
         self.output.flush(FLUSH_PATIENCE);
@@ -307,8 +327,7 @@ impl Server {
     }
 
     fn start_reactors(&mut self) -> Result<Vec<ReactorThread>, Error> {
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let prepared = (0..(processors / 2).clamp(1, MOST_REACTORS))
+        let prepared = (0..reactors())
             .map(|_| Reactor::prepare())
             .collect::<io::Result<Vec<_>>>()
             .map_err(Error::io("epoll"))?;
@@ -324,6 +343,7 @@ impl Server {
                 login_patience: self.config.login_timeout,
                 limits: wire::Limits { value: self.config.max_value },
                 turn: session::TURN,
+                metrics: self.counts.of_reactor(number),
             };
             let mut reactor = Reactor::new(poll, context);
             if let (0, Some(main), Some(callback), Some(quotas)) =
@@ -344,8 +364,23 @@ impl Server {
         Ok(threads)
     }
 
+    fn start_metrics(&mut self) -> Result<Option<metrics::Serving>, Error> {
+        let Some(listener) = self.metrics.take() else { return Ok(None) };
+        let about = metrics::About {
+            socket: self.config.socket.clone(),
+            auth: self.config.auth.clone(),
+            limits: self.config.limits,
+            max_value: self.config.max_value,
+        };
+        listener
+            .serve(about, self.counts.clone(), Arc::clone(&self.groups))
+            .map(Some)
+            .map_err(Error::io("a thread for metrics"))
+    }
+
     fn quotas(&self) -> Quotas {
-        let descriptors = startup::descriptor_limit();
+        let own = if self.config.metrics.is_some() { metrics::DESCRIPTORS } else { 0 };
+        let descriptors = startup::descriptor_limit().saturating_sub(own);
         let quotas = Quotas::new(self.config.limits, descriptors);
         let (wanted, most) = (self.config.limits.connections, quotas.connections());
         if most < wanted {
@@ -356,6 +391,12 @@ impl Server {
         }
         quotas
     }
+}
+
+/// How many threads serve applications.
+fn reactors() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, MOST_REACTORS)
 }
 
 /// Has all groups deleted at the authentication server, as long as it answers and there is time. What

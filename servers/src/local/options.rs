@@ -1,6 +1,7 @@
 //! The options of `KVS-LocalServer`, and what they make of its [`Config`].
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,6 +98,11 @@ pub struct Options {
     #[arg(long, env = "KVS_EXIT_ON_AUTH_LOSS", value_parser = FalseyValueParser::new())]
     exit_on_auth_loss: bool,
 
+    /// Serve metrics for Prometheus and a page for browsers over HTTP at this loopback address, such as
+    /// 127.0.0.1:9464. Port 0: one that is free; the log says which
+    #[arg(long, value_name = "ADDR:PORT", env = "KVS_METRICS", value_parser = loopback)]
+    metrics: Option<SocketAddr>,
+
     /// A file in TOML in which every option may be set, by its name without the dashes: `login-timeout = 30`. The
     /// command line counts before the environment, and that before the file. SIGHUP has it read again, for the level of
     /// the log
@@ -153,6 +159,7 @@ impl Options {
             max_value: self.max_value_bytes,
             login_timeout: Duration::from_secs(self.login_timeout),
             exit_on_auth_loss: self.exit_on_auth_loss,
+            metrics: self.metrics,
         }
     }
 }
@@ -173,6 +180,24 @@ fn host_and_port(address: &str) -> Result<String, String> {
             Ok(address.to_string())
         }
         _ => Err("it must be a host name or address, a colon, and a port from 1 to 65535".into()),
+    }
+}
+
+/// An address that only this machine reaches.
+fn loopback(address: &str) -> Result<SocketAddr, String> {
+    let parsed = match address.strip_prefix("localhost:") {
+        Some(port) => port.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        None => address.parse::<SocketAddr>().ok(),
+    };
+    match parsed {
+        Some(address) if address.ip().is_loopback() => Ok(address),
+        Some(_) => Err("only a loopback address is accepted, such as 127.0.0.1:9464 or [::1]:9464, as anybody who \
+                        reaches it may read the names of all groups. From another machine use \
+                        `ssh -L 9464:127.0.0.1:9464 THIS-MACHINE`, or a reverse proxy that asks who is there"
+            .into()),
+        None => Err("it must be a loopback address, a colon, and a port; 127.0.0.1:9464, for example, \
+                     or [::1]:9464"
+            .into()),
     }
 }
 

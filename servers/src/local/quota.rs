@@ -444,6 +444,11 @@ impl Holdings {
         self.pairs == 0
     }
 
+    /// The bytes of their keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Another pair, with so many bytes in its key and its value.
     pub(crate) fn add(&mut self, bytes: usize) {
         self.pairs += 1;

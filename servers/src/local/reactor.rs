@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::auth_link::AuthLink;
 use super::groups::{Group, Groups};
 use super::mailbox::{Address, Mailbox, Message, SessionId};
+use super::metrics::{Login, Metrics};
 use super::pairing::{Arrival, Pairing, Peer};
 use super::quota::{Channel, Quotas};
 use super::session::{End, Session, session_of};
@@ -57,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) limits: wire::Limits,
     /// How long they may be at it while others wait, about.
     pub(crate) turn: Duration,
+    /// Where the session's own reactor counts.
+    pub(crate) metrics: Metrics,
 }
 
 /// Memory that every session uses for the time of its turn, so that none has to keep its own.
@@ -146,6 +149,7 @@ struct Acceptor {
     quotas: Quotas,
     pairing: Pairing,
     login_patience: Duration,
+    metrics: Metrics,
     /// All reactors, for the next connections in turn.
     reactors: Vec<Arc<Mailbox>>,
     next: usize,
@@ -207,6 +211,7 @@ impl Reactor {
             quotas,
             pairing: Pairing::default(),
             login_patience: self.context.login_patience,
+            metrics: self.context.metrics.clone(),
             reactors,
             next: 0,
             more: false,
@@ -503,6 +508,9 @@ impl Acceptor {
             }
         };
         let Ok(place) = self.quotas.admit(peer.uid, peer.pid, channel) else {
+            if channel == Channel::Main {
+                self.metrics.login(Login::Limit);
+            }
             let mut refusal = Vec::new();
             refuse(&mut refusal);
             // Nothing was written before, so there is room for it. It is refused whether it hears of it

@@ -221,6 +221,11 @@ impl<S: BuildHasher> Table<S> {
         self.index.count()
     }
 
+    /// The bytes of their keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.accounts.bytes()
+    }
+
     /// About `limit` of the keys that begin with `prefix` (0, or more than 10,000: 10,000), and where the next
     /// ones begin. `cursor` is 0 for the first page, and then what the page before says.
     ///

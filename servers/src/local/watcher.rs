@@ -26,6 +26,7 @@ use kvs_proto::framed::change::{News, Watches};
 use parking_lot::Mutex;
 
 use super::mailbox::{Address, Message};
+use super::metrics::ChangeCounts;
 use super::quota::{Charge, User};
 use super::socket::{Connection, write_now};
 
@@ -65,6 +66,7 @@ struct Pending {
     closing: bool,
     overflow: Overflow,
     sender: Place,
+    counts: ChangeCounts,
 }
 
 /// Whether more changes have come than may wait.
@@ -112,18 +114,23 @@ struct Change {
 
 impl Watcher {
     /// That of an original session of `user` at `address`. Nothing has changed yet.
-    pub(crate) fn original(address: Address, user: Arc<User>) -> Self {
-        Self::new(address, user, Place::None)
+    pub(crate) fn original(address: Address, user: Arc<User>, counts: ChangeCounts) -> Self {
+        Self::new(address, user, counts, Place::None)
     }
 
     /// That of a framed session, with its callback channel.
-    pub(crate) fn framed(address: Address, user: Arc<User>, channel: Arc<Connection>) -> Self {
+    pub(crate) fn framed(
+        address: Address,
+        user: Arc<User>,
+        counts: ChangeCounts,
+        channel: Arc<Connection>,
+    ) -> Self {
         let sender =
             Sender { connection: channel, waiting: Vec::new(), _charge: None, is_stuck: false };
-        Self::new(address, user, Place::Here(sender))
+        Self::new(address, user, counts, Place::Here(sender))
     }
 
-    fn new(address: Address, user: Arc<User>, sender: Place) -> Self {
+    fn new(address: Address, user: Arc<User>, counts: ChangeCounts, sender: Place) -> Self {
         let pending = Pending {
             order: VecDeque::new(),
             keys: HashMap::new(),
@@ -132,6 +139,7 @@ impl Watcher {
             closing: false,
             overflow: Overflow::No,
             sender,
+            counts,
         };
         Self { address, user, pending: Mutex::new(pending) }
     }
@@ -151,11 +159,13 @@ impl Watcher {
                 let charge = Charge::change(&self.user, key.len());
                 place.insert(Change { version, watches, _charge: charge });
                 pending.order.push_back(Arc::clone(key));
+                pending.counts.noted(false);
             }
             Entry::Occupied(waiting) => {
                 let change = waiting.into_mut();
                 change.version = version;
                 change.watches = change.watches.or(watches);
+                pending.counts.noted(true);
             }
         }
     }
@@ -329,6 +339,7 @@ impl Pending {
     fn next(&mut self) -> Option<(Key, Change)> {
         let key = self.order.pop_front()?;
         let change = self.keys.remove(&key)?;
+        self.counts.sent();
         if self.keys.is_empty() && self.keys.capacity() > KEPT_CHANGES {
             (self.keys, self.order) = (HashMap::new(), VecDeque::new());
         }

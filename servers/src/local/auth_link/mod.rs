@@ -37,6 +37,8 @@ use parking_lot::Mutex;
 
 pub(crate) use worker::Worker;
 
+use crate::local::metrics::AuthCounts;
+
 /// Why the authentication server could not be asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Unavailable {
@@ -241,4 +243,6 @@ pub(crate) struct Options {
     pub(crate) identity: Vec<u8>,
     /// End the server when the authentication server is lost.
     pub(crate) exit_on_loss: bool,
+    /// Where the link counts.
+    pub(crate) counts: AuthCounts,
 }

@@ -163,6 +163,7 @@ impl Worker {
         worker.look_up()?;
         let port = worker.connect_within(START_PATIENCE)?;
         worker.tell_connected(port);
+        worker.options.counts.connected();
         Ok((AuthLink { shared }, worker, port))
     }
 
@@ -402,6 +403,12 @@ impl Worker {
 
     /// Connects again and registers all groups.
     fn reconnect(&mut self) -> Result<(), ConnectError> {
+        let result = self.connect_and_register();
+        self.options.counts.reconnected(result.is_ok());
+        result
+    }
+
+    fn connect_and_register(&mut self) -> Result<(), ConnectError> {
         let port = self.connect_within(SILENCE)?;
         tracing::info!("connected to the authentication server again, port {port}");
         let groups = self.groups.all();
@@ -582,6 +589,9 @@ impl Worker {
             };
             if Instant::now() >= deadline {
                 break;
+            }
+            if tries > 0 {
+                self.options.counts.retry();
             }
             match self.try_exchange(question, deadline, try_for, &mut heard) {
                 Ok(Some(answer)) => {

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvs_proto::framed::answer::{self, Answer, Status};
-use kvs_proto::framed::request::{Limits, Request};
+use kvs_proto::framed::request::{Kind, Limits, Request};
 use kvs_proto::framed::{Cutter, MAX_KEY, NO_VERSION, Next};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
 use crate::local::groups::{Change, Outcome, ToTell};
+use crate::local::metrics::Tally;
 use crate::local::quota::{Charge, User, watch_bytes};
 use crate::local::socket::{Received, Socket};
 use crate::local::table::Value;
@@ -71,6 +72,8 @@ pub(super) struct Framed {
     coming: Option<Charge>,
     /// What was read after requests whose answers wait, or for which there was no time.
     backlog: Vec<u8>,
+    /// When the backlog was read, if metrics want to know.
+    backlog_since: Option<Instant>,
     /// Stands for the backlog and for the answers that wait.
     waiting: Option<Charge>,
 }
@@ -79,7 +82,14 @@ impl Framed {
     /// The login is over; `out` gets what a server says first.
     pub(super) fn begin(limits: Limits, out: &mut Vec<u8>) -> Self {
         Answer::new(0, Status::Welcome, limits.value as u64).encode(out);
-        Self { limits, cutter: Cutter::default(), coming: None, backlog: Vec::new(), waiting: None }
+        Self {
+            limits,
+            cutter: Cutter::default(),
+            coming: None,
+            backlog: Vec::new(),
+            backlog_since: None,
+            waiting: None,
+        }
     }
 
     /// Whether something was read that is still to be carried out.
@@ -90,13 +100,14 @@ impl Framed {
 
 /// Whom a request is carried out for.
 #[derive(Debug)]
-struct Requester<'a> {
+struct Requester<'a, 'm> {
     member: &'a Member,
     user: &'a Arc<User>,
     main: &'a mut Socket,
     pid: i32,
     to_tell: &'a mut ToTell,
     time: &'a mut Time,
+    tally: &'a mut Tally<'m>,
 }
 
 impl Session {
@@ -106,16 +117,22 @@ impl Session {
         out: &mut Vec<u8>,
         to_tell: &mut ToTell,
         time: &mut Time,
+        tally: &mut Tally<'_>,
     ) -> Result<(), End> {
         if self.main.is_stuck() {
             return Ok(());
         }
         let backlog = match self.framed() {
-            Some(framed) if !framed.backlog.is_empty() => mem::take(&mut framed.backlog),
+            Some(framed) if !framed.backlog.is_empty() => {
+                tally.were_read(framed.backlog_since);
+                mem::take(&mut framed.backlog)
+            }
             _ => return Ok(()),
         };
-        self.serve_frames(&backlog, out, to_tell, time)?;
-        self.main.write(out).map_err(|_| self.gone())
+        self.serve_frames(&backlog, out, to_tell, time, tally)?;
+        self.main.write(out).map_err(|_| self.gone())?;
+        tally.written();
+        Ok(())
     }
 
     /// Takes what one `read` brought.
@@ -125,12 +142,14 @@ impl Session {
         out: &mut Vec<u8>,
         to_tell: &mut ToTell,
         time: &mut Time,
+        tally: &mut Tally<'_>,
     ) -> Result<(), End> {
         let Stage::Member(member) = &mut self.stage else { return Ok(()) };
         // Taken out, as its requests need the rest of the member.
         let Some(mut framed) = member.framed.take() else { return Ok(()) };
         let (user, pid) = (&self.user, self.peer.pid);
-        let mut requester = Requester { member, user, main: &mut self.main, pid, to_tell, time };
+        let main = &mut self.main;
+        let mut requester = Requester { member, user, main, pid, to_tell, time, tally };
         let served = framed.serve(read, out, &mut requester);
         member.framed = Some(framed);
         let end = match served {
@@ -193,7 +212,7 @@ impl Framed {
         &mut self,
         mut read: &[u8],
         out: &mut Vec<u8>,
-        requester: &mut Requester<'_>,
+        requester: &mut Requester<'_, '_>,
     ) -> Result<Served, End> {
         loop {
             if out.len() >= MOST_ANSWERS {
@@ -201,6 +220,7 @@ impl Framed {
             }
             if requester.main.is_stuck() || requester.time.is_over {
                 self.backlog.extend_from_slice(read);
+                self.backlog_since = requester.tally.since();
                 return Ok(Served::All);
             }
             let Self { limits, cutter, coming, .. } = self;
@@ -227,16 +247,21 @@ impl Framed {
                     requester.time.spend(1);
                     *coming = None;
                     Answer::new(header.number, refused, NO_VERSION).encode(out);
+                    requester.tally.count(Kind::of(&header), refused);
                 }
                 Next::Frame(header, body) => {
                     // What is stored is charged by itself.
                     *coming = None;
                     requester.time.spend(1 + body.len() / BYTES_OF_WORK);
                     match Request::decode(&header, body, *limits)? {
-                        Err(status) => Answer::new(header.number, status, NO_VERSION).encode(out),
+                        Err(status) => {
+                            Answer::new(header.number, status, NO_VERSION).encode(out);
+                            requester.tally.count(Kind::of(&header), status);
+                        }
                         Ok(Request::Close) => return Ok(Served::Goodbye),
                         Ok(request) => {
-                            requester.serve(header.number, request, out)?;
+                            let status = requester.serve(header.number, request, out)?;
+                            requester.tally.count(Kind::of(&header), status);
                         }
                     }
                 }
@@ -245,8 +270,14 @@ impl Framed {
     }
 }
 
-impl Requester<'_> {
-    fn serve(&mut self, number: u32, request: Request<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+impl Requester<'_, '_> {
+    /// Carries it out and answers; how it went.
+    fn serve(
+        &mut self,
+        number: u32,
+        request: Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Status, End> {
         let Member { group, number: application, .. } = self.member;
         tracing::debug!(pid = self.pid, ?request, "request");
         let outcome = match request {
@@ -266,7 +297,7 @@ impl Requester<'_> {
                 page.keys().for_each(|key| answer::push_key(key, &mut body));
                 self.time.spend(WORK);
                 Answer { number, status: Status::Ok, version: page.next, body: &body }.encode(out);
-                return Ok(());
+                return Ok(Status::Ok);
             }
             Request::Watch(watched) => {
                 let bytes = watch_bytes(watched.bytes().len()) as u64;
@@ -280,7 +311,7 @@ impl Requester<'_> {
                 false => Outcome::NoSuchKey,
             },
             // It has no answer; see above.
-            Request::Close => return Ok(()),
+            Request::Close => return Ok(Status::Ok),
         };
         let (status, version) = match outcome {
             Outcome::Done(version) => (Status::Ok, version),
@@ -293,15 +324,17 @@ impl Requester<'_> {
             }
         };
         Answer::new(number, status, version).encode(out);
-        Ok(())
+        Ok(status)
     }
 
     /// A short value is copied; a long one is shared with the table until it is written.
-    fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<(), End> {
+    fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<Status, End> {
         let before = out.len();
+        let mut status = Status::Ok;
         let long = self.member.group.get(key, |pair| {
             let Some(pair) = pair else {
-                Answer::new(number, Status::NoSuchKey, NO_VERSION).encode(out);
+                status = Status::NoSuchKey;
+                Answer::new(number, status, NO_VERSION).encode(out);
                 return None;
             };
             let answer = Answer { number, status: Status::Ok, version: pair.version, body: &[] };
@@ -321,13 +354,13 @@ impl Requester<'_> {
                 self.allows(Err(limit));
                 out.truncate(before);
                 Answer::new(number, Status::Limit, NO_VERSION).encode(out);
-                return Ok(());
+                return Ok(Status::Limit);
             }
             self.time.spend(1 + value.len() / BYTES_OF_WORK);
             self.write(out)?;
             self.main.write_shared(value).map_err(|_| End::Gone)?;
         }
-        Ok(())
+        Ok(status)
     }
 
     /// Has those told who are to be told; each is work.
@@ -337,7 +370,9 @@ impl Requester<'_> {
     }
 
     fn write(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
-        self.main.write(out).map_err(|_| End::Gone)
+        self.main.write(out).map_err(|_| End::Gone)?;
+        self.tally.written();
+        Ok(())
     }
 
     fn allows(&self, allowed: Result<(), crate::local::quota::Limit>) -> bool {

@@ -24,6 +24,7 @@ use super::auth_link::Unavailable;
 use super::groups::{Group, ToTell};
 use super::guesses::Turn;
 use super::mailbox::{Address, Message, SessionId};
+use super::metrics::Login as LoginResult;
 use super::pairing::{Arrival, Peer};
 use super::quota::{Limit, Line, User};
 use super::reactor::{Context, Scratch};
@@ -112,9 +113,15 @@ pub(crate) enum End {
     /// The main connection has ended without a goodbye.
     #[error("the application is gone")]
     Gone,
-    /// No such group, or a wrong secret; the application was told.
-    #[error("login refused: {0}")]
-    Refused(&'static str),
+    /// No such group; the application was told.
+    #[error("login refused: no such group")]
+    NoSuchGroup,
+    /// A wrong secret; the application was told.
+    #[error("login refused: wrong secret")]
+    WrongSecret,
+    /// It asks for something before the verdict.
+    #[error("login refused: not logged in")]
+    NotLoggedIn,
     /// The secret cannot be asked for.
     #[error("login not possible: {0}")]
     Unavailable(Unavailable),
@@ -251,8 +258,9 @@ impl Session {
         let mut time = Time::until(context.turn);
         // However this ends.
         let mut to_tell = ToTell::default();
+        let mut tally = context.metrics.tally();
         for turn in 0.. {
-            self.serve_backlog(output, &mut to_tell, &mut time)?;
+            self.serve_backlog(output, &mut to_tell, &mut time, &mut tally)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
@@ -267,15 +275,19 @@ impl Session {
                 Received::Nothing => break,
                 Received::End => return Err(self.gone()),
             };
+            tally.read();
             match self.framed() {
-                Some(_) => self.serve_frames(read, output, &mut to_tell, &mut time)?,
-                None => self.serve_original(read, output, &mut to_tell, context)?,
+                Some(_) => {
+                    self.serve_frames(read, output, &mut to_tell, &mut time, &mut tally)?;
+                }
+                None => self.serve_original(read, output, &mut to_tell, &mut tally, context)?,
             }
             self.main.write(output).map_err(|_| self.gone())?;
+            tally.written();
             to_tell.tell();
             if self.protocol.is_over() {
                 // It was told that there is no such group.
-                return Err(End::Refused("no such group"));
+                return Err(End::NoSuchGroup);
             }
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in
             // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
@@ -391,17 +403,24 @@ impl Session {
             self.protocol.answer_secret(false, &mut out);
             // It is refused whether it hears of it or not.
             let _ = self.main.write(&mut out);
-            return Err(End::Refused("wrong secret"));
+            return Err(End::WrongSecret);
         }
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
         let user = Arc::clone(&self.user);
         let kind = self.protocol.kind();
         let watcher = Arc::new(match kind {
-            SessionKind::Original => Watcher::original(address, user),
-            SessionKind::Framed => Watcher::framed(address, user, callback.socket.connection()),
+            SessionKind::Original => Watcher::original(address, user, context.metrics.changes()),
+            SessionKind::Framed => Watcher::framed(
+                address,
+                user,
+                context.metrics.changes(),
+                callback.socket.connection(),
+            ),
         });
-        let number =
-            group.enter(self.peer.pid, Arc::clone(&watcher)).map_err(|_| End::GroupDeleted)?;
+        let number = group
+            .enter(self.peer.pid, kind, Arc::clone(&watcher))
+            .map_err(|_| End::GroupDeleted)?;
+        context.metrics.login(LoginResult::Ok);
         let group = Arc::clone(group);
         self.protocol.answer_secret(true, &mut out);
         let framed = match kind {
@@ -516,6 +535,7 @@ impl Session {
             Stage::Member(member) => Some(member.group.name()),
         };
         let group = group.map(tracing::field::debug);
+        context.metrics.end(why, matches!(self.stage, Stage::Member(_)));
         match why.is_remarkable().then(|| self.user.log_line()).flatten() {
             None => tracing::debug!(pid, group, "application: {why}"),
             Some(Line::Last) => tracing::warn!(

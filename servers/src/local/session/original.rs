@@ -1,11 +1,13 @@
 //! What follows the login in an original session: one operation at a time, one change at a time.
 
 use kvs_proto::app::server::Request;
-use kvs_proto::framed::request::Watched;
+use kvs_proto::framed::answer::Status;
+use kvs_proto::framed::request::{Kind, Watched};
 use kvs_proto::{MAX_TEXT, Text};
 
 use super::{Callback, End, Login, Member, Session, Stage};
 use crate::local::groups::{Outcome, ToTell};
+use crate::local::metrics::Tally;
 use crate::local::quota::{Limit, User, watch_bytes};
 use crate::local::reactor::Context;
 use crate::local::socket::Received;
@@ -20,10 +22,11 @@ impl Session {
         read: &[u8],
         out: &mut Vec<u8>,
         to_tell: &mut ToTell,
+        tally: &mut Tally<'_>,
         context: &Context,
     ) -> Result<(), End> {
         let mut requests = self.protocol.receive(read, out)?;
-        requests.try_for_each(|request| self.serve(request, out, to_tell, context))
+        requests.try_for_each(|request| self.serve(request, out, to_tell, tally, context))
     }
 
     fn serve(
@@ -31,6 +34,7 @@ impl Session {
         request: Request,
         out: &mut Vec<u8>,
         to_tell: &mut ToTell,
+        tally: &mut Tally<'_>,
         context: &Context,
     ) -> Result<(), End> {
         let member = match (&self.stage, request) {
@@ -51,7 +55,7 @@ impl Session {
             (_, Request::Close) => return Err(self.goodbye()),
             (Stage::Member(member), _) => member,
             // The protocol lets nothing else through before the verdict.
-            (Stage::New | Stage::Login(_), _) => return Err(End::Refused("not logged in")),
+            (Stage::New | Stage::Login(_), _) => return Err(End::NotLoggedIn),
         };
         let pid = self.peer.pid;
         match request {
@@ -59,19 +63,27 @@ impl Session {
                 let allowed = member.group.may_put(key.as_bytes(), MAX_TEXT, &self.user);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
+                if !ready {
+                    tally.count(Kind::Put, Status::Limit);
+                }
             }
             Request::BeginWatch => {
                 // The key is not known yet; it is a text.
                 let allowed = self.user.room_for(0, watch_bytes(MAX_TEXT) as u64);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
+                if !ready {
+                    tally.count(Kind::Watch, Status::Limit);
+                }
             }
             Request::Put { key, value } => {
                 let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
                 if let Outcome::Limit(_) = change.settle(to_tell) {
+                    tally.count(Kind::Put, Status::Limit);
                     return Err(End::Full);
                 }
+                tally.count(Kind::Put, Status::Ok);
             }
             Request::Get(key) => {
                 let protocol = &mut self.protocol;
@@ -83,11 +95,13 @@ impl Session {
                     value.is_some()
                 });
                 tracing::debug!(pid, ?key, found, "get");
+                tally.count(Kind::Get, found_or_not(found));
             }
             Request::Delete(key) => {
                 let change = member.group.delete(key.as_bytes(), None);
                 let found = matches!(change.settle(to_tell), Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "delete");
+                tally.count(Kind::Delete, found_or_not(found));
                 self.protocol.answer_found(found, out);
             }
             Request::Watch(key) => {
@@ -95,6 +109,7 @@ impl Session {
                 let outcome = member.group.watch(watched, member.number, &self.user);
                 let found = matches!(outcome, Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "watch");
+                tally.count(Kind::Watch, found_or_not(found));
                 self.protocol.answer_found(found, out);
             }
             Request::Group(_) | Request::Secret(_) | Request::Close => {}
@@ -144,6 +159,11 @@ impl Session {
         }
         socket.write(&mut out)
     }
+}
+
+/// How an operation went, as framed sessions say it.
+fn found_or_not(found: bool) -> Status {
+    if found { Status::Ok } else { Status::NoSuchKey }
 }
 
 /// Whether there was no limit in the way; if there was, it is logged.

@@ -1,0 +1,174 @@
+//! A snapshot in JSON, for the page. It may change with every version, together with the page.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use kvs_proto::app::SessionKind;
+use serde::Serialize;
+
+use super::counts::{BUCKETS, LOGINS, OPERATIONS, RESULTS};
+use super::snapshot::{GroupState, Snapshot};
+use crate::local::groups::Visit;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'static str,
+    socket: String,
+    started_at: String,
+    /// In seconds.
+    uptime: f64,
+    auth: Auth<'a>,
+    totals: Sums,
+    groups: Vec<Group<'a>>,
+    groups_left_out: usize,
+    applications: Vec<Application<'a>>,
+    applications_left_out: usize,
+    /// By kind, then by result.
+    operations: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    latency: Latency,
+    logins: BTreeMap<&'static str, u64>,
+    changes: Changes,
+}
+
+#[derive(Serialize)]
+struct Auth<'a> {
+    server: &'a str,
+    up: bool,
+}
+
+#[derive(Serialize)]
+struct Sums {
+    groups: usize,
+    applications: usize,
+    pairs: usize,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Group<'a> {
+    name: &'a str,
+    framed: usize,
+    original: usize,
+    pairs: usize,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Application<'a> {
+    group: &'a str,
+    number: u64,
+    pid: i32,
+    session: &'static str,
+    connected: bool,
+    connected_at: String,
+    closed_at: Option<String>,
+    /// In seconds.
+    stay: f64,
+    watches: usize,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    /// The upper bounds of all buckets but the last, in seconds.
+    bounds: Vec<f64>,
+    /// By kind: how many are in each bucket.
+    buckets: BTreeMap<&'static str, Vec<u64>>,
+}
+
+#[derive(Serialize)]
+struct Changes {
+    noted: u64,
+    merged: u64,
+    sent: u64,
+}
+
+/// The text.
+///
+/// # Errors
+/// None that is known: all of it can be written as JSON.
+pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
+    serde_json::to_string(&Status::of(snapshot))
+}
+
+impl<'a> Status<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let Snapshot { about, totals, groups, sum, groups_left_out, .. } = snapshot;
+        let applications: Vec<_> = groups
+            .iter()
+            .flat_map(|group| group.visits.iter().map(|visit| Application::of(group, visit)))
+            .collect();
+        let operations = OPERATIONS.iter().zip(&totals.operations);
+        let by_result =
+            |results: &[u64]| RESULTS.into_iter().zip(results.iter().copied()).collect();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            socket: about.socket.to_string_lossy().into_owned(),
+            started_at: time(snapshot.started),
+            uptime: snapshot
+                .taken
+                .duration_since(snapshot.started)
+                .unwrap_or_default()
+                .as_secs_f64(),
+            auth: Auth { server: &about.auth, up: totals.auth_is_up },
+            totals: Sums {
+                groups: groups.len() + groups_left_out,
+                applications: sum.framed + sum.original,
+                pairs: sum.pairs,
+                bytes: sum.bytes,
+            },
+            groups: groups.iter().map(Group::of).collect(),
+            groups_left_out: *groups_left_out,
+            applications_left_out: (sum.framed + sum.original + sum.past)
+                .saturating_sub(applications.len()),
+            applications,
+            operations: operations
+                .clone()
+                .map(|(name, kind)| (*name, by_result(&kind.results)))
+                .collect(),
+            latency: Latency {
+                bounds: BUCKETS.iter().map(|bound| *bound as f64 / 1e9).collect(),
+                buckets: operations.map(|(name, kind)| (*name, kind.buckets.to_vec())).collect(),
+            },
+            logins: LOGINS.into_iter().zip(totals.logins).collect(),
+            changes: Changes { noted: totals.noted, merged: totals.merged, sent: totals.sent },
+        }
+    }
+}
+
+impl<'a> Group<'a> {
+    fn of(group: &'a GroupState) -> Self {
+        let GroupState { label, figures, .. } = group;
+        Self {
+            name: label,
+            framed: figures.framed,
+            original: figures.original,
+            pairs: figures.pairs,
+            bytes: figures.bytes,
+        }
+    }
+}
+
+impl<'a> Application<'a> {
+    fn of(group: &'a GroupState, visit: &Visit) -> Self {
+        Self {
+            group: &group.label,
+            number: visit.number,
+            pid: visit.pid,
+            session: match visit.session {
+                SessionKind::Framed => "framed",
+                SessionKind::Original => "original",
+            },
+            connected: visit.closed_at.is_none(),
+            connected_at: time(visit.connected_at),
+            closed_at: visit.closed_at.map(time),
+            stay: visit.stay.as_secs_f64(),
+            watches: visit.watches,
+        }
+    }
+}
+
+/// As in `2026-11-22T06:26:08Z` (RFC 3339).
+fn time(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
+}
