@@ -83,6 +83,7 @@ JSON (--json): one object on each line. Answers are on standard output:
            \"key\":\"temperature\",\"exit_code\":1}
           {\"warning\":\"exposed_secret\",\"message\":\"…\"}
           {\"event\":\"watching\",\"group\":\"weather\"}
+          {\"note\":\"…\"}, for whoever sits at a terminal
   The errors, by exit code:
     1  no_such_key
     2  usage, no_group, no_secret

@@ -5,13 +5,13 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
-use kvs::{Swap, Version, Versioned};
+use kvs::{MAX_VALUE, Swap, Version, Versioned};
 use serde_json::Value;
 
 use crate::access::Member;
 use crate::arguments::Request;
 use crate::failure::Failure;
-use crate::output::{Object, Output, bytes_field};
+use crate::output::{Object, Output, bytes_field, note};
 use crate::watch;
 use crate::words::Plain;
 
@@ -20,6 +20,10 @@ const ROUND_TRIPS: usize = 21;
 
 /// The key that they ask for, which need not exist.
 const ROUND_TRIP_KEY: &[u8] = b"kvs:status";
+
+/// What is said instead of waiting without a word.
+const FROM_TERMINAL: &str =
+    "the value is what you type now, up to Ctrl-D at the beginning of a line";
 
 /// Who gives the commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub(crate) fn run(
     match request {
         Request::Get { key } => get(member, key.as_bytes(), output, surroundings)?,
         Request::Put { key, value, if_version } => {
-            let value = value_of(value, surroundings)?;
+            let value = value_of(value, surroundings, output)?;
             put(member, key.as_bytes(), &value, if_version, output)?;
         }
         Request::Delete { keys, if_version } => delete(member, &keys, if_version, output)?,
@@ -96,12 +100,21 @@ pub(crate) fn version_field(object: &mut Object, version: Version) {
     }
 }
 
-fn value_of(value: Option<OsString>, surroundings: Surroundings) -> Result<Vec<u8>, Failure> {
+fn value_of(
+    value: Option<OsString>,
+    surroundings: Surroundings,
+    output: Output,
+) -> Result<Vec<u8>, Failure> {
     match (value, surroundings) {
         (Some(value), _) if value != "-" => Ok(value.into_vec()),
         (_, Surroundings::Shell) => {
             let mut value = Vec::new();
-            io::stdin().lock().read_to_end(&mut value).map_err(Failure::Input)?;
+            let mut input = io::stdin().lock();
+            if input.is_terminal() {
+                output.event(|| note(FROM_TERMINAL), FROM_TERMINAL);
+            }
+            // One byte too many is enough to be refused.
+            input.by_ref().take(MAX_VALUE as u64 + 1).read_to_end(&mut value).map_err(Failure::Input)?;
             Ok(value)
         }
         (_, Surroundings::Lines) => Err(Failure::Usage(

@@ -40,6 +40,13 @@ impl Object {
     }
 }
 
+/// What is said to whoever sits at the terminal.
+pub(crate) fn note(sentence: &str) -> Object {
+    let mut object = Object::new();
+    object.text("note", sentence);
+    object
+}
+
 /// Adds bytes under this name, or as base64.
 pub(crate) fn bytes_field(object: &mut Object, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {

@@ -27,7 +27,7 @@ use crate::arguments::{Line, LineCommand, Request, WatchRequest};
 use crate::commands::{self, Surroundings};
 use crate::completion::{Completion, Current};
 use crate::failure::Failure;
-use crate::output::{self, Object, Output};
+use crate::output::{self, Output, note};
 use crate::script::{Parsed, parse};
 use crate::watch::{Changes, End, Event, Wanted, Watcher};
 use crate::words::{Plain, Quoted, Typed};
@@ -150,12 +150,7 @@ impl Prompt {
     }
 
     fn note(&self, sentence: &str) {
-        let object = || {
-            let mut object = Object::new();
-            object.text("note", sentence);
-            object
-        };
-        self.output.event(object, sentence);
+        self.output.event(|| note(sentence), sentence);
     }
 
     /// Does a line.

@@ -27,6 +27,7 @@ pub(crate) fn ask_unseen(question: &str) -> io::Result<Vec<u8>> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     let unseen = Unseen::new(&terminal)?;
     (&terminal).write_all(question.as_bytes())?;
+    #[expect(clippy::unbuffered_bytes, reason = "what follows the line is for whoever reads next")]
     let answer = read_line((&terminal).bytes());
     (&terminal).write_all(b"\n")?;
     drop(unseen);

@@ -74,8 +74,8 @@ impl World {
     fn secret_file(&self, mode: u32) -> PathBuf {
         let path = self.home.path().join(format!("secret-{mode:o}"));
         if !path.exists() {
-            fs::write(&path, format!("{}\n", self.secret)).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::write(&path, format!("{}\n", self.secret)).expect("the directory is ours");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("the file is ours");
         }
         path
     }

@@ -35,7 +35,8 @@ impl World {
     }
 
     fn history(&self) -> String {
-        fs::read_to_string(self.home.path().join("state/kvs/history")).unwrap()
+        fs::read_to_string(self.home.path().join("state/kvs/history"))
+            .expect("the prompt keeps one")
     }
 }
 

@@ -123,11 +123,11 @@ fn an_original_session_watches_keys_that_exist() {
 
 /// Something that a command waits at, until the test lets one pass.
 fn gate(path: &Path) {
-    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).expect("the directory is ours");
 }
 
 fn let_one_pass(path: &Path) {
-    fs::write(path, "go\n").unwrap();
+    fs::write(path, "go\n").expect("a command waits at it");
 }
 
 #[test]
