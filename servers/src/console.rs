@@ -7,6 +7,9 @@
 //! Commands are whole lines. The end of the input is not `Quit`: a server started with its input closed
 //! goes on serving. On a terminal the dialogue goes on, too: after Ctrl-D at once, and for a server in the
 //! background as soon as it is continued in the foreground.
+//!
+//! On a terminal that can do it, lines are edited (`terminal`): with a prompt, a history and completion. Everywhere else, and
+//! above all in pipes, not one byte is read or written beyond the lines themselves.
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, IsTerminal, Stdin, Write};
@@ -23,11 +26,51 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::SIGCONT;
 use signal_hook::iterator::Signals;
 
+use crate::terminal::{self, Editor, Restored, Typed, Words};
+
 /// How many lines may wait for a slow terminal.
 pub const BACKLOG: usize = 4096;
 
 /// The printed answer to what is no command.
 pub const UNKNOWN_COMMAND: &str = "Unknown Command";
+
+/// Standard input and output. To be dropped at the end of the program: then the terminal is left as it was.
+#[derive(Debug)]
+pub struct Console {
+    input: Option<Input<BufReader<Stdin>>>,
+    output: Output,
+    _restored: Option<Restored>,
+}
+
+impl Console {
+    /// Opens it, with an editor of lines if it is a terminal that can have one. It completes these commands.
+    ///
+    /// # Errors
+    /// When the thread that prints cannot be started.
+    pub fn open(commands: &'static [&'static str]) -> io::Result<Self> {
+        let mut input = Input::stdin();
+        let Some(parts) = terminal::open(commands) else {
+            let output = Output::new(io::stdout())?;
+            return Ok(Self { input: Some(input), output, _restored: None });
+        };
+        input.editor = Some(parts.editor);
+        let output = Output::new(parts.printer)?;
+        Ok(Self { input: Some(input), output, _restored: Some(parts.restored) })
+    }
+
+    /// Where answers go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Where commands come from: once.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn take_input(&mut self) -> Input<BufReader<Stdin>> {
+        self.input.take().expect("one thread reads the console")
+    }
+}
 
 /// Where answers go. Clones write to the same place, in the order of the calls.
 #[derive(Debug, Clone)]
@@ -83,7 +126,10 @@ fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU
                 let _ = sink.write_all(format!("{text}\n").as_bytes());
             }
             Line::Flushed(done) => {
+                // Each line was flushed; a terminal may still have to show the last.
+                let _ = sink.flush();
                 let _ = done.try_send(());
+                continue;
             }
         }
         let missing = dropped.swap(0, Ordering::Relaxed);
@@ -100,6 +146,8 @@ pub struct Input<R> {
     reader: R,
     /// There is somebody who may go away and come back.
     terminal: bool,
+    /// Reads in place of `reader`.
+    editor: Option<Editor>,
 }
 
 impl Input<BufReader<Stdin>> {
@@ -107,34 +155,66 @@ impl Input<BufReader<Stdin>> {
     pub fn stdin() -> Self {
         let stdin = io::stdin();
         let terminal = stdin.is_terminal();
-        Self { reader: BufReader::new(stdin), terminal }
+        Self { reader: BufReader::new(stdin), terminal, editor: None }
     }
 }
 
 impl<R: BufRead> Input<R> {
     /// Reads from `reader`, which is no terminal.
     pub fn new(reader: R) -> Self {
-        Self { reader, terminal: false }
+        Self { reader, terminal: false, editor: None }
     }
 
     /// The next line without its end (LF or CR LF); `None` when there will be none any more. Bytes that are
     /// not UTF-8 are kept.
     pub fn line(&mut self) -> Option<Vec<u8>> {
+        self.next(None)
+    }
+
+    /// The same, for a line that is most likely one of `words`: an editor completes them.
+    pub fn line_among(
+        &mut self,
+        words: impl Fn() -> Vec<String> + Send + 'static,
+    ) -> Option<Vec<u8>> {
+        self.next(Some(Box::new(words)))
+    }
+
+    fn next(&mut self, words: Option<Words>) -> Option<Vec<u8>> {
         if self.terminal {
             // In the background a read stops the whole process, unless its thread has the signal blocked:
-            // then it fails with EIO. Blocking a valid signal does not fail.
-            let _ = SigSet::from(Signal::SIGTTIN).thread_block();
+            // then it fails with EIO. So does a change of the terminal. Blocking valid signals does not fail.
+            let _ = (SigSet::from(Signal::SIGTTIN) | SigSet::from(Signal::SIGTTOU)).thread_block();
         }
+        if let Some(editor) = &mut self.editor {
+            editor.complete(words);
+        }
+        while let Some(editor) = &mut self.editor {
+            match editor.line() {
+                Typed::Line(line) => return Some(line),
+                Typed::End if terminal_has_hung_up() => return self.ended(),
+                Typed::End => terminal::not_quit(),
+                Typed::Over => return None,
+                Typed::Background => wait_for_foreground()?,
+                Typed::Failed(error) => {
+                    tracing::warn!("lines cannot be edited any more: {error}");
+                    self.editor = None;
+                }
+            }
+        }
+        self.plain()
+    }
+
+    fn ended(&self) -> Option<Vec<u8>> {
+        tracing::info!("end of the input: no more commands; SIGTERM ends the server");
+        None
+    }
+
+    fn plain(&mut self) -> Option<Vec<u8>> {
         loop {
             let mut line = Vec::new();
             match self.reader.read_until(b'\n', &mut line) {
-                Ok(0) if self.terminal && !terminal_has_hung_up() => {
-                    tracing::info!("the end of the input is not Quit: type Quit to end the server");
-                }
-                Ok(0) => {
-                    tracing::info!("end of the input: no more commands; SIGTERM ends the server");
-                    return None;
-                }
+                Ok(0) if self.terminal && !terminal_has_hung_up() => terminal::not_quit(),
+                Ok(0) => return self.ended(),
                 Ok(_) => {
                     if line.last() == Some(&b'\n') {
                         line.pop();
@@ -169,6 +249,10 @@ fn wait_for_foreground() -> Option<()> {
     let mut signals = Signals::new([SIGCONT])
         .inspect_err(|error| tracing::warn!("no more commands: {error}"))
         .ok()?;
+    if terminal::in_foreground() {
+        // It came back before the signal was awaited.
+        return Some(());
+    }
     tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
     signals.forever().next().map(drop)
 }

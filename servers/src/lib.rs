@@ -14,3 +14,4 @@ mod seldom;
 pub mod shutdown;
 pub mod startup;
 pub mod supervisor;
+mod terminal;

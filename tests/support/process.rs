@@ -53,7 +53,8 @@ impl fmt::Debug for Listener {
 
 impl Program {
     /// The program at `path`, or found by name. Its environment is the test's without any `KVS_…`, and
-    /// without the library path that cargo gives to tests: it must find the library by itself.
+    /// without the library path that cargo gives to tests: it must find the library by itself. A terminal in
+    /// front of it cannot do more than show lines (`TERM` is `dumb`).
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -150,7 +151,7 @@ impl Program {
                 command.env_remove(variable);
             }
         }
-        command.env_remove("LD_LIBRARY_PATH");
+        command.env_remove("LD_LIBRARY_PATH").env("TERM", "dumb");
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io;
+use std::io::BufRead;
 use std::process::ExitCode;
 use std::thread;
 
 use kvs_servers::auth::{Options, Server};
-use kvs_servers::console::{Input, Output, UNKNOWN_COMMAND};
+use kvs_servers::console::{Console, Input, Output, UNKNOWN_COMMAND};
 use kvs_servers::shutdown::{Reason, Shutdown};
 use kvs_servers::startup;
 use kvs_servers::supervisor::Supervisor;
@@ -25,20 +25,20 @@ fn serve(
     supervisor: &Supervisor,
 ) -> Result<(), Box<dyn Error>> {
     let server = Server::bind(&options.config())?.supervised_by(supervisor);
-    let output = Output::new(io::stdout())
+    let mut console = Console::open(&["Quit"])
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
-    let (console_output, console_shutdown) = (output.clone(), shutdown.clone());
+    let (input, output) = (console.take_input(), console.output().clone());
+    let console_shutdown = shutdown.clone();
     thread::Builder::new()
         .name("console-input".into())
-        .spawn(move || obey_console(&console_output, &console_shutdown))
+        .spawn(move || obey_console(input, &output, &console_shutdown))
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
-    server.run(shutdown, &output)?;
+    server.run(shutdown, console.output())?;
     Ok(())
 }
 
 /// Reads commands until the end of the input, which ends nothing but this.
-fn obey_console(output: &Output, shutdown: &Shutdown) {
-    let mut input = Input::stdin();
+fn obey_console(mut input: Input<impl BufRead>, output: &Output, shutdown: &Shutdown) {
     while let Some(line) = input.line() {
         match line.as_slice() {
             b"Quit" => return shutdown.request(Reason::Console),

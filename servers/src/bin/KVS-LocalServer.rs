@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
-use kvs_servers::console::{Input, Output};
-use kvs_servers::local::{Error, HandedOver, Options, Server};
+use kvs_servers::console::Console;
+use kvs_servers::local::{COMMANDS, Error, HandedOver, Options, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
 use kvs_servers::supervisor::Supervisor;
@@ -28,11 +28,12 @@ fn serve(
     shutdown: &Shutdown,
     supervisor: &Supervisor,
 ) -> Result<(), Error> {
-    let output = Output::new(io::stdout()).map_err(Error::io("a thread for the console"))?;
+    let mut console = Console::open(&COMMANDS).map_err(Error::io("a thread for the console"))?;
     let descriptors = descriptors.map_err(Error::io("what LISTEN_FDS says was handed over"))?;
     let handed_over = HandedOver::new(descriptors)?;
-    let server = Server::bind(options.config(), handed_over, supervisor, shutdown, &output)?;
-    server.run(Input::stdin())
+    let output = console.output();
+    let server = Server::bind(options.config(), handed_over, supervisor, shutdown, output)?;
+    server.run(console.take_input())
 }
 
 /// The descriptors that whoever started this process has handed over (sd_listen_fds(3)); they are for this process

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use kvs_proto::Text;
 
 use super::administration::{Administration, NoGroup, NotCreated, group_id};
+use super::groups::Group;
 use super::status;
 use crate::console::{Input, Output, UNKNOWN_COMMAND};
 use crate::shutdown::Reason;
+
+/// What may be typed on the console of a local server.
+pub const COMMANDS: [&str; 5] =
+    ["Create group", "Delete group", "Show group info", "Show application status", "Quit"];
 
 /// The dialogue of a local server.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl Commands {
                 b"Delete group" => self.with_group_id(&mut input, |name| self.delete(name)),
                 b"Show group info" => self.with_group_id(&mut input, |name| self.info(name)),
                 b"Show application status" => self.status(),
-                b"Quit" => self.administration.quit(Reason::Console),
+                b"Quit" => return self.administration.quit(Reason::Console),
                 _ => self.output.say(UNKNOWN_COMMAND),
             }
         }
@@ -40,7 +45,13 @@ impl Commands {
 
     fn with_group_id(&self, input: &mut Input<impl BufRead>, command: impl FnOnce(Text)) {
         self.output.say("Insert group id:");
-        let Some(line) = input.line() else { return };
+        let administration = Arc::clone(&self.administration);
+        let ids = move || {
+            let groups = administration.all();
+            let id = |group: &Arc<Group>| str::from_utf8(group.name().as_bytes()).map(String::from);
+            groups.iter().filter_map(|group| id(group).ok()).collect()
+        };
+        let Some(line) = input.line_among(ids) else { return };
         match group_id(&line) {
             Ok(name) => command(name),
             Err(error) => self.output.say(format_args!("Invalid group id: {error}")),

@@ -54,6 +54,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use auth_link::ConnectError;
+pub use commands::COMMANDS;
 pub use handed_over::{HandedOver, HandedOverError};
 pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
 pub use listener::{ListenError, Mode};
