@@ -13,6 +13,7 @@
 //! - [`ScriptedServer`]: a local server that says what the test says, for the library to talk to.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server to talk to.
 //! - [`Relay`]: a network between the servers that loses, repeats and delays datagrams.
+//! - [`Site`]: what the local server shows over HTTP, and [`Browser`], a real one that looks at it.
 //! - [`Session`] and [`on_both_sessions`]: for what is promised of both kinds of session.
 //! - [`Conversation`]: a recorded conversation of the original programs.
 //! - [`Dice`]: numbers that look random and follow from a seed.
@@ -26,6 +27,7 @@
 
 mod app;
 mod auth;
+mod browser;
 mod compile;
 mod conversation;
 mod dice;
@@ -42,6 +44,7 @@ mod relay;
 mod resources;
 mod scripted;
 mod session;
+mod site;
 mod steps;
 mod terminal;
 
@@ -55,6 +58,7 @@ use tempfile::TempDir;
 
 pub use app::{App, Driver, application_paths};
 pub use auth::{AuthServer, AuthServerBuilder, RawLocalServer};
+pub use browser::{Browser, Scheme};
 pub use compile::{
     STRICT, compile, compile_c, compile_preload, shared_library, static_library, tool,
 };
@@ -72,6 +76,7 @@ pub use raw::{Channel, RawApp, padded};
 pub use relay::{Fate, Relay, Storm, When};
 pub use scripted::{OFFER, ScriptedServer, WELCOME};
 pub use session::Session;
+pub use site::{Page, Scrape, Site};
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
 

@@ -1,0 +1,397 @@
+//! Every metric changes as it should.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use kvs::Swap;
+use kvs_proto::framed::answer::Status;
+use kvs_proto::framed::request::Request;
+use kvs_tests::{
+    AuthServer, Channel, Driver, Fate, FramedApp, LocalServer, Page, RawFrame, Relay, Scrape,
+    Session, Site, Sockets, on_both_sessions, until,
+};
+use nix::sys::signal::Signal;
+
+use crate::{GROUP, Scene};
+
+fn driver(scene: &Scene, session: Session) -> Driver {
+    let driver = Driver::spawn(Driver::program().served_by(&scene.server).speaking(session));
+    assert_eq!(driver.establish(GROUP, &scene.secret), 0, "establish_connection");
+    driver
+}
+
+/// The operations that were counted, other than none.
+fn operations(scrape: &Scrape) -> Vec<(String, u64)> {
+    let prefix = "kvs_operations_total";
+    let counted = scrape.with_prefix(prefix).filter(|(_, count)| *count > 0.0);
+    counted
+        .map(|(name, count)| {
+            let labels = name[prefix.len()..].replace("operation=", "").replace("result=", "");
+            (labels.replace(['{', '}', '"'], "").replace(',', " "), count as u64)
+        })
+        .collect()
+}
+
+fn expect_operations(scene: &Scene, expected: &[(&str, u64)]) {
+    let counted = operations(&scene.site.scrape());
+    let counted: Vec<(&str, u64)> = counted.iter().map(|(name, count)| (&**name, *count)).collect();
+    assert_eq!(counted, expected);
+}
+
+/// Waits until so many latencies of this kind were observed; they must be in buckets that make sense.
+fn expect_latencies(site: &Site, operation: &str, count: u64) {
+    let name = format!("kvs_operation_duration_seconds_count{{operation=\"{operation}\"}}");
+    site.expect(&name, count as f64);
+    let scrape = site.scrape();
+    let prefix = format!("kvs_operation_duration_seconds_bucket{{operation=\"{operation}\",le=\"");
+    let mut buckets: Vec<(f64, f64)> = scrape
+        .with_prefix(&prefix)
+        .map(|(name, count)| {
+            let bound = name[prefix.len()..].trim_end_matches("\"}");
+            (bound.parse().unwrap_or_else(|_| panic!("a bound in {name}")), count)
+        })
+        .collect();
+    buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
+    assert_eq!((buckets.len(), buckets[0].0, buckets[18].0), (20, 1e-6, 1.0), "{buckets:?}");
+    assert!(buckets.is_sorted_by(|one, other| one.1 <= other.1), "{buckets:?}");
+    assert_eq!(buckets[19], (f64::INFINITY, count as f64));
+    let sum =
+        scrape.get(&format!("kvs_operation_duration_seconds_sum{{operation=\"{operation}\"}}"));
+    assert!(sum > 0.0 && sum < count as f64, "{count} took {sum} s");
+}
+
+on_both_sessions! {
+    fn every_operation_of_a_c_program_is_counted_once(session: Session) {
+        let scene = Scene::new();
+        let app = driver(&scene, session);
+        for (key, value) in [("a", "1"), ("b", "22"), ("c", "333")] {
+            assert_eq!(app.put(key, value), 1);
+        }
+        assert_eq!((app.get("a").as_deref(), app.get("b").as_deref()), (Ok("1"), Ok("22")));
+        assert_eq!(app.get("none"), Err(-7));
+        assert_eq!((app.call("delete_value c"), app.call("delete_value none")), (1, -7));
+        assert_eq!((app.call("register_callback a"), app.call("register_callback none")), (1, -7));
+        expect_operations(&scene, &[
+            ("delete not_found", 1), ("delete ok", 1), ("get not_found", 1), ("get ok", 2), ("put ok", 3),
+            ("watch not_found", 1), ("watch ok", 1),
+        ]);
+        for (operation, count) in [("get", 3), ("put", 3), ("delete", 2), ("watch", 2)] {
+            expect_latencies(&scene.site, operation, count);
+        }
+
+        let scrape = scene.site.scrape();
+        let of_group = |name: &str| scrape.get(&format!("{name}{{group=\"g\"}}"));
+        assert_eq!((of_group("kvs_group_pairs"), of_group("kvs_group_bytes")), (2.0, 5.0));
+        assert_eq!((scrape.get("kvs_pairs"), scrape.get("kvs_pairs_bytes")), (2.0, 5.0));
+        let (own, other) = match session {
+            Session::Original => ("original", "framed"),
+            Session::Framed => ("framed", "original"),
+        };
+        let connected =
+            |session| scrape.get(&format!("kvs_group_applications{{group=\"g\",session=\"{session}\"}}"));
+        assert_eq!((connected(own), connected(other)), (1.0, 0.0));
+        assert_eq!(scrape.get(&format!("kvs_applications{{session=\"{own}\"}}")), 1.0);
+        assert_eq!(scrape.get("kvs_logins_total{result=\"ok\"}"), 1.0);
+
+        assert_eq!(app.call("close_connection"), 1);
+        scene.site.expect(&format!("kvs_applications{{session=\"{own}\"}}"), 0.0);
+        scene.site.expect("kvs_sessions_ended_total{reason=\"goodbye\"}", 1.0);
+    }
+
+    fn what_a_limit_refuses_is_counted_as_such(session: Session) {
+        let scene = Scene::with(|server| server.args(["--max-pairs-per-user", "2"]));
+        let app = driver(&scene, session);
+        assert_eq!((app.put("a", "1"), app.put("b", "2"), app.put("c", "3")), (1, 1, -5));
+        expect_operations(&scene, &[("put limit", 1), ("put ok", 2)]);
+        let scrape = scene.site.scrape();
+        assert_eq!((scrape.get("kvs_user_limit_pairs"), scrape.get("kvs_pairs")), (2.0, 2.0));
+    }
+
+    fn changes_for_a_stopped_watcher_are_counted_as_merged(session: Session) {
+        let scene = Scene::new();
+        let (watcher, app) = (driver(&scene, session), scene.connect());
+        app.put("k", "0").expect("there is room");
+        assert_eq!(watcher.call("register_callback k"), 1);
+        watcher.stop();
+        // An original session answers no handshake, so the second change waits; a framed one is full first.
+        let puts = match session {
+            Session::Original => 10,
+            Session::Framed => 20_000,
+        };
+        for n in 0..puts {
+            app.put("k", n.to_string()).expect("there is room");
+        }
+        scene.site.expect("kvs_changes_noted_total", f64::from(puts));
+        let scrape = scene.site.scrape();
+        let merged = scrape.get("kvs_callbacks_merged_total");
+        match session {
+            Session::Original => {
+                scene.site.expect("kvs_callbacks_sent_total", 1.0);
+                assert_eq!(merged, 8.0);
+            }
+            Session::Framed => assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged"),
+        }
+        watcher.signal(Signal::SIGCONT);
+        // Each change was sent or merged.
+        until("all changes were told", || {
+            let now = scene.site.scrape();
+            let told = now.get("kvs_callbacks_sent_total") + now.get("kvs_callbacks_merged_total");
+            (told == f64::from(puts)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn operations_that_only_framed_sessions_have_are_counted_too() {
+    let scene = Scene::with(|server| server.args(["--max-value-bytes", "200"]));
+    let app = scene.connect();
+    assert!(matches!(app.put_if_absent("k", "1"), Ok(Swap::Done(_))));
+    assert!(matches!(app.put_if_absent("k", "2"), Ok(Swap::Conflict(_))));
+    app.put_many([("a", "1"), ("b", "2")]).expect("there is room");
+    assert_eq!(app.keys("").filter(Result::is_ok).count(), 3);
+    app.watch("a", |_| {}).expect("it exists");
+    app.watch_prefix("x", |_| {}).expect("it may");
+    assert!(app.unwatch("a").expect("it is framed") && app.unwatch_prefix("x").expect("it is"));
+    let results = app.pipeline().and_then(|mut many| {
+        for _ in 0..500 {
+            many.get("k")?;
+        }
+        many.run()
+    });
+    assert_eq!(results.expect("all are answered").len(), 500);
+
+    // What the library does not even send.
+    let mut raw = FramedApp::login(&scene.server, GROUP, &scene.secret);
+    let long = raw.outcome(Request::Put { key: b"k", value: &[b'v'; 201], expected: None });
+    assert_eq!(long.0, Status::TooLarge);
+    raw.main.send(&RawFrame { number: 2, kind: 99, ..RawFrame::default() }.bytes());
+    assert_eq!(raw.main.answer().status, Status::Unknown);
+    expect_operations(
+        &scene,
+        &[
+            ("get ok", 500),
+            ("keys ok", 1),
+            ("put conflict", 1),
+            ("put ok", 1),
+            ("put too_large", 1),
+            ("put_many ok", 1),
+            ("unknown unknown", 1),
+            ("unwatch ok", 2),
+            ("watch ok", 2),
+        ],
+    );
+    for (operation, count) in
+        [("get", 500), ("put", 3), ("keys", 1), ("unwatch", 2), ("unknown", 1)]
+    {
+        expect_latencies(&scene.site, operation, count);
+    }
+    drop(raw);
+    scene.site.expect("kvs_sessions_ended_total{reason=\"gone\"}", 1.0);
+}
+
+fn login_result(scene: &Scene, result: &str) -> f64 {
+    scene.site.scrape().get(&format!("kvs_logins_total{{result=\"{result}\"}}"))
+}
+
+#[test]
+fn refused_logins_are_counted_by_reason() {
+    let mut scene = Scene::with(|server| server.args(["--login-timeout", "1"]));
+    let code = |group: &str, secret: &str| {
+        scene.try_connect(group, secret).expect_err("it is refused").code()
+    };
+    assert_eq!((code("none", "x"), code(GROUP, "wrong")), (-7, -9));
+    for result in ["no_such_group", "wrong_secret"] {
+        scene.site.expect(&format!("kvs_logins_total{{result=\"{result}\"}}"), 1.0);
+    }
+    let channel = || Channel::connect("main", scene.server.socket()).expect("it listens");
+
+    // One that says nothing, one that goes, one that says nonsense.
+    let mut silent = channel();
+    silent.expect_int(1);
+    silent.expect_end();
+    scene.site.expect("kvs_logins_total{result=\"timed_out\"}", 1.0);
+    drop(channel());
+    scene.site.expect("kvs_logins_total{result=\"abandoned\"}", 1.0);
+    let mut confused = channel();
+    confused.expect_int(1);
+    confused.send(&[b'x'; 300]);
+    confused.expect_end();
+    scene.site.expect("kvs_logins_total{result=\"malformed\"}", 1.0);
+
+    scene.auth.kill9();
+    assert_eq!(scene.try_connect(GROUP, &scene.secret).expect_err("nobody knows").code(), -8);
+    scene.site.expect("kvs_logins_total{result=\"auth_unavailable\"}", 1.0);
+    scene.auth.restart();
+    scene.site.expect("kvs_auth_up", 1.0);
+    drop(scene.connect());
+    assert_eq!(login_result(&scene, "ok"), 1.0);
+    let all: f64 =
+        scene.site.scrape().with_prefix("kvs_logins_total").map(|(_, count)| count).sum();
+    assert_eq!(all, 7.0, "each login is counted once");
+}
+
+#[test]
+fn too_many_guesses_are_told_from_wrong_secrets() {
+    let scene = Scene::new();
+    let codes: Vec<i32> = thread::scope(|scope| {
+        let guess = || scene.try_connect(GROUP, "wrong").expect_err("it is refused").code();
+        let guesses: Vec<_> = (0..20).map(|_| scope.spawn(guess)).collect();
+        guesses.into_iter().map(|guess| guess.join().expect("it is refused")).collect()
+    });
+    let count = |code| codes.iter().filter(|seen| **seen == code).count() as f64;
+    let (wrong, too_many) = (count(-9), count(-8));
+    assert!(wrong >= 5.0 && too_many >= 1.0 && wrong + too_many == 20.0, "{codes:?}");
+    scene.site.expect("kvs_logins_total{result=\"wrong_secret\"}", wrong);
+    scene.site.expect("kvs_logins_total{result=\"too_many_guesses\"}", too_many);
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_a_refused_login() {
+    let scene = Scene::with(|server| server.args(["--max-connections-per-user", "1"]));
+    let _first = scene.connect();
+    let refused = scene.try_connect(GROUP, &scene.secret).expect_err("there is no place");
+    assert_eq!((refused.code(), login_result(&scene, "limit")), (-14, 1.0));
+}
+
+#[test]
+fn the_loss_and_return_of_the_authentication_server_are_seen() {
+    let mut scene = Scene::new();
+    let before = scene.site.scrape();
+    assert_eq!((before.get("kvs_auth_up"), before.get("kvs_auth_reconnects_total")), (1.0, 0.0));
+    scene.auth.kill9();
+    // It is noticed as soon as somebody asks.
+    assert!(scene.try_connect(GROUP, &scene.secret).is_err());
+    let lost = scene.site.scrape();
+    assert_eq!(lost.get("kvs_auth_up"), 0.0);
+    assert!(lost.get("kvs_auth_reconnect_failures_total") >= 1.0);
+    scene.auth.restart();
+    scene.site.expect("kvs_auth_up", 1.0);
+    scene.site.expect("kvs_auth_reconnects_total", 1.0);
+    drop(scene.connect());
+}
+
+#[test]
+fn a_lost_datagram_is_a_retry() {
+    let auth = AuthServer::start();
+    let lose_next = Arc::new(AtomicBool::new(false));
+    let losing = Arc::clone(&lose_next);
+    let relay = Relay::start(&auth, move |_| match losing.swap(false, Ordering::SeqCst) {
+        true => Fate::Lost,
+        false => Fate::Arrives,
+    });
+    let server = LocalServer::builder(relay.addr()).args(["--metrics", "127.0.0.1:0"]).start();
+    server.create_group(GROUP);
+    let site = Site::of(&server);
+    let retries = || site.scrape().get("kvs_auth_retries_total");
+    assert_eq!(retries(), 0.0);
+    lose_next.store(true, Ordering::SeqCst);
+    server.group_info(GROUP).expect("it is asked again");
+    assert_eq!(retries(), 1.0);
+    assert_eq!(site.scrape().get("kvs_auth_reconnects_total"), 0.0);
+}
+
+#[test]
+fn a_deleted_group_is_gone_from_all_metrics() {
+    let scene = Scene::new();
+    scene.server.create_group("other");
+    let named = |name: &str| {
+        let label = format!("group=\"{name}\"");
+        let scrape = scene.site.scrape();
+        scrape.with_prefix("kvs_").filter(|(metric, _)| metric.contains(&label)).count()
+    };
+    assert_eq!((named(GROUP), named("other"), scene.site.scrape().get("kvs_groups")), (4, 4, 2.0));
+    scene.server.delete_group(GROUP);
+    assert_eq!((named(GROUP), named("other"), scene.site.scrape().get("kvs_groups")), (0, 4, 1.0));
+    assert_eq!(scene.site.status()["groups"].as_array().map(Vec::len), Some(1));
+}
+
+/// Passes the text to `promtool check metrics`; `None` when that is not installed.
+fn promtool(text: &str) -> Option<()> {
+    let mut command = Command::new("promtool");
+    let spawned =
+        command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        println!("skipped: no promtool (install the Debian package prometheus)");
+        return None;
+    };
+    let mut input = promtool.stdin.take().expect("it is a pipe");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+    Some(())
+}
+
+#[test]
+fn promtool_has_nothing_to_say_whatever_groups_are_called() {
+    let scene = Scene::new();
+    let app = scene.connect();
+    app.put("k", "v").expect("there is room");
+    for name in ["q\"uote", "back\\slash", "größe 雪", "{a=\"b\"} 1", "# HELP x"] {
+        scene.server.create_group(name);
+    }
+    for name in [&b"\xff\xfe"[..], b"\\xff\\xfe", b"\x1b[31m"] {
+        scene.server.send("Create group");
+        scene.server.send_bytes(&[name, b"\n"].concat());
+        scene.server.expect_line_where("the secret", |line| line.starts_with("Group created"));
+    }
+    let page = scene.site.get("/metrics");
+    assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    for label in [
+        r#"q\"uote"#,
+        r"back\\\\slash",
+        "größe 雪",
+        r#"{a=\"b\"} 1"#,
+        r"\\xff\\xfe",
+        r"\\\\xff\\\\xfe",
+        r"\\u{1b}[31m",
+    ] {
+        let line = format!("kvs_group_pairs{{group=\"{label}\"}} 0");
+        assert!(page.body.lines().any(|seen| seen == line), "{line}\n{}", page.body);
+    }
+    promtool(&page.body);
+}
+
+#[test]
+fn no_answer_has_a_secret_a_key_or_a_value() {
+    let scene = Scene::new();
+    let app = scene.connect();
+    app.put("k3y-of-a-pair", "v4lue-of-a-pair").expect("there is room");
+    app.watch("k3y-of-a-pair", |_| {}).expect("it exists");
+    assert!(scene.try_connect(GROUP, "wr0ng-secret").is_err());
+    for path in ["/", "/style.css", "/script.js", "/icon.svg", "/metrics", "/api/status", "/none"] {
+        let Page { headers, body, .. } = scene.site.get(path);
+        let said = format!("{headers:?}\n{body}");
+        for hidden in [&scene.secret, "k3y-of", "v4lue-of", "wr0ng"] {
+            assert!(!said.contains(hidden), "{path} has {hidden:?}:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn the_status_tells_of_every_application() {
+    let scene = Scene::new();
+    let app = driver(&scene, Session::Framed);
+    assert_eq!((app.put("k", "v"), app.call("register_callback k")), (1, 1));
+    drop(scene.connect());
+    let status = until("the second one has gone", || {
+        let status = scene.site.status();
+        let connected = status["totals"]["applications"].as_u64();
+        (connected == Some(1) && status["applications"].as_array()?.len() == 2).then_some(status)
+    });
+    let apps = &status["applications"];
+    assert_eq!(apps[0]["pid"].as_i64(), Some(app.pid().into()));
+    assert_eq!((&apps[0]["connected"], &apps[0]["closed_at"]), (&true.into(), &().into()));
+    assert_eq!((&apps[0]["watches"], &apps[0]["session"]), (&1.into(), &"framed".into()));
+    assert_eq!((&apps[1]["connected"], &apps[1]["watches"]), (&false.into(), &0.into()));
+    for time in [&apps[0]["connected_at"], &apps[1]["closed_at"], &status["started_at"]] {
+        // 2026-11-22T06:26:08Z
+        let time = time.as_str().expect("it is a time");
+        assert!(time.len() == 20 && &time[10..11] == "T" && time.ends_with('Z'), "{time}");
+    }
+    assert_eq!((&status["auth"]["up"], &status["groups"][0]["pairs"]), (&true.into(), &1.into()));
+}

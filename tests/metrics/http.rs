@@ -1,0 +1,319 @@
+//! Who may ask over HTTP, and what slow and hostile clients can do: nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs_tests::{AT_ONCE, AuthServer, Ending, LocalServer, Site, until};
+
+use crate::{GROUP, Scene};
+
+/// The most connections that are served at once.
+const CONNECTIONS: usize = 64;
+
+/// What the server may grow by while it is attacked, in KiB: some buffers for each of the connections.
+const GROWTH: u64 = 16 * 1024;
+
+/// Sends these bytes on a connection of their own; all that is answered until its end.
+fn answer_to(site: &Site, request: &[u8]) -> String {
+    let mut stream = site.connect().expect("there is room");
+    // The server may have closed it before the end.
+    let _ = stream.write_all(request);
+    read_all(&mut stream)
+}
+
+fn read_all(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(site: &Site, path: &str, host: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    answer_to(site, request.as_bytes())
+}
+
+#[test]
+fn without_the_option_there_is_no_thread_and_no_port() {
+    let auth = AuthServer::start();
+    let off = LocalServer::start(&auth);
+    off.create_group(GROUP);
+    assert!(!off.thread_names().contains(&"metrics".to_owned()));
+    assert_eq!(off.tcp_sockets(), 0);
+    assert!(!off.log_so_far().iter().any(|line| line.contains("metrics")));
+    // The same look finds both where they are.
+    let scene = Scene::new();
+    assert_eq!(scene.server.thread_names().iter().filter(|name| *name == "metrics").count(), 1);
+    assert_eq!(scene.server.tcp_sockets(), 1);
+}
+
+#[test]
+fn only_loopback_addresses_are_accepted() {
+    let auth = AuthServer::start();
+    for address in ["0.0.0.0:1", "192.0.2.1:9464", "[::]:9464"] {
+        let server = LocalServer::builder(auth.addr()).args(["--metrics", address]).spawn();
+        assert_eq!(server.wait_exit().code(), Some(2), "{address}");
+        let said = server.finish().stderr.join("\n");
+        for part in [address, "only a loopback address", "ssh -L", "reverse proxy"] {
+            assert!(said.contains(part), "{part:?} is not in {said:?}");
+        }
+    }
+    for address in ["127.0.0.1", "example.org:9464", "127.0.0.1:x", ":9464"] {
+        let server = LocalServer::builder(auth.addr()).args(["--metrics", address]).spawn();
+        assert_eq!(server.wait_exit().code(), Some(2), "{address}");
+    }
+    let server = LocalServer::builder(auth.addr()).env("KVS_METRICS", "localhost:0").start();
+    assert_eq!(Site::of(&server).get("/metrics").status, 200);
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_before_anything_is_started() {
+    let scene = Scene::new();
+    let address = scene.site.address().to_string();
+    let other = LocalServer::builder("127.0.0.1:1").args(["--metrics", &address]).spawn();
+    assert_eq!(other.wait_exit().code(), Some(1));
+    let said = other.finish().stderr.join("\n");
+    assert!(
+        said.starts_with(&format!("KVS-LocalServer: metrics cannot be served on {address}: ")),
+        "{said}"
+    );
+}
+
+#[test]
+fn only_get_and_head_for_names_of_this_machine_are_answered() {
+    let Scene { site, .. } = &Scene::new();
+    let port = site.address().port();
+    for host in [
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        &format!("localhost:{port}"),
+        &format!("127.0.0.1:{port}"),
+    ] {
+        assert!(get(site, "/api/status", host).starts_with("HTTP/1.1 200 "), "{host}");
+    }
+    // A name that somebody has made lead here (DNS rebinding).
+    for host in
+        ["example.org", "localhost.example.org", "192.0.2.1", "127.0.0.1.example.org:80", ""]
+    {
+        for path in ["/", "/metrics", "/api/status"] {
+            let answer = get(site, path, host);
+            assert!(
+                answer.starts_with("HTTP/1.1 403 ") && !answer.contains("kvs_"),
+                "{host}: {answer}"
+            );
+        }
+    }
+    let none = answer_to(site, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let two =
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: example.org\r\nConnection: close\r\n\r\n";
+    for answer in [none, answer_to(site, two)] {
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+        let request =
+            format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = answer_to(site, request.as_bytes());
+        assert!(
+            answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET, HEAD\r\n"),
+            "{answer}"
+        );
+    }
+    let head =
+        answer_to(site, b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    assert_eq!(site.get("/nothing").status, 404);
+}
+
+#[test]
+fn every_answer_forbids_what_it_does_not_need() {
+    let scene = Scene::new();
+    for path in ["/", "/metrics", "/api/status", "/nothing"] {
+        let headers = scene.site.get(path).headers;
+        assert!(
+            headers["content-security-policy"].starts_with("default-src 'self'; "),
+            "{headers:?}"
+        );
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(!headers.keys().any(|name| name.starts_with("access-control")), "{headers:?}");
+    }
+}
+
+/// What the server has taken of its machine.
+fn taken(server: &LocalServer) -> (usize, usize, u64) {
+    (server.threads(), server.open_descriptors(), server.resident_kib())
+}
+
+/// Attacks while an application works, which must not notice, and the server must not grow; what is left of the
+/// attack is kept until then.
+fn attack<T>(scene: &Scene, attack: impl FnOnce(&Site) -> T) {
+    let app = scene.connect();
+    app.put("k", "v").expect("there is room");
+    // So that what is allocated once is there already.
+    scene.site.scrape();
+    let before = taken(&scene.server);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let ending = Ending(&ended);
+        let worker = scope.spawn(|| {
+            let (mut slowest, mut count) = (Duration::ZERO, 0);
+            while !ended.load(Ordering::Relaxed) || count < 1000 {
+                let begin = Instant::now();
+                assert_eq!(app.get("k").expect("it is served"), Some(b"v".to_vec()));
+                slowest = slowest.max(begin.elapsed());
+                count += 1;
+            }
+            (slowest, count)
+        });
+        let kept = attack(&scene.site);
+        let during = taken(&scene.server);
+        drop(ending);
+        let (slowest, count) = worker.join().expect("the application is served");
+        println!(
+            "{count} operations, the slowest {slowest:?}; before {before:?}, during {during:?}"
+        );
+        assert!(slowest < AT_ONCE, "an operation took {slowest:?}");
+        assert_eq!(during.0, before.0, "threads");
+        assert!(during.1 <= before.1 + CONNECTIONS, "{} descriptors after {}", during.1, before.1);
+        assert!(during.2 <= before.2 + GROWTH, "{} KiB after {}", during.2, before.2);
+        drop(kept);
+    });
+    // All of it is over as soon as they have gone.
+    assert_eq!(scene.site.get("/metrics").status, 200);
+}
+
+#[test]
+fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
+    let scene = Scene::new();
+    attack(&scene, |site| {
+        // Those for which the kernel has no room are refused by it.
+        let mut all: Vec<_> = (0..200).filter_map(|_| site.connect().ok()).collect();
+        assert!(all.len() > CONNECTIONS);
+        for part in ["GET / HT", "TP/1.1\r\nHo", "st: localhost\r\nX-Slow: "] {
+            for stream in &mut all {
+                let _ = stream.write_all(part.as_bytes());
+            }
+        }
+        until("as many as there are places are served", || {
+            (scene.server.tcp_sockets() == CONNECTIONS + 1).then_some(())
+        });
+        all
+    });
+}
+
+#[test]
+fn a_request_that_does_not_come_to_its_end_is_given_up_and_so_is_an_idle_connection() {
+    let scene = Scene::new();
+    let begin = Instant::now();
+    let mut slow = scene.site.connect().expect("there is room");
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: ").expect("it is open");
+    let mut idle = scene.site.connect().expect("there is room");
+    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is open");
+    let served = read_all(&mut idle);
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    read_all(&mut slow);
+    let took = begin.elapsed();
+    assert!((3..15).contains(&took.as_secs()), "{took:?}");
+}
+
+#[test]
+fn large_heads_and_bodies_are_not_kept() {
+    let scene = Scene::new();
+    attack(&scene, |site| {
+        for _ in 0..20 {
+            let long =
+                [&b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "[..], &vec![b'x'; 1 << 20]].concat();
+            let answer = answer_to(site, &long);
+            assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+            let many =
+                format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(1000));
+            let answer = answer_to(site, many.as_bytes());
+            assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+            let body = [
+                &b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n"
+                    [..],
+                &vec![b'x'; 1 << 20],
+            ];
+            let answer = answer_to(site, &body.concat());
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 405 "), "{answer}");
+            answer_to(site, &[0xff; 10_000]);
+        }
+    });
+}
+
+#[test]
+fn clients_that_do_not_take_their_answers_disturb_nobody() {
+    let scene = Scene::new();
+    for n in 0..100 {
+        scene.server.create_group(&format!("group number {n} {}", "x".repeat(60)));
+    }
+    attack(&scene, |site| {
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
+        let mut all: Vec<_> = (0..CONNECTIONS).filter_map(|_| site.connect().ok()).collect();
+        for stream in &mut all {
+            let timeout = Some(Duration::from_millis(50));
+            stream.set_write_timeout(timeout).expect("it is not zero");
+            let _ = stream.write_all(&request);
+        }
+        until("all are served", || (scene.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
+        all
+    });
+}
+
+#[test]
+fn many_who_ask_at_once_get_the_same_look_at_the_groups() {
+    let scene = Scene::new();
+    let app = scene.connect();
+    app.put("k", "v").expect("there is room");
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    assert_eq!(scene.site.scrape().get("kvs_pairs"), 1.0);
+                }
+            });
+        }
+    });
+    // One after the other at a tenth of a second each, they would take 9.6 s.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    // And each look is one at some moment since it was asked for.
+    for n in 2..20 {
+        app.put(format!("k{n}"), "v").expect("there is room");
+        assert_eq!(scene.site.scrape().get("kvs_pairs"), f64::from(n));
+    }
+}
+
+#[test]
+fn the_server_ends_in_good_order_whoever_is_connected() {
+    let scene = Scene::new();
+    let mut idle = scene.site.connect().expect("there is room");
+    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is open");
+    let mut begun = scene.site.connect().expect("there is room");
+    begun.write_all(b"GET / HT").expect("it is open");
+    let mut first = [0; 15];
+    idle.read_exact(&mut first).expect("it is answered");
+    let begin = Instant::now();
+    scene.server.quit();
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(scene.site.connect().is_err(), "nobody listens");
+    let log = scene.server.finish().stderr.join("\n");
+    assert!(!log.contains("no more metrics") && !log.contains("panic"), "{log}");
+}
+
+#[test]
+fn while_nobody_asks_metrics_use_no_processor_time() {
+    let scene = Scene::new();
+    let app = scene.connect();
+    app.put("k", "v").expect("there is room");
+    assert_eq!(scene.site.get("/metrics").status, 200);
+    let before = scene.server.cpu_ticks();
+    // Measured over real time: there is no event to wait for, its absence is the promise.
+    thread::sleep(Duration::from_secs(8));
+    let used = scene.server.cpu_ticks() - before;
+    assert!(used <= 2, "{used} clock ticks");
+}
