@@ -94,6 +94,15 @@ fn what_is_too_much_is_told_in_numbers() {
 }
 
 #[test]
+fn an_endless_value_is_not_read_to_its_end() {
+    let world = World::start();
+    let mut command = Command::new(bin("kvs"));
+    command.args(["put", "k"]).envs(world.variables()).stdin(fs::File::open("/dev/zero").unwrap());
+    let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+}
+
+#[test]
 fn a_wrong_command_line_is_told_with_the_right_one() {
     let world = World::start();
     for args in [

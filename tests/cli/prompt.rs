@@ -224,9 +224,12 @@ fn another_group_is_joined_by_its_secret() {
     prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
     // Then everything is as it was.
     prompt.expect_unended("weather> ");
+    types(&prompt, "watch k");
+    prompt.expect_log("that it watches", |line| line.contains("watching"));
     types(&prompt, "connect other");
     prompt.expect_unended("Secret of the group \"other\": ");
     prompt.send_bytes(format!("{other}\r").as_bytes());
+    prompt.expect_log("the end of the watch", |line| line.contains("the watches have ended"));
     prompt.expect_unended("other> ");
     types(&prompt, "put k v");
     quits(&prompt);
