@@ -228,6 +228,8 @@ pub(crate) struct Editor {
     lines: rustyline::Editor<Aid, MemHistory>,
     screen: Arc<Screen>,
     suspended: Arc<Mutex<Option<(String, String)>>>,
+    /// The line that was being typed when the server was stopped, before and after the cursor.
+    begun: (String, String),
     commands: &'static [&'static str],
 }
 
@@ -258,7 +260,7 @@ impl Editor {
         let suspend = Suspend(Arc::clone(&suspended));
         lines.bind_sequence(KeyEvent::ctrl('D'), EventHandler::Conditional(Box::new(NotQuit)));
         lines.bind_sequence(KeyEvent::ctrl('Z'), EventHandler::Conditional(Box::new(suspend)));
-        Ok(Self { lines, screen, suspended, commands })
+        Ok(Self { lines, screen, suspended, begun: Default::default(), commands })
     }
 
     /// What the next lines most likely are: one of these words, or a command.
@@ -270,7 +272,6 @@ impl Editor {
 
     /// Waits for a line.
     pub(crate) fn line(&mut self) -> Typed {
-        let mut begun = (String::new(), String::new());
         loop {
             if !in_foreground() {
                 return Typed::Background;
@@ -280,15 +281,15 @@ impl Editor {
                 Ok(false) => return Typed::Over,
                 Err(error) => return Typed::Failed(error),
             }
-            let typed = self.lines.readline_with_initial(PROMPT, (&begun.0, &begun.1));
+            let (before, after) = mem::take(&mut self.begun);
+            let typed = self.lines.readline_with_initial(PROMPT, (&before, &after));
             self.screen.done();
-            begun = Default::default();
             match typed {
                 Ok(line) => return Typed::Line(line.into_bytes()),
                 Err(ReadlineError::Eof) => return Typed::End,
                 Err(ReadlineError::Interrupted) => match self.suspended.lock().take() {
                     Some(line) => {
-                        begun = line;
+                        self.begun = line;
                         if let Err(error) = suspend() {
                             tracing::warn!("no stop at Ctrl-Z: {error}");
                         }
@@ -313,9 +314,12 @@ pub(crate) fn in_foreground() -> bool {
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == getpgrp())
 }
 
-/// What the terminal would do at a key: a signal for all processes in its foreground, as we are there.
+/// What the terminal would do at a key: a signal for all processes in its foreground, as we are there. When it controls
+/// nobody, it is for us alone.
 fn to_foreground(signal: Signal) {
-    if let Err(error) = kill(Pid::from_raw(0), signal) {
+    let all = Pid::from_raw(0);
+    let whom = if tcgetpgrp(io::stdin()).is_ok() { all } else { Pid::this() };
+    if let Err(error) = kill(whom, signal) {
         tracing::warn!("{signal} could not be sent: {error}");
     }
 }
