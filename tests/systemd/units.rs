@@ -59,6 +59,10 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
         let line = line.trim();
         if let Some((_, option)) = line.split_once("--").filter(|(before, _)| before.len() < 5) {
             let name = option.split(' ').next().expect("a word").to_owned();
+            // The text after the options speaks of them, too.
+            if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+                continue;
+            }
             options.insert(name.clone(), None);
             last = Some(name);
         } else if let (Some(name), Some(default)) = (&last, line.strip_prefix("[default: ")) {
