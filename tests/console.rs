@@ -649,6 +649,8 @@ fn help_names_every_option_its_variable_and_its_default() {
                 "/tmp/server_sock",
                 "--callback-socket",
                 "KVS_CALLBACK_SOCKET",
+                "--control-socket",
+                "KVS_CONTROL_SOCKET",
                 "--exit-on-auth-loss",
                 "KVS_EXIT_ON_AUTH_LOSS",
                 "-v,",

@@ -65,6 +65,8 @@ impl Screen {
             'B' => self.row += count,
             'C' => self.column += count,
             'D' => self.column = self.column.saturating_sub(count),
+            // A colour.
+            'm' => {}
             'K' => {
                 let column = self.column;
                 self.line().truncate(column);
@@ -116,7 +118,12 @@ struct Seat {
 }
 
 impl Seat {
-    fn new(mut command: Command) -> Self {
+    /// Its log is not seen.
+    fn new(command: Command) -> Self {
+        Self::with(command, false)
+    }
+
+    fn with(mut command: Command, logs: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("there are terminals");
         grantpt(&master).expect("it is ours");
@@ -128,7 +135,7 @@ impl Seat {
         let slave = open(name, flags, Mode::empty()).expect("it is unlocked");
         let before = tcgetattr(&slave).expect("it is a terminal");
         let end = || slave.try_clone().expect("there are descriptors");
-        command.stdin(end()).stdout(end()).stderr(Stdio::null());
+        command.stdin(end()).stdout(end()).stderr(if logs { end().into() } else { Stdio::null() });
         for variable in ["KVS_SOCKET", "KVS_AUTH", "KVS_VERBOSE", "NO_COLOR"] {
             command.env_remove(variable);
         }
@@ -336,6 +343,39 @@ fn what_the_server_says_stands_above_the_line_that_is_being_typed() {
     auth.restart();
     seat.signal(Signal::SIGTERM);
     seat.ends("Exiting Local Server...");
+}
+
+#[test]
+fn lines_of_the_log_stand_above_the_line_that_is_being_typed() {
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let mut command = local(&auth, &dir.path().join("sock"));
+    command.arg("--verbose");
+    let seat = Seat::with(command, true);
+    seat.expect_current(">");
+    seat.types("half a li");
+    seat.expect_current("> half a li");
+    for group in ["g", "h"] {
+        let created = Command::new(bin("kvs"))
+            .args(["admin", "create", group, "--control-socket"])
+            .arg(dir.path().join("sock_control"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(created.expect("it can be started").success());
+        let line = format!("created group=\"{group}\"");
+        seat.expect("a line of the log, above the line", |screen| {
+            screen.lines().iter().any(|shown| shown.ends_with(&line))
+                && screen.current() == "> half a li"
+        });
+    }
+    // Ctrl-D, which says something, does nothing.
+    seat.types("\x15\x04");
+    seat.expect("what Ctrl-D does not do", |screen| {
+        let told = |line: &String| line.contains("INFO the end of the input is not Quit");
+        screen.lines().iter().any(told) && screen.current() == ">"
+    });
+    seat.types("Quit\r");
+    seat.expect_line("Exiting Local Server...");
 }
 
 #[test]

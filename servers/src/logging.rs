@@ -15,6 +15,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
 
+use crate::terminal::Log;
+
 /// The options about logs, the same for both servers.
 #[derive(Debug, Clone, Args)]
 pub struct LogOptions {
@@ -89,7 +91,7 @@ impl fmt::Debug for LevelHandle {
 impl Logging {
     /// Starts the log of this process, once.
     pub fn init(options: &LogOptions) -> Self {
-        let (writer, guard) = tracing_appender::non_blocking(io::stderr());
+        let (writer, guard) = tracing_appender::non_blocking(Log);
         let layer = lines::layer().with_writer(writer).with_target(false);
         let layer = match options.log_format {
             Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),

@@ -73,16 +73,42 @@ pub(crate) fn open(commands: &'static [&'static str]) -> Option<Parts> {
     }
     let screen = Arc::new(Screen::default());
     let editor = Editor::new(commands, Arc::clone(&screen));
-    let printer = editor.and_then(|mut editor| {
+    let printers = editor.and_then(|mut editor| {
         let printer = editor.lines.create_external_printer()?;
-        Ok((editor, Printer { editor: Box::new(printer), text: String::new() }))
+        let for_log = editor.lines.create_external_printer()?;
+        Ok((editor, Printer { editor: Box::new(printer), text: String::new() }, for_log))
     });
-    match printer {
-        Ok((editor, printer)) => Some(Parts { editor, printer, restored: Restored(screen) }),
+    match printers {
+        Ok((editor, printer, for_log)) => {
+            if io::stderr().is_terminal() {
+                *LOG.lock() = Some(Box::new(for_log));
+            }
+            Some(Parts { editor, printer, restored: Restored(screen) })
+        }
         Err(error) => {
             tracing::info!("lines cannot be edited on this terminal: {error}");
             None
         }
+    }
+}
+
+/// How the log is printed while there is an editor. Taken out by whoever prints.
+static LOG: Mutex<Option<Box<dyn ExternalPrinter + Send>>> = Mutex::new(None);
+
+/// Standard error for lines of the log: above the line that is being typed, if somebody types. For one thread.
+pub(crate) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let printer = LOG.lock().take();
+        let Some(mut printer) = printer else { return io::stderr().write(line) };
+        let printed = printer.print(String::from_utf8_lossy(line).into_owned());
+        *LOG.lock() = Some(printer);
+        printed.map(|()| line.len()).map_err(io::Error::other)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -149,6 +175,7 @@ pub(crate) struct Restored(Arc<Screen>);
 
 impl Drop for Restored {
     fn drop(&mut self) {
+        drop(LOG.lock().take());
         let mut state = self.0.state.lock();
         let deadline = Instant::now() + BEGIN_PATIENCE;
         // Otherwise it would change the terminal after us.
