@@ -155,7 +155,7 @@ impl Seat {
                 theirs.1.notify_all();
             }
         });
-        Self { child, master, shown, before, slave: slave, dir: None }
+        Self { child, master, shown, before, slave, dir: None }
     }
 
     /// A local server, when it waits for a line.
