@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvs::{Builder, Connection, DEFAULT_SOCKET};
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use crate::arguments::Place;
 use crate::failure::Failure;
@@ -140,7 +140,7 @@ impl Access {
             Ok(None) => Err(Failure::NoSecret { group: group.to_vec() }),
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(Failure::Interrupted),
             // Nobody is there to be asked.
-            Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
                 Err(Failure::NoSecret { group: group.to_vec() })
             }
             Err(error) => Err(Failure::Asking(error)),

@@ -7,8 +7,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 
-use nix::sys::termios::{
-    LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
 const CTRL_C: u8 = 0x03;
@@ -45,12 +45,12 @@ impl<'a> Unseen<'a> {
         let before = tcgetattr(terminal)?;
         let mut modes = before.clone();
         modes
-            .local_flags
-            .remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
-        modes.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
-        modes.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
         // What was typed before the question is no answer to it.
-        tcsetattr(terminal, SetArg::TCSAFLUSH, &modes)?;
+        tcsetattr(terminal, OptionalActions::Flush, &modes)?;
         Ok(Self { terminal, before })
     }
 }
@@ -58,7 +58,7 @@ impl<'a> Unseen<'a> {
 impl Drop for Unseen<'_> {
     fn drop(&mut self) {
         // A terminal that has gone needs it no more.
-        let _ = tcsetattr(self.terminal, SetArg::TCSADRAIN, &self.before);
+        let _ = tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
     }
 }
 

@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp};
+use nix::unistd::Pid;
 use parking_lot::{Condvar, Mutex};
+use rustix::process::getpgrp;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use rustyline::completion::Completer;
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
@@ -193,10 +194,10 @@ impl Drop for Restored {
     }
 }
 
-fn restore(before: &Termios) -> nix::Result<()> {
+fn restore(before: &Termios) -> io::Result<()> {
     // In the background it would stop the process, and the server could not end.
     SigSet::from(Signal::SIGTTOU).thread_block()?;
-    tcsetattr(io::stdin(), SetArg::TCSANOW, before)?;
+    tcsetattr(io::stdin(), OptionalActions::Now, before)?;
     // The beginning of a line. On a terminal that takes nothing it would wait for ever.
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
@@ -324,7 +325,9 @@ impl Editor {
                     None => to_foreground(Signal::SIGINT),
                 },
                 Err(ReadlineError::Signal(_)) => {}
-                Err(ReadlineError::Errno(Errno::EIO)) => return Typed::Background,
+                Err(ReadlineError::Errno(errno)) if errno as i32 == Errno::EIO as i32 => {
+                    return Typed::Background;
+                }
                 Err(ReadlineError::Io(error))
                     if error.raw_os_error() == Some(Errno::EIO as i32) =>
                 {

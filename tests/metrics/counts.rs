@@ -104,10 +104,16 @@ on_both_sessions! {
     fn what_a_limit_refuses_is_counted_as_such(session: Session) {
         let scene = Scene::with(|server| server.args(["--max-pairs-per-user", "2"]));
         let app = driver(&scene, session);
-        assert_eq!((app.put("a", "1"), app.put("b", "2"), app.put("c", "3")), (1, 1, -5));
-        expect_operations(&scene, &[("put limit", 1), ("put ok", 2)]);
+        assert_eq!((app.put("a", "1"), app.put("b", "2")), (1, 1));
+        assert_eq!(app.get("b").as_deref(), Ok("2"));
         let scrape = scene.site.scrape();
-        assert_eq!((scrape.get("kvs_user_limit_pairs"), scrape.get("kvs_pairs")), (2.0, 2.0));
+        let uid = rustix::process::getuid().as_raw();
+        let own = |what: &str| scrape.get(&format!("kvs_user_{what}{{uid=\"{uid}\"}}"));
+        assert_eq!((own("pairs"), own("bytes"), own("connections")), (2.0, 4.0, 1.0));
+        assert_eq!(scrape.get("kvs_user_limit_pairs"), 2.0);
+        assert_eq!(app.put("c", "3"), -5);
+        expect_operations(&scene, &[("get ok", 1), ("put limit", 1), ("put ok", 2)]);
+        assert_eq!(scene.site.scrape().get("kvs_pairs"), 2.0);
     }
 
     fn changes_for_a_stopped_watcher_are_counted_as_merged(session: Session) {

@@ -317,3 +317,30 @@ fn while_nobody_asks_metrics_use_no_processor_time() {
     let used = scene.server.cpu_ticks() - before;
     assert!(used <= 2, "{used} clock ticks");
 }
+
+#[test]
+fn when_the_thread_cannot_work_that_is_logged_and_the_server_goes_on() {
+    let auth = AuthServer::start();
+    // With so few descriptors that the server gets what it needs, and the thread after it does not.
+    let failed = (10..40).rev().find_map(|descriptors| {
+        let server = LocalServer::builder(auth.addr()).args(["--metrics", "127.0.0.1:0"]);
+        let server = server.descriptors(descriptors).spawn();
+        let is_serving = until("it serves or ends", || {
+            let log = server.log_so_far();
+            let said = |what: &str| log.iter().any(|line| line.contains(what));
+            match server.exit_status() {
+                Some(_) => Some(None),
+                None if said("no more metrics") => Some(Some(true)),
+                None if said("metrics on") => Some(Some(false)),
+                None => None,
+            }
+        });
+        (is_serving == Some(true)).then_some(server)
+    });
+    let server = failed.expect("there is such a number");
+    let log = server.log_so_far().join("\n");
+    assert!(log.contains("ERROR") && log.contains("Too many open files"), "{log}");
+    server.expect_line_where("`Port Number: N`", |line| line.starts_with("Port Number: "));
+    assert_eq!(server.lines_of("Show application status"), [""; 0]);
+    server.quit();
+}

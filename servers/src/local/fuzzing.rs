@@ -78,7 +78,7 @@ impl Machine {
         reactors[0].0.accept(
             main,
             callback,
-            Quotas::new(Limits::default(), DESCRIPTORS),
+            Arc::new(Quotas::new(Limits::default(), DESCRIPTORS)),
             mailboxes,
             false,
         )?;

@@ -260,8 +260,9 @@ impl Server {
     /// # Errors
     /// When the system does not let it begin, or [`Error::AuthLost`].
     pub fn run(mut self, input: Input<impl BufRead + Send + 'static>) -> Result<(), Error> {
-        let reactors = self.start_reactors()?;
-        let metrics = self.start_metrics()?;
+        let quotas = Arc::new(self.quotas());
+        let reactors = self.start_reactors(&quotas)?;
+        let metrics = self.start_metrics(quotas)?;
         let worker = self.auth_worker;
         let shutdown = self.shutdown.clone();
         let auth_thread = thread::Builder::new()
@@ -327,13 +328,12 @@ impl Server {
         }
     }
 
-    fn start_reactors(&mut self) -> Result<Vec<ReactorThread>, Error> {
+    fn start_reactors(&mut self, quotas: &Arc<Quotas>) -> Result<Vec<ReactorThread>, Error> {
         let prepared = (0..reactors())
             .map(|_| Reactor::prepare())
             .collect::<io::Result<Vec<_>>>()
             .map_err(Error::io("epoll"))?;
         let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
-        let mut quotas = Some(self.quotas());
         let mut threads = Vec::new();
         for (number, (poll, mailbox)) in prepared.into_iter().enumerate() {
             let context = Context {
@@ -347,12 +347,12 @@ impl Server {
                 metrics: self.counts.of_reactor(number),
             };
             let mut reactor = Reactor::new(poll, context);
-            if let (0, Some(main), Some(callback), Some(quotas)) =
-                (number, self.main.take(), self.callback.take(), quotas.take())
+            if let (0, Some(main), Some(callback)) =
+                (number, self.main.take(), self.callback.take())
             {
                 let keep_waiting = self.main.is_handed_over() && self.callback.is_handed_over();
                 reactor
-                    .accept(main, callback, quotas, mailboxes.clone(), keep_waiting)
+                    .accept(main, callback, Arc::clone(quotas), mailboxes.clone(), keep_waiting)
                     .map_err(Error::io("epoll for the sockets"))?;
             }
             let shutdown = self.shutdown.clone();
@@ -365,16 +365,15 @@ impl Server {
         Ok(threads)
     }
 
-    fn start_metrics(&mut self) -> Result<Option<metrics::Serving>, Error> {
+    fn start_metrics(&mut self, quotas: Arc<Quotas>) -> Result<Option<metrics::Serving>, Error> {
         let Some(listener) = self.metrics.take() else { return Ok(None) };
         let about = metrics::About {
             socket: self.config.socket.clone(),
             auth: self.config.auth.clone(),
-            limits: self.config.limits,
             max_value: self.config.max_value,
         };
         listener
-            .serve(about, self.counts.clone(), Arc::clone(&self.groups))
+            .serve(about, self.counts.clone(), Arc::clone(&self.groups), quotas)
             .map(Some)
             .map_err(Error::io("a thread for metrics"))
     }

@@ -209,6 +209,23 @@ impl Quotas {
         }
     }
 
+    /// What each user has taken who has anything.
+    pub(crate) fn usage(&self) -> Vec<Usage> {
+        let users: Vec<_> = self.users.lock().by_uid.values().cloned().collect();
+        let usage = users.iter().map(|user| Usage {
+            uid: user.uid,
+            connections: user.connected.lock().all[Channel::Main as usize],
+            pairs: user.pairs.load(Ordering::Relaxed),
+            bytes: user.bytes.load(Ordering::Relaxed),
+        });
+        usage.filter(|user| user.connections > 0 || user.pairs > 0 || user.bytes > 0).collect()
+    }
+
+    /// What each of them may have.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { connections: self.shares.user, ..self.limits }
+    }
+
     fn user(&self, uid: u32) -> Arc<User> {
         let users = &mut *self.users.lock();
         if let Some(user) = users.by_uid.get(&uid) {
@@ -313,6 +330,19 @@ impl User {
             Limit::Guesses => tracing::warn!(uid, "{what}: its user sends too many wrong secrets"),
         }
     }
+}
+
+/// What one user has taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Who it is.
+    pub(crate) uid: u32,
+    /// Connections on the main socket.
+    pub(crate) connections: usize,
+    /// Pairs.
+    pub(crate) pairs: u64,
+    /// Bytes of pairs, watches, changes and buffers.
+    pub(crate) bytes: u64,
 }
 
 /// Stands for one connection as long as it is open.

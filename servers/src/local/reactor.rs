@@ -146,7 +146,7 @@ pub(crate) struct Reactor {
 struct Acceptor {
     main: UnixListener,
     callback: UnixListener,
-    quotas: Quotas,
+    quotas: Arc<Quotas>,
     pairing: Pairing,
     login_patience: Duration,
     metrics: Metrics,
@@ -198,7 +198,7 @@ impl Reactor {
         &mut self,
         mut main: UnixListener,
         mut callback: UnixListener,
-        quotas: Quotas,
+        quotas: Arc<Quotas>,
         reactors: Vec<Arc<Mailbox>>,
         keep_waiting: bool,
     ) -> io::Result<()> {
@@ -409,7 +409,10 @@ impl Reactor {
                 self.set_deadline(id, None, session.deadline());
                 self.sessions.insert(id, session);
             }
-            Err(error) => tracing::debug!(pid, "gone before it was greeted: {error}"),
+            Err(error) => {
+                tracing::debug!(pid, "gone before it was greeted: {error}");
+                self.context.metrics.login(Login::Abandoned);
+            }
         }
     }
 

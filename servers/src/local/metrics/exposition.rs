@@ -14,6 +14,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::counts::{BUCKETS, ENDS, LOGINS, OPERATIONS, RESULTS, is_possible};
 use super::snapshot::{GroupState, Snapshot};
+use crate::local::quota::Usage;
 
 /// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -164,11 +165,35 @@ fn of_groups(snapshot: &Snapshot) -> Vec<MetricFamily> {
 }
 
 fn of_server(snapshot: &Snapshot) -> Vec<MetricFamily> {
-    let (totals, limits) = (&snapshot.totals, &snapshot.about.limits);
+    let (totals, limits) = (&snapshot.totals, &snapshot.limits);
+    let by_user = |value: fn(&Usage) -> f64| -> Vec<Metric> {
+        let each = snapshot.users.iter();
+        each.map(|user| gauge(value(user), &[("uid", &user.uid.to_string())])).collect()
+    };
     let up = MetricType::COUNTER;
     let now = MetricType::GAUGE;
     let started = snapshot.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     vec![
+        family(
+            "kvs_user_connections",
+            "Applications that a user has connected, and connections on their way to be one. Of the 100 users with \
+             the most bytes.",
+            now,
+            by_user(|user| user.connections as f64),
+        ),
+        family(
+            "kvs_user_pairs",
+            "Pairs whose value a user has stored.",
+            now,
+            by_user(|user| user.pairs as f64),
+        ),
+        family(
+            "kvs_user_bytes",
+            "Bytes that a user is charged with: keys and values of its pairs, watches, changes that wait to be \
+             told, messages that come and answers that are not taken.",
+            now,
+            by_user(|user| user.bytes as f64),
+        ),
         one(
             "kvs_user_limit_connections",
             "Applications that one user may have connected.",

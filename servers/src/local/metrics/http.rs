@@ -34,6 +34,7 @@ use super::counts::Counts;
 use super::snapshot::{About, Snapshot};
 use super::{All, exposition, status};
 use crate::local::groups::Groups;
+use crate::local::quota::Quotas;
 use crate::seldom::Seldom;
 
 /// Connections at once.
@@ -116,10 +117,11 @@ impl Listener {
         about: About,
         counts: All,
         groups: Arc<Groups>,
+        quotas: Arc<Quotas>,
     ) -> io::Result<Serving> {
         let (stop, stopped) = watch::channel(());
         let counts = counts.0.unwrap_or_else(|| Arc::new(Counts::new(0)));
-        let site = Site { about: Arc::new(about), counts, groups, last: Mutex::default() };
+        let site = Site { about: Arc::new(about), counts, groups, quotas, last: Mutex::default() };
         let Self { socket, address } = self;
         let thread = thread::Builder::new().name("metrics".into()).spawn(move || {
             // Nobody shares anything with it that a panic could leave half done: it only reads.
@@ -226,6 +228,7 @@ struct Site {
     about: Arc<About>,
     counts: Arc<Counts>,
     groups: Arc<Groups>,
+    quotas: Arc<Quotas>,
     last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
 
@@ -282,7 +285,8 @@ impl Site {
             sleep_until(*taken + PAUSE).await;
         }
         let taken = Instant::now();
-        let snapshot = Arc::new(Snapshot::take(&self.about, &self.counts, &self.groups));
+        let snapshot = Snapshot::take(&self.about, &self.counts, &self.groups, &self.quotas);
+        let snapshot = Arc::new(snapshot);
         *last = Some((taken, Arc::clone(&snapshot)));
         snapshot
     }

@@ -1,8 +1,10 @@
 //! How things stand: what was counted, and the groups with their applications.
 //!
-//! It is bounded, however much there is: [`MOST_GROUPS`] groups (the oldest), [`MOST_APPLICATIONS`] applications. Each
+//! It is bounded, however much there is: [`MOST_GROUPS`] groups (the oldest), [`MOST_APPLICATIONS`] applications,
+//! [`MOST_USERS`] users. Each
 //! group is locked for as long as it takes to copy some numbers, and if the applications are wanted, some lines.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::SystemTime;
 use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
 use crate::local::Limits;
 use crate::local::groups::{Figures, Group, Groups, Visit};
+use crate::local::quota::{Quotas, Usage};
 
 /// The groups that are told of one by one. All are in the sums.
 pub(super) const MOST_GROUPS: usize = 1000;
@@ -22,6 +25,9 @@ pub(super) const MOST_APPLICATIONS: usize = 2000;
 /// Those of one group that have gone.
 const MOST_PAST: usize = 50;
 
+/// The users that are told of one by one: those with the most bytes.
+const MOST_USERS: usize = 100;
+
 /// What does not change as long as the server runs.
 #[derive(Debug)]
 pub(crate) struct About {
@@ -29,8 +35,6 @@ pub(crate) struct About {
     pub(crate) socket: PathBuf,
     /// The authentication server, as given.
     pub(crate) auth: String,
-    /// What each user may have.
-    pub(crate) limits: Limits,
     /// The longest value.
     pub(crate) max_value: usize,
 }
@@ -82,10 +86,21 @@ pub(super) struct Snapshot {
     pub(super) groups_left_out: usize,
     /// Of all groups.
     pub(super) sum: Figures,
+    /// What each user may have.
+    pub(super) limits: Limits,
+    pub(super) users: Vec<Usage>,
 }
 
 impl Snapshot {
-    pub(super) fn take(about: &Arc<About>, counts: &Counts, groups: &Groups) -> Self {
+    pub(super) fn take(
+        about: &Arc<About>,
+        counts: &Counts,
+        groups: &Groups,
+        quotas: &Quotas,
+    ) -> Self {
+        let mut users = quotas.usage();
+        users.sort_unstable_by_key(|user| (Reverse(user.bytes), user.uid));
+        users.truncate(MOST_USERS);
         let all = groups.all();
         let zero = Figures { pairs: 0, bytes: 0, framed: 0, original: 0, past: 0 };
         let figures: Vec<Figures> = all.iter().map(|group| group.figures()).collect();
@@ -122,6 +137,8 @@ impl Snapshot {
                 .collect(),
             groups_left_out: all.len() - shown.len(),
             sum,
+            limits: quotas.limits(),
+            users,
         }
     }
 }
