@@ -389,14 +389,11 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
     assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{}\n", info.secret));
     assert_eq!(fs::metadata(&file).expect("it is there").mode() & 0o777, 0o600);
 
-    expect_error(&create("h"), 5, &[path, "exists already", "nothing was created"]);
-    assert_eq!(server.ask("Show group info", "h"), "Group id not found!");
-    assert!(fs::read_to_string(&file).expect("it is there").contains(&info.secret));
     fs::remove_file(&file).expect("it is ours");
 
-    // A link is not followed, wherever it leads.
+    // A link is not written through, wherever it leads.
     std::os::unix::fs::symlink(dir.path().join("victim"), &file).expect("the name is free");
-    expect_error(&create("h"), 5, &["exists already"]);
+    expect_error(&create("h"), 7, &[path, "cannot be read", "nothing was created"]);
     assert!(!dir.path().join("victim").exists());
     fs::remove_file(&file).expect("it is ours");
 
@@ -408,8 +405,41 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
     auth.restart();
     let nowhere = dir.path().join("no/such/directory");
     let nowhere = nowhere.to_str().expect("test paths are UTF-8");
-    expect_error(&kvs(&server, &["create", "h", "--secret-file", nowhere]), 2, &["cannot be made"]);
+    expect_error(&kvs(&server, &["create", "h", "--secret-file", nowhere]), 7, &["cannot be made"]);
     expect_error(&kvs(&server, &["info", "h"]), 1, &["no group h"]);
+}
+
+#[test]
+fn a_group_is_made_again_with_the_secret_of_a_file() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let dir = private_dir();
+    let file = dir.path().join("secret");
+    let path = file.to_str().expect("test paths are UTF-8");
+    let create = |group: &str| kvs(&server, &["create", group, "--secret-file", path]);
+    expect(&create("g"), &[]);
+    let content = fs::read_to_string(&file).expect("it is there");
+    server.delete_group("g");
+
+    expect(&create("g"), &[]);
+    assert_eq!(server.group_info("g").expect("it was created").secret, content.trim_end());
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
+    let app = Driver::connected(&server, "g", content.trim_end());
+    app.store("k", "v");
+
+    fs::write(&file, "1234567\nnot this\n").expect("it is ours");
+    expect(&create("h"), &[]);
+    assert_eq!(server.group_info("h").expect("it was created").secret, "1234567");
+    for (content, code, word) in [
+        ("12345678", 2, "at most 7 are allowed"),
+        ("a\0b", 2, "invalid secret"),
+        ("", 2, "no secret in its first line"),
+    ] {
+        fs::write(&file, content).expect("it is ours");
+        expect_error(&create("i"), code, &[word]);
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
+    }
+    assert_eq!(server.ask("Show group info", "i"), "Group id not found!");
 }
 
 #[test]

@@ -37,6 +37,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::output::{self, Output};
+use crate::secret::Secret;
 
 /// Where a server of the system has its control socket, and where one has that was started without options.
 const USUAL_PLACES: [&str; 2] = ["/run/kvs/control", "/tmp/server_sock_control"];
@@ -55,7 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 Only root and the user under which the server runs may do this.
 
 Exit codes: 0 done; 1 no such group; 2 wrong usage; 3 no server, or it does not answer; 4 refused;
-5 the group (or the file for its secret) exists already; 6 the authentication server cannot be asked;
+5 the group exists already; 6 the authentication server cannot be asked;
 7 a file or the system failed.
 
 Examples:
@@ -93,7 +94,9 @@ enum Command {
     Create {
         /// Its name: 1 to 99 bytes
         group: OsString,
-        /// Write the secret to this new file, which only you can read, instead of printing it
+        /// Do not print the secret: it is in this file. If there is no such file, it is made, with a new secret, and only you
+        /// can read it. If there is one, the group gets the secret in its first line (1 to 7 bytes): so a group can be made
+        /// again, after a restart, without anybody being told
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
@@ -154,8 +157,8 @@ enum Error {
     Connection { path: PathBuf, error: io::Error, may_be_done: bool },
     #[error("what answers at {} is no such server as this program knows: {error}", path.display())]
     Nonsense { path: PathBuf, error: DecodeError },
-    #[error("{} exists already: the secret needs a file that does not; nothing was created", .0.display())]
-    FileExists(PathBuf),
+    #[error("{0}; nothing was created")]
+    OldSecret(Failure),
     #[error("{} cannot be made: {error}; nothing was created", path.display())]
     File { path: PathBuf, error: io::Error },
     #[error(
@@ -195,7 +198,7 @@ impl Error {
             Self::NoServer { .. } | Self::NowhereUsual => 3,
             Self::Connection { .. } | Self::Nonsense { .. } => 3,
             Self::Permission { .. } | Self::Untrusted { .. } => 4,
-            Self::FileExists(_) => 5,
+            Self::OldSecret(failure) => failure.exit_code(),
             Self::File { .. } | Self::SecretNotWritten { .. } | Self::Output(_) => 7,
         }
     }
@@ -217,7 +220,7 @@ impl Error {
             Self::NoServer { .. } | Self::NowhereUsual => "no_server",
             Self::Connection { .. } | Self::Nonsense { .. } => "connection_lost",
             Self::Permission { .. } | Self::Untrusted { .. } => "denied",
-            Self::FileExists(_) => "file_exists",
+            Self::OldSecret(failure) => failure.name(),
             Self::File { .. } | Self::SecretNotWritten { .. } | Self::Output(_) => "system",
         }
     }
@@ -274,13 +277,14 @@ impl Admin {
     fn create(&self, group: Bytes, secret_file: Option<PathBuf>) -> Result<u8, Error> {
         // Before anything is made: if there is no server, there is to be no file either.
         let mut server = self.connect()?;
-        let mut file = secret_file.map(SecretFile::create).transpose()?;
-        let answer = server.ask(&Request::Create { group })?;
+        let mut file = secret_file.map(SecretFile::open).transpose()?;
+        let secret = file.as_ref().and_then(SecretFile::secret);
+        let answer = server.ask(&Request::Create { group, secret })?;
         let Answer::Created { group, secret } = &answer else { return Err(server.unexpected()) };
         if let Some(file) = &mut file {
-            file.write(secret)?;
+            file.keep(secret)?;
         }
-        let file = file.as_ref().map(|file| file.path.as_path());
+        let file = file.as_ref().map(SecretFile::path);
         if self.output.is_json() {
             return print_json(match file {
                 None => json!({ "group": group, "secret": secret }),
@@ -561,32 +565,50 @@ fn only_theirs(user: u32, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A new file for a secret. Removed when it is dropped without one.
-struct SecretFile {
-    path: PathBuf,
-    file: File,
-    is_written: bool,
+/// The file for the secret of a new group.
+enum SecretFile {
+    /// It was there, and says which secret the group is to have.
+    Old { path: PathBuf, secret: Bytes },
+    /// It is to get the secret of the group. Removed when it is dropped without one.
+    New { path: PathBuf, file: File, is_written: bool },
 }
 
 impl SecretFile {
-    fn create(path: PathBuf) -> Result<Self, Error> {
-        // Exclusive: neither an old file nor a link is followed. The mode is there from the first moment.
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        // Exclusive: neither an old file nor a link is written to. The mode is there from the first moment.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         match file {
-            Ok(file) => Ok(Self { path, file, is_written: false }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::FileExists(path)),
+            Ok(file) => Ok(Self::New { path, file, is_written: false }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let (secret, _) = Secret::read(&path).map_err(Error::OldSecret)?;
+                Ok(Self::Old { secret: secret.as_bytes().into(), path })
+            }
             Err(error) => Err(Error::File { path, error }),
         }
     }
 
-    fn write(&mut self, secret: &Bytes) -> Result<(), Error> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Old { path, .. } | Self::New { path, .. } => path,
+        }
+    }
+
+    /// Which the group is to have, if it is known already.
+    fn secret(&self) -> Option<Bytes> {
+        match self {
+            Self::Old { secret, .. } => Some(secret.clone()),
+            Self::New { .. } => None,
+        }
+    }
+
+    /// The group has this secret now.
+    fn keep(&mut self, secret: &Bytes) -> Result<(), Error> {
+        let Self::New { path, file, is_written } = self else { return Ok(()) };
         let mut line = secret.0.clone();
         line.push(b'\n');
-        match self.file.write_all(&line).and_then(|()| self.file.sync_all()) {
-            Ok(()) => self.is_written = true,
-            Err(error) => {
-                return Err(Error::SecretNotWritten { path: self.path.clone(), error });
-            }
+        match file.write_all(&line).and_then(|()| file.sync_all()) {
+            Ok(()) => *is_written = true,
+            Err(error) => return Err(Error::SecretNotWritten { path: path.clone(), error }),
         }
         Ok(())
     }
@@ -594,11 +616,9 @@ impl SecretFile {
 
 impl Drop for SecretFile {
     fn drop(&mut self) {
-        if self.is_written {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            eprintln!("kvs: {} is empty and could not be removed: {error}", self.path.display());
+        if let Self::New { path, is_written: false, .. } = self {
+            // It is empty, and nobody has been told of it.
+            let _ = std::fs::remove_file(path);
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::words::Quoted;
 /// More than any secret has. A longer line is refused by the library, which says how long one may be.
 const LONGEST_LINE: u64 = 4096;
 
-/// The permissions that let others than the owner read.
-const OTHERS_MAY_READ: u32 = 0o044;
+/// The permission that lets everybody read. A group of users may well share a secret.
+const ALL_MAY_READ: u32 = 0o004;
 
 /// A secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,13 +35,13 @@ impl Secret {
         &self.0
     }
 
-    /// The first line of a file, and whether others than its owner may read it.
+    /// The first line of a file, and whether everybody may read it.
     pub(crate) fn read(path: &Path) -> Result<(Self, bool), Failure> {
         let failed = |source| Failure::SecretFile { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         // A pipe has other permissions than what is behind it.
-        let exposed = metadata.is_file() && metadata.permissions().mode() & OTHERS_MAY_READ != 0;
+        let exposed = metadata.is_file() && metadata.permissions().mode() & ALL_MAY_READ != 0;
         let mut line = Vec::new();
         BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).map_err(failed)?;
         if line.last() == Some(&b'\n') {
@@ -90,10 +90,8 @@ mod tests {
     }
 
     #[test]
-    fn it_is_noticed_that_others_may_read_the_file() {
-        for (mode, expected) in
-            [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o620, false)]
-        {
+    fn it_is_noticed_that_everybody_may_read_the_file() {
+        for (mode, expected) in [(0o600, false), (0o400, false), (0o640, false), (0o604, true)] {
             assert_eq!(read(b"s", mode).unwrap().1, expected, "{mode:o}");
         }
     }

@@ -109,6 +109,9 @@ pub enum Request {
     Create {
         /// Its name.
         group: Bytes,
+        /// Its secret, 1 to 7 bytes; without it the server makes one up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret: Option<Bytes>,
     },
     /// Close its applications and forget its pairs; answered by [`Answer::Deleted`].
     Delete {
@@ -325,7 +328,8 @@ mod tests {
     fn request() -> impl Strategy<Value = Request> {
         let group = || bytes(MAX_TEXT);
         prop_oneof![
-            group().prop_map(|group| Request::Create { group }),
+            (group(), proptest::option::of(bytes(7)))
+                .prop_map(|(group, secret)| Request::Create { group, secret }),
             group().prop_map(|group| Request::Delete { group }),
             group().prop_map(|group| Request::Info { group }),
             proptest::option::of(group()).prop_map(|group| Request::Status { group }),
@@ -426,7 +430,7 @@ mod tests {
         for (text, request) in [
             (
                 r#"{"version":1,"request":"create","group":"weather"}"#,
-                Request::Create { group: group() },
+                Request::Create { group: group(), secret: None },
             ),
             (r#"{"version":1,"request":"status"}"#, Request::Status { group: None }),
             (

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kvs_proto::auth::{SECRET_LEN, is_storable_secret};
 use kvs_proto::{Text, TextError};
 use parking_lot::{Condvar, Mutex};
 use rand::distr::{Alphanumeric, SampleString};
@@ -18,8 +19,11 @@ use super::groups::{Group, Groups};
 use super::session::CLOSE_PATIENCE;
 use crate::shutdown::{Reason, Shutdown};
 
-/// The characters of a secret, each of `0-9a-zA-Z`.
-const SECRET_LEN: usize = 5;
+/// The characters of a secret that is made here, each of `0-9a-zA-Z`.
+const MADE_UP: usize = 5;
+
+/// The longest secret: it travels with a NUL (`docs/PROTOCOL.md` §4).
+const MAX_SECRET: usize = SECRET_LEN - 1;
 
 /// The operations.
 #[derive(Debug)]
@@ -30,15 +34,18 @@ pub(crate) struct Administration {
     turns: Turns,
 }
 
-/// Why bytes are no group id.
+/// Why bytes are no group id, or no secret.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InvalidId {
+pub(crate) enum Invalid {
     /// Nothing at all.
     #[error("it is empty")]
     Empty,
     /// No text of the protocol.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A secret that the authentication server has no room for.
+    #[error("it has {0} bytes, at most {MAX_SECRET} are allowed")]
+    LongSecret(usize),
 }
 
 /// A group was not created.
@@ -69,11 +76,25 @@ pub(crate) struct Info {
 }
 
 /// Checks a group id.
-pub(crate) fn group_id(bytes: &[u8]) -> Result<Text, InvalidId> {
+pub(crate) fn group_id(bytes: &[u8]) -> Result<Text, Invalid> {
     match Text::new(bytes)? {
-        id if id.is_empty() => Err(InvalidId::Empty),
+        id if id.is_empty() => Err(Invalid::Empty),
         id => Ok(id),
     }
+}
+
+/// Checks a secret that somebody has chosen.
+pub(crate) fn chosen_secret(bytes: &[u8]) -> Result<Text, Invalid> {
+    match Text::new(bytes)? {
+        secret if secret.is_empty() => Err(Invalid::Empty),
+        secret if !is_storable_secret(&secret) => Err(Invalid::LongSecret(bytes.len())),
+        secret => Ok(secret),
+    }
+}
+
+fn made_up() -> Text {
+    let secret = Alphanumeric.sample_string(&mut rand::rng(), MADE_UP);
+    Text::new(secret.as_bytes()).expect("it has five letters and digits")
 }
 
 impl Administration {
@@ -82,14 +103,13 @@ impl Administration {
         Self { groups, auth, shutdown, turns: Turns::default() }
     }
 
-    /// Makes a group; returns its secret. Waits for the authentication server.
-    pub(crate) fn create(&self, id: Text) -> Result<Text, NotCreated> {
+    /// Makes a group with this secret, or one that is made up here; returns it. Waits for the authentication server.
+    pub(crate) fn create(&self, id: Text, secret: Option<Text>) -> Result<Text, NotCreated> {
         let _turn = self.turns.take(id);
         if self.groups.find(&id).is_some() {
             return Err(NotCreated::Exists);
         }
-        let secret = Alphanumeric.sample_string(&mut rand::rng(), SECRET_LEN);
-        let secret = Text::new(secret.as_bytes()).expect("it has five letters and digits");
+        let secret = secret.unwrap_or_else(made_up);
         match self.auth.create(id, secret) {
             Ok(true) => {
                 self.groups.add(id, secret);

@@ -59,7 +59,7 @@ impl Commands {
     }
 
     fn create(&self, name: Text) {
-        match self.administration.create(name) {
+        match self.administration.create(name, None) {
             Ok(secret) => self.output.say(format_args!("Group created with secret {secret}!")),
             Err(NotCreated::Exists) => self.output.say("Group id already exists"),
             Err(NotCreated::Unavailable(error)) => {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kvs_proto::Text;
 use kvs_proto::control::{
     Answer, ApplicationStatus, Bytes, DecodeError, ErrorKind as Kind, GroupStatus, MAX_REQUEST,
     Request, Watch,
@@ -28,7 +29,9 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
-use super::administration::{Administration, NoGroup, NotCreated, group_id};
+use super::administration::{
+    Administration, Invalid, NoGroup, NotCreated, chosen_secret, group_id,
+};
 use super::auth_link::Unavailable;
 use super::groups::{Application, Group};
 use super::listener::Listener;
@@ -414,19 +417,35 @@ impl Lines<'_> {
     }
 }
 
+/// Or the answer to what is no name, or no secret.
+fn create(
+    administration: &Administration,
+    group: &Bytes,
+    secret: Option<&Bytes>,
+) -> Result<Result<Text, NotCreated>, Answer> {
+    let id = group_id(&group.0).map_err(|error| invalid("group id", &error))?;
+    let secret = secret.map(|secret| chosen_secret(&secret.0)).transpose();
+    let secret = secret.map_err(|error| invalid("secret", &error))?;
+    Ok(administration.create(id, secret))
+}
+
 /// What is done at once, in the words of the control socket.
 fn obey(administration: &Administration, request: Request) -> Answer {
     match request {
-        Request::Create { group } => match group_id(&group.0).map(|id| administration.create(id)) {
-            Ok(Ok(secret)) => Answer::Created { group, secret: secret.as_bytes().into() },
-            Ok(Err(NotCreated::Exists)) => {
-                let message =
-                    format!("the group {group} exists already, here or on another machine");
-                Answer::Error { kind: Kind::Exists, message }
+        Request::Create { group, secret } => {
+            match create(administration, &group, secret.as_ref()) {
+                Ok(Ok(secret)) => Answer::Created { group, secret: secret.as_bytes().into() },
+                Ok(Err(NotCreated::Exists)) => {
+                    let message =
+                        format!("the group {group} exists already, here or on another machine");
+                    Answer::Error { kind: Kind::Exists, message }
+                }
+                Ok(Err(NotCreated::Unavailable(error))) => {
+                    unavailable(&group, "not created", &error)
+                }
+                Err(answer) => answer,
             }
-            Ok(Err(NotCreated::Unavailable(error))) => unavailable(&group, "not created", &error),
-            Err(error) => invalid_id(&error),
-        },
+        }
         Request::Delete { group } => match group_id(&group.0).map(|id| administration.delete(id)) {
             Ok(Ok(())) => Answer::Deleted { group },
             Ok(Err(NoGroup::NotFound)) => not_found(&group),
@@ -458,8 +477,12 @@ fn not_understood(error: &DecodeError) -> Answer {
     Answer::Error { kind, message: error.to_string() }
 }
 
-fn invalid_id(error: &impl std::fmt::Display) -> Answer {
-    Answer::Error { kind: Kind::Invalid, message: format!("invalid group id: {error}") }
+fn invalid_id(error: &Invalid) -> Answer {
+    invalid("group id", error)
+}
+
+fn invalid(what: &str, error: &Invalid) -> Answer {
+    Answer::Error { kind: Kind::Invalid, message: format!("invalid {what}: {error}") }
 }
 
 fn not_found(group: &Bytes) -> Answer {
