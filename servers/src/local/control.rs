@@ -546,7 +546,7 @@ fn bytes_of(watch: &Watch) -> &[u8] {
 
 fn describe(number: u64, application: Application, watch_count: usize) -> ApplicationStatus {
     let mut room = WATCHED_BYTES;
-    let told = application.watches.iter().map_while(|(key, is_prefix)| {
+    let told = application.watches.iter().take(WATCHES).map_while(|(key, is_prefix)| {
         room = room.checked_sub(key.len())?;
         let key = Bytes::from(&key[..]);
         Some(if *is_prefix { Watch::Prefix(key) } else { Watch::Key(key) })
