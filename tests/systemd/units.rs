@@ -66,8 +66,11 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
             options.insert(name.clone(), None);
             last = Some(name);
         } else if let (Some(name), Some(default)) = (&last, line.strip_prefix("[default: ")) {
-            let default = default.strip_suffix(']').expect("it ends the line").to_owned();
-            options.insert(name.clone(), Some(default));
+            let default = default.strip_suffix(']').expect("it ends the line");
+            // Some depend on other options, and are told in words.
+            if !default.contains(' ') {
+                options.insert(name.clone(), Some(default.to_owned()));
+            }
         }
     }
     // What a file cannot say.
