@@ -176,7 +176,10 @@ fn json_says_the_same_to_programs() {
 
     let missing = kvs(&server, &["info", "none", "--json"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert_eq!(json_of(&missing)["error"]["kind"], "not_found");
+    assert_eq!(missing.stdout, [""; 0]);
+    let [failure] = &*missing.stderr else { panic!("one line: {missing:?}") };
+    let failure: Value = serde_json::from_str(failure).expect("it is JSON");
+    assert_eq!((&failure["error"], &failure["exit_code"]), (&json!("no_such_group"), &json!(1)));
     let deleted = kvs(&server, &["delete", "none", "g", "--json"]);
     assert_eq!(deleted.status.code(), Some(1), "one of two is not there: {deleted:?}");
     assert!(deleted.stdout.iter().any(|line| line == r#"{"deleted":["g"]}"#), "{deleted:?}");
@@ -262,7 +265,7 @@ fn the_control_socket_is_where_it_is_said_to_be() {
     let server =
         LocalServer::builder(auth.addr()).socket(&same).arg("--control-socket").arg(&same).spawn();
     let end = server.finish();
-    assert_eq!(end.status.code(), Some(1));
+    assert_eq!(end.status.code(), Some(2));
     let last = end.stderr.last().expect("a sentence");
     assert!(last.contains("--socket and --control-socket must differ"), "{last}");
 }
@@ -478,7 +481,11 @@ fn the_answer_to_quit_comes_before_the_end_and_the_end_of_the_connection_with_it
     let (mut admin, mut other) = (Admin::connect(&server), Admin::connect(&server));
     assert_eq!(admin.ask(&Request::Quit {}), Answer::Quitting {});
     // It has lost its place, or is told.
-    other.0.get_mut().write_all(&Request::Create { group: group("late") }.encode()).ok();
+    other
+        .0
+        .get_mut()
+        .write_all(&Request::Create { group: group("late"), secret: None }.encode())
+        .ok();
     assert!(admin.has_ended());
     assert!(!server.socket().exists() && !control_path(&server).exists());
     assert!(server.wait_exit().success());
@@ -492,7 +499,8 @@ fn names_and_keys_of_any_bytes_come_through() {
     let server = LocalServer::start(&auth);
     let mut admin = Admin::connect(&server);
     let name = Bytes(b"\xff\n\"\\\x01 \xe2\x82".to_vec());
-    let Answer::Created { group, secret } = admin.ask(&Request::Create { group: name.clone() })
+    let Answer::Created { group, secret } =
+        admin.ask(&Request::Create { group: name.clone(), secret: None })
     else {
         panic!("it is a name like any other");
     };
@@ -532,7 +540,7 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
     let mut admin = Admin::connect(&server);
     let mut secrets = Vec::new();
     for n in 0..GROUPS {
-        match admin.ask(&Request::Create { group: group(&format!("group {n}")) }) {
+        match admin.ask(&Request::Create { group: group(&format!("group {n}")), secret: None }) {
             Answer::Created { secret, .. } => {
                 secrets.push(String::from_utf8(secret.0).expect("letters"))
             }
@@ -592,11 +600,13 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
         let created = AtomicUsize::new(0);
         thread::scope(|scope| {
             for admin in &mut admins {
-                scope.spawn(|| match admin.ask(&Request::Create { group: group(&name) }) {
-                    Answer::Created { .. } => {
-                        created.fetch_add(1, Ordering::Relaxed);
+                scope.spawn(|| {
+                    match admin.ask(&Request::Create { group: group(&name), secret: None }) {
+                        Answer::Created { .. } => {
+                            created.fetch_add(1, Ordering::Relaxed);
+                        }
+                        other => assert_eq!(kind(other), Kind::Exists),
                     }
-                    other => assert_eq!(kind(other), Kind::Exists),
                 });
             }
             match &*server.ask("Create group", &name) {
@@ -619,7 +629,7 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
                 for _ in 0..100 {
                     let group = group("turns");
                     let answer = match n % 2 {
-                        0 => admin.ask(&Request::Create { group }),
+                        0 => admin.ask(&Request::Create { group, secret: None }),
                         _ => admin.ask(&Request::Delete { group }),
                     };
                     match answer {
@@ -656,7 +666,7 @@ fn hostile_clients_disturb_nobody() {
     }
     admin.send(b"{\"version\":2,\"request\":\"quit\"}\n");
     assert_eq!(kind(admin.line()), Kind::Version);
-    let known = kind(admin.ask(&Request::Create { group: group("g") }));
+    let known = kind(admin.ask(&Request::Create { group: group("g"), secret: None }));
     assert_eq!(known, Kind::Exists, "the connection goes on");
 
     let mut endless = Admin::connect(&server);
@@ -681,7 +691,7 @@ fn hostile_clients_disturb_nobody() {
     });
     let last = idle.last_mut().expect("there are a hundred");
     assert_eq!(
-        kind(last.ask(&Request::Create { group: group("g") })),
+        kind(last.ask(&Request::Create { group: group("g"), secret: None })),
         Kind::Exists,
         "it has a place"
     );

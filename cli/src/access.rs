@@ -125,7 +125,7 @@ impl Access {
             if exposed {
                 let shown = Quoted(path.as_os_str().as_bytes()).to_string();
                 let sentence = format!(
-                    "others than its owner may read the secret file {shown}: chmod 600 {shown}"
+                    "everybody on this machine may read the secret file {shown}: chmod 600 {shown}"
                 );
                 output.warning("exposed_secret", &sentence);
             }

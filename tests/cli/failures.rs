@@ -171,14 +171,14 @@ fn the_secret_comes_from_a_file_or_the_environment() {
 }
 
 #[test]
-fn a_file_that_others_may_read_is_used_with_a_warning() {
+fn a_file_that_everybody_may_read_is_used_with_a_warning() {
     let world = World::start();
     world.run(["put", "k", "v"]).says("");
     let file = world.secret_file(0o644);
     let file = file.to_str().unwrap();
     let ran = world.run(["get", "k", "--secret-file", file]);
     let warning = format!(
-        "kvs: warning: others than its owner may read the secret file \"{file}\": chmod 600 \"{file}\"\n"
+        "kvs: warning: everybody on this machine may read the secret file \"{file}\": chmod 600 \"{file}\"\n"
     );
     assert_eq!((ran.code, &*ran.text(), ran.stderr), (Some(0), "v", warning));
     let ran = world.run(["get", "k", "--secret-file", file, "--json"]);

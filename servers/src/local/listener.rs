@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use super::handed_over::HandedOver;
 
 /// The longest path of a UNIX socket: 108 bytes with the terminating NUL (unix(7)).
-const MAX_PATH: usize = 107;
+pub(super) const MAX_PATH: usize = 107;
 
 /// Why a path cannot be served.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::FalseyValueParser;
 
+use super::listener::MAX_PATH;
 use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
 use crate::logging::LogOptions;
 use crate::startup;
@@ -140,7 +141,7 @@ impl Options {
         let callback_socket =
             self.callback_socket.clone().unwrap_or_else(|| beside(&self.socket, "_cb"));
         let control_socket = match &self.control_socket {
-            None => Some(beside(&self.socket, "_control")),
+            None => self.usual_control_socket(),
             Some(path) if path.is_empty() => None,
             Some(path) => Some(path.into()),
         };
@@ -161,6 +162,22 @@ impl Options {
             exit_on_auth_loss: self.exit_on_auth_loss,
             metrics: self.metrics,
         }
+    }
+}
+
+impl Options {
+    /// A server with a path for which that of the control socket is too long has none, rather than to fail by an option
+    /// that nobody has set.
+    fn usual_control_socket(&self) -> Option<PathBuf> {
+        let path = beside(&self.socket, "_control");
+        let fits = path.as_os_str().len() <= MAX_PATH;
+        if !fits {
+            tracing::warn!(
+                "no control socket, as {} is too long: see --control-socket",
+                path.display()
+            );
+        }
+        fits.then_some(path)
     }
 }
 
