@@ -18,9 +18,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
-use kvs_tests::{Machine, Network, blocks, project_dir, tool};
+use kvs_tests::{Block, Machine, Network, blocks, project_dir};
 
 const PAGE: &str = "docs/ADMINISTRATION.md";
 
@@ -28,7 +27,7 @@ const PAGE: &str = "docs/ADMINISTRATION.md";
 fn the_page_for_administrators_works_as_it_is_written() {
     let page = fs::read_to_string(project_dir().join(PAGE)).expect("the page exists");
     let blocks = blocks(&page);
-    let machine_of = |block: &kvs_tests::Block| {
+    let machine_of = |block: &Block| {
         let (name, number) = block.marker.as_ref()?;
         assert_eq!(name, "machine", "{PAGE}:{}: no such marker", block.line);
         Some(number.parse().unwrap_or_else(|_| panic!("{PAGE}:{}: {number:?}", block.line)))
@@ -40,7 +39,7 @@ fn the_page_for_administrators_works_as_it_is_written() {
     };
     let mut machines = BTreeMap::new();
     for number in 1..=count {
-        match with_package(Some((&network, number))) {
+        match Machine::with_package(Some((&network, number))) {
             Ok(machine) => machines.insert(number, machine),
             Err(why) => return println!("skipped: {why}"),
         };
@@ -81,7 +80,7 @@ fn the_page_for_administrators_works_as_it_is_written() {
 
 #[test]
 fn the_examples_of_the_manual_pages_work_as_they_are_written() {
-    let mut machine = match with_package(None) {
+    let mut machine = match Machine::with_package(None) {
         Ok(machine) => machine,
         Err(why) => return println!("skipped: {why}"),
     };
@@ -117,16 +116,6 @@ fn the_examples_of_the_manual_pages_work_as_they_are_written() {
         }
     }
     assert!(examples >= 10, "{examples} examples are too few");
-}
-
-/// A machine with the package in the home directory of root.
-fn with_package(network: Option<(&Network, usize)>) -> Result<Machine, String> {
-    let mut machine = Machine::start(network)?;
-    // From what `make dist` has built.
-    tool(Command::new(project_dir().join("packaging/deb")).arg(machine.dir()));
-    let (status, shown) = machine.run(&format!("mv {}/*.deb .", machine.dir().display()));
-    assert_eq!(status, 0, "{shown:#?}");
-    Ok(machine)
 }
 
 /// Whether these are the lines that a page shows.

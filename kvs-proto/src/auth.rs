@@ -37,6 +37,10 @@ pub const SECRET_LEN: usize = 8;
 /// The flag on the close port by which the authentication server tells a local server to quit.
 pub const CLOSE: Int = -10;
 
+/// Ours: the flag on the close port by which an authentication server that ends alone tells a local server to connect again to
+/// the one that is started next.
+pub const LEAVING: Int = -11;
+
 const YES: Int = 1;
 const NO: Int = -1;
 

@@ -59,6 +59,21 @@ impl Machine {
         }
     }
 
+    /// One with the Debian package, made of what `make dist` has built, in the home directory of root.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn with_package(network: Option<(&Network, usize)>) -> Result<Self, String> {
+        let mut machine = Self::start(network)?;
+        tool(Command::new(project_dir().join("packaging/deb")).arg(machine.dir()));
+        // The index of manual pages takes longer than all the rest of an installation.
+        let prepare =
+            format!("mv {}/*.deb . && rm -f /var/lib/man-db/auto-update", machine.dir().display());
+        let (status, shown) = machine.run(&prepare);
+        assert_eq!(status, 0, "{shown:#?}");
+        Ok(machine)
+    }
+
     /// A directory that is at the same place in the machine and here.
     pub fn dir(&self) -> &Path {
         self.dir.path()

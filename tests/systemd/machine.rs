@@ -1,16 +1,13 @@
 //! The package's services in a machine with a systemd of its own: `in_machine` is what happens there.
 
-use std::process::Command;
-
-use kvs_tests::{Machine, project_dir, tool};
+use kvs_tests::Machine;
 
 #[test]
 fn the_services_work_from_the_installation_to_the_purge() {
-    let mut machine = match Machine::start(None) {
+    let mut machine = match Machine::with_package(None) {
         Ok(machine) => machine,
         Err(why) => return println!("skipped: {why}"),
     };
-    tool(Command::new(project_dir().join("packaging/deb")).arg(machine.dir()));
     let script = machine.hand_in("in_machine", include_str!("in_machine"));
     let (status, shown) = machine.run(&format!("bash {}", script.display()));
     assert!(

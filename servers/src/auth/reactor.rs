@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kvs_proto::Int;
-use kvs_proto::auth::{CLOSE, COMMAND_LEN, Command, Event, encode_int};
+use kvs_proto::auth::{CLOSE, COMMAND_LEN, Command, Event, LEAVING, encode_int};
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
 
@@ -74,6 +74,9 @@ impl Port {
         }
     }
 }
+
+/// How often each local server is told that this server ends alone: nothing answers that.
+const LEAVING_TOLD: usize = 3;
 
 /// What is known from the request to end on.
 struct Quit {
@@ -137,6 +140,9 @@ impl<'a> Reactor<'a> {
             if let (Some(reason), None) = (shutdown.reason(), &self.quit) {
                 if self.config.keep_local_servers && matches!(reason, Reason::Signal(_)) {
                     tracing::info!("ending alone: {reason}; the local servers go on");
+                    for (_, link) in self.links.iter() {
+                        (0..LEAVING_TOLD).for_each(|_| tell(link, LEAVING));
+                    }
                     break;
                 }
                 self.begin_to_quit(reason, now);
@@ -311,7 +317,7 @@ impl<'a> Reactor<'a> {
         self.links.hear(id, now);
         self.links.greet(id, from);
         if let (true, Some(link)) = (self.quit.is_some(), self.links.get(id)) {
-            tell_to_close(link);
+            tell(link, CLOSE);
         }
         self.confirm(id);
     }
@@ -438,17 +444,17 @@ impl<'a> Reactor<'a> {
             return true;
         }
         if now >= quit.tell_again {
-            left.for_each(|(_, link)| tell_to_close(link));
+            left.for_each(|(_, link)| tell(link, CLOSE));
             quit.tell_again = now + TELL_AGAIN;
         }
         false
     }
 }
 
-/// Sends the close flag, if it is known where to.
-fn tell_to_close(link: &Link) {
+/// Sends a flag to the close port, if it is known where that is.
+fn tell(link: &Link, flag: Int) {
     if let Some(address) = link.close_address() {
-        send(&link.close_socket, address, &encode_int(CLOSE));
+        send(&link.close_socket, address, &encode_int(flag));
     }
 }
 

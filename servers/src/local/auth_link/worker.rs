@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     up: Option<Up>,
     /// The administrator has been told that it is lost.
     lost_told: bool,
+    /// The authentication server has said that it is about to end: the link is of no use any more.
+    is_left: bool,
     /// When to connect again by itself, or to forget a group whose creation was given up, and the pause
     /// after that.
     retry: Option<(Instant, Duration)>,
@@ -153,6 +155,7 @@ impl Worker {
             poll,
             up: None,
             lost_told: false,
+            is_left: false,
             retry: None,
             round_trip: SHORTEST_TRY / 4,
             distrust: 0,
@@ -384,6 +387,9 @@ impl Worker {
         if at > Instant::now() {
             return;
         }
+        if mem::take(&mut self.is_left) {
+            self.up = None;
+        }
         if self.up.is_some() {
             // All that is open are groups whose creation was given up.
             self.forget_unconfirmed();
@@ -514,6 +520,7 @@ impl Worker {
                         let command_port = SocketAddr::new(address.ip(), port);
                         let close_port = self.open_close_port(command_port)?;
                         self.up = Some(Up { command_port, close_port, greetings: GREETINGS });
+                        self.is_left = false;
                         return Ok(port);
                     }
                     Ok(None) => {}
@@ -718,14 +725,19 @@ impl Worker {
         let mut buffer = [0; auth::COMMAND_LEN];
         loop {
             match receive(&up.close_port, &mut buffer) {
-                Ok(Some(datagram)) if auth::decode_int(datagram) == Some(auth::CLOSE) => {
-                    self.shutdown.request(Reason::AuthServer);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return,
+                Ok(Some(datagram)) => match auth::decode_int(datagram) {
+                    Some(auth::CLOSE) => self.shutdown.request(Reason::AuthServer),
+                    Some(auth::LEAVING) => self.is_left = true,
+                    _ => {}
+                },
+                Ok(None) => break,
                 // "Refused" answers our `Connect_2`: the next exchange finds out what is the matter.
                 Err(error) => tracing::debug!("close port: {error}"),
             }
+        }
+        if self.is_left {
+            tracing::info!("the authentication server is ending: connecting to the next one");
+            self.try_again_later();
         }
     }
 
