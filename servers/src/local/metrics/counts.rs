@@ -282,8 +282,8 @@ impl Metrics {
     }
 }
 
-/// The operations that were carried out and whose answers are not out yet. The clock is read twice for all of them: when
-/// the requests were read, and when the answers are out, or when it is dropped.
+/// The operations that were carried out and whose answers are not out yet. The clock is read for all of them together: when
+/// the requests were read, which the session does anyway, and when the answers are out, or when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Tally<'a> {
     counts: Option<&'a ReactorCounts>,
@@ -293,10 +293,10 @@ pub(crate) struct Tally<'a> {
 }
 
 impl Tally<'_> {
-    /// Requests were read, now.
-    pub(crate) fn read(&mut self) {
+    /// Requests were read, now: which is then, if the caller knows.
+    pub(crate) fn read(&mut self, now: Option<Instant>) {
         if self.counts.is_some() {
-            self.since = Some(Instant::now());
+            self.since = Some(now.unwrap_or_else(Instant::now));
         }
     }
 
@@ -413,7 +413,7 @@ mod tests {
             own.latencies[operation].buckets.iter().map(Count::get).sum()
         };
         let mut tally = metrics.tally();
-        tally.read();
+        tally.read(None);
         tally.count(Kind::Get, Status::Ok);
         tally.count(Kind::Get, Status::NoSuchKey);
         tally.count(Kind::Put, Status::Conflict);
@@ -423,7 +423,7 @@ mod tests {
         tally.written();
         assert_eq!((observed(0), observed(1)), (2, 1));
         // One that ends in the middle.
-        tally.read();
+        tally.read(None);
         tally.count(Kind::Delete, Status::Ok);
         drop(tally);
         assert_eq!(observed(2), 1);
@@ -446,7 +446,7 @@ mod tests {
     fn without_metrics_nothing_is_counted_and_no_clock_is_read() {
         let metrics = Metrics::default();
         let mut tally = metrics.tally();
-        tally.read();
+        tally.read(None);
         tally.count(Kind::Get, Status::Ok);
         assert!(tally.since().is_none() && !tally.any);
         assert!(metrics.changes().0.is_none());

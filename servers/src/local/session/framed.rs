@@ -34,6 +34,8 @@ const BYTES_OF_WORK: usize = 4096;
 /// What is left of a turn.
 #[derive(Debug)]
 pub(super) struct Time {
+    turn: Duration,
+    has_begun: bool,
     /// `None`: no end.
     end: Option<Instant>,
     /// So much may be done before the clock is looked at.
@@ -42,9 +44,19 @@ pub(super) struct Time {
 }
 
 impl Time {
-    /// From now on.
-    pub(super) fn until(turn: Duration) -> Self {
-        Self { end: Instant::now().checked_add(turn), unwatched: WORK, is_over: false }
+    /// So much from when it [begins](Self::begin).
+    pub(super) fn of(turn: Duration) -> Self {
+        Self { turn, has_begun: false, end: None, unwatched: WORK, is_over: false }
+    }
+
+    /// There is something to do. Returns the time if it begins just now.
+    pub(super) fn begin(&mut self) -> Option<Instant> {
+        if mem::replace(&mut self.has_begun, true) {
+            return None;
+        }
+        let now = Instant::now();
+        self.end = now.checked_add(self.turn);
+        Some(now)
     }
 
     /// So much was done.
@@ -124,6 +136,7 @@ impl Session {
         }
         let backlog = match self.framed() {
             Some(framed) if !framed.backlog.is_empty() => {
+                time.begin();
                 tally.were_read(framed.backlog_since);
                 mem::take(&mut framed.backlog)
             }

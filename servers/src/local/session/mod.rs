@@ -255,7 +255,7 @@ impl Session {
         self.main.flush().map_err(|_| End::Gone)?;
         let Scratch { input, output } = scratch;
         output.clear();
-        let mut time = Time::until(context.turn);
+        let mut time = Time::of(context.turn);
         // However this ends.
         let mut to_tell = ToTell::default();
         let mut tally = context.metrics.tally();
@@ -275,7 +275,9 @@ impl Session {
                 Received::Nothing => break,
                 Received::End => return Err(self.gone()),
             };
-            tally.read();
+            // One look at the clock does for both.
+            let now = time.begin();
+            tally.read(now);
             match self.framed() {
                 Some(_) => {
                     self.serve_frames(read, output, &mut to_tell, &mut time, &mut tally)?;
