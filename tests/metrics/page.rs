@@ -279,7 +279,7 @@ fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
     let said = browser.wait_for(
         "document.getElementById('banner').checkVisibility() && document.getElementById('banner').textContent",
     );
-    assert!(said.as_str().is_some_and(|said| said.contains("does not answer")), "{said}");
+    assert!(said.as_str().is_some_and(|said| said.contains("has not answered")), "{said}");
     assert_eq!(browser.run("return document.getElementById('banner').role"), "alert");
     for scheme in [Scheme::Light, Scheme::Dark] {
         for (width, height) in [WIDE, NARROW] {

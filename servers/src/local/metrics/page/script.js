@@ -481,7 +481,7 @@ function lost() {
   const banner = byId("banner");
   // Said once: a screen reader would repeat it at every attempt.
   if (banner.hidden) {
-    banner.textContent = `The server does not answer since ${clock.format(lostAt)}. ` +
+    banner.textContent = `The server has not answered since ${clock.format(lostAt)}. ` +
       (status ? "What you see is how things stood before. " : "") + "This page keeps trying.";
     banner.hidden = false;
   }
