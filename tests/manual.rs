@@ -1,4 +1,4 @@
-//! The manual pages of the C functions: each function has one, `man`, `whatis` and groff take it, and its prototype
+//! The manual pages: `man`, `whatis` and groff take all of them, and each refers to pages that exist. Each C function has one, and its prototype
 //! is that of the header. And what `build/man.rs` makes of texts that the header does not have now.
 
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod roff;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use kvs_tests::{private_dir, project_dir};
@@ -101,9 +102,28 @@ fn is_installed(program: &str, package: &str, what: &str) -> bool {
     found
 }
 
+/// The pages of all sections: `man8/KVS-LocalServer.8`.
+fn all_pages() -> Vec<String> {
+    let man = project_dir().join("man");
+    let names = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("there are pages");
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().expect("names are text");
+        entries.map(|entry| name(entry.expect("it can be read"))).collect::<Vec<_>>()
+    };
+    let pages: Vec<_> = names(&man)
+        .into_iter()
+        .flat_map(|section| {
+            names(&man.join(&section)).into_iter().map(move |page| format!("{section}/{page}"))
+        })
+        .collect();
+    for section in ["man1/", "man3/", "man5/", "man8/"] {
+        assert!(pages.iter().any(|page| page.starts_with(section)), "{section}");
+    }
+    pages
+}
+
 /// Runs a tool on a page, in the directory to which `.so` refers.
-fn on_page(tool: &mut Command, name: &str) -> Output {
-    let page = format!("man3/{name}.3");
+fn on_page(tool: &mut Command, page: &str) -> Output {
     tool.arg(page).current_dir(project_dir().join("man"));
     tool.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80");
     tool.output().unwrap_or_else(|error| panic!("{tool:?}: {error}"))
@@ -161,12 +181,14 @@ fn the_codes_of_a_function_and_the_environment_are_lists() {
 }
 
 #[test]
-fn whatis_finds_each_function() {
-    if !is_installed("lexgrog", "man-db", "whatis_finds_each_function") {
+fn whatis_finds_each_page() {
+    if !is_installed("lexgrog", "man-db", "whatis_finds_each_page") {
         return;
     }
-    for name in pages().keys() {
-        let output = on_page(&mut Command::new("lexgrog"), name);
+    for page in all_pages() {
+        let (_, name) = page.split_once('/').expect("it is in a directory");
+        let (name, _) = name.rsplit_once('.').expect("it has a section");
+        let output = on_page(&mut Command::new("lexgrog"), &page);
         let found = String::from_utf8_lossy(&output.stdout);
         let line = found.lines().find(|line| line.contains(&format!("\"{name} - ")));
         let summary = line.and_then(|line| line.split_once(" - ")).map(|(_, summary)| summary);
@@ -185,21 +207,43 @@ fn a_terminal_of_80_columns_shows_each_page_without_a_warning() {
     ) {
         return;
     }
-    for name in pages().keys() {
-        shown(
-            name,
-            &on_page(Command::new("groff").args(["-man", "-Tutf8", "-ww", "-P-cbou"]), name),
-        );
+    for page in all_pages() {
+        let groff = &mut Command::new("groff");
+        // Of text that is not ASCII it knows with -K.
+        shown(&page, &on_page(groff.args(["-man", "-Tutf8", "-Kutf8", "-ww", "-P-cbou"]), &page));
     }
     if !is_installed("man", "man-db", "man --warnings") {
         return;
     }
-    for name in pages().keys() {
-        shown(name, &on_page(Command::new("man").args(["--warnings", "-l"]), name));
+    for page in all_pages() {
+        shown(&page, &on_page(Command::new("man").args(["--warnings", "-l"]), &page));
     }
 }
 
-fn shown(name: &str, output: &Output) {
+#[test]
+fn the_pages_of_programs_refer_to_pages_that_exist() {
+    let pages = all_pages();
+    let mut references = 0;
+    for page in pages.iter().filter(|page| !page.starts_with("man3/")) {
+        let text = fs::read_to_string(project_dir().join("man").join(page)).expect("it is there");
+        for line in text.lines().filter(|line| {
+            line.starts_with(".BR kvs ")
+                || line.starts_with(".BR KVS-")
+                || line.starts_with(".BR kvs.")
+        }) {
+            let mut words = line.split([' ', '(', ')']).skip(1).filter(|word| !word.is_empty());
+            let (Some(name), Some(section)) = (words.next(), words.next()) else { continue };
+            references += 1;
+            let referred = format!("man{section}/{name}.{section}");
+            assert!(pages.contains(&referred), "{page}: {line}");
+        }
+    }
+    assert!(references > 10, "{references} are too few");
+}
+
+fn shown(page: &str, output: &Output) {
+    let (_, name) = page.rsplit_once('/').unwrap_or(("", page));
+    let (name, _) = name.rsplit_once('.').unwrap_or((name, ""));
     assert!(output.status.success() && output.stderr.is_empty(), "{name}: {output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("SYNOPSIS") && text.contains(name), "{name}: {text}");

@@ -2,7 +2,7 @@
 //!
 //! A page is written by hand in `manual/pages`, but for its options: a line `@OPTIONS program@` stands for all that the
 //! program has, as its `--help` tells them, and `@SETTINGS program@` for those that may be in its file. So no page
-//! has other options than the program. The results are committed; `make check-generated` fails when they are not what
+//! has other options than the program. `@VERSION@` stands for the version. The results are committed; `make check-generated` fails when they are not what
 //! this writes.
 //!
 //! `kvs-manual FROM TO` reads the pages in FROM and writes them below TO, each to the directory of its section.
@@ -69,7 +69,7 @@ fn filled(text: &str) -> Result<String, Box<dyn Error>> {
             Some(("SETTINGS", program)) => page += &options(&command(program)?, Form::File),
             _ if line.starts_with('@') => return Err(format!("what is {line}?").into()),
             _ => {
-                page += line;
+                page += &line.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
                 page.push('\n');
             }
         }

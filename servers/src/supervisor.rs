@@ -10,7 +10,7 @@
 //! There is no watchdog: it would have to be fed by a thread that wakes for nothing else, and would say that this
 //! thread lives. A thread of the server that fails ends the server ([`end_with`](crate::shutdown::end_with)).
 //!
-//! A message is one datagram. A supervisor that does not read is waited for only for [`PATIENCE`], and whatever goes
+//! A message is one datagram. A supervisor that does not read is waited for for a second at most, and whatever goes
 //! wrong is a line in the log: a server serves no worse because nobody watches it.
 
 use std::env;
