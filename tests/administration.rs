@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use kvs_tests::{Block, Machine, Network, blocks, project_dir};
+use kvs_tests::{Block, Machine, Network, blocks, project_dir, skipped};
 
 const PAGE: &str = "docs/ADMINISTRATION.md";
 
@@ -35,13 +35,13 @@ fn the_page_for_administrators_works_as_it_is_written() {
     let count = blocks.iter().filter_map(machine_of).max().expect("the page names its machines");
     let network = match Network::new(count) {
         Ok(network) => network,
-        Err(why) => return println!("skipped: {why}"),
+        Err(why) => return skipped("a page on machines of its own", &why),
     };
     let mut machines = BTreeMap::new();
     for number in 1..=count {
         match Machine::with_package(Some((&network, number))) {
             Ok(machine) => machines.insert(number, machine),
-            Err(why) => return println!("skipped: {why}"),
+            Err(why) => return skipped("a page on machines of its own", &why),
         };
     }
 
@@ -82,7 +82,7 @@ fn the_page_for_administrators_works_as_it_is_written() {
 fn the_examples_of_the_manual_pages_work_as_they_are_written() {
     let mut machine = match Machine::with_package(None) {
         Ok(machine) => machine,
-        Err(why) => return println!("skipped: {why}"),
+        Err(why) => return skipped("a page on machines of its own", &why),
     };
     let (status, shown) = machine.run("dpkg --install kvs_*.deb");
     assert_eq!(status, 0, "{shown:#?}");

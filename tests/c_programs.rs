@@ -10,7 +10,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -20,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
-    ScriptedServer, Session, Sockets, application_paths, compile_c, lib_dir, number_from_env,
-    on_both_sessions, private_dir, project_dir, shared_library, static_library, tool,
+    ScriptedServer, Session, Sockets, application_paths, compile_c, is_installed, lib_dir,
+    number_from_env, on_both_sessions, private_dir, project_dir, shared_library, static_library,
+    tool,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -85,17 +85,6 @@ fn alone() -> MutexGuard<'static, ()> {
 /// Figures are for whoever runs the tests with `--nocapture`.
 fn measured(what: &str, lines: &[String]) {
     println!("{what}: {}", lines.join("; "));
-}
-
-/// Visible although the tests' output is captured.
-fn skipped(what: &str, package: &str) {
-    let line = format!("skipped: {what} (install the Debian package {package})\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Compiles a source of `tests/c` into `dir`.
@@ -254,8 +243,7 @@ on_both_sessions! {
 
 on_both_sessions! {
     fn nothing_is_wrong_under_valgrind(session: Session) {
-        if !is_installed("valgrind") {
-            skipped("nothing_is_wrong_under_valgrind", "valgrind");
+        if !is_installed("valgrind", "valgrind", "nothing_is_wrong_under_valgrind") {
             return;
         }
         let world = World::start(session);
@@ -304,8 +292,7 @@ on_both_sessions! {
 
 on_both_sessions! {
     fn both_headers_serve_cpp17_programs(session: Session) {
-        if !is_installed("g++") {
-            skipped("both_headers_serve_cpp17_programs", "g++");
+        if !is_installed("g++", "g++", "both_headers_serve_cpp17_programs") {
             return;
         }
         let world = World::start(session);
@@ -327,8 +314,11 @@ on_both_sessions! {
 
 #[test]
 fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
-    if !is_installed("nm") {
-        skipped("the_library_exports_the_functions_of_its_header_and_nothing_else", "binutils");
+    if !is_installed(
+        "nm",
+        "binutils",
+        "the_library_exports_the_functions_of_its_header_and_nothing_else",
+    ) {
         return;
     }
     let symbols =

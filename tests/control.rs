@@ -16,7 +16,7 @@ use kvs_proto::control::{
 };
 use kvs_tests::{
     AT_ONCE, AuthServer, Console, DEADLINE, Driver, Finished, FramedApp, LocalServer, Process,
-    Program, Sockets, bin, private_dir, until,
+    Program, Sockets, bin, is_installed, is_root, private_dir, until,
 };
 use serde_json::{Value, json};
 
@@ -307,17 +307,9 @@ fn as_nobody(control: &Path, args: &[&str]) -> Finished {
     program.arg("--control-socket").arg(control).console(Console::NoInput).spawn().finish()
 }
 
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: only root can become another user");
-    }
-    is_root
-}
-
 #[test]
 fn other_users_are_refused_by_the_mode_and_by_the_server() {
-    if !is_root() {
+    if !is_root("other_users_are_refused_by_the_mode_and_by_the_server") {
         return;
     }
     let auth = AuthServer::start();
@@ -359,7 +351,8 @@ fn squatter(path: &Path) -> Process {
 
 #[test]
 fn whoever_was_first_in_a_directory_for_all_is_told_nothing() {
-    if !is_root() || !Path::new("/usr/bin/python3").exists() {
+    let what = "whoever_was_first_in_a_directory_for_all_is_told_nothing";
+    if !is_root(what) || !is_installed("python3", "python3", what) {
         return;
     }
     let dir = private_dir();
@@ -396,7 +389,7 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
 
     // A link is not written through, wherever it leads.
     std::os::unix::fs::symlink(dir.path().join("victim"), &file).expect("the name is free");
-    expect_error(&create("h"), 7, &[path, "cannot be read", "nothing was created"]);
+    expect_error(&create("h"), 4, &[path, "it is a link", "nothing was created"]);
     assert!(!dir.path().join("victim").exists());
     fs::remove_file(&file).expect("it is ours");
 
@@ -443,6 +436,62 @@ fn a_group_is_made_again_with_the_secret_of_a_file() {
         assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
     }
     assert_eq!(server.ask("Show group info", "i"), "Group id not found!");
+}
+
+#[test]
+fn a_secret_that_another_user_may_have_chosen_is_not_taken() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let dir = private_dir();
+    let create =
+        |path: &Path| kvs(&server, &["create", "g", "--secret-file", path.to_str().expect("ours")]);
+    let file = |name: &str, mode: u32| {
+        let path = dir.path().join(name);
+        fs::write(&path, "known\n").expect("the directory is ours");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
+        path
+    };
+    expect_error(&create(&file("writable", 0o620)), 4, &["others than its owner can write it"]);
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(file("right", 0o600), &link).expect("the name is free");
+    expect_error(&create(&link), 4, &["it is a link"]);
+    let pipe = dir.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("the name is free");
+    expect_error(&create(&pipe), 4, &["it is no file"]);
+    if is_root("a file of another user") {
+        let theirs = file("theirs", 0o600);
+        std::os::unix::fs::chown(&theirs, Some(65534), None).expect("root may");
+        expect_error(&create(&theirs), 4, &["it belongs to another user"]);
+    }
+    assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
+    expect(&create(&dir.path().join("right")), &[]);
+    assert_eq!(server.group_info("g").expect("it was created").secret, "known");
+}
+
+#[test]
+fn a_place_that_is_typed_is_the_one_that_is_meant() {
+    let auth = AuthServer::start();
+    let (one, other) = (LocalServer::start(&auth), LocalServer::start(&auth));
+    let socket = one.socket().to_str().expect("test paths are UTF-8");
+    let elsewhere = control_path(&other);
+    for arguments in [
+        &["admin", "create", "g1", "--socket", socket][..],
+        &["--socket", socket, "admin", "create", "g2"],
+    ] {
+        let program =
+            Program::new(bin("kvs")).args(arguments).env("KVS_CONTROL_SOCKET", &elsewhere);
+        let finished = program.console(Console::NoInput).spawn().finish();
+        assert!(finished.status.success(), "{finished:?}");
+    }
+    assert!(one.group_info("g1").is_ok() && one.group_info("g2").is_ok());
+    // Without one, the environment says.
+    let program = Program::new(bin("kvs")).args(["admin", "create", "g3"]);
+    let program = program.env("KVS_CONTROL_SOCKET", &elsewhere).env("KVS_SOCKET", socket);
+    assert!(program.console(Console::NoInput).spawn().finish().status.success());
+    assert!(other.group_info("g3").is_ok());
+    let misplaced = Program::new(bin("kvs")).args(["admin", "--secret-file", "x", "create", "g4"]);
+    let misplaced = misplaced.console(Console::NoInput).spawn().finish();
+    expect_error(&misplaced, 2, &["belongs behind kvs admin create"]);
 }
 
 #[test]

@@ -9,7 +9,6 @@
 mod wrapper;
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -19,23 +18,13 @@ use std::time::{Duration, Instant};
 
 use kvs_tests::{
     AuthServer, Channel, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets, compile_c,
-    private_dir, until,
+    is_root, private_dir, until,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use wrapper::connect;
 
 /// `nobody`.
 const OTHER_USER: &str = "65534";
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Says that a test could not be done. Not with `eprintln!`, which the test harness keeps to itself.
-fn skipped(what: &str) {
-    let _ = std::io::stderr()
-        .write_all(format!("skipped: {what} (needs a second user: run as root)\n").as_bytes());
-}
 
 /// `tests/c/crowd.c`: many connections that never speak. Its output is taken up to "connected".
 fn crowd(arguments: &[&str]) -> Process {
@@ -158,8 +147,8 @@ fn a_socket_mode_that_is_none_is_explained() {
 
 #[test]
 fn other_users_connect_only_when_the_socket_mode_lets_them() {
-    if !is_root() {
-        return skipped("other_users_connect_only_when_the_socket_mode_lets_them");
+    if !is_root("other_users_connect_only_when_the_socket_mode_lets_them") {
+        return;
     }
     let auth = AuthServer::start();
     for (mode, allowed) in [("600", false), ("666", true)] {
@@ -179,8 +168,8 @@ fn other_users_connect_only_when_the_socket_mode_lets_them() {
 
 #[test]
 fn a_server_starts_although_another_user_holds_the_name_of_its_guard() {
-    if !is_root() {
-        return skipped("a_server_starts_although_another_user_holds_the_name_of_its_guard");
+    if !is_root("a_server_starts_although_another_user_holds_the_name_of_its_guard") {
+        return;
     }
     let auth = AuthServer::start();
     let dir = private_dir();
@@ -229,9 +218,8 @@ fn a_callback_connection_of_another_process_or_user_is_not_taken_for_ours_whatev
         folder.join(name)
     };
     let mut others = vec![vec![]];
-    match is_root() {
-        true => others.push(vec!["-u", OTHER_USER]),
-        false => skipped("a callback connection of another user"),
+    if is_root("a callback connection of another user") {
+        others.push(vec!["-u", OTHER_USER]);
     }
     for (n, user) in others.iter().enumerate() {
         let forged = own(&format!("theirs{n}"), "app_socket_cb_77");
@@ -299,11 +287,9 @@ fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
     let third = Driver::start(&server);
     assert_eq!(third.establish("g", &secret), -14);
     expect_logged_once(&server, "its user has 8 (--max-connections-per-user");
-    if is_root() {
+    if is_root("another user finds a place") {
         let other = crowd(&["-u", OTHER_USER, path(server.socket()), "10"]);
         assert_eq!(greeted(&other), [4, 6, 0]);
-    } else {
-        skipped("another user finds a place");
     }
     // A process that ends gives back what it had.
     second.kill9();
@@ -346,7 +332,8 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
     let app = connect(&server, "g", &secret).expect("the secret is right");
     let count = each.to_string();
     let mut arguments = vec![path(server.socket()), count.as_str()];
-    if is_root() {
+    let floods_as_another = is_root("the flood of another user");
+    if floods_as_another {
         arguments.splice(0..0, ["-u", OTHER_USER]);
     }
     let ended = AtomicBool::new(false);
@@ -376,11 +363,9 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
     println!("{admitted} of {} connections admitted", each * PROCESSES as u64);
     assert!(admitted >= 39, "{admitted}");
     assert!(server.open_descriptors() < 256);
-    if is_root() {
+    if floods_as_another {
         let apps: Vec<_> = (0..8).map(|_| connect(&server, "g", &secret)).collect();
         assert!(apps.iter().all(Result::is_ok), "others find a place\n{}", server.report());
-    } else {
-        skipped("other users find a place during the flood");
     }
     // All that is left of the flood costs nothing.
     let before = server.cpu_ticks();

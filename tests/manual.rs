@@ -12,11 +12,10 @@ mod roff;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kvs_tests::{private_dir, project_dir};
+use kvs_tests::{is_installed, private_dir, project_dir};
 
 /// The page that is about the library, not about a function.
 const OVERVIEW: &str = "kvs";
@@ -89,17 +88,6 @@ fn synopsis(page: &str) -> Vec<String> {
         }
     }
     code.split_inclusive(';').map(words).collect()
-}
-
-/// Visible although the tests' output is captured.
-fn is_installed(program: &str, package: &str, what: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    if !found {
-        let line = format!("skipped: {what} (install the Debian package {package})\n");
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-    found
 }
 
 /// The pages of all sections: `man8/KVS-LocalServer.8`.

@@ -3,8 +3,8 @@
 //! It speaks the protocol of [`kvs_proto::control`] over the control socket. What can be piped is printed on standard output, what is
 //! said to a person (questions, errors, the sentences around them) on standard error; with `--json`, standard output has one object.
 //!
-//! **Which server.** `--control-socket`; else that of the environment; else the one beside `--socket`; else the first that exists
-//! of the two usual places.
+//! **Which server.** `--control-socket`; else the one beside a `--socket` that was typed; else that of the environment; else the
+//! one beside the socket of the environment or the file of options; else the first that exists of the two usual places.
 //!
 //! **Whom it trusts.** In `/tmp` anybody can listen at a path first. So before anything is sent the kernel is asked who listens
 //! (`SO_PEERCRED`). Good are root, and the user who calls. Root may also call a server of another user, if nobody else could have put
@@ -25,7 +25,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kvs_proto::control::{
     Answer, ApplicationStatus, Bytes, DecodeError, ErrorKind as Kind, GroupStatus, MAX_ANSWER,
     Request, Watch,
@@ -33,6 +34,7 @@ use kvs_proto::control::{
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Uid, User, geteuid};
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -56,8 +58,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 Only root and the user under which the server runs may do this.
 
 Exit codes: 0 done; 1 no such group; 2 wrong usage; 3 no server, or it does not answer; 4 refused;
-5 the group exists already; 6 the authentication server cannot be asked;
-7 a file or the system failed.
+5 the group exists already; 6 the authentication server cannot be asked, or 16
+others are at it; 7 a file or the system failed.
+
+JSON (--json): one object. Of create {\"group\",\"secret\"} or {\"group\",\"secret_file\"};
+delete {\"deleted\":[…]}; info {\"group\",\"secret\",\"pairs\"}; quit {\"quit\":true}; status
+{\"groups\":[{\"group\",\"pairs\",\"applications\":[{\"number\",\"pid\",\"connected_at\",
+\"closed_at\",\"seconds\",\"watch_count\",\"watches\":[{\"key\"} or {\"prefix\"}]}]}]}, with
+seconds since 1970. Errors are as those of kvs: no_such_group, invalid, version,
+quitting, denied, exists, unavailable, busy, unknown, no_server, connection_lost,
+untrusted_secret, no_secret, system.
 
 Examples:
   kvs admin create weather --secret-file ~/.weather
@@ -159,6 +169,11 @@ enum Error {
     Nonsense { path: PathBuf, error: DecodeError },
     #[error("{0}; nothing was created")]
     OldSecret(Failure),
+    #[error(
+        "the secret in {} may be anybody's, as {why}: nothing was created. Choose another path, or make the file your own",
+        path.display()
+    )]
+    UntrustedSecret { path: PathBuf, why: &'static str },
     #[error("{} cannot be made: {error}; nothing was created", path.display())]
     File { path: PathBuf, error: io::Error },
     #[error(
@@ -166,6 +181,8 @@ enum Error {
         path.display()
     )]
     SecretNotWritten { path: PathBuf, error: io::Error },
+    #[error("standard input cannot be read: {0}; nothing was done")]
+    Input(io::Error),
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
 }
@@ -199,7 +216,9 @@ impl Error {
             Self::Connection { .. } | Self::Nonsense { .. } => 3,
             Self::Permission { .. } | Self::Untrusted { .. } => 4,
             Self::OldSecret(failure) => failure.exit_code(),
-            Self::File { .. } | Self::SecretNotWritten { .. } | Self::Output(_) => 7,
+            Self::UntrustedSecret { .. } => 4,
+            Self::File { .. } | Self::SecretNotWritten { .. } => 7,
+            Self::Input(_) | Self::Output(_) => 7,
         }
     }
 
@@ -221,7 +240,9 @@ impl Error {
             Self::Connection { .. } | Self::Nonsense { .. } => "connection_lost",
             Self::Permission { .. } | Self::Untrusted { .. } => "denied",
             Self::OldSecret(failure) => failure.name(),
-            Self::File { .. } | Self::SecretNotWritten { .. } | Self::Output(_) => "system",
+            Self::UntrustedSecret { .. } => "untrusted_secret",
+            Self::File { .. } | Self::SecretNotWritten { .. } => "system",
+            Self::Input(_) | Self::Output(_) => "system",
         }
     }
 }
@@ -239,16 +260,31 @@ impl Display for Who {
     }
 }
 
-/// Does what was typed behind `kvs admin`; what went wrong is said on standard error. `socket` is where applications connect,
-/// as it is set for all commands. The exit code.
-pub(crate) fn run(arguments: Vec<OsString>, socket: Option<OsString>, output: Output) -> u8 {
-    let name = OsString::from("kvs admin");
-    let arguments = match AdminArguments::try_parse_from([name].into_iter().chain(arguments)) {
-        Ok(arguments) => arguments,
+/// Where applications connect, as it is set for all commands.
+pub(crate) struct Socket {
+    pub(crate) path: Option<OsString>,
+    /// And not set in the environment or a file.
+    pub(crate) is_typed: bool,
+}
+
+/// Does what was typed behind `kvs admin`; what went wrong is said on standard error. The exit code.
+pub(crate) fn run(arguments: Vec<OsString>, socket: Socket, output: Output) -> u8 {
+    let typed = [OsString::from("kvs admin")].into_iter().chain(arguments);
+    let parsed = AdminArguments::command().try_get_matches_from(typed).and_then(|matches| {
+        let is_typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let (control, socket) = (is_typed("control_socket"), is_typed("socket"));
+        AdminArguments::from_arg_matches(&matches).map(|arguments| (arguments, control, socket))
+    });
+    let (arguments, control_is_typed, socket_is_typed) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return output::say_clap(&error, output),
     };
     let AdminArguments { mut place, json, command } = arguments;
-    place.socket = place.socket.or(socket);
+    // Whoever types a place means that one, whatever is set for all commands.
+    if (socket_is_typed || socket.is_typed) && !control_is_typed {
+        place.control_socket = None;
+    }
+    place.socket = place.socket.or(socket.path);
     let admin = Admin { place, output: output.or_json(json) };
     let result = match command {
         Command::Create { group, secret_file } => admin.create(bytes(&group), secret_file),
@@ -279,6 +315,7 @@ impl Admin {
         let mut server = self.connect()?;
         let mut file = secret_file.map(SecretFile::open).transpose()?;
         let secret = file.as_ref().and_then(SecretFile::secret);
+        let is_old = secret.is_some();
         let answer = server.ask(&Request::Create { group, secret })?;
         let Answer::Created { group, secret } = &answer else { return Err(server.unexpected()) };
         if let Some(file) = &mut file {
@@ -298,10 +335,17 @@ impl Admin {
                 "The group {group} was created. Its secret, which applications need to enter it: {secret}\n"
             )),
             None => print(format_args!("{secret}\n")),
-            Some(file) => self.remark(format_args!(
-                "The group {group} was created. Its secret is in {}.",
-                file.display()
-            )),
+            Some(file) => self.remark(match is_old {
+                false => {
+                    format!("The group {group} was created. Its secret is in {}.", file.display())
+                }
+                true => {
+                    format!(
+                        "The group {group} was created, with the secret that was in {}.",
+                        file.display()
+                    )
+                }
+            }),
         }
     }
 
@@ -416,13 +460,41 @@ fn print(text: impl Display) -> Result<u8, Error> {
 }
 
 fn print_json(value: Value) -> Result<u8, Error> {
-    print(format_args!("{value}\n"))
+    print(format_args!("{}\n", in_base64(value)))
+}
+
+/// What is in hexadecimal in the protocol, as all of `kvs` prints it: in base64, as `NAME_base64` in place of `NAME`.
+fn in_base64(value: Value) -> Value {
+    let hex = |value: &Value| match value {
+        Value::Object(members) if members.len() == 1 => {
+            serde_json::from_value::<Bytes>(members.get("hex").map(|_| value.clone())?).ok()
+        }
+        _ => None,
+    };
+    match value {
+        Value::Array(values) => Value::Array(values.into_iter().map(in_base64).collect()),
+        Value::Object(members) => {
+            let mut object = serde_json::Map::new();
+            for (name, value) in members {
+                match hex(&value) {
+                    Some(bytes) => {
+                        object.insert(format!("{name}_base64"), output::base64(&bytes.0).into());
+                    }
+                    None => {
+                        object.insert(name, in_base64(value));
+                    }
+                }
+            }
+            Value::Object(object)
+        }
+        value => value,
+    }
 }
 
 fn confirmed() -> Result<bool, Error> {
     eprint!("All groups and all pairs of the server will be lost. Go on? [y/N] ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(Error::Output)?;
+    io::stdin().lock().read_line(&mut answer).map_err(Error::Input)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
@@ -579,12 +651,35 @@ impl SecretFile {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         match file {
             Ok(file) => Ok(Self::New { path, file, is_written: false }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let (secret, _) = Secret::read(&path).map_err(Error::OldSecret)?;
-                Ok(Self::Old { secret: secret.as_bytes().into(), path })
-            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::old(path),
             Err(error) => Err(Error::File { path, error }),
         }
+    }
+
+    /// One that is there. In a directory for all anybody may have made it, or a link to what he knows: so it must be a file
+    /// that only its owner can write, and that is the caller's own or root's.
+    fn old(path: PathBuf) -> Result<Self, Error> {
+        let failed = |error| Error::File { path: path.clone(), error };
+        let untrusted = |why| Err(Error::UntrustedSecret { path: path.clone(), why });
+        if std::fs::symlink_metadata(&path).map_err(failed)?.is_symlink() {
+            return untrusted("it is a link");
+        }
+        // A pipe without a writer would never open, and who has put a link there meanwhile gains nothing.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(&path);
+        let file = file.map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if !found.is_file() {
+            return untrusted("it is no file");
+        }
+        if found.uid() != 0 && found.uid() != geteuid().as_raw() {
+            return untrusted("it belongs to another user");
+        }
+        if found.mode() & 0o022 != 0 {
+            return untrusted("others than its owner can write it");
+        }
+        let secret = Secret::first_line(file, &path).map_err(Error::OldSecret)?;
+        Ok(Self::Old { secret: secret.as_bytes().into(), path })
     }
 
     fn path(&self) -> &Path {

@@ -21,7 +21,10 @@ pub(crate) fn run(command: &OsStr, event: &Event, member: &Member) -> Result<(),
     shell
         .arg("-c")
         .arg(command)
+        // Of what is set here, none is to be mixed with what was set before.
         .env_remove(SECRET_VARIABLE)
+        .env_remove("KVS_SECRET_FILE")
+        .env_remove("KVS_CALLBACK_SOCKET")
         .envs(member.variables.iter().map(|(name, value)| (name, value)))
         .env("KVS_VERSION", version.to_string())
         .env("KVS_EVENT", event.name())

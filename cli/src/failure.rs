@@ -212,12 +212,18 @@ fn classify(error: &kvs::Error, socket: &Path, group: &[u8]) -> (Kind, &'static 
         E::NoSuchGroup => (
             Kind::Refused,
             "no_such_group",
-            format!("{server} has no group {}", Quoted(group)),
+            format!(
+                "{server} has no group {}: its administrator makes one with kvs admin create",
+                Quoted(group)
+            ),
         ),
         E::WrongSecret => (
             Kind::Refused,
             "wrong_secret",
-            format!("{server} refuses the secret: the group {} has another one", Quoted(group)),
+            format!(
+                "{server} refuses the secret: the group {} has another one, which kvs admin info tells its administrator",
+                Quoted(group)
+            ),
         ),
         E::NoSuchKey => (Kind::NoSuchKey, "no_such_key", error.to_string()),
         E::Conflict(_) => (Kind::Conflict, "conflict", error.to_string()),

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use clap::parser::ValueSource;
 
 use crate::access::Access;
 use crate::arguments::Command;
@@ -64,7 +65,13 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(arguments.style.json);
     let Arguments { place, command, .. } = arguments;
+    let typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    if matches!(command, Some(Command::Admin { .. })) && typed("secret_file") {
+        output.failure(&Failure::Usage("--secret-file belongs behind kvs admin create".into()));
+        return ExitCode::from(output::USAGE);
+    }
     let socket = place.socket.clone().map(PathBuf::into_os_string);
+    let socket = admin::Socket { path: socket, is_typed: typed("socket") };
     let access = Access::new(place, &matches);
     ExitCode::from(match run(command, access, socket, output) {
         Ok(code) => code,
@@ -85,7 +92,7 @@ fn usual_file() -> Option<PathBuf> {
 fn run(
     command: Option<Command>,
     access: Result<Access, Failure>,
-    socket: Option<OsString>,
+    socket: admin::Socket,
     output: Output,
 ) -> Result<u8, Failure> {
     match command {

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::words::Plain;
 
 /// The exit code of a command line that cannot be understood, as clap has it.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// A JSON object whose fields stay in their order.
 #[derive(Debug)]
@@ -51,8 +51,12 @@ pub(crate) fn note(sentence: &str) -> Object {
 pub(crate) fn bytes_field(object: &mut Object, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.text(name, text),
-        Err(_) => object.text(&format!("{name}_base64"), &STANDARD.encode(bytes)),
+        Err(_) => object.text(&format!("{name}_base64"), &base64(bytes)),
     }
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }
 
 impl Serialize for Object {

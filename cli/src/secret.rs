@@ -42,6 +42,12 @@ impl Secret {
         let metadata = file.metadata().map_err(failed)?;
         // A pipe has other permissions than what is behind it.
         let exposed = metadata.is_file() && metadata.permissions().mode() & ALL_MAY_READ != 0;
+        Ok((Self::first_line(file, path)?, exposed))
+    }
+
+    /// The first line of a file that is open.
+    pub(crate) fn first_line(file: File, path: &Path) -> Result<Self, Failure> {
+        let failed = |source| Failure::SecretFile { path: path.to_owned(), source };
         let mut line = Vec::new();
         BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).map_err(failed)?;
         if line.last() == Some(&b'\n') {
@@ -52,7 +58,7 @@ impl Secret {
         }
         match line.is_empty() {
             true => Err(Failure::EmptySecret { path: path.to_owned() }),
-            false => Ok((Self(line), exposed)),
+            false => Ok(Self(line)),
         }
     }
 

@@ -33,6 +33,11 @@ pub trait Options: Parser {
     /// # Errors
     /// A sentence about it.
     fn check(&self) -> Result<(), String>;
+
+    /// What the administrator should know about them, although they are right.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The life of a server program: its options from the command line, the environment and its file, then `serve`, then
@@ -53,8 +58,9 @@ pub fn main<O: Options, E: Display>(
             .file()
             .map_or(String::new(), |file| format!(" (lines are those of {})", file.display()));
         let text = format!(
-            "# The options of {} are right. What is in force{file}:\n{}",
+            "# The options of {} are right. What is in force{file}:\n{}{}",
             O::NAME,
+            parsed.options.remark().map_or(String::new(), |remark| format!("# {remark}\n")),
             parsed.settings()
         );
         // With its output closed, there is nobody to tell.
@@ -62,6 +68,9 @@ pub fn main<O: Options, E: Display>(
         return ExitCode::SUCCESS;
     }
     let logging = Logging::init(parsed.options.log());
+    if let Some(remark) = parsed.options.remark() {
+        tracing::warn!("{remark}");
+    }
     let shutdown = Shutdown::new();
     let supervisor = Supervisor::from_env();
     let reload = parsed.file().map(|file| reload::<O>(file, logging.level(), supervisor.clone()));
@@ -91,9 +100,18 @@ fn reload<O: Options>(
 ) -> impl FnMut() + Send + 'static {
     let file = file.to_owned();
     move || {
-        supervisor.reload(|| match kvs_options::parse::<O>(env::args_os()) {
-            Ok(parsed) => level.set(parsed.options.log()),
-            Err(error) => tracing::error!("{} is not read again: {error}", file.display()),
+        supervisor.reload(|| {
+            let parsed = kvs_options::parse::<O>(env::args_os()).map_err(|error| error.to_string());
+            let checked = parsed.and_then(|parsed| parsed.options.check().map(|()| parsed.options));
+            match checked {
+                Ok(options) => level.set(options.log()),
+                // In one line, as all that is logged.
+                Err(error) => tracing::error!(
+                    "{} is not read again: {}",
+                    file.display(),
+                    error.trim_end().replace('\n', "; ")
+                ),
+            }
         });
     }
 }

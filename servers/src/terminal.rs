@@ -82,7 +82,7 @@ pub(crate) fn open(commands: &'static [&'static str]) -> Option<Parts> {
     match printers {
         Ok((editor, printer, for_log)) => {
             if io::stderr().is_terminal() {
-                *LOG.lock() = Some(Box::new(for_log));
+                *LOG.lock() = LogPrinter::Here(Box::new(for_log));
             }
             Some(Parts { editor, printer, restored: Restored(screen) })
         }
@@ -93,18 +93,40 @@ pub(crate) fn open(commands: &'static [&'static str]) -> Option<Parts> {
     }
 }
 
-/// How the log is printed while there is an editor. Taken out by whoever prints.
-static LOG: Mutex<Option<Box<dyn ExternalPrinter + Send>>> = Mutex::new(None);
+/// How the log is printed while there is an editor.
+static LOG: Mutex<LogPrinter> = Mutex::new(LogPrinter::None);
+
+enum LogPrinter {
+    /// There is no editor, or it is over: on standard error.
+    None,
+    /// Taken out by whoever prints.
+    Here(Box<dyn ExternalPrinter + Send>),
+    /// Somebody prints. If it is over meanwhile, it does not come back.
+    Out,
+}
 
 /// Standard error for lines of the log: above the line that is being typed, if somebody types. For one thread.
 pub(crate) struct Log;
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let printer = LOG.lock().take();
-        let Some(mut printer) = printer else { return io::stderr().write(line) };
+        let taken = {
+            let mut place = LOG.lock();
+            match mem::replace(&mut *place, LogPrinter::Out) {
+                LogPrinter::Here(printer) => Some(printer),
+                other => {
+                    *place = other;
+                    None
+                }
+            }
+        };
+        let Some(mut printer) = taken else { return io::stderr().write(line) };
         let printed = printer.print(String::from_utf8_lossy(line).into_owned());
-        *LOG.lock() = Some(printer);
+        let mut place = LOG.lock();
+        if matches!(*place, LogPrinter::Out) {
+            *place = LogPrinter::Here(printer);
+        }
+        drop(place);
         printed.map(|()| line.len()).map_err(io::Error::other)
     }
 
@@ -176,7 +198,8 @@ pub(crate) struct Restored(Arc<Screen>);
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        drop(LOG.lock().take());
+        let printer = mem::replace(&mut *LOG.lock(), LogPrinter::None);
+        drop(printer);
         let mut state = self.0.state.lock();
         let deadline = Instant::now() + BEGIN_PATIENCE;
         // Otherwise it would change the terminal after us.
@@ -315,15 +338,18 @@ impl Editor {
             match typed {
                 Ok(line) => return Typed::Line(line.into_bytes()),
                 Err(ReadlineError::Eof) => return Typed::End,
-                Err(ReadlineError::Interrupted) => match self.suspended.lock().take() {
-                    Some(line) => {
-                        self.begun = line;
-                        if let Err(error) = suspend() {
-                            tracing::warn!("no stop at Ctrl-Z: {error}");
+                Err(ReadlineError::Interrupted) => {
+                    let suspended = self.suspended.lock().take();
+                    match suspended {
+                        Some(line) => {
+                            self.begun = line;
+                            if let Err(error) = suspend() {
+                                tracing::warn!("no stop at Ctrl-Z: {error}");
+                            }
                         }
+                        None => to_foreground(Signal::SIGINT),
                     }
-                    None => to_foreground(Signal::SIGINT),
-                },
+                }
                 Err(ReadlineError::Signal(_)) => {}
                 Err(ReadlineError::Errno(errno)) if errno as i32 == Errno::EIO as i32 => {
                     return Typed::Background;

@@ -68,11 +68,15 @@ fn a_refusal_says_what_was_wrong() {
     let world = World::start();
     let server = world.server.socket().to_str().unwrap();
     let ran = world.run_with(["get", "k"], b"", [("KVS_SECRET", "guess")]);
-    let sentence =
-        format!("the server at {server} refuses the secret: the group \"weather\" has another one");
+    let sentence = format!(
+        "the server at {server} refuses the secret: the group \"weather\" has another one, which kvs admin info tells its administrator"
+    );
     ran.fails(4, &sentence);
     let ran = world.run(["get", "k", "--group", "nope"]);
-    ran.fails(4, &format!("the server at {server} has no group \"nope\""));
+    let sentence = format!(
+        "the server at {server} has no group \"nope\": its administrator makes one with kvs admin create"
+    );
+    ran.fails(4, &sentence);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! - `commands.rs`: each command, as text and as JSON; commands from standard input.
 //! - `failures.rs`: the exit code and the sentence of each failure; where the secret comes from and where it never goes.
+//! - `files.rs`: options in a file.
 //! - `watch.rs`: changes as they happen, and the commands that are run for them.
 //! - `prompt.rs`: the prompt on a pseudo-terminal.
 
@@ -9,6 +10,7 @@
 
 mod commands;
 mod failures;
+mod files;
 mod prompt;
 mod watch;
 #[path = "../wrapper/mod.rs"]

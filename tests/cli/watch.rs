@@ -214,15 +214,17 @@ fn a_command_finds_the_group_and_not_the_secret() {
         lines
     };
     let args = ["watch", "k", "--count", "1", "--exec", "env | grep ^KVS_"];
-    let seen =
-        variables(world.program(args).env("KVS_SECRET_FILE", "").env("KVS_SECRET", &world.secret));
+    // The secret is the one of KVS_SECRET, so this file is not the one that is used.
+    let unused = world.secret_file(0o640);
+    let program =
+        world.program(args).env("KVS_SECRET_FILE", unused).env("KVS_SECRET", &world.secret);
+    let seen = variables(program);
     let version = app.get_versioned("k").unwrap().unwrap().version;
     let server = world.server.socket().display();
     let expected = [
         "KVS_EVENT=changed".to_owned(),
         format!("KVS_GROUP={GROUP}"),
         "KVS_KEY=k".into(),
-        "KVS_SECRET_FILE=".into(),
         format!("KVS_SOCKET={server}"),
         format!("KVS_VERSION={version}"),
     ];
@@ -240,6 +242,8 @@ fn a_command_finds_the_group_and_not_the_secret() {
     ];
     let command = format!("{} get k", kvs_tests::bin("kvs").display());
     let args = args.into_iter().chain([file.to_str().unwrap(), "--count", "1", "--exec", &command]);
-    let seen = variables(Program::new(kvs_tests::bin("kvs")).args(args));
+    // What belongs to the server of the environment is not mixed with it.
+    let program = Program::new(kvs_tests::bin("kvs")).args(args);
+    let seen = variables(program.env("KVS_CALLBACK_SOCKET", "/nowhere_cb"));
     assert_eq!(seen, ["v"]);
 }

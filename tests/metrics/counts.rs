@@ -11,7 +11,7 @@ use kvs_proto::framed::answer::Status;
 use kvs_proto::framed::request::Request;
 use kvs_tests::{
     AuthServer, Channel, Driver, Fate, FramedApp, LocalServer, Page, RawFrame, Relay, Scrape,
-    Session, Site, Sockets, on_both_sessions, until,
+    Session, Site, Sockets, on_both_sessions, skipped, until,
 };
 use nix::sys::signal::Signal;
 
@@ -320,7 +320,7 @@ fn promtool(text: &str) -> Option<()> {
     let spawned =
         command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut promtool) = spawned else {
-        println!("skipped: no promtool (install the Debian package prometheus)");
+        skipped("promtool", "install the Debian package prometheus");
         return None;
     };
     let mut input = promtool.stdin.take().expect("it is a pipe");

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Process, Program, private_dir};
+use crate::{DEADLINE, Process, Program, is_installed, private_dir};
 
 /// A browser with one window. Closed when dropped.
 #[derive(Debug)]
@@ -46,10 +46,7 @@ impl Browser {
     /// # Panics
     /// When it is, and does not start.
     pub fn start() -> Option<Self> {
-        if !is_installed("chromedriver") {
-            println!(
-                "skipped: no chromedriver (install the Debian packages chromium and chromium-driver)"
-            );
+        if !is_installed("chromedriver", "chromium-driver", "the page in a browser") {
             return None;
         }
         let driver = Program::new("chromedriver").arg("--port=0").spawn();
@@ -174,12 +171,6 @@ impl Drop for Browser {
         // In a failure there may be nobody to ask any more.
         let _ = self.agent.delete(&self.session).call();
     }
-}
-
-/// Whether there is such a program.
-pub(crate) fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 fn post(agent: &ureq::Agent, url: &str, body: &Value) -> Value {

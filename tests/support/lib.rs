@@ -45,6 +45,7 @@ mod resources;
 mod scripted;
 mod session;
 mod site;
+mod skipping;
 mod steps;
 mod terminal;
 
@@ -77,6 +78,7 @@ pub use relay::{Fate, Relay, Storm, When};
 pub use scripted::{OFFER, ScriptedServer, WELCOME};
 pub use session::Session;
 pub use site::{Page, Scrape, Site};
+pub use skipping::{is_installed, is_root, skipped};
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
 

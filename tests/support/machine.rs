@@ -40,7 +40,7 @@ impl Machine {
         }
         let shell = format!(
             "exec 2>&1; export HOME=/root LC_ALL=C PAGER=cat SYSTEMD_PAGER=cat; cd /root; echo \"{DONE}0\"; \
-             while read -r file; do . \"$file\"; echo \"{DONE}$?\"; done"
+             trap 'failed=$?' ERR; while read -r file; do failed=0; . \"$file\"; echo \"{DONE}$failed\"; done"
         );
         // On a terminal, as an administrator is.
         let shell = program
@@ -86,7 +86,8 @@ impl Machine {
         path
     }
 
-    /// Runs a script of the shell in the home directory of root, and waits for its end: its status, and all that the screen shows.
+    /// Runs a script of the shell in the home directory of root, and waits for its end: the status of the last of its commands that
+    /// failed, or 0, and all that the screen shows.
     ///
     /// # Panics
     /// When it does not end.

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use kvs_tests::{
-    AuthServer, Channel, DEADLINE, Driver, LocalServer, Program, Sockets, private_dir,
+    AuthServer, Channel, DEADLINE, Driver, LocalServer, Program, Sockets, private_dir, skipped,
 };
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -115,7 +115,7 @@ fn systemd_hands_both_sockets_over_and_the_first_client_starts_the_server() {
         server.quit();
         assert!(path.exists() && callback_path.exists(), "they are systemd's");
     } else {
-        eprintln!("skipped: socket activation by systemd (install the Debian package systemd)");
+        skipped("socket activation by systemd", "install the Debian package systemd");
     }
 }
 

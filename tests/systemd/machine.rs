@@ -1,12 +1,12 @@
 //! The package's services in a machine with a systemd of its own: `in_machine` is what happens there.
 
-use kvs_tests::Machine;
+use kvs_tests::{Machine, skipped};
 
 #[test]
 fn the_services_work_from_the_installation_to_the_purge() {
     let mut machine = match Machine::with_package(None) {
         Ok(machine) => machine,
-        Err(why) => return println!("skipped: {why}"),
+        Err(why) => return skipped("the services in a machine", &why),
     };
     let script = machine.hand_in("in_machine", include_str!("in_machine"));
     let (status, shown) = machine.run(&format!("bash {}", script.display()));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_tests::{Installed, bin, private_dir, project_dir, tool};
+use kvs_tests::{Installed, bin, is_installed, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 /// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a service without any
@@ -26,8 +26,7 @@ fn installed() -> TempDir {
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units_and_little_exposed() {
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        eprintln!("skipped: units (install the Debian package systemd)");
+    if !is_installed("systemd-analyze", "systemd", "the units") {
         return;
     }
     let installed = installed();

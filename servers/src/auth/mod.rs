@@ -61,7 +61,7 @@ pub struct Config {
     pub links_per_machine: usize,
     /// How many groups one machine may have. Beyond that, new names are answered as if they were taken.
     pub groups_per_machine: usize,
-    /// After a signal, the server ends alone: the local servers are not told, and register their groups with the
+    /// After a signal, the server ends alone: the local servers are told to go on, and register their groups with the
     /// one that is started next.
     pub keep_local_servers: bool,
 }

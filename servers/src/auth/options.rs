@@ -15,10 +15,11 @@ const AFTER_HELP: &str = "\
 Console (standard input, whole lines):
   Quit    tell all local servers to close, wait for them (5 s at most), exit
 SIGTERM and SIGINT do the same, unless --keep-local-servers is set; the end of the input does not.
+With --config, SIGHUP has the level of the log read again.
 
 Every local server gets two more UDP ports, from the listen port upwards: allow them in a firewall.
 
-Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start; 2 for a wrong option or file.
+Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start or go on; 2 for a wrong option or file.
 
 Example, for local servers on several machines:
   KVS-AuthServer --listen 0.0.0.0:58032";

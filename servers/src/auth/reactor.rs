@@ -140,6 +140,7 @@ impl<'a> Reactor<'a> {
             if let (Some(reason), None) = (shutdown.reason(), &self.quit) {
                 if self.config.keep_local_servers && matches!(reason, Reason::Signal(_)) {
                     tracing::info!("ending alone: {reason}; the local servers go on");
+                    self.supervisor.stopping(reason);
                     for (_, link) in self.links.iter() {
                         (0..LEAVING_TOLD).for_each(|_| tell(link, LEAVING));
                     }

@@ -117,7 +117,8 @@ impl Drop for Control {
     /// All connections end.
     fn drop(&mut self) {
         self.accept_no_more();
-        for connection in std::mem::take(&mut self.connections.open.lock().connections) {
+        let open = std::mem::take(&mut self.connections.open.lock().connections);
+        for connection in open {
             end(&connection.stream);
         }
     }
@@ -295,6 +296,10 @@ impl Served {
         if administration.is_ending() {
             return self.send(&quitting());
         }
+        // It has not been idle.
+        if !self.connections.waits_for_peer(self.id, true) {
+            return Ok(());
+        }
         match request {
             Request::Status { group } => return self.status(group.as_ref()),
             Request::Quit {} => {
@@ -310,6 +315,13 @@ impl Served {
         let answer = obey(administration, request);
         self.connections.waits_for_peer(self.id, true);
         self.send(&answer)
+    }
+
+    /// A part of an answer; who takes it is not idle.
+    fn send_part(&self, part: Answer) -> io::Result<()> {
+        self.send(&part)?;
+        self.connections.waits_for_peer(self.id, true);
+        Ok(())
     }
 
     fn status(&self, group: Option<&Bytes>) -> io::Result<()> {
@@ -333,12 +345,12 @@ impl Served {
                 for (number, application, watches) in found {
                     portion.add(&group, describe(number, application, watches));
                     if portion.size >= PORTION {
-                        self.send(&portion.take(true))?;
+                        self.send_part(portion.take(true))?;
                     }
                 }
             }
             if portion.size >= PORTION {
-                self.send(&portion.take(true))?;
+                self.send_part(portion.take(true))?;
             }
         }
         self.send(&portion.take(false))

@@ -133,15 +133,30 @@ impl startup::Options for Options {
     fn check(&self) -> Result<(), String> {
         self.config().check().map_err(|error| error.to_string())
     }
+
+    fn remark(&self) -> Option<String> {
+        let path = self.usual_control_socket().err().filter(|_| self.control_socket.is_none())?;
+        Some(format!(
+            "no control socket, as {} is too long a path: see --control-socket",
+            path.display()
+        ))
+    }
 }
 
 impl Options {
+    /// Where it is unless set. A server with a path for which that is too long has none, rather than to fail by an option
+    /// that nobody has set.
+    fn usual_control_socket(&self) -> Result<PathBuf, PathBuf> {
+        let path = beside(&self.socket, "_control");
+        if path.as_os_str().len() <= MAX_PATH { Ok(path) } else { Err(path) }
+    }
+
     /// What the server is told.
     pub fn config(&self) -> Config {
         let callback_socket =
             self.callback_socket.clone().unwrap_or_else(|| beside(&self.socket, "_cb"));
         let control_socket = match &self.control_socket {
-            None => self.usual_control_socket(),
+            None => self.usual_control_socket().ok(),
             Some(path) if path.is_empty() => None,
             Some(path) => Some(path.into()),
         };
@@ -162,22 +177,6 @@ impl Options {
             exit_on_auth_loss: self.exit_on_auth_loss,
             metrics: self.metrics,
         }
-    }
-}
-
-impl Options {
-    /// A server with a path for which that of the control socket is too long has none, rather than to fail by an option
-    /// that nobody has set.
-    fn usual_control_socket(&self) -> Option<PathBuf> {
-        let path = beside(&self.socket, "_control");
-        let fits = path.as_os_str().len() <= MAX_PATH;
-        if !fits {
-            tracing::warn!(
-                "no control socket, as {} is too long: see --control-socket",
-                path.display()
-            );
-        }
-        fits.then_some(path)
     }
 }
 
