@@ -7,13 +7,14 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvs::{Builder, Connection, DEFAULT_SOCKET};
+use kvs_proto::places;
 use rustix::io::Errno;
 
 use crate::arguments::Place;
@@ -58,8 +59,9 @@ impl Access {
         let from_env = Builder::from_env();
         let mut builder =
             from_env.map_err(|error| Failure::of_library(error, &socket, b""))?.socket(&socket);
-        builder =
-            builder.callback_socket(callback_socket.clone().unwrap_or_else(|| derived(&socket)));
+        builder = builder.callback_socket(
+            callback_socket.clone().unwrap_or_else(|| places::callback_socket(&socket)),
+        );
         if let Some(millis) = place.timeout {
             builder = builder.timeout(Duration::from_millis(millis));
         }
@@ -152,11 +154,4 @@ impl Member {
     pub(crate) fn failure(&self, error: kvs::Error) -> Failure {
         Failure::of_library(error, &self.socket, &self.group)
     }
-}
-
-/// Where the library and the servers look for the callback socket unless told otherwise.
-fn derived(socket: &Path) -> PathBuf {
-    let mut path = socket.as_os_str().to_owned();
-    path.push("_cb");
-    path.into()
 }

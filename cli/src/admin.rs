@@ -31,6 +31,7 @@ use kvs_proto::control::{
     Answer, ApplicationStatus, Bytes, DecodeError, ErrorKind as Kind, GroupStatus, MAX_ANSWER,
     Request, Watch,
 };
+use kvs_proto::places;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Uid, User, geteuid};
@@ -504,9 +505,8 @@ impl Place {
         if let Some(path) = given(&self.control_socket) {
             return Ok(path.into());
         }
-        if let Some(mut path) = given(&self.socket) {
-            path.push("_control");
-            return Ok(path.into());
+        if let Some(path) = given(&self.socket) {
+            return Ok(places::control_socket(path.as_ref()));
         }
         let is_socket = |path: &&Path| {
             std::fs::metadata(path)

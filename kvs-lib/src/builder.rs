@@ -3,14 +3,14 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use kvs_proto::app::SessionKind;
 use kvs_proto::app::client::{Channel as On, Expected, Login, LoginResult, LoginStep};
 use kvs_proto::framed::answer::{Answer, Status};
 use kvs_proto::framed::{HEADER_LEN, Header, MAX_VALUE};
-use kvs_proto::{INT_LEN, Text};
+use kvs_proto::{INT_LEN, Text, places};
 
 use crate::channel::{Channel, Deadline, End, Ends};
 use crate::connection::{Connection, Session};
@@ -19,7 +19,7 @@ use crate::fork;
 use crate::panic_points::panic_point;
 
 /// Where the local server listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
+pub const DEFAULT_SOCKET: &str = places::DEFAULT_SOCKET;
 
 /// How long a call may take unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -246,7 +246,7 @@ impl Builder {
         const LONGEST_PAUSE: Duration = Duration::from_millis(50);
         let path = match &self.callback_socket {
             Some(path) => path.clone(),
-            None => with_suffix(&self.socket, "_cb"),
+            None => places::callback_socket(&self.socket),
         };
         let mut pause = Duration::from_millis(1);
         end.connect(&path, deadline, |error| {
@@ -266,12 +266,6 @@ impl Builder {
 
 fn is_not_there_yet(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 /// A text that must not be empty.

@@ -18,6 +18,7 @@ pub mod auth;
 #[cfg(feature = "control")]
 pub mod control;
 pub mod framed;
+pub mod places;
 mod text;
 
 pub use text::{MAX_TEXT, Printable, Text, TextError};

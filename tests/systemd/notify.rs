@@ -121,6 +121,19 @@ fn an_authentication_server_is_ready_when_it_answers() {
 }
 
 #[test]
+fn one_that_ends_alone_says_that_it_stops() {
+    let supervisor = Supervisor::new();
+    let auth = AuthServer::builder().arg("--keep-local-servers");
+    let auth = auth.env("NOTIFY_SOCKET", &supervisor.address()).start();
+    supervisor.expect(&format!("STATUS=Listening on {}", auth.addr()));
+    supervisor.expect("READY=1");
+    auth.signal(Signal::SIGTERM);
+    supervisor.expect("STOPPING=1\nSTATUS=Quitting: SIGTERM");
+    assert!(auth.wait_exit().success());
+    supervisor.expect_no_more();
+}
+
+#[test]
 fn a_supervisor_that_is_not_there_changes_nothing() {
     let auth = AuthServer::builder().env("NOTIFY_SOCKET", "/nowhere/notify").start();
     let server = LocalServer::builder(auth.addr()).env("NOTIFY_SOCKET", "neither/a/path").start();

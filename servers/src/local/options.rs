@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
+use kvs_proto::places;
 
 use super::listener::MAX_PATH;
 use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
@@ -49,7 +50,7 @@ pub struct Options {
     auth: String,
 
     /// Where applications connect
-    #[arg(long, value_name = "PATH", env = "KVS_SOCKET", default_value = "/tmp/server_sock")]
+    #[arg(long, value_name = "PATH", env = "KVS_SOCKET", default_value = places::DEFAULT_SOCKET)]
     socket: PathBuf,
 
     /// Where their callback channels connect [default: the --socket path followed by _cb]
@@ -147,14 +148,14 @@ impl Options {
     /// Where it is unless set. A server with a path for which that is too long has none, rather than to fail by an option
     /// that nobody has set.
     fn usual_control_socket(&self) -> Result<PathBuf, PathBuf> {
-        let path = beside(&self.socket, "_control");
+        let path = places::control_socket(&self.socket);
         if path.as_os_str().len() <= MAX_PATH { Ok(path) } else { Err(path) }
     }
 
     /// What the server is told.
     pub fn config(&self) -> Config {
         let callback_socket =
-            self.callback_socket.clone().unwrap_or_else(|| beside(&self.socket, "_cb"));
+            self.callback_socket.clone().unwrap_or_else(|| places::callback_socket(&self.socket));
         let control_socket = match &self.control_socket {
             None => self.usual_control_socket().ok(),
             Some(path) if path.is_empty() => None,
@@ -178,13 +179,6 @@ impl Options {
             metrics: self.metrics,
         }
     }
-}
-
-/// The path with something at its end.
-fn beside(path: &Path, end: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(end);
-    path.into()
 }
 
 /// Checks the form; whether there is such a host shows at the connection.

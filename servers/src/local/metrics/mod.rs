@@ -3,7 +3,7 @@
 //! All of it is off unless `--metrics` names an address. Then there are:
 //!
 //! - `counts`: the counters. Each reactor has its own, which it alone writes, so that counting takes no lock and no
-//!   instruction that other processors have to wait for. Sessions name what has happened, and know nothing of
+//!   instruction that other processors have to wait for (but for changes, which are counted where a lock is held anyway). Sessions name what has happened, and know nothing of
 //!   Prometheus. With metrics off there is nothing behind their [`Metrics`]: they pay a branch, and read no clock.
 //! - `snapshot`: how things stand, counters and groups, gathered when somebody asks. `exposition` and `status` put it
 //!   into words: the text format of Prometheus, and JSON for the page.
