@@ -147,7 +147,12 @@ pub fn fill(
     arguments: &[OsString],
     usual: Option<&Path>,
 ) -> Result<(Command, Option<File>), Error> {
-    let first = command.clone().ignore_errors(true).try_get_matches_from(arguments)?;
+    // The other options are not looked at yet, nor what the environment has for them.
+    let only_config = command.clone().ignore_errors(true).mut_args(|option| {
+        let is_config = option.get_id() == CONFIG;
+        if is_config { option } else { option.env(Resettable::Reset) }
+    });
+    let first = only_config.try_get_matches_from(arguments)?;
     let named = first.try_get_one::<PathBuf>(CONFIG).ok().flatten().map(PathBuf::as_path);
     let named = named.filter(|path| !path.as_os_str().is_empty());
     let usual = usual.filter(|path| named.is_none() && path.exists());
