@@ -158,7 +158,11 @@ fn examples_of(page: &str) -> Vec<(usize, Vec<String>)> {
 
 /// A line of an example as it is printed.
 fn printed(line: &str) -> String {
-    line.replace("\\&", "").replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\")
+    line.replace("\\&", "")
+        .replace("\\-", "-")
+        .replace("\\(aq", "'")
+        .replace("\\[u2026]", "…")
+        .replace("\\e", "\\")
 }
 
 /// The commands of an example, each with what it shows.

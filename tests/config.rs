@@ -143,10 +143,8 @@ fn the_authentication_server_has_its_file_too() {
     let program = || Program::new(bin("KVS-AuthServer")).arg("--config").arg(&file);
     let ended = ends(program());
     assert_eq!(ended.status.code(), Some(2));
-    let said = format!(
-        "KVS-AuthServer: {}:3: confirm-wait = 1h: invalid digit found in string",
-        file.display()
-    );
+    let said =
+        format!("KVS-AuthServer: {}:3: confirm-wait = 1h: it must be a number", file.display());
     assert_eq!(ended.stderr, [said]);
     fs::write(&file, "groups-per-machine = 5\n").unwrap();
     let ended = ends(program().arg("--check-config"));
@@ -160,18 +158,19 @@ fn sighup_changes_the_level_of_the_log_and_nothing_else() {
     let files = Configured::new();
     let server = files.program(&files.write(&auth, "")).spawn();
     server.expect_line_where("the port", |line| line.starts_with("Port Number: "));
-    let create = |group: &str| {
-        server.send(&format!("Create group\n{group}"));
-        server.expect_line_where("a group", |line| line.starts_with("Group created"));
-    };
-    create("first");
+    server.send("Create group\ng");
+    let secret = server.expect_line_where("the secret", |line| line.starts_with("Group created"));
+    let secret = secret["Group created with secret ".len()..].trim_end_matches('!').to_owned();
+    let opened = kvs::Connection::builder().socket(files.path("sock")).open("g", &secret);
+    let connection = opened.expect("it is served");
+    let put = |key: &str| connection.put(key, "v").expect("the server goes on");
+    put("first");
 
     files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 99\n");
     server.signal(Signal::SIGHUP);
     server.expect_log("the new level", |line| line.contains("the level of the log is debug now"));
-    create("second");
-    server
-        .expect_log("every operation", |line| line.contains("second") && line.contains("created"));
+    put("second");
+    server.expect_log("every operation", |line| line.contains("second"));
 
     // Wrong: all stays as it was, and the reason is told with its line.
     let file = files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 'long'\n");
@@ -179,20 +178,26 @@ fn sighup_changes_the_level_of_the_log_and_nothing_else() {
     server.expect_log("the mistake", |line| {
         line.contains("is not read again") && line.contains(&format!("{}:4: ", file.display()))
     });
-    create("third");
-    server.expect_log("every operation", |line| line.contains("third") && line.contains("created"));
+    // Each right by itself.
+    let same =
+        format!("log-level = 'error'\ncallback-socket = '{}'\n", files.path("sock").display());
+    files.write(&auth, &same);
+    server.signal(Signal::SIGHUP);
+    server.expect_log("the mistake", |line| line.contains("must differ"));
+    put("third");
+    server.expect_log("every operation", |line| line.contains("third"));
 
     files.write(&auth, "log-level = \"warn\"\n");
     server.signal(Signal::SIGHUP);
     server.expect_log("the new level", |line| line.contains("the level of the log is warn now"));
-    create("fourth");
+    put("fourth");
+    connection.close().expect("the server is there");
     server.send("Quit");
     assert!(server.wait_exit().success());
     let log = server.finish().stderr;
-    let seen =
-        |group: &str| log.iter().any(|line| line.contains(group) && line.contains("created"));
+    let seen = |key: &str| log.iter().any(|line| line.contains(key));
     assert!(!seen("first") && seen("second") && seen("third") && !seen("fourth"), "{log:#?}");
-    assert!(!log.iter().any(|line| line.contains("quitting")), "informational: {log:#?}");
+    assert!(!seen("quitting"), "informational: {log:#?}");
 }
 
 #[test]

@@ -429,13 +429,18 @@ fn a_group_is_made_again_with_the_secret_of_a_file() {
     for (content, code, word) in [
         ("12345678", 2, "at most 7 are allowed"),
         ("a\0b", 2, "invalid secret"),
-        ("", 2, "no secret in its first line"),
+        ("\nsecret\n", 2, "no secret in its first line"),
     ] {
         fs::write(&file, content).expect("it is ours");
         expect_error(&create("i"), code, &[word]);
         assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
     }
     assert_eq!(server.ask("Show group info", "i"), "Group id not found!");
+    // An empty one is what a creation has left behind that was broken off.
+    fs::write(&file, "").expect("it is ours");
+    expect(&create("i"), &[]);
+    let secret = server.group_info("i").expect("it was created").secret;
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{secret}\n"));
 }
 
 #[test]

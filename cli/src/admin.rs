@@ -41,6 +41,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::secret::Secret;
+use crate::words::Plain;
 
 /// Where a server of the system has its control socket, and where one has that was started without options.
 const USUAL_PLACES: [&str; 2] = ["/run/kvs/control", "/tmp/server_sock_control"];
@@ -126,6 +127,9 @@ enum Command {
     Status {
         /// Those of this group instead of all
         group: Option<OsString>,
+        /// Only those that are connected now
+        #[arg(long)]
+        connected: bool,
     },
     /// End the server: all its groups and pairs are lost
     Quit {
@@ -189,6 +193,8 @@ enum Error {
 }
 
 fn refusal(kind: Kind, message: &str) -> String {
+    // Whoever it is, it does not speak to the terminal of an administrator.
+    let message = Plain(message.as_bytes());
     match kind {
         Kind::Denied => format!("{message}; try sudo"),
         _ => message.to_string(),
@@ -291,7 +297,9 @@ pub(crate) fn run(arguments: Vec<OsString>, socket: Socket, output: Output) -> u
         Command::Create { group, secret_file } => admin.create(bytes(&group), secret_file),
         Command::Delete { groups } => admin.delete(&groups),
         Command::Info { group } => admin.info(bytes(&group)),
-        Command::Status { group } => admin.status(group.as_deref().map(bytes)),
+        Command::Status { group, connected } => {
+            admin.status(group.as_deref().map(bytes), connected)
+        }
         Command::Quit { yes } => admin.quit(yes),
     };
     result.unwrap_or_else(|error| admin.complain(&error))
@@ -389,7 +397,7 @@ impl Admin {
         }
     }
 
-    fn status(&self, group: Option<Bytes>) -> Result<u8, Error> {
+    fn status(&self, group: Option<Bytes>, connected: bool) -> Result<u8, Error> {
         let mut server = self.connect()?;
         let mut groups: Vec<GroupStatus> = Vec::new();
         server.send(&Request::Status { group })?;
@@ -397,7 +405,9 @@ impl Admin {
             let Answer::Status { groups: part, more } = server.answer(false)? else {
                 return Err(server.unexpected());
             };
-            for next in part {
+            for mut next in part {
+                next.applications
+                    .retain(|application| !connected || application.closed_at.is_none());
                 match groups.last_mut() {
                     Some(last) if last.group == next.group => {
                         last.applications.extend(next.applications);
@@ -505,7 +515,9 @@ impl Place {
         if let Some(path) = given(&self.control_socket) {
             return Ok(path.into());
         }
-        if let Some(path) = given(&self.socket) {
+        // One that has the usual path may be the service, whose control socket is elsewhere.
+        let is_usual = |path: &OsString| path == places::DEFAULT_SOCKET;
+        if let Some(path) = given(&self.socket).filter(|path| !is_usual(path)) {
             return Ok(places::control_socket(path.as_ref()));
         }
         let is_socket = |path: &&Path| {
@@ -677,6 +689,11 @@ impl SecretFile {
         }
         if found.mode() & 0o022 != 0 {
             return untrusted("others than its owner can write it");
+        }
+        // Left behind by a creation that was broken off.
+        if found.len() == 0 && found.uid() == geteuid().as_raw() {
+            let file = OpenOptions::new().write(true).custom_flags(flags.bits() as i32).open(&path);
+            return Ok(Self::New { file: file.map_err(failed)?, path, is_written: false });
         }
         let secret = Secret::first_line(file, &path).map_err(Error::OldSecret)?;
         Ok(Self::Old { secret: secret.as_bytes().into(), path })

@@ -207,12 +207,15 @@ pub(crate) enum Request {
     /// Store a value under a key
     ///
     /// All who watch the key are told.
-    #[command(after_help = "\
+    #[command(
+        alias = "set",
+        after_help = "\
 Examples:
   kvs put temperature 21.5
   kvs put picture <sky.png
   kvs put lock mine --if-version 0     succeeds for one only, however many try
-  kvs put -- -key -value               what begins with a dash follows --")]
+  kvs put -- -key -value               what begins with a dash follows --"
+    )]
     Put {
         /// The key
         #[arg(value_name = "KEY")]
@@ -228,7 +231,10 @@ Examples:
     /// Delete keys
     ///
     /// Keys that do not exist are told, and the others are deleted all the same.
-    #[command(after_help = "Exit code 1: at least one of the keys does not exist.")]
+    #[command(
+        aliases = ["del", "rm"],
+        after_help = "Exit code 1: at least one of the keys does not exist."
+    )]
     Delete {
         /// The keys
         #[arg(value_name = "KEY", required = true)]

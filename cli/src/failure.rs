@@ -51,7 +51,7 @@ pub(crate) enum Failure {
     NothingToWatch { key: Vec<u8>, group: Vec<u8> },
     #[error("the key {} {}: nothing was changed", Quoted(key), the_version(*version))]
     Conflict { key: Vec<u8>, version: Version },
-    #[error("which group? --group GROUP or KVS_GROUP names it")]
+    #[error("which group? --group GROUP or KVS_GROUP names it, and at the prompt: connect GROUP")]
     NoGroup,
     #[error(
         "what is the secret of the group {}? KVS_SECRET_FILE or --secret-file FILE names a file with it, KVS_SECRET has it itself, and on a terminal it is asked for",

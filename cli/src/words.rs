@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use kvs_proto::is_unseen;
+
 /// Shows bytes without quotes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plain<'a>(pub(crate) &'a [u8]);
@@ -48,11 +50,6 @@ fn write_escaped(bytes: &[u8], quotes: bool, f: &mut fmt::Formatter<'_>) -> fmt:
         }
     }
     Ok(())
-}
-
-fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A line as far as it has been typed.

@@ -21,7 +21,7 @@ pub mod framed;
 pub mod places;
 mod text;
 
-pub use text::{MAX_TEXT, Printable, Text, TextError};
+pub use text::{MAX_TEXT, Printable, Text, TextError, is_unseen};
 
 /// An integer as both protocols carry it: four bytes, signed, in the byte order of the host.
 pub type Int = i32;

@@ -98,7 +98,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// Bytes for people: invalid UTF-8 is replaced, and control characters are escaped, so that nothing can forge a
+/// Bytes for people: invalid UTF-8 is replaced, and characters that are not seen as what they are, are escaped, so that nothing can forge a
 /// line or speak to a terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<'a>(pub &'a [u8]);
@@ -107,13 +107,20 @@ impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         for character in String::from_utf8_lossy(self.0).chars() {
-            match character.is_control() {
+            match is_unseen(character) {
                 true => write!(f, "{}", character.escape_default())?,
                 false => f.write_char(character)?,
             }
         }
         Ok(())
     }
+}
+
+/// Whether a character is not seen as what it is: one that controls a terminal, has no width, or changes the direction of
+/// what follows.
+pub fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
 }
 
 /// For logs: quoted, control bytes escaped, so that a name cannot forge a line.

@@ -16,7 +16,8 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
+use std::num::{IntErrorKind, ParseIntError};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ use toml_edit::{Document, Item, Value};
 const CONFIG: &str = "config";
 /// Options of the command line alone.
 const NOT_IN_FILES: [&str; 4] = [CONFIG, "check_config", "help", "version"];
+
+/// The largest file in bytes.
+const LARGEST: u64 = 1_000_000;
 
 /// Names that are so alike are taken for each other's misspellings.
 const ALIKE: f64 = 0.8;
@@ -165,12 +169,22 @@ pub fn fill(
 
 impl File {
     fn read(path: &Path, command: &Command) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+        let text =
+            read(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
         match entries(&text, command) {
             Ok(entries) => Ok(Self { path: path.to_owned(), entries }),
             Err(mistakes) => Err(Error::Mistakes { path: path.to_owned(), mistakes }),
         }
+    }
+}
+
+/// A file that is no larger than one that somebody has written.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 {
+        ..=LARGEST => Ok(text),
+        _ => Err(io::Error::other("it has more than a megabyte")),
     }
 }
 
@@ -183,7 +197,9 @@ fn entries(text: &str, command: &Command) -> Result<Vec<Entry>, Vec<Mistake>> {
     };
     let document = Document::parse(text).map_err(|error| {
         let what = error.message().trim_end().replace('\n', "; ");
-        vec![Mistake { line: line_of(error.span()), what: format!("this is not TOML: {what}") }]
+        let line = line_of(error.span());
+        let hint = if lacks_quotes(text, line) { " (text stands in quotes)" } else { "" };
+        vec![Mistake { line, what: format!("this is not TOML: {what}{hint}") }]
     })?;
     let (mut entries, mut mistakes) = (Vec::new(), Vec::new());
     for (name, item) in document.iter() {
@@ -195,6 +211,15 @@ fn entries(text: &str, command: &Command) -> Result<Vec<Entry>, Vec<Mistake>> {
         }
     }
     if mistakes.is_empty() { Ok(entries) } else { Err(mistakes) }
+}
+
+/// Whether the value in this line is neither in quotes nor a number or a truth.
+fn lacks_quotes(text: &str, line: usize) -> bool {
+    let value = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
+    let Some((_, value)) = value else { return false };
+    let value = value.split('#').next().unwrap_or_default().trim();
+    let is_number = value.parse::<f64>().is_ok();
+    !value.is_empty() && !value.starts_with(['"', '\'', '[', '{']) && !is_number
 }
 
 /// The option of this name with its value, or what is wrong with it.
@@ -261,7 +286,12 @@ fn check(option: &Arg, value: &str) -> Result<(), String> {
         return Ok(());
     };
     if let Some(why) = error.source() {
-        return Err(why.to_string());
+        return Err(match why.downcast_ref::<ParseIntError>() {
+            Some(error) if *error.kind() == IntErrorKind::InvalidDigit => {
+                "it must be a number".into()
+            }
+            _ => why.to_string(),
+        });
     }
     // Where clap knows the reason, it gives a sentence and, on a line of its own, what is possible.
     let said = error.to_string();
@@ -410,6 +440,8 @@ mod tests {
         assert!(lines[4].starts_with("FILE:5: there is no option config"), "{}", lines[4]);
         assert!(lines[5].starts_with("FILE:6: there is no option count-of-all"), "{}", lines[5]);
         assert_eq!(lines.len(), 6);
+        let told = with("place = here", &[]).unwrap_err();
+        assert!(told.ends_with(" (text stands in quotes)"), "{told}");
         for (text, line) in [("a = 1\nb = = 2\n", 2), ("count = 1\ncount = 2", 2), ("\n\nplace", 3)]
         {
             let told = with(text, &[]).unwrap_err();
@@ -424,6 +456,8 @@ mod tests {
             missing.unwrap_err().to_string(),
             "/nowhere/x cannot be read: No such file or directory (os error 2)"
         );
+        let endless = parse::<Options>(["program", "--config=/dev/zero"].map(OsString::from));
+        assert!(endless.unwrap_err().to_string().ends_with("it has more than a megabyte"));
         let dir = tempfile::tempdir().unwrap();
         let usual = dir.path().join("usual.toml");
         let count = || {

@@ -72,6 +72,9 @@ pub struct Logging {
     level: LevelHandle,
 }
 
+/// What is said of a change.
+const OTHERS: &str = "all other options count from the next start on";
+
 /// Changes the level.
 #[derive(Clone)]
 pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
@@ -115,12 +118,12 @@ impl LevelHandle {
         match self.0.reload(level) {
             // As important as whatever else is logged now.
             Ok(()) if level == LevelFilter::ERROR => {
-                tracing::error!("the level of the log is {level} now")
+                tracing::error!("the level of the log is {level} now; {OTHERS}")
             }
             Ok(()) if level == LevelFilter::WARN => {
-                tracing::warn!("the level of the log is {level} now")
+                tracing::warn!("the level of the log is {level} now; {OTHERS}")
             }
-            Ok(()) => tracing::info!("the level of the log is {level} now"),
+            Ok(()) => tracing::info!("the level of the log is {level} now; {OTHERS}"),
             // Only without a log: then nobody reads this either.
             Err(error) => tracing::error!("the level of the log stays as it was: {error}"),
         }

@@ -123,20 +123,68 @@ impl Shutdown {
     /// When the handlers or their thread cannot be set up.
     pub fn on_signals(
         &self,
-        mut on_hangup: Option<impl FnMut() + Send + 'static>,
+        on_hangup: Option<impl Fn() + Send + Sync + 'static>,
     ) -> io::Result<()> {
         let hangup = on_hangup.as_ref().map(|_| SIGHUP);
+        let on_hangup = on_hangup.map(|call| Arc::new(Hangups { call, state: Mutex::default() }));
         let mut signals = Signals::new([SIGTERM, SIGINT].into_iter().chain(hangup))?;
         let shutdown = self.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                match (signal, &mut on_hangup) {
-                    (SIGHUP, Some(on_hangup)) => on_hangup(),
+                match (signal, &on_hangup) {
+                    (SIGHUP, Some(hangups)) => hangups.another(),
                     _ => shutdown.request(Reason::Signal(signal)),
                 }
             }
         })?;
         Ok(())
+    }
+}
+
+/// What SIGHUP calls: in a thread of its own, as a file may take as long as it likes to be read, and SIGTERM shall not wait
+/// for it. One call at a time, and one more after it for all that came meanwhile.
+struct Hangups<F> {
+    call: F,
+    state: Mutex<Calls>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    #[default]
+    None,
+    Running,
+    /// And then once more.
+    Again,
+}
+
+impl<F: Fn() + Send + Sync + 'static> Hangups<F> {
+    fn another(self: &Arc<Self>) {
+        let before = {
+            let mut state = self.state.lock();
+            let before = *state;
+            *state = if before == Calls::None { Calls::Running } else { Calls::Again };
+            before
+        };
+        if before != Calls::None {
+            return;
+        }
+        let hangups = Arc::clone(self);
+        let spawned = thread::Builder::new().name("reload".into()).spawn(move || hangups.run());
+        if let Err(error) = spawned {
+            tracing::error!("SIGHUP changes nothing, as there is no thread for it: {error}");
+            *self.state.lock() = Calls::None;
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            (self.call)();
+            let mut state = self.state.lock();
+            *state = if *state == Calls::Again { Calls::Running } else { Calls::None };
+            if *state == Calls::None {
+                return;
+            }
+        }
     }
 }
 

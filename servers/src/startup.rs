@@ -97,7 +97,7 @@ fn reload<O: Options>(
     file: &Path,
     level: LevelHandle,
     supervisor: Supervisor,
-) -> impl FnMut() + Send + 'static {
+) -> impl Fn() + Send + Sync + 'static {
     let file = file.to_owned();
     move || {
         supervisor.reload(|| {

@@ -18,6 +18,7 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -45,6 +46,9 @@ const PROMPT: &str = "> ";
 
 /// How many lines are remembered.
 const HISTORY: usize = 200;
+
+/// How long an editor that has a text to print may take until it reads again.
+const NEXT_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How long the editor may take to begin.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(1);
@@ -77,7 +81,13 @@ pub(crate) fn open(commands: &'static [&'static str]) -> Option<Parts> {
     let printers = editor.and_then(|mut editor| {
         let printer = editor.lines.create_external_printer()?;
         let for_log = editor.lines.create_external_printer()?;
-        Ok((editor, Printer { editor: Box::new(printer), text: String::new() }, for_log))
+        let printer = Printer {
+            editor: Box::new(printer),
+            text: String::new(),
+            screen: Arc::clone(&screen),
+            may_wait: false,
+        };
+        Ok((editor, printer, for_log))
     });
     match printers {
         Ok((editor, printer, for_log)) => {
@@ -140,6 +150,8 @@ impl Write for Log {
 struct Screen {
     state: Mutex<State>,
     changed: Condvar,
+    /// How often the editor has begun. Changed under the lock of the state.
+    times: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -163,6 +175,7 @@ impl Screen {
             return Ok(false);
         }
         *state = State::Beginning(tcgetattr(io::stdin())?);
+        self.times.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -179,6 +192,24 @@ impl Screen {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Waits until the editor reads, for so long at most.
+    fn wait_for_raw(&self, patience: Duration) {
+        let mut state = self.state.lock();
+        let deadline = Instant::now() + patience;
+        while !matches!(*state, State::Raw(_) | State::Ended) {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the editor reads, or is about to; and how often it has begun.
+    fn editing(&self) -> (bool, u64) {
+        let state = self.state.lock();
+        let reads = matches!(*state, State::Beginning(_) | State::Raw(_));
+        (reads, self.times.load(Ordering::Relaxed))
     }
 
     /// The editor has left it as it was.
@@ -235,6 +266,25 @@ fn restore(before: &Termios) -> io::Result<()> {
 pub(crate) struct Printer {
     editor: Box<dyn ExternalPrinter + Send>,
     text: String,
+    screen: Arc<Screen>,
+    /// The text before may not have been printed yet: it was handed to an editor that was reading.
+    may_wait: bool,
+}
+
+impl Printer {
+    /// An editor that got its line from what was typed ahead leaves a text that was handed to it to the next time that it
+    /// reads. What is printed directly in between would come before that text; and at the end there would be no next time.
+    /// So it is given a moment to read again.
+    fn print(&mut self, text: String) -> io::Result<()> {
+        if self.may_wait {
+            self.screen.wait_for_raw(NEXT_PATIENCE);
+        }
+        let (reads, times) = self.screen.editing();
+        let printed = self.editor.print(text).map_err(io::Error::other);
+        // Also when it has begun, and perhaps ended, meanwhile.
+        self.may_wait = reads || self.screen.editing() != (false, times);
+        printed
+    }
 }
 
 impl Write for Printer {
@@ -246,12 +296,12 @@ impl Write for Printer {
     fn flush(&mut self) -> io::Result<()> {
         let text = mem::take(&mut self.text);
         if !text.is_empty() {
-            return self.editor.print(text).map_err(io::Error::other);
+            return self.print(text);
         }
         // The editor takes one text after the other, and prints it before it takes the next. When it has taken the first of
         // these two, all before it was printed.
         for _ in 0..2 {
-            self.editor.print(NOTHING.into()).map_err(io::Error::other)?;
+            self.print(NOTHING.into())?;
         }
         Ok(())
     }

@@ -139,7 +139,10 @@ fn a_wrong_command_line_is_told_with_the_right_one() {
 fn what_is_missing_is_asked_for_in_a_sentence() {
     let world = World::start();
     let ran = world.run_with(["get", "k"], b"", [("KVS_GROUP", "")]);
-    ran.fails(2, "which group? --group GROUP or KVS_GROUP names it");
+    ran.fails(
+        2,
+        "which group? --group GROUP or KVS_GROUP names it, and at the prompt: connect GROUP",
+    );
     let ran = world.run_with(["get", "k"], b"", [("KVS_SECRET_FILE", "")]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     for part in [

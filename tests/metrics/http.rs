@@ -260,6 +260,9 @@ fn clients_that_do_not_take_their_answers_disturb_nobody() {
             let _ = stream.write_all(&request);
         }
         until("all are served", || (scene.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
+        // However many there are, they keep nobody out.
+        all.extend((0..100).filter_map(|_| site.connect().ok()));
+        assert!(site.scrape().get("kvs_groups") > 100.0);
         all
     });
 }

@@ -83,11 +83,21 @@ impl Default for Config {
     }
 }
 
+/// What to do about it.
+fn in_use(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ". Is another KVS-AuthServer running? --listen chooses another port"
+        }
+        _ => "",
+    }
+}
+
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The listen port cannot be opened.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", in_use(source))]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,

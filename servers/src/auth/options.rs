@@ -29,7 +29,8 @@ Example, for local servers on several machines:
 #[command(name = "KVS-AuthServer", version, after_help = AFTER_HELP)]
 pub struct Options {
     /// Where local servers reach this server: an IP address and a UDP port
-    #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen)]
+    #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen,
+          value_parser = address_and_port)]
     listen: SocketAddr,
 
     /// How many local servers one machine (IPv4 address, or IPv6 network of 64 bits) may have connected
@@ -96,4 +97,11 @@ impl Options {
             ..Config::default()
         }
     }
+}
+
+fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it must be an IP address, a colon and a port, such as 127.0.0.1:58032 or [::1]:58032"
+            .into()
+    })
 }

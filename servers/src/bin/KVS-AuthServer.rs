@@ -41,7 +41,8 @@ fn serve(
 fn obey_console(mut input: Input<impl BufRead>, output: &Output, shutdown: &Shutdown) {
     while let Some(line) = input.line() {
         match line.as_slice() {
-            b"Quit" => return shutdown.request(Reason::Console),
+            _ if shutdown.reason().is_some() => return,
+            b"Quit" => shutdown.request(Reason::Console),
             _ => output.say(UNKNOWN_COMMAND),
         }
     }

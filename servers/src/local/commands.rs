@@ -37,7 +37,8 @@ impl Commands {
                 b"Delete group" => self.with_group_id(&mut input, |name| self.delete(name)),
                 b"Show group info" => self.with_group_id(&mut input, |name| self.info(name)),
                 b"Show application status" => self.status(),
-                b"Quit" => return self.administration.quit(Reason::Console),
+                // On a terminal, the editor reads on: what is said before the end is printed by it.
+                b"Quit" => self.administration.quit(Reason::Console),
                 _ => self.output.say(UNKNOWN_COMMAND),
             }
         }

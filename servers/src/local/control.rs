@@ -472,7 +472,7 @@ fn obey(administration: &Administration, request: Request) -> Answer {
             },
             Ok(Err(NoGroup::NotFound)) => not_found(&group),
             Ok(Err(NoGroup::Unavailable(error))) => {
-                unavailable(&group, "cannot be told about", &error)
+                unavailable(&group, "not known for certain", &error)
             }
             Err(error) => invalid_id(&error),
         },

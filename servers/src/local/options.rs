@@ -33,8 +33,8 @@ Commands on standard input, each a line (the first three ask for a group id):
   Show application status
   Quit
 
-The end of standard input is not Quit: the server goes on. SIGTERM and SIGINT are Quit. With --config, SIGHUP has the level of
-the log read again.
+The end of standard input is not Quit: the server goes on. SIGTERM and SIGINT are
+Quit. With --config, SIGHUP has the level of the log read again.
 Answers go to standard output, logs and errors to standard error.
 
 Exit codes: 0 after Quit, SIGTERM or SIGINT; 1 when it cannot start or go on; 2 for a wrong option or file.

@@ -723,11 +723,15 @@ impl Worker {
     fn read_close_port(&mut self) {
         let Some(up) = &self.up else { return };
         let mut buffer = [0; auth::COMMAND_LEN];
+        let mut left_now = false;
         loop {
             match receive(&up.close_port, &mut buffer) {
                 Ok(Some(datagram)) => match auth::decode_int(datagram) {
                     Some(auth::CLOSE) => self.shutdown.request(Reason::AuthServer),
-                    Some(auth::LEAVING) => self.is_left = true,
+                    Some(auth::LEAVING) if !self.is_left => {
+                        self.is_left = true;
+                        left_now = true;
+                    }
                     _ => {}
                 },
                 Ok(None) => break,
@@ -735,7 +739,7 @@ impl Worker {
                 Err(error) => tracing::debug!("close port: {error}"),
             }
         }
-        if self.is_left {
+        if left_now {
             tracing::info!("the authentication server is ending: connecting to the next one");
             self.try_again_later();
         }

@@ -1,7 +1,7 @@
 //! The thread that answers over HTTP.
 //!
 //! Whoever asks is a program or a browser of this machine, and may be slow or hostile: so everything is bounded.
-//! [`CONNECTIONS`] at once, others wait in the kernel; a head of [`MOST_HEAD`] bytes, within [`HEAD_PATIENCE`], which is
+//! [`CONNECTIONS`] at once, the oldest of which is closed for another one, so that nobody can keep others out; a head of [`MOST_HEAD`] bytes, within [`HEAD_PATIENCE`], which is
 //! also how long a connection may do nothing; [`CONNECTION_LIFE`] for all of it, so that one that does not take its
 //! answer ends, too. The groups are looked at once in [`PAUSE`] at most, however many ask: who comes in between
 //! waits for the next look, and all who wait get the same one. While nobody asks, the thread sleeps.
@@ -11,6 +11,7 @@
 //! the Host header, where only `localhost` and loopback addresses are accepted. Nothing can be changed over HTTP: there
 //! is only GET and HEAD. The page may load nothing from elsewhere (Content-Security-Policy).
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
@@ -27,7 +28,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::counts::Counts;
@@ -164,21 +166,29 @@ fn run(
         let listener = tokio::net::TcpListener::from_std(socket)?;
         tracing::info!("metrics on http://{address}/");
         let site = Arc::new(site);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut logged = Seldom::default();
+        let mut tasks = JoinSet::new();
+        // The oldest in front.
+        let mut open: VecDeque<AbortHandle> = VecDeque::new();
+        let (mut logged, mut crowd) = (Seldom::default(), Seldom::default());
         loop {
-            let next = async {
-                // It is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-                listener.accept().await.map(|(stream, _)| (stream, place))
-            };
             let next = tokio::select! {
-                next = next => next,
+                next = listener.accept() => next,
                 _ = stopped.changed() => break,
             };
             match next {
-                Ok((stream, place)) => {
-                    tokio::spawn(connection(stream, Arc::clone(&site), stopped.clone(), place));
+                Ok((stream, _)) => {
+                    while tasks.try_join_next().is_some() {}
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() >= CONNECTIONS {
+                        if crowd.may(std::time::Instant::now()) {
+                            tracing::warn!(
+                                "{CONNECTIONS} connections for metrics at once: the oldest are closed for new ones"
+                            );
+                        }
+                        open.drain(..=open.len() - CONNECTIONS).for_each(|oldest| oldest.abort());
+                    }
+                    let site = Arc::clone(&site);
+                    open.push_back(tasks.spawn(connection(stream, site, stopped.clone())));
                 }
                 Err(error) => {
                     if logged.may(std::time::Instant::now()) {
@@ -190,17 +200,12 @@ fn run(
         }
         drop(listener);
         // All of them are on their way out. Those that are not by then are dropped with the runtime.
-        let _ = timeout(LAST_ANSWER * 2, places.acquire_many(CONNECTIONS as u32)).await;
+        let _ = timeout(LAST_ANSWER * 2, async { while tasks.join_next().await.is_some() {} }).await;
         Ok(())
     })
 }
 
-async fn connection(
-    stream: TcpStream,
-    site: Arc<Site>,
-    mut stopped: watch::Receiver<()>,
-    _place: OwnedSemaphorePermit,
-) {
+async fn connection(stream: TcpStream, site: Arc<Site>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(|request| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.answer(&request).await) }
