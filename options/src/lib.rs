@@ -156,7 +156,13 @@ pub fn fill(
         let is_config = option.get_id() == CONFIG;
         if is_config { option } else { option.env(Resettable::Reset) }
     });
-    let first = only_config.try_get_matches_from(arguments)?;
+    let first = match only_config.try_get_matches_from(arguments) {
+        Ok(first) => first,
+        // Help, or the version: to be told by the command as it is.
+        Err(error) => {
+            return Err(command.try_get_matches_from(arguments).err().unwrap_or(error).into());
+        }
+    };
     let named = first.try_get_one::<PathBuf>(CONFIG).ok().flatten().map(PathBuf::as_path);
     let named = named.filter(|path| !path.as_os_str().is_empty());
     let usual = usual.filter(|path| named.is_none() && path.exists());
@@ -467,6 +473,13 @@ mod tests {
         assert_eq!(count(), 7);
         fs::write(&usual, "count = 9").unwrap();
         assert_eq!(count(), 9);
+    }
+
+    #[test]
+    fn help_names_the_environment() {
+        let help = parse::<Options>(["program", "--help"].map(OsString::from)).unwrap_err();
+        let Error::Usage(help) = help else { panic!("{help}") };
+        assert!(help.to_string().contains("[env: PATH="), "{help}");
     }
 
     #[test]
