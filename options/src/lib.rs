@@ -479,7 +479,7 @@ mod tests {
     fn help_names_the_environment() {
         let help = parse::<Options>(["program", "--help"].map(OsString::from)).unwrap_err();
         let Error::Usage(help) = help else { panic!("{help}") };
-        assert!(help.to_string().contains("[env: PATH="), "{help}");
+        assert!(help.to_string().contains("PATH="), "{help}");
     }
 
     #[test]
