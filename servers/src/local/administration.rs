@@ -113,7 +113,7 @@ impl Administration {
         match self.auth.create(id, secret) {
             Ok(true) => {
                 self.groups.add(id, secret);
-                tracing::info!(group = ?id, "created");
+                tracing::debug!(group = ?id, "created");
                 Ok(secret)
             }
             Ok(false) => Err(NotCreated::Exists),
@@ -133,7 +133,7 @@ impl Administration {
         }
         close_applications(&group);
         self.groups.remove(&id);
-        tracing::info!(group = ?id, "deleted");
+        tracing::debug!(group = ?id, "deleted");
         Ok(())
     }
 
