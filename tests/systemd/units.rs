@@ -119,7 +119,7 @@ fn what_the_administrator_has_changed_is_neither_overwritten_nor_removed() {
     // An earlier version, which nobody has changed.
     let before = original.replacen("# ", "# Of an earlier version: ", 1);
     fs::write(&unchanged, &before).expect("the tree is ours");
-    let pristine = installed.path("share/doc/kvs/examples/auth-server.toml");
+    let pristine = installed.path("share/doc/kvs/etc/auth-server.toml");
     fs::write(pristine, &before).expect("the tree is ours");
     installed.again();
     assert_eq!(read(&unchanged), original);
