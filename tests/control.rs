@@ -769,7 +769,7 @@ fn half_a_request_is_not_waited_for_for_ever() {
     let drip = half.0.get_ref().try_clone().expect("a descriptor can be duplicated");
     thread::scope(|scope| {
         scope.spawn(|| {
-            // A byte now and then is no excuse.
+            // A byte now and then is no excuse. The pause is the attack: there is nothing to wait for.
             let mut drip = &drip;
             while drip.write_all(b" ").is_ok() {
                 thread::sleep(Duration::from_millis(200));

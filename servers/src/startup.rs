@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -17,16 +17,25 @@ use crate::logging::{LevelHandle, LogOptions, Logging};
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
 
+/// The options that both programs have.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Check the options, wherever they are set, print all that are in force, and end
+    #[arg(long)]
+    check_config: bool,
+
+    /// What is logged, and how.
+    #[command(flatten)]
+    log: LogOptions,
+}
+
 /// The options of a program that [`main`] runs.
 pub trait Options: Parser {
     /// The name of the program.
     const NAME: &str;
 
-    /// What is logged, and how.
-    fn log(&self) -> &LogOptions;
-
-    /// Whether the options are only to be checked.
-    fn is_check(&self) -> bool;
+    /// Those that both programs have.
+    fn common(&self) -> &Common;
 
     /// What is wrong with these options together, each of which is right by itself.
     ///
@@ -53,7 +62,7 @@ pub fn main<O: Options, E: Display>(
         eprintln!("{}: {why}", O::NAME);
         return ExitCode::from(2);
     }
-    if parsed.options.is_check() {
+    if parsed.options.common().check_config {
         let file = parsed
             .file()
             .map_or(String::new(), |file| format!(" (lines are those of {})", file.display()));
@@ -67,7 +76,7 @@ pub fn main<O: Options, E: Display>(
         let _ = io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
-    let logging = Logging::init(parsed.options.log());
+    let logging = Logging::init(&parsed.options.common().log);
     if let Some(remark) = parsed.options.remark() {
         tracing::warn!("{remark}");
     }
@@ -104,7 +113,7 @@ fn reload<O: Options>(
             let parsed = kvs_options::parse::<O>(env::args_os()).map_err(|error| error.to_string());
             let checked = parsed.and_then(|parsed| parsed.options.check().map(|()| parsed.options));
             match checked {
-                Ok(options) => level.set(options.log()),
+                Ok(options) => level.set(&options.common().log),
                 // In one line, as all that is logged.
                 Err(error) => tracing::error!(
                     "{} is not read again: {}",

@@ -94,6 +94,7 @@ fn while_applications_work<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
                         1 if n % 30 == 1 => drop(app.delete(&key).expect("it is served")),
                         _ => drop(app.get(&key).expect("it is served")),
                     }
+                    // A steady load, and not all that the machine can do: the browser needs some of it.
                     thread::sleep(std::time::Duration::from_micros(300));
                 }
             });

@@ -8,8 +8,7 @@ use clap::Parser;
 use clap::builder::FalseyValueParser;
 
 use super::Config;
-use crate::logging::LogOptions;
-use crate::startup;
+use crate::startup::{self, Common};
 
 const AFTER_HELP: &str = "\
 Console (standard input, whole lines):
@@ -60,24 +59,16 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "KVS_AUTH_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Check the options, wherever they are set, print all that are in force, and end
-    #[arg(long)]
-    check_config: bool,
-
-    /// What is logged, and how.
+    /// What both servers have.
     #[command(flatten)]
-    log: LogOptions,
+    common: Common,
 }
 
 impl startup::Options for Options {
     const NAME: &str = "KVS-AuthServer";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
-    }
-
-    fn is_check(&self) -> bool {
-        self.check_config
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn check(&self) -> Result<(), String> {

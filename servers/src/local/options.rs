@@ -11,8 +11,7 @@ use kvs_proto::places;
 
 use super::listener::MAX_PATH;
 use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
-use crate::logging::LogOptions;
-use crate::startup;
+use crate::startup::{self, Common};
 
 /// Values of the original protocol are never too long.
 const SHORTEST_MAX_VALUE: usize = kvs_proto::MAX_TEXT;
@@ -111,24 +110,16 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "KVS_LOCAL_CONFIG")]
     config: Option<PathBuf>,
 
-    /// Check the options, wherever they are set, print all that are in force, and end
-    #[arg(long)]
-    check_config: bool,
-
-    /// What is logged, and how.
+    /// What both servers have.
     #[command(flatten)]
-    log: LogOptions,
+    common: Common,
 }
 
 impl startup::Options for Options {
     const NAME: &str = "KVS-LocalServer";
 
-    fn log(&self) -> &LogOptions {
-        &self.log
-    }
-
-    fn is_check(&self) -> bool {
-        self.check_config
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     fn check(&self) -> Result<(), String> {
