@@ -1,5 +1,5 @@
 //! What administrators read, followed to the letter: `docs/ADMINISTRATION.md` and the examples of the programs' manual
-//! pages, on machines of their own with a systemd each (`tests/support/machine`), a network between them, and the Debian package.
+//! pages, on machines of their own with a systemd each (`kvs-testkit/src/machine`), a network between them, and the Debian package.
 //!
 //! What a block of the page is, its first line says, and the text before it. What follows the language there, no reader sees.
 //!
@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use kvs_tests::{Block, Machine, Network, blocks, project_dir, skipped};
+use kvs_testkit::{Block, Machine, Network, blocks, project_dir, skipped};
 
 const PAGE: &str = "docs/ADMINISTRATION.md";
 

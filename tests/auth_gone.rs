@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, Process, RawApp, RawLocalServer,
     Relay, Sockets, compile_preload, private_dir,
 };

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
     ScriptedServer, Session, Sockets, application_paths, compile_c, is_installed, lib_dir,
     number_from_env, on_both_sessions, private_dir, project_dir, shared_library, static_library,
@@ -97,7 +97,7 @@ fn compile(
 ) -> PathBuf {
     let program = dir.path().join(source).with_extension("");
     let source = format!("tests/c/{source}");
-    kvs_tests::compile(compiler, standard, &source, &program, libraries);
+    kvs_testkit::compile(compiler, standard, &source, &program, libraries);
     program
 }
 

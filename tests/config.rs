@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_tests::{AuthServer, Driver, Finished, LocalServer, Program, bin, private_dir};
+use kvs_testkit::{AuthServer, Driver, Finished, LocalServer, Program, bin, private_dir};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, App, AuthServer, Channel, Console, Driver, LocalServer, Ports, Process, Program,
     RawLocalServer, Session, Sockets, bin, on_both_sessions, private_dir,
 };
@@ -618,7 +618,7 @@ fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey
 // Options.
 
 /// Runs a program to its end, which comes without any further action.
-fn run(program: &str, args: &[&str]) -> kvs_tests::Finished {
+fn run(program: &str, args: &[&str]) -> kvs_testkit::Finished {
     Program::new(bin(program)).args(args).console(Console::NoInput).spawn().finish()
 }
 

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use kvs_proto::control::{
-    Answer, Bytes, ErrorKind as Kind, GroupStatus, MAX_REQUEST, Request, Watch,
+    AdminErrorKind as Kind, AdminRequest, AdminResponse, Bytes, GroupStatus, MAX_REQUEST,
+    WatchedItem,
 };
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, AuthServer, Console, DEADLINE, Driver, Finished, FramedApp, LocalServer, Process,
     Program, Sockets, bin, is_installed, is_root, private_dir, until,
 };
@@ -74,13 +75,13 @@ impl Admin {
         self.0.get_mut().write_all(bytes).expect("the server listens");
     }
 
-    fn line(&mut self) -> Answer {
+    fn line(&mut self) -> AdminResponse {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line).expect("the server answers in time");
-        Answer::decode(&line).expect("answers are in the protocol")
+        AdminResponse::decode(&line).expect("answers are in the protocol")
     }
 
-    fn ask(&mut self, request: &Request) -> Answer {
+    fn ask(&mut self, request: &AdminRequest) -> AdminResponse {
         self.send(&request.encode());
         self.line()
     }
@@ -99,9 +100,9 @@ fn group(name: &str) -> Bytes {
     Bytes(name.as_bytes().to_vec())
 }
 
-fn kind(answer: Answer) -> Kind {
+fn kind(answer: AdminResponse) -> Kind {
     match answer {
-        Answer::Error { kind, message } => {
+        AdminResponse::Error { kind, message } => {
             assert!(!message.is_empty());
             kind
         }
@@ -533,12 +534,12 @@ fn the_answer_to_quit_comes_before_the_end_and_the_end_of_the_connection_with_it
     let server = LocalServer::start(&auth);
     server.create_group("g");
     let (mut admin, mut other) = (Admin::connect(&server), Admin::connect(&server));
-    assert_eq!(admin.ask(&Request::Quit {}), Answer::Quitting {});
+    assert_eq!(admin.ask(&AdminRequest::Quit {}), AdminResponse::Quitting {});
     // It has lost its place, or is told.
     other
         .0
         .get_mut()
-        .write_all(&Request::Create { group: group("late"), secret: None }.encode())
+        .write_all(&AdminRequest::Create { group: group("late"), secret: None }.encode())
         .ok();
     assert!(admin.has_ended());
     assert!(!server.socket().exists() && !control_path(&server).exists());
@@ -553,18 +554,18 @@ fn names_and_keys_of_any_bytes_come_through() {
     let server = LocalServer::start(&auth);
     let mut admin = Admin::connect(&server);
     let name = Bytes(b"\xff\n\"\\\x01 \xe2\x82".to_vec());
-    let Answer::Created { group, secret } =
-        admin.ask(&Request::Create { group: name.clone(), secret: None })
+    let AdminResponse::Created { group, secret } =
+        admin.ask(&AdminRequest::Create { group: name.clone(), secret: None })
     else {
         panic!("it is a name like any other");
     };
     assert_eq!(group, name);
-    let info = admin.ask(&Request::Info { group: name.clone() });
-    assert_eq!(info, Answer::Info { group: name.clone(), secret, pairs: 0 });
+    let info = admin.ask(&AdminRequest::Info { group: name.clone() });
+    assert_eq!(info, AdminResponse::Info { group: name.clone(), secret, pairs: 0 });
     assert!(kvs(&server, &["status"]).stdout[0].contains("\u{fffd}\\n"), "no line is forged");
     assert_eq!(
-        admin.ask(&Request::Delete { group: name.clone() }),
-        Answer::Deleted { group: name }
+        admin.ask(&AdminRequest::Delete { group: name.clone() }),
+        AdminResponse::Deleted { group: name }
     );
 
     let secret = server.create_group("g");
@@ -575,12 +576,14 @@ fn names_and_keys_of_any_bytes_come_through() {
         app.watch(key);
     }
     app.watch_prefix(b"\xfe");
-    let Answer::Status { groups, more: false } = admin.ask(&Request::Status { group: None }) else {
+    let AdminResponse::Status { groups, more: false } =
+        admin.ask(&AdminRequest::Status { group: None })
+    else {
         panic!("one line is enough");
     };
     let application = &groups[0].applications[0];
     // What does not fit in is counted.
-    let told = Watch::Key(Bytes(b"\xff\x00key".to_vec()));
+    let told = WatchedItem::Key(Bytes(b"\xff\x00key".to_vec()));
     assert_eq!((&*application.watches, application.watch_count), (&[told][..], 3));
     assert_eq!(groups[0].pairs, 2);
 }
@@ -594,8 +597,9 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
     let mut admin = Admin::connect(&server);
     let mut secrets = Vec::new();
     for n in 0..GROUPS {
-        match admin.ask(&Request::Create { group: group(&format!("group {n}")), secret: None }) {
-            Answer::Created { secret, .. } => {
+        match admin.ask(&AdminRequest::Create { group: group(&format!("group {n}")), secret: None })
+        {
+            AdminResponse::Created { secret, .. } => {
                 secrets.push(String::from_utf8(secret.0).expect("letters"))
             }
             other => panic!("{other:?}"),
@@ -613,14 +617,14 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
     // A client that does not read holds up nobody but itself.
     let mut stuck = Admin::connect(&server);
     for _ in 0..20 {
-        stuck.send(&Request::Status { group: None }.encode());
+        stuck.send(&AdminRequest::Status { group: None }.encode());
     }
 
-    admin.send(&Request::Status { group: None }.encode());
+    admin.send(&AdminRequest::Status { group: None }.encode());
     let (mut groups, mut lines): (Vec<GroupStatus>, _) = (Vec::new(), 0);
     loop {
         lines += 1;
-        let Answer::Status { groups: part, more } = admin.line() else { panic!("a status") };
+        let AdminResponse::Status { groups: part, more } = admin.line() else { panic!("a status") };
         groups.extend(part);
         if !more {
             break;
@@ -634,7 +638,7 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
     assert_eq!(applications.len(), APPLICATIONS);
     for (n, application) in applications.iter().enumerate() {
         assert_eq!((application.number, application.watch_count), (n as u64 + 1, 5));
-        let watched = (0..5).map(|k| Watch::Prefix(group(&key(n, k))));
+        let watched = (0..5).map(|k| WatchedItem::Prefix(group(&key(n, k))));
         assert_eq!(application.watches, watched.collect::<Vec<_>>());
     }
     let printed = kvs(&server, &["status", "group 7"]);
@@ -655,8 +659,8 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
         thread::scope(|scope| {
             for admin in &mut admins {
                 scope.spawn(|| {
-                    match admin.ask(&Request::Create { group: group(&name), secret: None }) {
-                        Answer::Created { .. } => {
+                    match admin.ask(&AdminRequest::Create { group: group(&name), secret: None }) {
+                        AdminResponse::Created { .. } => {
                             created.fetch_add(1, Ordering::Relaxed);
                         }
                         other => assert_eq!(kind(other), Kind::Exists),
@@ -683,21 +687,21 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
                 for _ in 0..100 {
                     let group = group("turns");
                     let answer = match n % 2 {
-                        0 => admin.ask(&Request::Create { group, secret: None }),
-                        _ => admin.ask(&Request::Delete { group }),
+                        0 => admin.ask(&AdminRequest::Create { group, secret: None }),
+                        _ => admin.ask(&AdminRequest::Delete { group }),
                     };
                     match answer {
-                        Answer::Created { .. } => created.fetch_add(1, Ordering::Relaxed),
-                        Answer::Deleted { .. } => deleted.fetch_add(1, Ordering::Relaxed),
-                        Answer::Error { kind: Kind::Exists | Kind::NotFound, .. } => 0,
+                        AdminResponse::Created { .. } => created.fetch_add(1, Ordering::Relaxed),
+                        AdminResponse::Deleted { .. } => deleted.fetch_add(1, Ordering::Relaxed),
+                        AdminResponse::Error { kind: Kind::Exists | Kind::NotFound, .. } => 0,
                         other => panic!("{other:?}"),
                     };
                 }
             });
         }
     });
-    let left = match admins[0].ask(&Request::Info { group: group("turns") }) {
-        Answer::Info { .. } => 1,
+    let left = match admins[0].ask(&AdminRequest::Info { group: group("turns") }) {
+        AdminResponse::Info { .. } => 1,
         other => {
             assert_eq!(kind(other), Kind::NotFound);
             0
@@ -720,7 +724,7 @@ fn hostile_clients_disturb_nobody() {
     }
     admin.send(b"{\"version\":2,\"request\":\"quit\"}\n");
     assert_eq!(kind(admin.line()), Kind::Version);
-    let known = kind(admin.ask(&Request::Create { group: group("g"), secret: None }));
+    let known = kind(admin.ask(&AdminRequest::Create { group: group("g"), secret: None }));
     assert_eq!(known, Kind::Exists, "the connection goes on");
 
     let mut endless = Admin::connect(&server);
@@ -745,7 +749,7 @@ fn hostile_clients_disturb_nobody() {
     });
     let last = idle.last_mut().expect("there are a hundred");
     assert_eq!(
-        kind(last.ask(&Request::Create { group: group("g"), secret: None })),
+        kind(last.ask(&AdminRequest::Create { group: group("g"), secret: None })),
         Kind::Exists,
         "it has a place"
     );
@@ -753,7 +757,7 @@ fn hostile_clients_disturb_nobody() {
     // In the middle of everything.
     for n in 0..50 {
         let mut admin = Admin::connect(&server);
-        let line = Request::Status { group: None }.encode();
+        let line = AdminRequest::Status { group: None }.encode();
         admin.send(&line[..n % line.len()]);
     }
     server.quit();

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, App, AuthServer, Channel, Driver, Fate, LocalServer, RawLocalServer, Relay, Session,
     Sockets, application_paths, on_both_sessions,
 };
@@ -168,7 +168,7 @@ fn the_death_of_an_application_is_seen_at_once() {
     other.store("k", "v");
     let doomed = Driver::connected(&server, "g", &secret);
     assert_eq!(doomed.call("register_callback k"), 1);
-    let find = |status: &[kvs_tests::AppStatus], pid| {
+    let find = |status: &[kvs_testkit::AppStatus], pid| {
         status
             .iter()
             .find(|app| app.pid == pid)

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use kvs_tests::{AuthServer, Driver, LocalServer};
+use kvs_testkit::{AuthServer, Driver, LocalServer};
 
 /// How long the servers are left alone.
 const IDLE: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::sync::{Barrier, mpsc};
 use std::time::Instant;
 
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, AuthServer, Channel, DEADLINE, LocalServer, RawApp, ScriptedServer, Sockets,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets, compile_c,
     is_root, private_dir, until,
 };
@@ -63,7 +63,7 @@ fn connect_original(server: &LocalServer, group: &str, secret: &str) -> kvs::Con
     kvs::Connection::builder()
         .socket(server.socket())
         .callback_socket(server.callback_socket())
-        .protocol(kvs::Protocol::Original)
+        .protocol(kvs::Protocol::V1)
         .open(group, secret)
         .expect("the secret is right")
 }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, DEADLINE, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets,
     Storm, number_from_env,
 };

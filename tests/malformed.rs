@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, Dice, Ending, LocalServer, RawApp, Sockets, number_from_env, private_dir,
 };
 use tempfile::TempDir;

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kvs_tests::{is_installed, private_dir, project_dir};
+use kvs_testkit::{is_installed, private_dir, project_dir};
 
 /// The page that is about the library, not about a function.
 const OVERVIEW: &str = "kvs";

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Driver, LocalServer, Program, STRICT, Sockets, lib_dir, private_dir, project_dir,
     tool,
 };

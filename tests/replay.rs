@@ -14,7 +14,7 @@ use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, Conversation, DEADLINE, LocalServer, Message, OFFER, Ports, Program,
     RawApp, ScriptedServer, Session, Sockets, compile_c, on_both_sessions,
 };

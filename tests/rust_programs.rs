@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs::{Answer, Connection, Error, Swap, Versioned};
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, DEADLINE, Driver, Ending, LocalServer, Session, Sockets, on_both_sessions,
 };
 use wrapper::{builder, connect};
@@ -62,8 +62,8 @@ on_both_sessions! {
 
 fn protocol(session: Session) -> kvs::Protocol {
     match session {
-        Session::Original => kvs::Protocol::Original,
-        Session::Framed => kvs::Protocol::Best,
+        Session::Original => kvs::Protocol::V1,
+        Session::Framed => kvs::Protocol::V2,
     }
 }
 

@@ -9,7 +9,7 @@ mod wrapper;
 use std::path::Path;
 use std::sync::mpsc;
 
-use kvs_tests::{
+use kvs_testkit::{
     AT_ONCE, App, AuthServer, DEADLINE, Driver, LocalServer, RawApp, RawLocalServer, Sockets,
     application_paths,
 };

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, DEADLINE, LOOKED_ON, LocalServer, RawApp, number_from_env, padded, private_dir,
 };
 use tempfile::TempDir;

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use kvs_proto::framed::request::{Request, Watched};
-use kvs_tests::{
+use kvs_proto::v2::request::{Request, WatchTarget};
+use kvs_testkit::{
     AuthServer, DEADLINE, Driver, Finished, FramedApp, LocalServer, On, Process, Program, Seen,
     Session, Step, Stepper, application_paths, compile_c, compile_preload, on_both_sessions,
 };
@@ -166,7 +166,7 @@ impl Script {
         let name = key.as_bytes();
         let mut steps = Step::framed_login("g", secret);
         let admitted = steps.len();
-        steps.extend(Step::ask(Request::Watch(Watched::Key(b"m"))));
+        steps.extend(Step::ask(Request::Watch(WatchTarget::Key(b"m"))));
         steps.extend(Step::take_ok(b""));
         steps.extend(Step::ask(Request::Put { key: name, value: b"value", expected: None }));
         let stored = steps.len();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use kvs_tests::{AuthServer, DEADLINE, Ports, bin, private_dir, until};
+use kvs_testkit::{AuthServer, DEADLINE, Ports, bin, private_dir, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use kvs_tests::{AuthServer, Driver, LocalServer, RawLocalServer};
+use kvs_testkit::{AuthServer, Driver, LocalServer, RawLocalServer};
 
 #[test]
 fn a_name_is_taken_on_both_servers_and_free_on_both_after_its_deletion() {

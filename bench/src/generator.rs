@@ -15,10 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use kvs_proto::app::SessionKind;
-use kvs_proto::framed::answer::{Answer, Status};
-use kvs_proto::framed::request::Request;
-use kvs_proto::framed::{HEADER_LEN, Header};
+use kvs_proto::Protocol;
+use kvs_proto::v2::request::Request;
+use kvs_proto::v2::response::{Response, Status};
+use kvs_proto::v2::{HEADER_LEN, Header};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
 
@@ -130,7 +130,7 @@ fn framed_answer(bytes: &[u8], number: u32) -> std::result::Result<Option<(Said,
     let header = Header::decode(header).map_err(|error| error.to_string())?;
     let len = header.body as usize;
     let Some(body) = rest.get(..len) else { return Ok(None) };
-    let answer = Answer::decode(&header, body).map_err(|error| error.to_string())?;
+    let answer = Response::decode(&header, body).map_err(|error| error.to_string())?;
     if answer.number != number {
         return Err(format!("an answer to request {} instead of {number}", answer.number));
     }
@@ -295,7 +295,7 @@ impl Generator {
     /// [`Error::Unavailable`] for a kvs server without the framed session.
     pub(crate) fn kvs(address: &Address, clients: u32, depth: u32, threads: u32) -> Result<Self> {
         Self::connect(Wire::Framed, clients, depth, threads, || {
-            let both = log_in(address, SessionKind::Framed)?;
+            let both = log_in(address, Protocol::V2)?;
             Ok((both.main, Some(both.callback)))
         })
     }
@@ -638,9 +638,9 @@ mod tests {
     #[test]
     fn answers_of_kvs_are_found_however_they_are_cut() {
         let mut bytes = Vec::new();
-        Answer::new(1, Status::Ok, 7).encode(&mut bytes);
-        Answer { body: b"abc", ..Answer::new(2, Status::Ok, 7) }.encode(&mut bytes);
-        Answer::new(3, Status::NoSuchKey, 0).encode(&mut bytes);
+        Response::new(1, Status::Ok, 7).encode(&mut bytes);
+        Response { body: b"abc", ..Response::new(2, Status::Ok, 7) }.encode(&mut bytes);
+        Response::new(3, Status::NoSuchKey, 0).encode(&mut bytes);
         let said = answers(Wire::Framed, &bytes).unwrap();
         assert_eq!(said, [Said::Stored, Said::Value(3), Said::Nothing]);
     }
@@ -649,7 +649,7 @@ mod tests {
     fn an_answer_of_kvs_to_another_request_or_with_an_error_is_found_out() {
         for (number, status) in [(2, Status::Ok), (1, Status::Limit), (1, Status::Unknown)] {
             let mut bytes = Vec::new();
-            Answer::new(number, status, 0).encode(&mut bytes);
+            Response::new(number, status, 0).encode(&mut bytes);
             assert!(answers(Wire::Framed, &bytes).is_err(), "{number} {status:?}");
         }
     }
@@ -691,7 +691,7 @@ mod tests {
             let mut body = vec![0; header.body as usize];
             stream.read_exact(&mut body).unwrap();
             let body = if header.kind == 1 { value } else { b"" };
-            let answer = Answer { body, ..Answer::new(header.number, Status::Ok, 1) };
+            let answer = Response { body, ..Response::new(header.number, Status::Ok, 1) };
             bytes.get_mut().clear();
             answer.encode(bytes.get_mut());
             // In two pieces.

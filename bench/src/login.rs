@@ -12,10 +12,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kvs_proto::app::SessionKind;
-use kvs_proto::app::client::{Channel, Login, LoginResult, LoginStep};
-use kvs_proto::framed::answer::{Answer, Status};
-use kvs_proto::framed::{HEADER_LEN, Header};
+use kvs_proto::Protocol;
+use kvs_proto::v1::client::{Channel, Login, LoginResult, LoginStep};
+use kvs_proto::v2::response::{Response, Status};
+use kvs_proto::v2::{HEADER_LEN, Header};
 use kvs_proto::{INT_LEN, Text};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
@@ -38,7 +38,7 @@ pub(crate) struct LoggedIn {
 ///
 /// # Errors
 /// [`Error::Unavailable`] when the server does not know that kind of session.
-pub(crate) fn log_in(address: &Address, kind: SessionKind) -> Result<LoggedIn> {
+pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir = address.socket.parent().unwrap_or(Path::new("/tmp"));
@@ -89,7 +89,7 @@ pub(crate) fn log_in(address: &Address, kind: SessionKind) -> Result<LoggedIn> {
     if got != kind {
         return Err(Error::Unavailable("the server has no framed session".into()));
     }
-    if kind == SessionKind::Framed {
+    if kind == Protocol::V2 {
         welcome(&mut main.stream)?;
     }
     match connected {
@@ -103,8 +103,8 @@ fn welcome(main: &mut UnixStream) -> Result<()> {
     let mut header = [0; HEADER_LEN];
     main.read_exact(&mut header).doing(|| "login: receiving the greeting".into())?;
     let answer = Header::decode(&header).and_then(|header| match header.body {
-        0 => Answer::decode(&header, &[]),
-        _ => Err(kvs_proto::framed::Malformed::Header("a greeting with a body")),
+        0 => Response::decode(&header, &[]),
+        _ => Err(kvs_proto::v2::Malformed::Header("a greeting with a body")),
     });
     match answer {
         Ok(answer) if answer.status == Status::Welcome => Ok(()),

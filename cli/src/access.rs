@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use kvs::{Builder, Connection, DEFAULT_SOCKET};
-use kvs_proto::places;
+use kvs_proto::default_paths;
 use rustix::io::Errno;
 
 use crate::arguments::Place;
@@ -60,7 +60,7 @@ impl Access {
         let mut builder =
             from_env.map_err(|error| Failure::of_library(error, &socket, b""))?.socket(&socket);
         builder = builder.callback_socket(
-            callback_socket.clone().unwrap_or_else(|| places::callback_socket(&socket)),
+            callback_socket.clone().unwrap_or_else(|| default_paths::callback_socket(&socket)),
         );
         if let Some(millis) = place.timeout {
             builder = builder.timeout(Duration::from_millis(millis));

@@ -28,10 +28,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kvs_proto::control::{
-    Answer, ApplicationStatus, Bytes, DecodeError, ErrorKind as Kind, GroupStatus, MAX_ANSWER,
-    Request, Watch,
+    AdminErrorKind as Kind, AdminRequest, AdminResponse, ApplicationStatus, Bytes, DecodeError,
+    GroupStatus, MAX_RESPONSE, WatchedItem,
 };
-use kvs_proto::places;
+use kvs_proto::default_paths;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Uid, User, geteuid};
@@ -325,8 +325,10 @@ impl Admin {
         let mut file = secret_file.map(SecretFile::open).transpose()?;
         let secret = file.as_ref().and_then(SecretFile::secret);
         let is_old = secret.is_some();
-        let answer = server.ask(&Request::Create { group, secret })?;
-        let Answer::Created { group, secret } = &answer else { return Err(server.unexpected()) };
+        let answer = server.ask(&AdminRequest::Create { group, secret })?;
+        let AdminResponse::Created { group, secret } = &answer else {
+            return Err(server.unexpected());
+        };
         if let Some(file) = &mut file {
             file.keep(secret)?;
         }
@@ -362,8 +364,8 @@ impl Admin {
         let (mut deleted, mut failed) = (Vec::new(), None);
         let mut server = self.connect()?;
         for group in groups {
-            match server.ask(&Request::Delete { group: bytes(group) }) {
-                Ok(Answer::Deleted { group }) => {
+            match server.ask(&AdminRequest::Delete { group: bytes(group) }) {
+                Ok(AdminResponse::Deleted { group }) => {
                     if !self.output.is_json() {
                         self.remark(format_args!("The group {group} was deleted."))?;
                     }
@@ -386,11 +388,11 @@ impl Admin {
 
     fn info(&self, group: Bytes) -> Result<u8, Error> {
         let mut server = self.connect()?;
-        match server.ask(&Request::Info { group })? {
-            Answer::Info { group, secret, pairs } if self.output.is_json() => {
+        match server.ask(&AdminRequest::Info { group })? {
+            AdminResponse::Info { group, secret, pairs } if self.output.is_json() => {
                 print_json(json!({ "group": group, "secret": secret, "pairs": pairs }))
             }
-            Answer::Info { group, secret, pairs } => {
+            AdminResponse::Info { group, secret, pairs } => {
                 print(format_args!("group:   {group}\nsecret:  {secret}\npairs:   {pairs}\n"))
             }
             _ => Err(server.unexpected()),
@@ -400,9 +402,9 @@ impl Admin {
     fn status(&self, group: Option<Bytes>, connected: bool) -> Result<u8, Error> {
         let mut server = self.connect()?;
         let mut groups: Vec<GroupStatus> = Vec::new();
-        server.send(&Request::Status { group })?;
+        server.send(&AdminRequest::Status { group })?;
         loop {
-            let Answer::Status { groups: part, more } = server.answer(false)? else {
+            let AdminResponse::Status { groups: part, more } = server.answer(false)? else {
                 return Err(server.unexpected());
             };
             for mut next in part {
@@ -434,8 +436,8 @@ impl Admin {
             self.remark("Nothing was done.")?;
             return Ok(0);
         }
-        match server.ask(&Request::Quit {})? {
-            Answer::Quitting {} => server.wait_for_end()?,
+        match server.ask(&AdminRequest::Quit {})? {
+            AdminResponse::Quitting {} => server.wait_for_end()?,
             _ => return Err(server.unexpected()),
         }
         if self.output.is_json() {
@@ -516,9 +518,9 @@ impl Place {
             return Ok(path.into());
         }
         // One that has the usual path may be the service, whose control socket is elsewhere.
-        let is_usual = |path: &OsString| path == places::DEFAULT_SOCKET;
+        let is_usual = |path: &OsString| path == default_paths::DEFAULT_SOCKET;
         if let Some(path) = given(&self.socket).filter(|path| !is_usual(path)) {
-            return Ok(places::control_socket(path.as_ref()));
+            return Ok(default_paths::control_socket(path.as_ref()));
         }
         let is_socket = |path: &&Path| {
             std::fs::metadata(path)
@@ -573,12 +575,12 @@ impl Connection {
     }
 
     /// A question with one answer, which is no refusal.
-    fn ask(&mut self, request: &Request) -> Result<Answer, Error> {
+    fn ask(&mut self, request: &AdminRequest) -> Result<AdminResponse, Error> {
         self.send(request)?;
-        self.answer(!matches!(request, Request::Info { .. }))
+        self.answer(!matches!(request, AdminRequest::Info { .. }))
     }
 
-    fn send(&mut self, request: &Request) -> Result<(), Error> {
+    fn send(&mut self, request: &AdminRequest) -> Result<(), Error> {
         match self.stream.get_mut().write_all(&request.encode()) {
             Ok(()) => Ok(()),
             // Who is refused is told so before it asks: the answer may be there already.
@@ -592,17 +594,17 @@ impl Connection {
     }
 
     /// A line of an answer, which is no refusal. With `changes`, the question may have changed something.
-    fn answer(&mut self, changes: bool) -> Result<Answer, Error> {
+    fn answer(&mut self, changes: bool) -> Result<AdminResponse, Error> {
         let mut line = Vec::new();
-        let limit = MAX_ANSWER as u64;
+        let limit = MAX_RESPONSE as u64;
         if let Err(error) = self.stream.by_ref().take(limit).read_until(b'\n', &mut line) {
             return Err(self.failed(error, changes));
         }
         if line.last() != Some(&b'\n') {
             return Err(self.failed(io::Error::other("it has ended the connection"), changes));
         }
-        match Answer::decode(&line) {
-            Ok(Answer::Error { kind, message }) => Err(Error::Refused { kind, message }),
+        match AdminResponse::decode(&line) {
+            Ok(AdminResponse::Error { kind, message }) => Err(Error::Refused { kind, message }),
             Ok(answer) => Ok(answer),
             Err(error) => Err(Error::Nonsense { path: self.path.clone(), error }),
         }
@@ -786,8 +788,8 @@ fn watches(application: &ApplicationStatus) -> String {
     const LENGTH: usize = 30;
     let shown = application.watches.iter().take(SHOWN).map(|watch| {
         let (bytes, star) = match watch {
-            Watch::Key(bytes) => (bytes, ""),
-            Watch::Prefix(bytes) => (bytes, "*"),
+            WatchedItem::Key(bytes) => (bytes, ""),
+            WatchedItem::Prefix(bytes) => (bytes, "*"),
         };
         let text = bytes.to_string();
         match text.char_indices().nth(LENGTH) {
@@ -843,21 +845,22 @@ mod tests {
     #[test]
     fn a_table_has_a_line_for_each_application_however_much_it_watches() {
         let key = |text: &str| Bytes(text.as_bytes().to_vec());
-        let application = |number, closed_at, watches: Vec<Watch>, watch_count| ApplicationStatus {
-            number,
-            pid: 4711,
-            connected_at: 1_000.0,
-            closed_at,
-            seconds: 61.5,
-            watches,
-            watch_count,
-        };
+        let application =
+            |number, closed_at, watches: Vec<WatchedItem>, watch_count| ApplicationStatus {
+                number,
+                pid: 4711,
+                connected_at: 1_000.0,
+                closed_at,
+                seconds: 61.5,
+                watches,
+                watch_count,
+            };
         let watched =
-            ["temperature", "evil\nApp 7", &"é".repeat(40), "wind"].map(key).map(Watch::Key);
+            ["temperature", "evil\nApp 7", &"é".repeat(40), "wind"].map(key).map(WatchedItem::Key);
         let applications = vec![
             application(1, None, watched.to_vec(), 4_000),
             application(12, Some(1_061.5), vec![], 0),
-            application(13, None, vec![Watch::Prefix(key("rain/"))], 1),
+            application(13, None, vec![WatchedItem::Prefix(key("rain/"))], 1),
         ];
         let groups = [
             GroupStatus { group: key("weather"), pairs: 1, applications },

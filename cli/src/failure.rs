@@ -340,7 +340,7 @@ mod tests {
             (E::ReceiveAnswer(broken()), 3, "connection_lost"),
             (E::ReceiveAnswer(ErrorKind::TimedOut.into()), 3, "timed_out"),
             (E::ReceiveValue(broken()), 3, "connection_lost"),
-            (E::BadAnswer(7), 3, "connection_lost"),
+            (E::BadResponse(7), 3, "connection_lost"),
             (E::BadLength(-1), 3, "connection_lost"),
             (E::BadValue, 3, "connection_lost"),
             (E::BadFrame(kvs::Malformed::Unexpected(1)), 3, "connection_lost"),

@@ -1,10 +1,10 @@
 //! The application's side, played against a server that says anything: it ends, it asks for no more than
 //! a few bytes at a time, and it believes only what the protocol lets it believe.
 
-use kvs_proto::app::SessionKind;
-use kvs_proto::app::client::{
-    Channel, Exchange, Expected, ListenStep, Listener, Login, LoginResult, LoginStep, News,
-    Operation, Outcome, Sent, Step,
+use kvs_proto::Protocol;
+use kvs_proto::v1::client::{
+    CallbackEvent, CallbackListener, CallbackStep, Channel, Expected, Login, LoginResult,
+    LoginStep, Operation, OperationExchange, OperationResult, OperationStep, Sent,
 };
 use kvs_proto::{INT_LEN, MAX_TEXT, Text};
 
@@ -49,12 +49,12 @@ fn receive(input: &mut Input<'_>, len: usize) -> Vec<u8> {
 fn login(input: &mut Input<'_>) {
     let (group, secret) = (input.text(), input.text());
     let offer = match input.choice(2) {
-        0 => SessionKind::Original,
-        _ => SessionKind::Framed,
+        0 => Protocol::V1,
+        _ => Protocol::V2,
     };
     let mut login = Login::new(group, secret, offer);
     let mut hello = group.as_bytes().to_vec();
-    let offers = offer == SessionKind::Framed && hello.len() <= 95;
+    let offers = offer == Protocol::V2 && hello.len() <= 95;
     if offers {
         hello.extend(b"\0kvs2");
     }
@@ -86,10 +86,10 @@ fn login(input: &mut Input<'_>) {
                 let (main, callback) = (Channel::Main, Channel::Callback);
                 // What is answered to the group, and what to the secret.
                 let said: &[(Channel, i32)] = match result {
-                    LoginResult::LoggedIn(SessionKind::Original) => {
+                    LoginResult::LoggedIn(Protocol::V1) => {
                         &[yes(main), yes(main), yes(callback), yes(main)]
                     }
-                    LoginResult::LoggedIn(SessionKind::Framed) => {
+                    LoginResult::LoggedIn(Protocol::V2) => {
                         assert!(offers, "nothing else was offered");
                         &[yes(main), (main, 2), yes(callback), yes(main)]
                     }
@@ -109,18 +109,18 @@ fn login(input: &mut Input<'_>) {
 }
 
 fn operation(operation: Operation, input: &mut Input<'_>) {
-    let mut exchange = Exchange::new(operation);
+    let mut exchange = OperationExchange::new(operation);
     let mut sent: Vec<Vec<u8>> = Vec::new();
     let mut received: Vec<Vec<u8>> = Vec::new();
     for _ in 0..10 {
         match exchange.next() {
-            Step::Send(what, bytes) => {
+            OperationStep::Send(what, bytes) => {
                 assert!(bytes.len() <= MAX_TEXT);
                 assert_eq!(what == Sent::Code, sent.is_empty());
                 sent.push(bytes.to_vec());
                 exchange.sent();
             }
-            Step::Receive(expected, len) => {
+            OperationStep::Receive(expected, len) => {
                 // The caller has a buffer of that size.
                 assert!(len <= MAX_TEXT + 1);
                 assert!(len == INT_LEN || expected == Expected::Value);
@@ -133,7 +133,7 @@ fn operation(operation: Operation, input: &mut Input<'_>) {
                 }
                 assert!(!short, "{bytes:?} was taken in place of {len} bytes");
             }
-            Step::Done(outcome) => {
+            OperationStep::Done(outcome) => {
                 check(operation, &outcome, &sent, &received);
                 return;
             }
@@ -142,16 +142,16 @@ fn operation(operation: Operation, input: &mut Input<'_>) {
     panic!("an operation without end: {exchange:?}");
 }
 
-fn check(operation: Operation, outcome: &Outcome, sent: &[Vec<u8>], received: &[Vec<u8>]) {
+fn check(operation: Operation, outcome: &OperationResult, sent: &[Vec<u8>], received: &[Vec<u8>]) {
     let int = |int: i32| int.to_ne_bytes().to_vec();
     let (strings, answers) = match operation {
         Operation::Put { key, value } => (vec![key, value], vec![int(1), int(1)]),
         Operation::Close => (vec![], vec![]),
         Operation::Get(key) | Operation::Delete(key) | Operation::Watch(key) => {
             let answer = match outcome {
-                Outcome::NoSuchKey => vec![int(1), int(-1)],
-                Outcome::Done => vec![int(1), int(1)],
-                Outcome::Value(value) => {
+                OperationResult::NoSuchKey => vec![int(1), int(-1)],
+                OperationResult::Done => vec![int(1), int(1)],
+                OperationResult::Value(value) => {
                     assert!(value.len() <= MAX_TEXT && !value.contains(&0));
                     vec![int(1), int(value.len() as i32), [value, &b"\0"[..]].concat()]
                 }
@@ -160,30 +160,30 @@ fn check(operation: Operation, outcome: &Outcome, sent: &[Vec<u8>], received: &[
         }
     };
     assert_eq!(received, answers);
-    assert!(matches!(outcome, Outcome::Value(_)) <= matches!(operation, Operation::Get(_)));
+    assert!(matches!(outcome, OperationResult::Value(_)) <= matches!(operation, Operation::Get(_)));
     let strings: Vec<_> = strings.iter().map(Text::as_bytes).collect();
     assert_eq!(sent[1..], strings);
 }
 
 fn listen(input: &mut Input<'_>) {
-    let mut listener = Listener::default();
+    let mut listener = CallbackListener::default();
     let mut flags = 0;
     for _ in 0..20 {
         match listener.next() {
-            ListenStep::Receive(len) => {
+            CallbackStep::Receive(len) => {
                 assert!(len <= 100);
                 let bytes = receive(input, len);
                 let Ok(news) = listener.received(&bytes) else { return };
                 match news {
                     None => assert_eq!((bytes, len), (1i32.to_ne_bytes().to_vec(), INT_LEN)),
-                    Some(News::Close) => assert_eq!(bytes, (-1i32).to_ne_bytes()),
-                    Some(News::Changed(key)) => {
+                    Some(CallbackEvent::Close) => assert_eq!(bytes, (-1i32).to_ne_bytes()),
+                    Some(CallbackEvent::Changed(key)) => {
                         assert_eq!((bytes, flags), (key.padded::<100>().to_vec(), 1));
                         flags = 0;
                     }
                 }
             }
-            ListenStep::Send(bytes) => {
+            CallbackStep::Send(bytes) => {
                 assert_eq!(bytes, 1i32.to_ne_bytes());
                 flags += 1;
                 listener.sent();

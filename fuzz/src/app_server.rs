@@ -1,4 +1,4 @@
-//! The local server's side of one application, as a protocol: [`Session`] and [`Notifier`].
+//! The local server's side of one application, as a protocol: [`MainChannel`] and [`CallbackChannel`].
 //!
 //! Whatever is read, and however it is grouped: what is stored is what [`Reading`] finds in the same reads, every
 //! byte that is answered is the one of the protocol, and nothing of a malformed read counts. The state
@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use kvs_proto::app::SessionKind;
-use kvs_proto::app::server::{Notifier, Request, Session};
+use kvs_proto::Protocol;
+use kvs_proto::v1::server::{CallbackChannel, ClientMessage, MainChannel};
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
 use crate::Input;
@@ -47,12 +47,12 @@ fn code(code: u8) -> [u8; INT_LEN] {
 
 /// A session, and what should be in it.
 struct Application {
-    session: Session,
+    session: MainChannel,
     reading: Reading,
     stored: HashMap<Vec<u8>, Vec<u8>>,
     expected: HashMap<Vec<u8>, Vec<u8>>,
     /// The group or secret that waits for its answer.
-    asked: Option<Request>,
+    asked: Option<ClientMessage>,
     /// Whether a framed session was offered. What follows its login is not the business of this target.
     offers_framed: bool,
     /// Whether the server is ready for values and watches.
@@ -63,7 +63,7 @@ struct Application {
 impl Application {
     fn new() -> Self {
         let mut out = Vec::new();
-        let session = Session::accept(&mut out);
+        let session = MainChannel::accept(&mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         Self {
             session,
@@ -151,27 +151,27 @@ impl Application {
     }
 
     /// What a server does with a request.
-    fn serve(&mut self, request: Request, out: &mut Vec<u8>) {
+    fn serve(&mut self, request: ClientMessage, out: &mut Vec<u8>) {
         match request {
-            Request::Group(_) | Request::Secret(_) => self.asked = Some(request),
-            Request::Put { key, value } => {
+            ClientMessage::Group(_) | ClientMessage::Secret(_) => self.asked = Some(request),
+            ClientMessage::Put { key, value } => {
                 self.stored.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
             }
-            Request::BeginPut(_) | Request::BeginWatch => {
+            ClientMessage::BeginPut(_) | ClientMessage::BeginWatch => {
                 self.session.answer_ready(self.ready, out)
             }
-            Request::Get(key) => {
+            ClientMessage::Get(key) => {
                 let value = self.stored.get(key.as_bytes()).map(Vec::as_slice);
                 self.session.answer_get(value, out);
             }
-            Request::Delete(key) => {
+            ClientMessage::Delete(key) => {
                 let found = self.stored.remove(key.as_bytes()).is_some();
                 self.session.answer_found(found, out);
             }
-            Request::Watch(key) => {
+            ClientMessage::Watch(key) => {
                 self.session.answer_found(self.stored.contains_key(key.as_bytes()), out);
             }
-            Request::Close => assert!(self.session.is_over()),
+            ClientMessage::Close => assert!(self.session.is_over()),
         }
     }
 
@@ -182,15 +182,15 @@ impl Application {
         }
         let mut out = Vec::new();
         match self.asked.take() {
-            Some(Request::Group(hello)) => {
-                assert_eq!(hello.offer == SessionKind::Framed, self.offers_framed);
+            Some(ClientMessage::Group(hello)) => {
+                assert_eq!(hello.offer == Protocol::V2, self.offers_framed);
                 self.session.answer_group(yes.then_some(hello.offer), &mut out);
                 self.reading.group_exists();
                 let answer = if yes && self.offers_framed { 2 } else { i32::from(yes) };
                 assert_eq!(std::mem::take(&mut out), answer.to_ne_bytes());
                 self.over = !yes;
             }
-            Some(Request::Secret(_)) => {
+            Some(ClientMessage::Secret(_)) => {
                 self.session.answer_secret(yes, &mut out);
                 self.reading.answered();
                 assert_eq!(std::mem::take(&mut out), i32::from(yes).to_ne_bytes());
@@ -207,7 +207,7 @@ impl Application {
 
 /// The callback channel, and what should be said on it.
 struct Changes {
-    notifier: Notifier,
+    notifier: CallbackChannel,
     /// The key that is announced, and what of the ready flag is here.
     announced: Option<(kvs_proto::Text, Vec<u8>)>,
     over: bool,
@@ -216,7 +216,7 @@ struct Changes {
 impl Changes {
     fn new() -> Self {
         let mut out = Vec::new();
-        let notifier = Notifier::accept(&mut out);
+        let notifier = CallbackChannel::accept(&mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         Self { notifier, announced: None, over: false }
     }

@@ -1,8 +1,10 @@
-//! The local server's side: an [`Exchange`] that receives any datagrams ends with an answer that was
+//! The local server's side: an [`ClientExchange`] that receives any datagrams ends with an answer that was
 //! really given, in the right order, and sends nothing but what its question needs.
 
 use kvs_proto::Text;
-use kvs_proto::auth::{Answer, Exchange, Progress, Question, encode_secret};
+use kvs_proto::link::original::{
+    ClientExchange, ExchangeProgress, GroupRequest, GroupResponse, encode_secret,
+};
 
 use crate::Input;
 
@@ -12,21 +14,21 @@ pub fn run(data: &[u8]) {
     while let Some(kind) = input.byte() {
         let name = input.text();
         match kind % 4 {
-            0 => exchange(Question::Find(name), &mut input),
-            1 => exchange(Question::New { name, secret: input.text() }, &mut input),
-            2 => exchange(Question::Secret(name), &mut input),
-            _ => exchange(Question::Delete(name), &mut input),
+            0 => exchange(GroupRequest::Find(name), &mut input),
+            1 => exchange(GroupRequest::New { name, secret: input.text() }, &mut input),
+            2 => exchange(GroupRequest::Secret(name), &mut input),
+            _ => exchange(GroupRequest::Delete(name), &mut input),
         }
     }
 }
 
-fn exchange(question: Question, input: &mut Input<'_>) {
-    let (mut exchange, first) = Exchange::start(question);
+fn exchange(question: GroupRequest, input: &mut Input<'_>) {
+    let (mut exchange, first) = ClientExchange::start(question);
     let word: &[u8] = match question {
-        Question::Find(_) => b"FindGroup",
-        Question::New { .. } => b"NewGroup",
-        Question::Secret(_) => b"GetSecret",
-        Question::Delete(_) => b"DeleteGroup",
+        GroupRequest::Find(_) => b"FindGroup",
+        GroupRequest::New { .. } => b"NewGroup",
+        GroupRequest::Secret(_) => b"GetSecret",
+        GroupRequest::Delete(_) => b"DeleteGroup",
     };
     assert_eq!(Text::from_padded(&first), Text::new(word).ok());
     assert_eq!(first.len(), 100);
@@ -43,11 +45,11 @@ fn exchange(question: Question, input: &mut Input<'_>) {
         };
         let progress = exchange.receive(&datagram);
         if over {
-            assert_eq!(progress, Progress::Ignored, "{datagram:?} after the end");
+            assert_eq!(progress, ExchangeProgress::Ignored, "{datagram:?} after the end");
             continue;
         }
         assert_eq!(progress, script.play(&datagram), "{datagram:?}");
-        over = matches!(progress, Progress::Done(_));
+        over = matches!(progress, ExchangeProgress::Done(_));
     }
 }
 
@@ -60,41 +62,41 @@ struct Script {
 }
 
 impl Script {
-    fn of(question: Question) -> Self {
+    fn of(question: GroupRequest) -> Self {
         let (to_send, wants_secret) = match question {
-            Question::Find(name) | Question::Delete(name) => {
+            GroupRequest::Find(name) | GroupRequest::Delete(name) => {
                 (vec![name.as_bytes().to_vec()], false)
             }
-            Question::New { name, secret } => {
+            GroupRequest::New { name, secret } => {
                 (vec![name.as_bytes().to_vec(), encode_secret(&secret).to_vec()], false)
             }
-            Question::Secret(name) => {
+            GroupRequest::Secret(name) => {
                 (vec![name.as_bytes().to_vec(), 1i32.to_ne_bytes().to_vec()], true)
             }
         };
         Self { to_send: to_send.into_iter(), named: false, wants_secret }
     }
 
-    fn play(&mut self, datagram: &[u8]) -> Progress {
+    fn play(&mut self, datagram: &[u8]) -> ExchangeProgress {
         let int = <[u8; 4]>::try_from(datagram).map(i32::from_ne_bytes).ok();
         let last = self.to_send.as_slice().is_empty();
         if int == Some(-1) && self.named {
-            return Progress::Done(Answer::No);
+            return ExchangeProgress::Done(GroupResponse::No);
         }
         if last && self.wants_secret {
             let is_text = (1..=99).contains(&datagram.len()) && !datagram.contains(&0);
             return match Text::new(datagram).ok().filter(|_| is_text) {
-                Some(secret) => Progress::Done(Answer::Secret(secret)),
-                None => Progress::Ignored,
+                Some(secret) => ExchangeProgress::Done(GroupResponse::Secret(secret)),
+                None => ExchangeProgress::Ignored,
             };
         }
         if int != Some(1) {
-            return Progress::Ignored;
+            return ExchangeProgress::Ignored;
         }
         self.named = true;
         match self.to_send.next() {
-            Some(next) => Progress::Send(next),
-            None => Progress::Done(Answer::Yes),
+            Some(next) => ExchangeProgress::Send(next),
+            None => ExchangeProgress::Done(GroupResponse::Yes),
         }
     }
 }

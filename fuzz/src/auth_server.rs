@@ -1,14 +1,14 @@
-//! The authentication server's side: [`Command::decode`], and a [`Link`] that is spoken to from several
+//! The authentication server's side: [`Command::decode`], and a [`CommandPort`] that is spoken to from several
 //! addresses.
 //!
 //! The model: the exchange that each sender has under way, in the order of their beginnings. A group is stored,
 //! deleted or told only at the end of a whole exchange of one sender, and never more than one. When an exchange
 //! ends, the older ones that may change something are over; and a sender that has changed something, or wanted to, cannot begin another
-//! change once somebody else has been heard. There are four senders, so no limit of the [`Link`] is ever met.
+//! change once somebody else has been heard. There are four senders, so no limit of the [`CommandPort`] is ever met.
 
 use std::collections::{BTreeSet, HashMap};
 
-use kvs_proto::auth::{Command, Event, Groups, Link, encode_secret};
+use kvs_proto::link::original::{Command, CommandPort, LinkDirectory, LinkEvent, encode_secret};
 use kvs_proto::{MAX_TEXT, Text};
 
 use crate::Input;
@@ -36,7 +36,7 @@ fn is_foreign(name: &Text) -> bool {
     name.as_bytes().first() == Some(&b'x')
 }
 
-impl Groups for Registry {
+impl LinkDirectory for Registry {
     fn secret(&self, name: &Text) -> Option<Text> {
         self.groups.get(name).copied()
     }
@@ -60,7 +60,7 @@ impl Groups for Registry {
 /// Plays one script.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let mut link = Link::default();
+    let mut link = CommandPort::default();
     let mut registry = Registry::default();
     for name in [&b"b"[..], b"xb"] {
         registry.groups.insert(text(name), text(b"old"));
@@ -108,7 +108,13 @@ enum Step {
 }
 
 impl Model {
-    fn receive(&mut self, from: u8, datagram: &[u8], link: &mut Link<u8>, real: &mut Registry) {
+    fn receive(
+        &mut self,
+        from: u8,
+        datagram: &[u8],
+        link: &mut CommandPort<u8>,
+        real: &mut Registry,
+    ) {
         let before = real.clone();
         let mut expected = before.clone();
         let (reply, event) = self.play(from, datagram, &mut expected);
@@ -121,7 +127,7 @@ impl Model {
     }
 
     /// What the protocol says.
-    fn play(&mut self, from: u8, datagram: &[u8], groups: &mut Registry) -> (Vec<u8>, Event) {
+    fn play(&mut self, from: u8, datagram: &[u8], groups: &mut Registry) -> (Vec<u8>, LinkEvent) {
         let command = COMMANDS.iter().find(|(_, word)| {
             let mut padded = word.to_vec();
             padded.resize(100, 0);
@@ -135,20 +141,20 @@ impl Model {
             return match command {
                 Command::CloseConnection => {
                     self.exchanges.clear();
-                    (vec![], Event::Closed)
+                    (vec![], LinkEvent::Closed)
                 }
-                Command::Connect | Command::Connect2 => (vec![], Event::Nothing),
-                _ if is_change && is_late => (vec![], Event::Nothing),
+                Command::Connect | Command::Connect2 => (vec![], LinkEvent::Nothing),
+                _ if is_change && is_late => (vec![], LinkEvent::Nothing),
                 command => {
                     self.exchanges.retain(|(starter, _)| *starter != from);
                     self.exchanges.push((from, Step::Name(command)));
                     self.last = Some(from);
-                    (int(true), Event::Nothing)
+                    (int(true), LinkEvent::Nothing)
                 }
             };
         }
         let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
-            return (vec![], Event::Nothing);
+            return (vec![], LinkEvent::Nothing);
         };
         let step = self.exchanges[at].1;
         let (next, reply, event) = go_on(step, datagram, groups);
@@ -185,7 +191,7 @@ fn int(yes: bool) -> Vec<u8> {
 }
 
 /// The next step of an exchange (`None`: it is over), what is answered, and what has happened.
-fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, Vec<u8>, Event) {
+fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, Vec<u8>, LinkEvent) {
     let is_text = |len| (1..=len).contains(&datagram.len()) && !datagram.contains(&0);
     match step {
         Step::Name(command) if is_text(MAX_TEXT) => {
@@ -197,10 +203,10 @@ fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, V
                 _ => None,
             };
             let (yes, event) = match command {
-                Command::NewGroup => (known.is_none(), Event::Nothing),
-                Command::DeleteGroup if groups.remove(&name) => (true, Event::Deleted(name)),
-                Command::DeleteGroup => (false, Event::Nothing),
-                _ => (known.is_some(), Event::Nothing),
+                Command::NewGroup => (known.is_none(), LinkEvent::Nothing),
+                Command::DeleteGroup if groups.remove(&name) => (true, LinkEvent::Deleted(name)),
+                Command::DeleteGroup => (false, LinkEvent::Nothing),
+                _ => (known.is_some(), LinkEvent::Nothing),
             };
             (next, int(yes), event)
         }
@@ -208,16 +214,16 @@ fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, V
             let end = datagram.iter().position(|&byte| byte == 0).unwrap_or(0);
             let padded = datagram.len() == 8 && datagram[end..].iter().all(|&byte| byte == 0);
             if !padded || end == 0 {
-                return (Some(step), vec![], Event::Nothing);
+                return (Some(step), vec![], LinkEvent::Nothing);
             }
             // Another sender may have stored it meanwhile.
             let stored = groups.insert(name, text(&datagram[..end]));
-            let event = if stored { Event::Created(name) } else { Event::Nothing };
+            let event = if stored { LinkEvent::Created(name) } else { LinkEvent::Nothing };
             (None, int(stored), event)
         }
         Step::One(secret) if datagram == 1i32.to_ne_bytes() => {
-            (None, secret.as_bytes().to_vec(), Event::Nothing)
+            (None, secret.as_bytes().to_vec(), LinkEvent::Nothing)
         }
-        _ => (Some(step), vec![], Event::Nothing),
+        _ => (Some(step), vec![], LinkEvent::Nothing),
     }
 }

@@ -2,15 +2,15 @@
 //! that follows the tables of `docs/PROTOCOL.md` §7 and nothing else, however the stream is cut; what was decoded
 //! is encoded to the same bytes; and of what is announced nothing is kept but what has come.
 
-use kvs_proto::framed::answer::{self, Answer, Status};
-use kvs_proto::framed::change::{News, Watches};
-use kvs_proto::framed::request::{Entries, EntriesBuilder, Limits, Request, Watched};
-use kvs_proto::framed::{Cutter, HEADER_LEN, Header, MAX_KEY, Next};
+use kvs_proto::v2::event::{MatchedBy, ServerEvent};
+use kvs_proto::v2::request::{Entries, EntriesBuilder, FrameLimits, Request, WatchTarget};
+use kvs_proto::v2::response::{self, Response, Status};
+use kvs_proto::v2::{Decoded, FrameDecoder, HEADER_LEN, Header, MAX_KEY};
 
 use crate::Input;
 
 /// The longest value here: scripts come near it.
-const LIMITS: Limits = Limits { value: 600 };
+const LIMITS: FrameLimits = FrameLimits { value: 600 };
 
 /// Plays one script: a stream of frames, then how it is cut.
 pub fn run(data: &[u8]) {
@@ -60,7 +60,8 @@ fn request(input: &mut Input<'_>, stream: &mut Vec<u8>) {
     let (first, second) = (input.chunk(), input.chunk());
     let key = if first.is_empty() { b"k" } else { first };
     let mut entries = EntriesBuilder::default();
-    let watched = if input.choice(2) == 0 { Watched::Key(key) } else { Watched::Prefix(first) };
+    let watched =
+        if input.choice(2) == 0 { WatchTarget::Key(key) } else { WatchTarget::Prefix(first) };
     let request = match kind {
         0 => Request::Get(key),
         1 | 2 => Request::Put { key, value: second, expected },
@@ -197,7 +198,7 @@ impl Reading {
 
 /// Hands the stream over in these pieces, again and again, and compares.
 fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
-    let mut cutter = Cutter::default();
+    let mut cutter = FrameDecoder::default();
     let mut found = Vec::new();
     let mut cuts = cuts.iter().cycle();
     let (mut left, mut fed) = (stream, 0);
@@ -214,11 +215,11 @@ fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
             });
             let what = match next {
                 Err(_) => What::Broken,
-                Ok(Next::Nothing) => break,
-                Ok(Next::Unwanted(_)) => {
+                Ok(Decoded::Incomplete) => break,
+                Ok(Decoded::Rejected(_)) => {
                     What::Refused(refused.map_or(0, |status: Status| status as u8))
                 }
-                Ok(Next::Frame(header, body)) => {
+                Ok(Decoded::Frame(header, body)) => {
                     assert_eq!(header.body as usize, body.len());
                     match Request::decode(&header, body, LIMITS) {
                         Err(_) => What::Broken,
@@ -255,21 +256,21 @@ fn bodies(stream: &[u8]) {
     header.key = header.key.min(header.body);
     let whole = [&header.encode()[..], body].concat();
     let mut again = Vec::new();
-    if let Ok(answer) = Answer::decode(&header, body) {
+    if let Ok(answer) = Response::decode(&header, body) {
         assert!((128..=134).contains(&header.kind) && header.flags == 0 && header.key == 0);
         answer.encode(&mut again);
         assert_eq!(again, whole);
-        if let Ok(keys) = answer::keys(answer.body) {
+        if let Ok(keys) = response::keys(answer.body) {
             let mut page = Vec::new();
-            keys.iter().for_each(|key| answer::push_key(key, &mut page));
+            keys.iter().for_each(|key| response::push_key(key, &mut page));
             assert_eq!(page, answer.body);
         }
     }
     again.clear();
-    if let Ok(news) = News::decode(&header, body) {
+    if let Ok(news) = ServerEvent::decode(&header, body) {
         assert_eq!(header.number, 0);
-        if let News::Changed { key, watches, .. } = news {
-            assert!(!key.is_empty() && watches != Watches::default());
+        if let ServerEvent::Changed { key, watches, .. } = news {
+            assert!(!key.is_empty() && watches != MatchedBy::default());
             assert_eq!(watches.or(watches), watches);
         }
         news.encode(&mut again);

@@ -1,5 +1,5 @@
 //! What a server makes of the reads of a main channel: `docs/PROTOCOL.md` §1 to §3 once more, written without a
-//! look at `kvs_proto::app::server`, as slow and as plain as the text.
+//! look at `kvs_proto::v1::server`, as slow and as plain as the text.
 
 use std::collections::VecDeque;
 

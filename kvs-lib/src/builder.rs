@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kvs_proto::app::SessionKind;
-use kvs_proto::app::client::{Channel as On, Expected, Login, LoginResult, LoginStep};
-use kvs_proto::framed::answer::{Answer, Status};
-use kvs_proto::framed::{HEADER_LEN, Header, MAX_VALUE};
-use kvs_proto::{INT_LEN, Text, places};
+use kvs_proto::Protocol;
+use kvs_proto::v1::client::{Channel as On, Expected, Login, LoginResult, LoginStep};
+use kvs_proto::v2::response::{Response, Status};
+use kvs_proto::v2::{HEADER_LEN, Header, MAX_VALUE};
+use kvs_proto::{INT_LEN, Text, default_paths};
 
 use crate::channel::{Channel, Deadline, End, Ends};
 use crate::connection::{Connection, Session};
@@ -19,21 +19,10 @@ use crate::fork;
 use crate::panic_points::panic_point;
 
 /// Where the local server listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = places::DEFAULT_SOCKET;
+pub const DEFAULT_SOCKET: &str = default_paths::DEFAULT_SOCKET;
 
 /// How long a call may take unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Which protocol a connection may speak.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// The best that the server knows, too: framed sessions, or the original one.
-    #[default]
-    Best,
-    /// The original one in any case, byte for byte.
-    Original,
-}
 
 /// How to open a [`Connection`].
 #[derive(Debug, Clone)]
@@ -52,7 +41,7 @@ impl Default for Builder {
             socket: DEFAULT_SOCKET.into(),
             callback_socket: None,
             timeout: DEFAULT_TIMEOUT,
-            protocol: Protocol::Best,
+            protocol: Protocol::V2,
         }
     }
 }
@@ -83,8 +72,8 @@ impl Builder {
         }
         if let Some(protocol) = set("KVS_PROTOCOL") {
             builder = builder.protocol(match protocol.to_str() {
-                Some("original") => Protocol::Original,
-                Some("best") => Protocol::Best,
+                Some("original") => Protocol::V1,
+                Some("best") => Protocol::V2,
                 _ => return Err(Error::Invalid { what: "KVS_PROTOCOL", why: Invalid::Protocol }),
             });
         }
@@ -143,12 +132,8 @@ impl Builder {
         let group = text("group name", group)?;
         let secret = text("secret", secret)?;
         fork::watch().map_err(Error::System)?;
-        let offer = match self.protocol {
-            Protocol::Best => SessionKind::Framed,
-            Protocol::Original => SessionKind::Original,
-        };
         let (mut main, callback, session) =
-            self.log_in(Login::new(group, secret, offer), deadline)?;
+            self.log_in(Login::new(group, secret, self.protocol), deadline)?;
         main.set_timeout(self.timeout);
         Connection::start(main, callback, session, self.timeout)
     }
@@ -208,7 +193,7 @@ impl Builder {
                         }
                     }
                     .map_err(|error| match expected {
-                        Expected::Answer => Error::ReceiveLogin(error),
+                        Expected::Response => Error::ReceiveLogin(error),
                         other => Error::receiving(other, error),
                     })?;
                     login.received(bytes)?;
@@ -225,10 +210,10 @@ impl Builder {
                 }
                 LoginStep::Done(LoginResult::NoSuchGroup) => return Err(Error::NoSuchGroup),
                 LoginStep::Done(LoginResult::WrongSecret) => return Err(Error::WrongSecret),
-                LoginStep::Done(LoginResult::LoggedIn(SessionKind::Original)) => {
+                LoginStep::Done(LoginResult::LoggedIn(Protocol::V1)) => {
                     return Ok(Session::Original);
                 }
-                LoginStep::Done(LoginResult::LoggedIn(SessionKind::Framed)) => {
+                LoginStep::Done(LoginResult::LoggedIn(Protocol::V2)) => {
                     return welcomed(main, deadline);
                 }
             }
@@ -246,7 +231,7 @@ impl Builder {
         const LONGEST_PAUSE: Duration = Duration::from_millis(50);
         let path = match &self.callback_socket {
             Some(path) => path.clone(),
-            None => places::callback_socket(&self.socket),
+            None => default_paths::callback_socket(&self.socket),
         };
         let mut pause = Duration::from_millis(1);
         end.connect(&path, deadline, |error| {
@@ -287,15 +272,15 @@ fn welcomed(main: &Channel, deadline: Deadline) -> Result<Session, Error> {
     main.receive(&mut bytes, Some(deadline)).map_err(Error::ReceiveAnswer)?;
     let header = Header::decode(&bytes)?;
     if header.body > 0 {
-        return Err(Error::BadFrame(kvs_proto::framed::Malformed::Unexpected(header.number)));
+        return Err(Error::BadFrame(kvs_proto::v2::Malformed::Unexpected(header.number)));
     }
-    match Answer::decode(&header, &[])? {
-        Answer { number: 0, status: Status::Welcome, version, .. } => {
+    match Response::decode(&header, &[])? {
+        Response { number: 0, status: Status::Welcome, version, .. } => {
             let max_value = usize::try_from(version).unwrap_or(MAX_VALUE).min(MAX_VALUE);
             Ok(Session::Framed { max_value })
         }
-        Answer { number, .. } => {
-            Err(Error::BadFrame(kvs_proto::framed::Malformed::Unexpected(number)))
+        Response { number, .. } => {
+            Err(Error::BadFrame(kvs_proto::v2::Malformed::Unexpected(number)))
         }
     }
 }

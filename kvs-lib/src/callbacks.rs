@@ -19,10 +19,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, mem};
 
-use kvs_proto::app::CHANGED_KEY_LEN;
-use kvs_proto::app::client::{ListenStep, Listener, News as OriginalNews};
-use kvs_proto::framed::change::{News, Watches};
-use kvs_proto::framed::{Cutter, MAX_KEY, NO_VERSION, Next, Version};
+use kvs_proto::v1::CHANGED_KEY_LEN;
+use kvs_proto::v1::client::{CallbackEvent as OriginalNews, CallbackListener, CallbackStep};
+use kvs_proto::v2::event::{MatchedBy, ServerEvent};
+use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 use nix::sys::pthread::{Pthread, pthread_self};
 
 use crate::channel::{Channel, Deadline};
@@ -167,9 +167,9 @@ enum ThreadState {
 /// What understands the channel.
 #[derive(Debug)]
 pub(crate) enum Ear {
-    Original(Listener),
+    Original(CallbackListener),
     Framed {
-        cutter: Cutter,
+        cutter: FrameDecoder,
         /// The bytes from `next` to `end` were received and not looked at yet.
         buffer: Box<[u8]>,
         next: usize,
@@ -180,19 +180,24 @@ pub(crate) enum Ear {
 impl Ear {
     /// For an original session.
     pub(crate) fn original() -> Self {
-        Self::Original(Listener::default())
+        Self::Original(CallbackListener::default())
     }
 
     /// For a framed one.
     pub(crate) fn framed() -> Self {
-        Self::Framed { cutter: Cutter::default(), buffer: vec![0; READ].into(), next: 0, end: 0 }
+        Self::Framed {
+            cutter: FrameDecoder::default(),
+            buffer: vec![0; READ].into(),
+            next: 0,
+            end: 0,
+        }
     }
 }
 
 /// What the channel says.
 #[derive(Debug)]
 enum Heard {
-    Changed { key: Arc<[u8]>, version: Version, watches: Watches },
+    Changed { key: Arc<[u8]>, version: Version, watches: MatchedBy },
     Close,
 }
 
@@ -373,7 +378,7 @@ impl Callbacks {
     }
 
     /// Has the change told to all whom it concerns.
-    fn begin(&self, key: Arc<[u8]>, version: Version, watches: Watches) {
+    fn begin(&self, key: Arc<[u8]>, version: Version, watches: MatchedBy) {
         let state = &mut *self.lock();
         let mut due = VecDeque::new();
         if watches.key {
@@ -471,18 +476,19 @@ impl Ear {
                 let found = cutter
                     .next(&mut bytes, |header, _| header.body as usize <= MAX_KEY)
                     .map_err(io::Error::other)?;
-                let heard = match found {
-                    Next::Nothing => ControlFlow::Continue(()),
-                    Next::Unwanted(_) => return Err(io::ErrorKind::InvalidData.into()),
-                    Next::Frame(header, body) => ControlFlow::Break(
-                        match News::decode(&header, body).map_err(io::Error::other)? {
-                            News::Changed { key, version, watches } => {
-                                Heard::Changed { key: key.into(), version, watches }
-                            }
-                            News::Close => Heard::Close,
-                        },
-                    ),
-                };
+                let heard =
+                    match found {
+                        Decoded::Incomplete => ControlFlow::Continue(()),
+                        Decoded::Rejected(_) => return Err(io::ErrorKind::InvalidData.into()),
+                        Decoded::Frame(header, body) => ControlFlow::Break(
+                            match ServerEvent::decode(&header, body).map_err(io::Error::other)? {
+                                ServerEvent::Changed { key, version, watches } => {
+                                    Heard::Changed { key: key.into(), version, watches }
+                                }
+                                ServerEvent::Close => Heard::Close,
+                            },
+                        ),
+                    };
                 *next = *end - bytes.len();
                 if let ControlFlow::Break(heard) = heard {
                     return Ok(heard);
@@ -496,7 +502,7 @@ impl Ear {
 }
 
 fn hear_original(
-    listener: &mut Listener,
+    listener: &mut CallbackListener,
     channel: &Channel,
     timeout: Duration,
 ) -> io::Result<Heard> {
@@ -505,19 +511,19 @@ fn hear_original(
     loop {
         panic_point!("listen step");
         match listener.next() {
-            ListenStep::Receive(len) => {
+            CallbackStep::Receive(len) => {
                 channel.receive(&mut buffer[..len], in_change)?;
                 match listener.received(&buffer[..len]).map_err(io::Error::other)? {
                     None => {}
                     Some(OriginalNews::Close) => return Ok(Heard::Close),
                     Some(OriginalNews::Changed(key)) => {
-                        let watches = Watches { key: true, prefix: false };
+                        let watches = MatchedBy { key: true, prefix: false };
                         let (key, version) = (key.as_bytes().into(), NO_VERSION);
                         return Ok(Heard::Changed { key, version, watches });
                     }
                 }
             }
-            ListenStep::Send(bytes) => {
+            CallbackStep::Send(bytes) => {
                 // Once a change has been announced, the key must follow.
                 let deadline = Deadline::after(timeout);
                 channel.send(&bytes, deadline)?;

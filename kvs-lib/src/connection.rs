@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kvs_proto::app::client::{Operation, Outcome};
-use kvs_proto::framed::answer::{self, Status};
-use kvs_proto::framed::request::{EntriesBuilder, MAX_ENTRIES, Request};
-use kvs_proto::framed::{MAX_KEY, MAX_PAGE, MORE_THAN_VALUE, NO_VERSION, Version};
+use kvs_proto::v1::client::{Operation, OperationResult};
+use kvs_proto::v2::request::{EntriesBuilder, MAX_ENTRIES, Request};
+use kvs_proto::v2::response::{self, Status};
+use kvs_proto::v2::{MAX_KEY, MAX_PAGE, NO_VERSION, PUT_MANY_OVERHEAD, Version};
 
 use crate::builder::{Builder, text, value};
 use crate::callbacks::{self, Callback, Callbacks, Change, Ear, Farewell, Watch, Watched};
@@ -256,8 +256,8 @@ impl Connection {
             Main::Original(main) => {
                 let key = self.text(key)?;
                 match self.shared.call_original(main, Operation::Get(key))? {
-                    Outcome::Value(value) => Ok(Some(value)),
-                    Outcome::NoSuchKey | Outcome::Done => Ok(None),
+                    OperationResult::Value(value) => Ok(Some(value)),
+                    OperationResult::NoSuchKey | OperationResult::Done => Ok(None),
                 }
             }
             Main::Framed { .. } => {
@@ -295,7 +295,7 @@ impl Connection {
                 let watched = Watched::Key(key.into());
                 let operation = Operation::Delete(self.text(key)?);
                 let outcome = self.shared.delete_original(main, operation, &watched)?;
-                Ok(outcome != Outcome::NoSuchKey)
+                Ok(outcome != OperationResult::NoSuchKey)
             }
             Main::Framed { multiplexer, .. } => {
                 let reply = self.delete_framed(multiplexer, key, None)?;
@@ -376,7 +376,7 @@ impl Connection {
     ) -> Result<Version, Error> {
         let (multiplexer, max_value) = self.framed()?;
         let mut entries = EntriesBuilder::default();
-        let most = max_value + MORE_THAN_VALUE;
+        let most = max_value + PUT_MANY_OVERHEAD;
         let mut len = 0usize;
         let invalid = |why| self.invalid(Error::Invalid { what: "list of pairs", why });
         for (n, (key, value)) in pairs.into_iter().enumerate() {
@@ -423,7 +423,7 @@ impl Connection {
         }
         let request = Request::Keys { prefix, cursor, limit };
         let reply = self.shared.call_framed(multiplexer, &request)?;
-        let keys = answer::keys(&reply.body)
+        let keys = response::keys(&reply.body)
             .map_err(|malformed| self.shared.malformed(multiplexer, malformed))?;
         Ok((keys.into_iter().map(<[u8]>::to_vec).collect(), reply.version))
     }

@@ -7,8 +7,8 @@ use std::io;
 use std::path::PathBuf;
 
 use kvs_proto::TextError;
-use kvs_proto::app::client::{Expected, Sent, Violation};
-use kvs_proto::framed::{Malformed, Version};
+use kvs_proto::v1::client::{Expected, Sent, Violation};
+use kvs_proto::v2::{Malformed, Version};
 
 use crate::codes::*;
 
@@ -65,7 +65,7 @@ pub enum Error {
     ReceiveLogin(#[source] io::Error),
     /// The answer to a key, group name or secret is none that exists.
     #[error("the server sent {0} as its answer")]
-    BadAnswer(i32),
+    BadResponse(i32),
     /// The group exists and has another secret.
     #[error("the secret is wrong")]
     WrongSecret,
@@ -191,7 +191,7 @@ impl Error {
             Self::NoSuchGroup | Self::NoSuchKey | Self::NotWatched => KVS_ERROR_NOT_FOUND,
             Self::ReceiveAnswer(_)
             | Self::ReceiveLogin(_)
-            | Self::BadAnswer(_)
+            | Self::BadResponse(_)
             | Self::BadFrame(_) => KVS_ERROR_RECEIVE_ANSWER,
             Self::WrongSecret => KVS_ERROR_WRONG_SECRET,
             Self::ReceiveValue(_) | Self::BadLength(_) | Self::BadValue => KVS_ERROR_RECEIVE_VALUE,
@@ -221,7 +221,7 @@ impl Error {
                 | Self::LimitCloses
                 | Self::SendText(_)
                 | Self::ReceiveAnswer(_)
-                | Self::BadAnswer(_)
+                | Self::BadResponse(_)
                 | Self::BadFrame(_)
                 | Self::ReceiveValue(_)
                 | Self::BadLength(_)
@@ -252,7 +252,7 @@ impl Error {
         match what {
             Expected::ConnectionFlag => Self::ReceiveGreeting(error),
             Expected::Ready | Expected::Length => Self::ReceiveReady(error),
-            Expected::Answer => Self::ReceiveAnswer(error),
+            Expected::Response => Self::ReceiveAnswer(error),
             Expected::Value => Self::ReceiveValue(error),
         }
     }
@@ -263,7 +263,7 @@ impl From<Violation> for Error {
         match violation {
             Violation::Refused(flag) => Self::Refused(flag),
             Violation::NotReady(flag) => Self::NotReady(flag),
-            Violation::BadAnswer(answer) => Self::BadAnswer(answer),
+            Violation::BadResponse(answer) => Self::BadResponse(answer),
             Violation::BadLength(length) => Self::BadLength(length),
             Violation::BadValue => Self::BadValue,
         }

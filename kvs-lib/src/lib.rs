@@ -20,7 +20,7 @@
 //! With a `KVS-LocalServer` of this project a connection speaks *framed sessions*: every operation is one round trip, and
 //! acknowledged; keys have up to 64 KiB and values up to 64 MiB (16 MiB unless the server says otherwise), any bytes;
 //! there are versions, prefixes, several puts in one message, and [pipelines](Connection::pipeline). With a server
-//! of the original system, when told so ([`Protocol::Original`], `KVS_PROTOCOL=original`), or in a group whose name has more
+//! of the original system, when told so ([`Protocol::V1`], `KVS_PROTOCOL=original`), or in a group whose name has more
 //! than 95 bytes, it speaks the *original* protocol.
 //!
 //! # Limits
@@ -66,12 +66,12 @@ mod sys;
 #[allow(unsafe_code)]
 mod thread;
 
-pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT, Protocol};
+pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
 pub use callbacks::Change;
 pub use connection::{Answer, Connection, Pipeline, Swap, Versioned};
 pub use error::{Error, Invalid};
-pub use kvs_proto::framed::{MAX_KEY, MAX_VALUE, Malformed, Version};
-pub use kvs_proto::{MAX_TEXT, TextError};
+pub use kvs_proto::v2::{MAX_KEY, MAX_VALUE, Malformed, Version};
+pub use kvs_proto::{MAX_TEXT, Protocol, TextError};
 
 /// The version of the library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -20,9 +20,9 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use kvs_proto::framed::answer::{Answer, Status};
-use kvs_proto::framed::request::{Request, Watched};
-use kvs_proto::framed::{Cutter, MAX_VALUE, Malformed, Next, Version};
+use kvs_proto::v2::request::{Request, WatchTarget};
+use kvs_proto::v2::response::{Response, Status};
+use kvs_proto::v2::{Decoded, FrameDecoder, MAX_VALUE, Malformed, Version};
 
 use crate::channel::{Channel, Deadline};
 use crate::error::Error;
@@ -66,8 +66,8 @@ impl Possible {
             Request::Put { expected, .. } => (false, expected.is_some(), false),
             Request::Delete { expected, .. } => (true, expected.is_some(), false),
             Request::Keys { .. } => (false, false, true),
-            Request::Watch(Watched::Key(_)) | Request::Unwatch(_) => (true, false, false),
-            Request::Watch(Watched::Prefix(_)) | Request::PutMany(_) | Request::Close => {
+            Request::Watch(WatchTarget::Key(_)) | Request::Unwatch(_) => (true, false, false),
+            Request::Watch(WatchTarget::Prefix(_)) | Request::PutMany(_) | Request::Close => {
                 (false, false, false)
             }
         };
@@ -156,7 +156,7 @@ impl State {
 /// What is needed to read.
 #[derive(Debug)]
 struct Reader {
-    cutter: Cutter,
+    cutter: FrameDecoder,
     buffer: Box<[u8]>,
 }
 
@@ -203,7 +203,7 @@ impl Waiter {
 impl Multiplexer {
     /// For a channel on which the login is over and the server's welcome was read.
     pub(crate) fn new(channel: Channel) -> Self {
-        let reader = Reader { cutter: Cutter::default(), buffer: vec![0; READ].into() };
+        let reader = Reader { cutter: FrameDecoder::default(), buffer: vec![0; READ].into() };
         Self {
             state: Mutex::new(State {
                 channel: Some(Arc::new(channel)),
@@ -460,10 +460,11 @@ impl Multiplexer {
         let mut replies = Vec::new();
         loop {
             match cutter.next(&mut bytes, |header, _| header.body as usize <= MAX_BODY)? {
-                Next::Nothing => break,
-                Next::Unwanted(_) => return Err(Malformed::Header("a body that is too long")),
-                Next::Frame(header, body) => {
-                    let Answer { number, status, version, body } = Answer::decode(&header, body)?;
+                Decoded::Incomplete => break,
+                Decoded::Rejected(_) => return Err(Malformed::Header("a body that is too long")),
+                Decoded::Frame(header, body) => {
+                    let Response { number, status, version, body } =
+                        Response::decode(&header, body)?;
                     replies.push((number, Reply { status, version, body: body.to_vec() }));
                 }
             }
@@ -549,8 +550,8 @@ impl Multiplexer {
 fn renumber(frames: &mut [u8], first: u32) {
     let mut rest = frames;
     let mut number = first;
-    while rest.len() >= kvs_proto::framed::HEADER_LEN {
-        let len = kvs_proto::framed::Header::renumber(rest, number);
+    while rest.len() >= kvs_proto::v2::HEADER_LEN {
+        let len = kvs_proto::v2::Header::renumber(rest, number);
         rest = rest.split_at_mut(len.min(rest.len())).1;
         number = number.wrapping_add(1);
     }
@@ -563,7 +564,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use kvs_proto::framed::{HEADER_LEN, Header};
+    use kvs_proto::v2::{HEADER_LEN, Header};
 
     use super::*;
 
@@ -597,7 +598,7 @@ mod tests {
     fn answer(server: &mut UnixStream, number: u32, key: &[u8], len: usize) {
         let body: Vec<u8> = key.iter().copied().cycle().take(len).collect();
         let mut frame = Vec::new();
-        Answer { number, status: Status::Ok, version: 1, body: &body }.encode(&mut frame);
+        Response { number, status: Status::Ok, version: 1, body: &body }.encode(&mut frame);
         server.write_all(&frame).unwrap();
     }
 
@@ -804,7 +805,7 @@ mod tests {
                 let call = scope.spawn(|| multiplexer.call(gets("k", 1), deadline()));
                 let (number, _) = request(&mut server).unwrap();
                 assert_eq!(number, 1);
-                server.write_all(&Answer::new(wrong, status, 1).encode_header(0)).unwrap();
+                server.write_all(&Response::new(wrong, status, 1).encode_header(0)).unwrap();
                 let failed = call.join().unwrap().unwrap_err();
                 assert!(matches!(failed, Failure::Malformed(_)), "{failed:?}");
             });

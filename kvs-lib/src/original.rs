@@ -1,11 +1,11 @@
 //! The main channel of an original session: one operation at a time.
 //!
-//! The state machine of [`kvs_proto::app::client`] says what to send and what to expect; here the steps are played on
+//! The state machine of [`kvs_proto::v1::client`] says what to send and what to expect; here the steps are played on
 //! the socket, and a failed step becomes an [`Error`].
 
 use std::io;
 
-use kvs_proto::app::client::{Exchange, Operation, Outcome, Step};
+use kvs_proto::v1::client::{Operation, OperationExchange, OperationResult, OperationStep};
 
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
@@ -67,39 +67,43 @@ impl Main {
         &mut self,
         operation: Operation,
         deadline: Deadline,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<OperationResult, Error> {
         let outcome = self.play_one(operation, deadline)?;
         match operation {
             Operation::Put { key, value } if value.is_empty() => {
-                self.play_one(Operation::Get(key), deadline).map(|_| Outcome::Done)
+                self.play_one(Operation::Get(key), deadline).map(|_| OperationResult::Done)
             }
             _ => Ok(outcome),
         }
     }
 
-    fn play_one(&mut self, operation: Operation, deadline: Deadline) -> Result<Outcome, Error> {
+    fn play_one(
+        &mut self,
+        operation: Operation,
+        deadline: Deadline,
+    ) -> Result<OperationResult, Error> {
         let channel = self.channel.as_ref().ok_or(Error::NotConnected)?;
         if self.value_under_way {
             channel.wait_until_read(deadline).map_err(Error::SendCode)?;
             self.value_under_way = false;
         }
-        let mut exchange = Exchange::new(operation);
+        let mut exchange = OperationExchange::new(operation);
         let mut buffer = [0; MAX_TEXT + 1];
         loop {
             panic_point!("exchange step");
             match exchange.next() {
-                Step::Send(what, bytes) => {
+                OperationStep::Send(what, bytes) => {
                     channel.send(bytes, deadline).map_err(|error| Error::sending(what, error))?;
                     exchange.sent();
                 }
-                Step::Receive(what, len) => {
+                OperationStep::Receive(what, len) => {
                     let bytes = &mut buffer[..len];
                     self.inbox
                         .receive(channel, bytes, deadline)
                         .map_err(|error| Error::receiving(what, error))?;
                     exchange.received(bytes)?;
                 }
-                Step::Done(outcome) => {
+                OperationStep::Done(outcome) => {
                     self.value_under_way = operation.leaves_value();
                     return Ok(outcome);
                 }

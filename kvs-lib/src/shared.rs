@@ -6,10 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kvs_proto::app::client::{Operation, Outcome};
-use kvs_proto::framed::Malformed;
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::{self, Request};
+use kvs_proto::v1::client::{Operation, OperationResult};
+use kvs_proto::v2::Malformed;
+use kvs_proto::v2::request::{self, Request};
+use kvs_proto::v2::response::Status;
 
 use crate::callbacks::{Callbacks, Watch, Watched};
 use crate::channel::Deadline;
@@ -78,7 +78,7 @@ impl Shared {
         &self,
         main: &FairMutex<original::Main>,
         operation: Operation,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<OperationResult, Error> {
         self.with_original(main, |main, deadline| main.play(operation, deadline))
     }
 
@@ -89,11 +89,11 @@ impl Shared {
         main: &FairMutex<original::Main>,
         operation: Operation,
         watched: &Watched,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<OperationResult, Error> {
         let mut removed = None;
         let result = self.with_original(main, |main, deadline| {
             let outcome = main.play(operation, deadline)?;
-            if outcome != Outcome::NoSuchKey {
+            if outcome != OperationResult::NoSuchKey {
                 removed = self.callbacks.remove(watched);
             }
             Ok(outcome)
@@ -117,7 +117,7 @@ impl Shared {
             let before = self.callbacks.set(watched, watch);
             let result = main.play(operation, deadline);
             unused = match (&result, before) {
-                (Ok(Outcome::Done | Outcome::Value(_)), before) => before,
+                (Ok(OperationResult::Done | OperationResult::Value(_)), before) => before,
                 (_, Some(before)) => self.callbacks.set(watched, before),
                 (_, None) => self.callbacks.remove(watched),
             };
@@ -125,8 +125,8 @@ impl Shared {
         });
         drop(unused);
         match result? {
-            Outcome::NoSuchKey => Err(Error::NoSuchKey),
-            Outcome::Done | Outcome::Value(_) => Ok(()),
+            OperationResult::NoSuchKey => Err(Error::NoSuchKey),
+            OperationResult::Done | OperationResult::Value(_) => Ok(()),
         }
     }
 
@@ -414,7 +414,7 @@ impl From<Failure> for Error {
     }
 }
 
-impl<'a> From<&'a Watched> for request::Watched<'a> {
+impl<'a> From<&'a Watched> for request::WatchTarget<'a> {
     fn from(watched: &'a Watched) -> Self {
         match watched {
             Watched::Key(key) => Self::Key(key),

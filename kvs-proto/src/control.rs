@@ -1,6 +1,6 @@
 //! What an administrator says to a local server without its console: lines of JSON on a UNIX stream socket.
 //!
-//! One request is one line, and so is its answer; only the answer to [`Request::Status`] may be several lines, of which
+//! One request is one line, and so is its answer; only the answer to [`AdminRequest::Status`] may be several lines, of which
 //! each but the last says `"more": true`: so neither side ever holds more than a part of it. Every line has the
 //! [`VERSION`] of the protocol. The byte-by-byte description is in `docs/PROTOCOL.md`, section 8.
 //!
@@ -8,7 +8,7 @@
 //! hexadecimal ([`Bytes`]): nothing is lost, and nothing that can be read is made unreadable.
 //!
 //! Decoding is total: every line is a message or a [`DecodeError`] that says what is wrong with it. A request has
-//! [`MAX_REQUEST`] bytes at most, and an answer [`MAX_ANSWER`]; whoever reads must stop there.
+//! [`MAX_REQUEST`] bytes at most, and an answer [`MAX_RESPONSE`]; whoever reads must stop there.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The version of this protocol. Another one is refused with [`ErrorKind::Version`].
+/// The version of this protocol. Another one is refused with [`AdminErrorKind::Version`].
 pub const VERSION: u64 = 1;
 
 /// The longest request in bytes, with its line feed.
@@ -25,7 +25,7 @@ pub const MAX_REQUEST: usize = 4096;
 
 /// The longest line of an answer in bytes, with its line feed. (One key of an application has 65,536 bytes at most, each of
 /// which takes six characters at most.)
-pub const MAX_ANSWER: usize = 1 << 20;
+pub const MAX_RESPONSE: usize = 1 << 20;
 
 /// Bytes that are usually text: a string in JSON when they are UTF-8, otherwise `{"hex": "…"}`.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -104,8 +104,8 @@ impl<'de> Visitor<'de> for BytesVisitor {
 /// What a local server can be asked for. The same operations as those of its console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
-    /// Make a group; answered by [`Answer::Created`].
+pub enum AdminRequest {
+    /// Make a group; answered by [`AdminResponse::Created`].
     Create {
         /// Its name.
         group: Bytes,
@@ -113,30 +113,30 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         secret: Option<Bytes>,
     },
-    /// Close its applications and forget its pairs; answered by [`Answer::Deleted`].
+    /// Close its applications and forget its pairs; answered by [`AdminResponse::Deleted`].
     Delete {
         /// Its name.
         group: Bytes,
     },
-    /// Answered by [`Answer::Info`].
+    /// Answered by [`AdminResponse::Info`].
     Info {
         /// Its name.
         group: Bytes,
     },
-    /// Applications, connected and past; answered by one [`Answer::Status`] or more.
+    /// Applications, connected and past; answered by one [`AdminResponse::Status`] or more.
     Status {
         /// Of this group only, instead of all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<Bytes>,
     },
-    /// End the server; answered by [`Answer::Quitting`] before it does. The connection ends when the server has.
+    /// End the server; answered by [`AdminResponse::Quitting`] before it does. The connection ends when the server has.
     Quit {},
 }
 
 /// A line of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
+pub enum AdminResponse {
     /// The group is there.
     Created {
         /// Its name.
@@ -171,7 +171,7 @@ pub enum Answer {
     /// It was not done.
     Error {
         /// For programs.
-        kind: ErrorKind,
+        kind: AdminErrorKind,
         /// For people: a sentence.
         message: String,
     },
@@ -180,7 +180,7 @@ pub enum Answer {
 /// Why a request was refused. The names are stable; there may come more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
+pub enum AdminErrorKind {
     /// There is a group of that name already.
     Exists,
     /// There is no such group.
@@ -227,7 +227,7 @@ pub struct ApplicationStatus {
     /// How long it has been or was connected, to the millisecond.
     pub seconds: f64,
     /// The first of what it watches, in the order of registration; none after it has left.
-    pub watches: Vec<Watch>,
+    pub watches: Vec<WatchedItem>,
     /// How much it watches in all.
     pub watch_count: u64,
 }
@@ -235,7 +235,7 @@ pub struct ApplicationStatus {
 /// What an application watches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Watch {
+pub enum WatchedItem {
     /// One key.
     Key(Bytes),
     /// All keys that begin so.
@@ -258,7 +258,7 @@ pub enum DecodeError {
     Version(u64),
 }
 
-impl Request {
+impl AdminRequest {
     /// As a line, with its line feed. One with a name of a group is never too long.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
@@ -273,7 +273,7 @@ impl Request {
     }
 }
 
-impl Answer {
+impl AdminResponse {
     /// As a line, with its line feed.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
@@ -289,14 +289,14 @@ impl Answer {
 }
 
 #[derive(Serialize)]
-struct Versioned<'a, T> {
+struct Envelope<'a, T> {
     version: u64,
     #[serde(flatten)]
     message: &'a T,
 }
 
 fn encode(message: &impl Serialize) -> Vec<u8> {
-    let versioned = Versioned { version: VERSION, message };
+    let versioned = Envelope { version: VERSION, message };
     // Keys of maps are strings and writing to a vector does not fail: there is nothing else that could.
     let mut line = serde_json::to_vec(&versioned).expect("every message can be written as JSON");
     line.push(b'\n');
@@ -325,20 +325,20 @@ mod tests {
         prop_oneof![any, text].prop_map(Bytes)
     }
 
-    fn request() -> impl Strategy<Value = Request> {
+    fn request() -> impl Strategy<Value = AdminRequest> {
         let group = || bytes(MAX_TEXT);
         prop_oneof![
             (group(), proptest::option::of(bytes(7)))
-                .prop_map(|(group, secret)| Request::Create { group, secret }),
-            group().prop_map(|group| Request::Delete { group }),
-            group().prop_map(|group| Request::Info { group }),
-            proptest::option::of(group()).prop_map(|group| Request::Status { group }),
-            Just(Request::Quit {}),
+                .prop_map(|(group, secret)| AdminRequest::Create { group, secret }),
+            group().prop_map(|group| AdminRequest::Delete { group }),
+            group().prop_map(|group| AdminRequest::Info { group }),
+            proptest::option::of(group()).prop_map(|group| AdminRequest::Status { group }),
+            Just(AdminRequest::Quit {}),
         ]
     }
 
-    fn kind() -> impl Strategy<Value = ErrorKind> {
-        use ErrorKind::*;
+    fn kind() -> impl Strategy<Value = AdminErrorKind> {
+        use AdminErrorKind::*;
         let kinds =
             [Exists, NotFound, Invalid, Version, Unavailable, Denied, Busy, Quitting, Unknown];
         proptest::sample::select(kinds.to_vec())
@@ -351,8 +351,8 @@ mod tests {
 
     fn application() -> impl Strategy<Value = ApplicationStatus> {
         let watch = (bytes(300), any::<bool>()).prop_map(|(key, is_prefix)| match is_prefix {
-            true => Watch::Prefix(key),
-            false => Watch::Key(key),
+            true => WatchedItem::Prefix(key),
+            false => WatchedItem::Key(key),
         });
         let times = (time(), proptest::option::of(time()), time());
         let watches = proptest::collection::vec(watch, 0..4);
@@ -370,23 +370,22 @@ mod tests {
         })
     }
 
-    fn answer() -> impl Strategy<Value = Answer> {
+    fn answer() -> impl Strategy<Value = AdminResponse> {
         let group = || bytes(MAX_TEXT);
         let applications = proptest::collection::vec(application(), 0..3);
         let of_group = (group(), any::<u64>(), applications)
             .prop_map(|(group, pairs, applications)| GroupStatus { group, pairs, applications });
         prop_oneof![
-            (group(), bytes(5)).prop_map(|(group, secret)| Answer::Created { group, secret }),
-            group().prop_map(|group| Answer::Deleted { group }),
-            (group(), bytes(5), any::<u64>()).prop_map(|(group, secret, pairs)| Answer::Info {
-                group,
-                secret,
-                pairs
-            }),
+            (group(), bytes(5))
+                .prop_map(|(group, secret)| AdminResponse::Created { group, secret }),
+            group().prop_map(|group| AdminResponse::Deleted { group }),
+            (group(), bytes(5), any::<u64>())
+                .prop_map(|(group, secret, pairs)| AdminResponse::Info { group, secret, pairs }),
             (proptest::collection::vec(of_group, 0..3), any::<bool>())
-                .prop_map(|(groups, more)| Answer::Status { groups, more }),
-            Just(Answer::Quitting {}),
-            (kind(), "\\PC{0,80}").prop_map(|(kind, message)| Answer::Error { kind, message }),
+                .prop_map(|(groups, more)| AdminResponse::Status { groups, more }),
+            Just(AdminResponse::Quitting {}),
+            (kind(), "\\PC{0,80}")
+                .prop_map(|(kind, message)| AdminResponse::Error { kind, message }),
         ]
     }
 
@@ -397,14 +396,14 @@ mod tests {
             prop_assert!(line.len() <= MAX_REQUEST);
             prop_assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
             prop_assert_eq!(line.last(), Some(&b'\n'));
-            prop_assert_eq!(Request::decode(&line).unwrap(), request);
+            prop_assert_eq!(AdminRequest::decode(&line).unwrap(), request);
         }
 
         #[test]
         fn answers_come_back_as_they_were_on_one_line(answer in answer()) {
             let line = answer.encode();
             prop_assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
-            prop_assert_eq!(Answer::decode(&line).unwrap(), answer);
+            prop_assert_eq!(AdminResponse::decode(&line).unwrap(), answer);
         }
 
         #[test]
@@ -414,30 +413,30 @@ mod tests {
             at in any::<prop::sample::Index>(),
             byte in any::<u8>(),
         ) {
-            let _ = (Request::decode(&line), Answer::decode(&line));
+            let _ = (AdminRequest::decode(&line), AdminResponse::decode(&line));
             // Close to a request, too.
             let mut near = request.encode();
             let at = at.index(near.len());
             near[at] = byte;
-            let _ = (Request::decode(&near), Request::decode(&near[..at]));
+            let _ = (AdminRequest::decode(&near), AdminRequest::decode(&near[..at]));
         }
     }
 
     #[test]
     fn the_lines_are_those_of_the_documentation() {
-        let line = |request: &str| Request::decode(request.as_bytes());
+        let line = |request: &str| AdminRequest::decode(request.as_bytes());
         let group = || Bytes(b"weather".to_vec());
         for (text, request) in [
             (
                 r#"{"version":1,"request":"create","group":"weather"}"#,
-                Request::Create { group: group(), secret: None },
+                AdminRequest::Create { group: group(), secret: None },
             ),
-            (r#"{"version":1,"request":"status"}"#, Request::Status { group: None }),
+            (r#"{"version":1,"request":"status"}"#, AdminRequest::Status { group: None }),
             (
                 r#"{"version":1,"request":"info","group":{"hex":"61ff"}}"#,
-                Request::Info { group: Bytes(b"a\xff".to_vec()) },
+                AdminRequest::Info { group: Bytes(b"a\xff".to_vec()) },
             ),
-            (r#"{"version":1,"request":"quit"}"#, Request::Quit {}),
+            (r#"{"version":1,"request":"quit"}"#, AdminRequest::Quit {}),
         ] {
             assert_eq!(line(text).unwrap(), request);
             assert_eq!(request.encode(), format!("{text}\n").as_bytes());
@@ -464,7 +463,7 @@ mod tests {
         let deep = format!("{}{}", r#"{"version":1,"request":"#, "[".repeat(MAX_REQUEST));
         assert!(matches!(line(&deep), Err(DecodeError::Malformed(_))));
         let newer = br#"{"version":1,"answer":"error","kind":"sleepy","message":"Zzz."}"#;
-        let newer = Answer::decode(newer).unwrap();
-        assert!(matches!(newer, Answer::Error { kind: ErrorKind::Unknown, .. }));
+        let newer = AdminResponse::decode(newer).unwrap();
+        assert!(matches!(newer, AdminResponse::Error { kind: AdminErrorKind::Unknown, .. }));
     }
 }

@@ -1,7 +1,7 @@
 //! The wire of kvs, and nothing else.
 //!
-//! Two protocols: [`app`], between an application and its local server, over UNIX stream sockets, with [`framed`]
-//! as the second kind of session on them; and [`auth`], between a local server and the authentication server, over UDP. Each is written down byte
+//! Two protocols: [`v1`], between an application and its local server, over UNIX stream sockets, with [`v2`]
+//! as the second kind of session on them; and [`link`], between a local server and the authentication server, over UDP. Each is written down byte
 //! by byte in `docs/PROTOCOL.md`, and each is here in both roles.
 //!
 //! With the feature `control` there is a third, ours alone, in `control`: between an administrator and a local server.
@@ -13,15 +13,25 @@
 
 #![forbid(unsafe_code)]
 
-pub mod app;
-pub mod auth;
 #[cfg(feature = "control")]
 pub mod control;
-pub mod framed;
-pub mod places;
+pub mod default_paths;
+pub mod link;
 mod text;
+pub mod v1;
+pub mod v2;
 
 pub use text::{MAX_TEXT, Printable, Text, TextError, is_unseen};
+
+/// The protocol of a session, negotiated in the login.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The original protocol: [`v1`].
+    #[default]
+    V1,
+    /// The framed protocol: [`v2`].
+    V2,
+}
 
 /// An integer as both protocols carry it: four bytes, signed, in the byte order of the host.
 pub type Int = i32;

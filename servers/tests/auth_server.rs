@@ -18,7 +18,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_proto::auth::{Answer, Command, Exchange, Progress, Question, decode_int, encode_int};
+use kvs_proto::link::original::{
+    ClientExchange, Command, ExchangeProgress, GroupRequest, GroupResponse, decode_int, encode_int,
+};
 use kvs_proto::{Int, Text};
 use kvs_servers::auth::{Config, Error, Server};
 use kvs_servers::console::Output;
@@ -204,16 +206,16 @@ impl LocalServer {
         self.send(&Command::CloseConnection.encode());
     }
 
-    fn ask(&self, question: Question) -> Answer {
-        let (mut exchange, mut datagram) = Exchange::start(question);
+    fn ask(&self, question: GroupRequest) -> GroupResponse {
+        let (mut exchange, mut datagram) = ClientExchange::start(question);
         loop {
             self.send(&datagram);
             let (answer, from) = receive(&self.commands);
             assert_eq!(from, self.command_port(), "answered from another port");
             match exchange.receive(&answer) {
-                Progress::Send(next) => datagram = next,
-                Progress::Done(answer) => return answer,
-                Progress::Ignored => panic!("{answer:?} is no answer to {question:?}"),
+                ExchangeProgress::Send(next) => datagram = next,
+                ExchangeProgress::Done(answer) => return answer,
+                ExchangeProgress::Ignored => panic!("{answer:?} is no answer to {question:?}"),
             }
         }
     }
@@ -225,23 +227,23 @@ impl LocalServer {
             assert_eq!(ready, 1);
             return false;
         }
-        self.ask(Question::Find(text(name))) == Answer::Yes
+        self.ask(GroupRequest::Find(text(name))) == GroupResponse::Yes
     }
 
     fn create(&self, name: &str, secret: &str) -> bool {
-        self.ask(Question::New { name: text(name), secret: text(secret) }) == Answer::Yes
+        self.ask(GroupRequest::New { name: text(name), secret: text(secret) }) == GroupResponse::Yes
     }
 
     fn secret(&self, name: &str) -> Option<Text> {
-        match self.ask(Question::Secret(text(name))) {
-            Answer::Secret(secret) => Some(secret),
-            Answer::No => None,
-            Answer::Yes => panic!("a secret was asked for"),
+        match self.ask(GroupRequest::Secret(text(name))) {
+            GroupResponse::Secret(secret) => Some(secret),
+            GroupResponse::No => None,
+            GroupResponse::Yes => panic!("a secret was asked for"),
         }
     }
 
     fn delete(&self, name: &str) -> bool {
-        self.ask(Question::Delete(text(name))) == Answer::Yes
+        self.ask(GroupRequest::Delete(text(name))) == GroupResponse::Yes
     }
 
     /// Waits until the server has closed both ports: binds them to find out.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
-use kvs_tests::bin;
+use kvs_testkit::bin;
 use serde_json::json;
 
 use crate::{GROUP, World};

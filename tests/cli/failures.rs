@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use kvs_tests::{Program, Sockets, bin};
+use kvs_testkit::{Program, Sockets, bin};
 use nix::sys::signal::Signal;
 use serde_json::json;
 

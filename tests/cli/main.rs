@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use kvs_tests::{AuthServer, LocalServer, Process, Program, Sockets, bin, private_dir};
+use kvs_testkit::{AuthServer, LocalServer, Process, Program, Sockets, bin, private_dir};
 use tempfile::TempDir;
 
 const GROUP: &str = "weather";

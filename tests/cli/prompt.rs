@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use kvs_tests::{Console, Process, Program, bin};
+use kvs_testkit::{Console, Process, Program, bin};
 
 use crate::{GROUP, World};
 

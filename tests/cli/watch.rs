@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kvs_tests::{Program, Sockets};
+use kvs_testkit::{Program, Sockets};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
@@ -240,10 +240,10 @@ fn a_command_finds_the_group_and_not_the_secret() {
         world.server.socket().to_str().unwrap(),
         "--secret-file",
     ];
-    let command = format!("{} get k", kvs_tests::bin("kvs").display());
+    let command = format!("{} get k", kvs_testkit::bin("kvs").display());
     let args = args.into_iter().chain([file.to_str().unwrap(), "--count", "1", "--exec", &command]);
     // What belongs to the server of the environment is not mixed with it.
-    let program = Program::new(kvs_tests::bin("kvs")).args(args);
+    let program = Program::new(kvs_testkit::bin("kvs")).args(args);
     let seen = variables(program.env("KVS_CALLBACK_SOCKET", "/nowhere_cb"));
     assert_eq!(seen, ["v"]);
 }

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_proto::framed::answer::{self, Status};
-use kvs_proto::framed::request::{EntriesBuilder, Request, Watched};
-use kvs_proto::framed::{HEADER_LEN, MAX_KEY};
-use kvs_tests::{Ending, FramedApp, RawFrame, entries, framed, framed_put, until};
+use kvs_proto::v2::request::{EntriesBuilder, Request, WatchTarget};
+use kvs_proto::v2::response::{self, Status};
+use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
+use kvs_testkit::{Ending, FramedApp, RawFrame, entries, framed, framed_put, until};
 
 use super::{GROUP, Scene, forget_peak, peak_kib};
 
@@ -205,7 +205,7 @@ fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
     for numbers in numbers.chunks(100) {
         let asked = numbers.iter().map(|n| {
             let prefix = [b"p", &n.to_le_bytes()[..]].concat();
-            watcher.ask(Request::Watch(Watched::Prefix(&prefix)))
+            watcher.ask(Request::Watch(WatchTarget::Prefix(&prefix)))
         });
         let asked: Vec<_> = asked.collect();
         asked.into_iter().for_each(|n| assert_eq!(watcher.answer(n).status, Status::Ok));
@@ -277,7 +277,7 @@ fn pages_of_long_keys_are_short() {
         let reply = app.call(Request::Keys { prefix: b"", cursor, limit: 0 });
         assert_eq!(reply.status, Status::Ok);
         largest = largest.max(reply.body.len());
-        all += answer::keys(&reply.body).expect("a page").len();
+        all += response::keys(&reply.body).expect("a page").len();
         cursor = reply.version;
         if cursor == 0 {
             break;
@@ -454,17 +454,18 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
     // Watches of keys and prefixes: 512, and what a long one has above 99.
     let long = vec![b'k'; 60_099];
     app.watch_prefix(&long);
-    assert_eq!(app.outcome(Request::Watch(Watched::Prefix(&long[1..]))), limit);
+    assert_eq!(app.outcome(Request::Watch(WatchTarget::Prefix(&long[1..]))), limit);
     let mut watches = 0;
-    while app.outcome(Request::Watch(Watched::Prefix(format!("{watches}").as_bytes()))) != limit {
+    while app.outcome(Request::Watch(WatchTarget::Prefix(format!("{watches}").as_bytes()))) != limit
+    {
         watches += 1;
     }
     println!("{watches} watches beside the long one");
     assert!((60..80).contains(&watches), "{watches}");
-    assert_eq!(app.outcome(Request::Watch(Watched::Key(b"a"))), limit);
-    assert_eq!(app.outcome(Request::Unwatch(Watched::Prefix(&long))), (Status::Ok, 0));
+    assert_eq!(app.outcome(Request::Watch(WatchTarget::Key(b"a"))), limit);
+    assert_eq!(app.outcome(Request::Unwatch(WatchTarget::Prefix(&long))), (Status::Ok, 0));
     app.watch("a");
-    app.done(Request::Unwatch(Watched::Key(b"a")));
+    app.done(Request::Unwatch(WatchTarget::Key(b"a")));
     // The same again takes nothing.
     app.watch_prefix("0");
     // All is given back with the application; its pairs stay.

@@ -19,7 +19,7 @@ mod wrapper;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kvs_tests::{AuthServer, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir};
+use kvs_testkit::{AuthServer, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir};
 use tempfile::TempDir;
 
 /// A server with one group.

@@ -10,10 +10,10 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::{Request, Watched};
-use kvs_proto::framed::{HEADER_LEN, MAX_KEY};
-use kvs_tests::{
+use kvs_proto::v2::request::{Request, WatchTarget};
+use kvs_proto::v2::response::Status;
+use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
+use kvs_testkit::{
     Channel, Dice, FramedApp, RawApp, RawFrame, Sockets, entries, framed, framed_put,
     number_from_env,
 };
@@ -210,9 +210,9 @@ fn refused() -> Vec<(String, Vec<u8>, Status)> {
     too_large("a put with a long value", put(b"x", value));
     too_large("a put with the longest key and a long value", put(longest, value));
     too_large("a deletion with a long key", framed(1, Request::Delete { key, expected: None }));
-    too_large("a watch of a long key", framed(1, Request::Watch(Watched::Key(key))));
-    too_large("a watch of a long prefix", framed(1, Request::Watch(Watched::Prefix(key))));
-    too_large("an unwatch of a long key", framed(1, Request::Unwatch(Watched::Key(key))));
+    too_large("a watch of a long key", framed(1, Request::Watch(WatchTarget::Key(key))));
+    too_large("a watch of a long prefix", framed(1, Request::Watch(WatchTarget::Prefix(key))));
+    too_large("an unwatch of a long key", framed(1, Request::Unwatch(WatchTarget::Key(key))));
     too_large(
         "keys with a long prefix",
         framed(1, Request::Keys { prefix: key, cursor: 0, limit: 1 }),
@@ -577,9 +577,9 @@ fn harmless(dice: &mut Dice) -> Vec<u8> {
         let key = vec![b'k'; 1 + dice.below(3)];
         match dice.below(8) {
             0 => Request::Get(&key).encode(number, &mut bytes),
-            1 => Request::Watch(Watched::Prefix(&key)).encode(number, &mut bytes),
-            2 => Request::Watch(Watched::Key(&key)).encode(number, &mut bytes),
-            3 => Request::Unwatch(Watched::Prefix(&key)).encode(number, &mut bytes),
+            1 => Request::Watch(WatchTarget::Prefix(&key)).encode(number, &mut bytes),
+            2 => Request::Watch(WatchTarget::Key(&key)).encode(number, &mut bytes),
+            3 => Request::Unwatch(WatchTarget::Prefix(&key)).encode(number, &mut bytes),
             4 => Request::Keys { prefix: b"", cursor: dice.number(), limit: dice.below(5) as u32 }
                 .encode(number, &mut bytes),
             5 => Request::Delete { key: b"none", expected: Some(dice.number()) }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::Request;
-use kvs_proto::framed::{HEADER_LEN, NO_VERSION, Version};
-use kvs_tests::{
+use kvs_proto::v2::request::Request;
+use kvs_proto::v2::response::Status;
+use kvs_proto::v2::{HEADER_LEN, NO_VERSION, Version};
+use kvs_testkit::{
     Dice, Ending, FramedApp, LOOKED_ON, entries, framed, framed_put, number_from_env, until,
 };
 

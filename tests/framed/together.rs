@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::{Request, Watched};
-use kvs_tests::{FramedApp, RawApp, Told, entries, framed, framed_put, until};
+use kvs_proto::v2::request::{Request, WatchTarget};
+use kvs_proto::v2::response::Status;
+use kvs_testkit::{FramedApp, RawApp, Told, entries, framed, framed_put, until};
 
 use super::{GROUP, Scene};
 
@@ -164,7 +164,7 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
         assert_eq!(by_prefix.news(), told("key", version, false, true));
         assert_eq!(by_both.news(), told("key", version, false, true));
         for app in [&mut by_key, &mut by_both] {
-            let again = Request::Unwatch(Watched::Key(b"key"));
+            let again = Request::Unwatch(WatchTarget::Key(b"key"));
             assert_eq!(app.outcome(again), (Status::NoSuchKey, 0));
         }
         assert_eq!(by_key.callback.waiting(), b"");
@@ -176,10 +176,13 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
         }
     }
     // No longer by a prefix; the others stay.
-    assert_eq!(by_both.outcome(Request::Unwatch(Watched::Prefix(b"ke"))), (Status::Ok, 0));
-    assert_eq!(by_both.outcome(Request::Unwatch(Watched::Prefix(b"ke"))), (Status::NoSuchKey, 0));
+    assert_eq!(by_both.outcome(Request::Unwatch(WatchTarget::Prefix(b"ke"))), (Status::Ok, 0));
+    assert_eq!(
+        by_both.outcome(Request::Unwatch(WatchTarget::Prefix(b"ke"))),
+        (Status::NoSuchKey, 0)
+    );
     expect_silence(&mut [&mut by_both], &mut original);
-    assert_eq!(by_prefix.outcome(Request::Unwatch(Watched::Prefix(b"k"))), (Status::Ok, 0));
+    assert_eq!(by_prefix.outcome(Request::Unwatch(WatchTarget::Prefix(b"k"))), (Status::Ok, 0));
     writer.put("key", "unseen");
     assert_eq!(by_both.change().0, b"silence");
     assert_eq!(by_both.change().0, b"key");
@@ -216,7 +219,7 @@ fn the_status_shows_what_both_kinds_watch() {
         "{:?}",
         watched[1][4]
     );
-    framed.done(Request::Unwatch(Watched::Prefix(b"")));
+    framed.done(Request::Unwatch(WatchTarget::Prefix(b"")));
     assert!(framed.delete("a"));
     let watched = shown("Connected");
     assert_eq!(watched[0], [""; 0]);

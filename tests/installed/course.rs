@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvs_tests::{Installed, Process, private_dir, project_dir, tool};
+use kvs_testkit::{Installed, Process, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 use super::{World, run};

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_tests::{Block, Console, Ports, Process, Program, blocks, private_dir, project_dir};
+use kvs_testkit::{Block, Console, Ports, Process, Program, blocks, private_dir, project_dir};
 
 /// The reader's own terminal.
 const OWN: &str = "own";

@@ -12,7 +12,7 @@ mod tree;
 
 use std::path::Path;
 
-use kvs_tests::{AuthServer, Finished, Installed, LocalServer, Process, Program};
+use kvs_testkit::{AuthServer, Finished, Installed, LocalServer, Process, Program};
 
 /// An installed tree, both servers, and a group.
 struct World {

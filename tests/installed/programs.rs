@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvs_tests::{STRICT, private_dir, project_dir, tool};
+use kvs_testkit::{STRICT, private_dir, project_dir, tool};
 
 use super::{World, run};
 

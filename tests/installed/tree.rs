@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_tests::{Installed, is_installed, private_dir, project_dir, tool};
+use kvs_testkit::{Installed, is_installed, private_dir, project_dir, tool};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Instant;
 
-use kvs_tests::{Channel, DEADLINE, Driver, OFFER, Session, WELCOME};
+use kvs_testkit::{Channel, DEADLINE, Driver, OFFER, Session, WELCOME};
 
 use crate::peers::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
 use crate::subject::Stage;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Driver, LocalServer, ScriptedServer, Session, Sockets, lib_dir, on_both_sessions,
     project_dir, tool,
 };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{
+use kvs_testkit::{
     Channel, DEADLINE, Driver, ScriptedServer, Session, Sockets, padded, private_dir, tool,
 };
 

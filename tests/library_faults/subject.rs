@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kvs_tests::{Channel, DEADLINE, Driver, Program, ScriptedServer, Session, Sockets};
+use kvs_testkit::{Channel, DEADLINE, Driver, Program, ScriptedServer, Session, Sockets};
 
 use crate::framed::close_by_application;
 use crate::{framed, peers};

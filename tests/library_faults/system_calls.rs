@@ -9,7 +9,7 @@
 
 use std::sync::OnceLock;
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Driver, LocalServer, Program, ScriptedServer, Session, compile_preload,
     on_both_sessions,
 };

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use kvs::Swap;
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::Request;
-use kvs_tests::{
+use kvs_proto::v2::request::Request;
+use kvs_proto::v2::response::Status;
+use kvs_testkit::{
     AuthServer, Channel, Driver, Fate, FramedApp, LocalServer, Page, RawFrame, Relay, Scrape,
     Session, Site, Sockets, on_both_sessions, skipped, until,
 };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AT_ONCE, AuthServer, Ending, LocalServer, Site, until};
+use kvs_testkit::{AT_ONCE, AuthServer, Ending, LocalServer, Site, until};
 
 use crate::{GROUP, Scene};
 

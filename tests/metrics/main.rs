@@ -10,7 +10,7 @@ mod counts;
 mod http;
 mod page;
 
-use kvs_tests::{AuthServer, LocalServer, LocalServerBuilder, Site, Sockets};
+use kvs_testkit::{AuthServer, LocalServer, LocalServerBuilder, Site, Sockets};
 
 /// A server with metrics and one group.
 struct Scene {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use kvs_tests::{
+use kvs_testkit::{
     Browser, Driver, Ending, FramedApp, LocalServer, Scheme, Sockets, private_dir, project_dir,
 };
 

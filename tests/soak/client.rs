@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 
-use kvs_tests::{Process, Program, RawApp, Sockets, compile_c};
+use kvs_testkit::{Process, Program, RawApp, Sockets, compile_c};
 
 use crate::model::{Line, NO_SUCH};
 use crate::world::Site;
@@ -101,8 +101,8 @@ impl Client {
                 let (socket, callback_socket) =
                     (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
                 let protocol = match speaks_original(id) {
-                    true => kvs::Protocol::Original,
-                    false => kvs::Protocol::Best,
+                    true => kvs::Protocol::V1,
+                    false => kvs::Protocol::V2,
                 };
                 let connection = ByCrate {
                     socket,
@@ -316,7 +316,7 @@ impl ByCrate {
             .timeout(std::time::Duration::from_millis(timeout))
             .protocol(self.protocol)
             .open(group, secret)?;
-        assert_eq!(connection.is_framed(), self.protocol == kvs::Protocol::Best);
+        assert_eq!(connection.is_framed(), self.protocol == kvs::Protocol::V2);
         // A group that was created again begins anew.
         self.versions = Versions::default();
         self.connection = Some(Arc::new(connection));

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use kvs_tests::{AppStatus, Dice, application_paths};
+use kvs_testkit::{AppStatus, Dice, application_paths};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, Dice, Process, Sockets, number_from_env};
+use kvs_testkit::{AuthServer, Dice, Process, Sockets, number_from_env};
 use world::{Count, Outages, Pace, Site, Size, World, lock, say};
 
 /// From one point where all rest to the next.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kvs_tests::{AuthServer, LocalServer, Process, Sockets};
+use kvs_testkit::{AuthServer, LocalServer, Process, Sockets};
 
 /// The longest that anything may take. Nothing that works comes near it, on a very busy machine neither.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Site {
         let login = kvs::Connection::builder()
             .socket(&self.socket)
             .callback_socket(&self.callback_socket)
-            .timeout(kvs_tests::DEADLINE)
+            .timeout(kvs_testkit::DEADLINE)
             .open(group, secret);
         match login.and_then(|connection| connection.close()) {
             Ok(()) => 0,
@@ -405,7 +405,7 @@ impl Size {
     /// Its size when it has come down to `descriptors`, if that is known, and after a while in any case. The
     /// last of what is closed is closed after the answer that tells of it, and there is no event for that.
     pub(crate) fn settled(process: &Process, descriptors: Option<usize>) -> Self {
-        let end = Instant::now() + kvs_tests::DEADLINE;
+        let end = Instant::now() + kvs_testkit::DEADLINE;
         let mut before = None;
         loop {
             let size = Self::of(process);

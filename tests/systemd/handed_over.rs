@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, DEADLINE, Driver, LocalServer, Program, Sockets, private_dir, skipped,
 };
 use nix::fcntl::OFlag;

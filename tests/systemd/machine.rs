@@ -1,6 +1,6 @@
 //! The package's services in a machine with a systemd of its own: `in_machine` is what happens there.
 
-use kvs_tests::{Machine, skipped};
+use kvs_testkit::{Machine, skipped};
 
 #[test]
 fn the_services_work_from_the_installation_to_the_purge() {

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use kvs_tests::{
+use kvs_testkit::{
     AuthServer, Channel, DEADLINE, LOOKED_ON, LocalServer, LocalServerBuilder, RawLocalServer,
     Sockets, private_dir,
 };

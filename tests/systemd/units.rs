@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_tests::{Installed, bin, is_installed, private_dir, project_dir, tool};
+use kvs_testkit::{Installed, bin, is_installed, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 /// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a service without any

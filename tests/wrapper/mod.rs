@@ -1,6 +1,6 @@
 //! Connections of the tests' own process, through the Rust wrapper.
 
-use kvs_tests::{DEADLINE, Session, Sockets};
+use kvs_testkit::{DEADLINE, Session, Sockets};
 
 /// Opens one to this server.
 #[allow(dead_code, reason = "some tests need the other one only")]
@@ -19,7 +19,7 @@ pub(crate) fn builder(server: &impl Sockets, session: Session) -> kvs::Builder {
         .callback_socket(server.callback_socket())
         .timeout(DEADLINE)
         .protocol(match session {
-            Session::Original => kvs::Protocol::Original,
-            Session::Framed => kvs::Protocol::Best,
+            Session::Original => kvs::Protocol::V1,
+            Session::Framed => kvs::Protocol::V2,
         })
 }

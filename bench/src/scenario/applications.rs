@@ -4,7 +4,7 @@
 //! so that neither direction favours a number; at each number the subjects and their operations have their turns
 //! in an order that is drawn. An idle application is a login without the library, held by this process.
 
-use kvs_proto::app::SessionKind;
+use kvs_proto::Protocol;
 
 use super::{Bench, Fleet, get_and_put, shared};
 use crate::error::Result;
@@ -35,8 +35,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         }
     }
     let kind = match clients.iter().any(|&(subject, _)| subject == Subject::Kvs) {
-        true => SessionKind::Framed,
-        false => SessionKind::Original,
+        true => Protocol::V2,
+        false => Protocol::V1,
     };
     let stages = options.idle.iter().map(|&count| {
         let cells = clients.iter().flat_map(|(subject, client)| {

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use kvs_proto::framed::HEADER_LEN;
+use kvs_proto::v2::HEADER_LEN;
 
 use super::Client;
 use crate::error::{Doing, Result};

@@ -62,8 +62,8 @@ impl Kvs {
     /// [`Error::Unavailable`] when the server has no such session.
     pub(crate) fn open(address: &Address, session: Session) -> Result<Self> {
         let protocol = match session {
-            Session::Framed => Protocol::Best,
-            Session::Original => Protocol::Original,
+            Session::Framed => Protocol::V2,
+            Session::Original => Protocol::V1,
         };
         let connection = Connection::builder()
             .socket(&address.socket)

@@ -5,7 +5,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::slice;
 
-use kvs_proto::framed::NO_VERSION;
+use kvs_proto::v2::NO_VERSION;
 
 use super::guard::{self, guarded};
 use super::{string, strings};

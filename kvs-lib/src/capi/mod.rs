@@ -38,8 +38,8 @@ pub const KVS_MAX_KEY: usize = 65536;
 pub const KVS_MAX_VALUE: usize = 67108864;
 
 const _: () = assert!(KVS_MAX_TEXT == kvs_proto::MAX_TEXT);
-const _: () = assert!(KVS_MAX_KEY == kvs_proto::framed::MAX_KEY);
-const _: () = assert!(KVS_MAX_VALUE == kvs_proto::framed::MAX_VALUE);
+const _: () = assert!(KVS_MAX_KEY == kvs_proto::v2::MAX_KEY);
+const _: () = assert!(KVS_MAX_VALUE == kvs_proto::v2::MAX_VALUE);
 
 /// Joins the group `group_id` at the local server.
 ///

@@ -22,7 +22,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use kvs_proto::auth;
+use kvs_proto::link;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry as Reactor};
 
@@ -53,7 +53,7 @@ pub(super) struct Link {
     /// When the last command of the local server arrived.
     heard: Instant,
     /// The exchanges on the command port.
-    pub(super) exchanges: auth::Link<SocketAddr>,
+    pub(super) exchanges: link::original::CommandPort<SocketAddr>,
 }
 
 impl Link {
@@ -253,7 +253,7 @@ impl Links {
             close_address: None,
             confirmed: false,
             heard: now,
-            exchanges: auth::Link::of(connector),
+            exchanges: link::original::CommandPort::of(connector),
         }))
     }
 

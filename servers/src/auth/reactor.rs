@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kvs_proto::Int;
-use kvs_proto::auth::{CLOSE, COMMAND_LEN, Command, Event, LEAVING, encode_int};
+use kvs_proto::link::original::{CLOSE, COMMAND_LEN, Command, LEAVING, LinkEvent, encode_int};
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
 
@@ -357,16 +357,16 @@ impl<'a> Reactor<'a> {
             send(&link.command_socket, from, &reply);
         }
         match event {
-            Event::Nothing => {}
-            Event::Created(name) => {
+            LinkEvent::Nothing => {}
+            LinkEvent::Created(name) => {
                 self.output.say("Group created!");
                 tracing::debug!("{link} created {name:?}");
             }
-            Event::Deleted(name) => {
+            LinkEvent::Deleted(name) => {
                 self.output.say("Group deleted!");
                 tracing::debug!("{link} deleted {name:?}");
             }
-            Event::Closed => {
+            LinkEvent::Closed => {
                 self.output.say("Connection closed");
                 self.forget(id, now, "has said goodbye");
             }
@@ -382,7 +382,7 @@ impl<'a> Reactor<'a> {
         }
     }
 
-    /// Ends a link. Groups that it still owns are no more: nobody else would ever delete them.
+    /// Ends a link. LinkDirectory that it still owns are no more: nobody else would ever delete them.
     fn forget(&mut self, id: LinkId, now: Instant, why: &str) {
         let Some(link) = self.links.close(id, now) else {
             return;
@@ -474,7 +474,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, datagram: &[u8]) {
 mod tests {
     use super::*;
     use kvs_proto::Text;
-    use kvs_proto::auth::{Groups, decode_int};
+    use kvs_proto::link::original::{LinkDirectory, decode_int};
     use std::net::UdpSocket as Client;
 
     fn with_reactor(test: impl FnOnce(Reactor<'_>)) {

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use kvs_proto::Text;
-use kvs_proto::auth::Groups;
+use kvs_proto::link::original::LinkDirectory;
 
 use super::links::LinkId;
 
@@ -134,7 +134,7 @@ impl Registry {
     }
 }
 
-/// The [`Groups`] of one link.
+/// The [`LinkDirectory`] of one link.
 pub(super) struct SeenBy<'a> {
     registry: &'a mut Registry,
     visitor: Owner,
@@ -147,7 +147,7 @@ impl SeenBy<'_> {
     }
 }
 
-impl Groups for SeenBy<'_> {
+impl LinkDirectory for SeenBy<'_> {
     fn secret(&self, name: &Text) -> Option<Text> {
         self.get(name).map(|group| group.secret)
     }

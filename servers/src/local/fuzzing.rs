@@ -16,12 +16,12 @@ use kvs_proto::Text;
 use mio::net::UnixListener as Acceptor;
 use mio::{Events, Poll, Token, Waker};
 
-use super::auth_link::{AuthLink, Unavailable};
-use super::groups::Groups;
-use super::mailbox::{Mailbox, Message};
-use super::metrics::Metrics;
-use super::quota::{Limits, Quotas};
-use super::reactor::{Context, Reactor};
+use crate::local::group::registry::Groups;
+use crate::local::limits::quota::{Limits, Quotas};
+use crate::local::link::{AuthLink, Unavailable};
+use crate::local::metrics::Metrics;
+use crate::local::net::mailbox::{Mailbox, Message};
+use crate::local::net::reactor::{Context, Reactor};
 
 /// Longer than anything is waited for.
 const LATER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,7 +66,7 @@ impl Machine {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: LOGIN_PATIENCE,
-                limits: kvs_proto::framed::request::Limits { value: MAX_VALUE },
+                limits: kvs_proto::v2::request::FrameLimits { value: MAX_VALUE },
                 // What is read is carried out at once, so that the model need not guess.
                 turn: Duration::MAX,
                 metrics: Metrics::default(),

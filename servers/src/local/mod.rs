@@ -17,34 +17,19 @@
 //!   console, `control` in those of the control socket. `metrics`: what is counted, and the pages that show it.
 //! - `fuzzing` (only with `--cfg fuzzing`): all of this without threads, for the fuzzer.
 
-mod accounts;
-mod administration;
-mod asking;
-mod auth_link;
-mod commands;
-mod control;
-mod fingerprint;
+mod admin;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod groups;
-mod guesses;
-mod handed_over;
+mod group;
 mod index;
-mod leftovers;
-mod listener;
-mod mailbox;
+mod limits;
+mod link;
 mod metrics;
+mod net;
 mod options;
-mod pairing;
-mod quota;
-mod reactor;
 mod session;
 mod slab;
-mod socket;
-mod status;
 mod table;
-mod watcher;
-mod watches;
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -53,29 +38,29 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub use auth_link::ConnectError;
-pub use commands::COMMANDS;
-pub use handed_over::{HandedOver, HandedOverError};
-pub use kvs_proto::framed::{DEFAULT_MAX_VALUE, MAX_VALUE};
-pub use listener::{ListenError, Mode};
+pub use admin::console::COMMANDS;
+pub use kvs_proto::v2::{DEFAULT_MAX_VALUE, MAX_VALUE};
+pub use limits::quota::Limits;
+pub use link::ConnectError;
 pub use metrics::BindError as MetricsError;
+pub use net::listener::{ListenError, Mode};
+pub use net::socket_activation::{HandedOver, HandedOverError};
 pub use options::Options;
-pub use quota::Limits;
 
 use crate::console::{Input, Output};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
 use crate::supervisor::Supervisor;
-use administration::Administration;
-use auth_link::{AuthLink, Unavailable, Worker};
-use commands::Commands;
-use control::Control;
-use groups::Groups;
-use kvs_proto::framed::request as wire;
-use listener::Listener;
-use mailbox::{Mailbox, Message};
-use quota::Quotas;
-use reactor::{Context, Reactor};
+use admin::administration::Administration;
+use admin::console::Commands;
+use admin::control::Control;
+use group::registry::Groups;
+use kvs_proto::v2::request as wire;
+use limits::quota::Quotas;
+use link::{AuthLink, Unavailable, Worker};
+use net::listener::Listener;
+use net::mailbox::{Mailbox, Message};
+use net::reactor::{Context, Reactor};
 
 /// The most threads that serve applications; fewer on a machine with fewer processors: the applications are on it, too,
 /// and half of the processors are for them.
@@ -229,7 +214,7 @@ impl Server {
         let control = control.transpose()?;
         handed_over.expect_none_left(&config.paths())?;
         let groups = Arc::new(Groups::default());
-        let options = auth_link::Options {
+        let options = link::Options {
             server: config.auth.clone(),
             identity: identity(&config.socket).map_err(Error::io("the current directory"))?,
             exit_on_loss: config.exit_on_auth_loss,
@@ -299,7 +284,7 @@ impl Server {
             mailbox.send(Message::CloseAll);
         }
         for group in self.groups.all() {
-            administration::close_applications(&group);
+            admin::administration::close_applications(&group);
         }
         if matches!(reason, Reason::AuthLost | Reason::Broken) {
             self.auth.stop();
@@ -342,7 +327,7 @@ impl Server {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: self.config.login_timeout,
-                limits: wire::Limits { value: self.config.max_value },
+                limits: wire::FrameLimits { value: self.config.max_value },
                 turn: session::TURN,
                 metrics: self.counts.of_reactor(number),
             };

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::FalseyValueParser;
-use kvs_proto::places;
+use kvs_proto::default_paths;
 
-use super::listener::MAX_PATH;
 use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
+use crate::local::net::listener::MAX_PATH;
 use crate::startup::{self, Common};
 
 /// Values of the original protocol are never too long.
@@ -49,7 +49,7 @@ pub struct Options {
     auth: String,
 
     /// Where applications connect
-    #[arg(long, value_name = "PATH", env = "KVS_SOCKET", default_value = places::DEFAULT_SOCKET)]
+    #[arg(long, value_name = "PATH", env = "KVS_SOCKET", default_value = default_paths::DEFAULT_SOCKET)]
     socket: PathBuf,
 
     /// Where their callback channels connect [default: the --socket path followed by _cb]
@@ -139,14 +139,16 @@ impl Options {
     /// Where it is unless set. A server with a path for which that is too long has none, rather than to fail by an option
     /// that nobody has set.
     fn usual_control_socket(&self) -> Result<PathBuf, PathBuf> {
-        let path = places::control_socket(&self.socket);
+        let path = default_paths::control_socket(&self.socket);
         if path.as_os_str().len() <= MAX_PATH { Ok(path) } else { Err(path) }
     }
 
     /// What the server is told.
     pub fn config(&self) -> Config {
-        let callback_socket =
-            self.callback_socket.clone().unwrap_or_else(|| places::callback_socket(&self.socket));
+        let callback_socket = self
+            .callback_socket
+            .clone()
+            .unwrap_or_else(|| default_paths::callback_socket(&self.socket));
         let control_socket = match &self.control_socket {
             None => self.usual_control_socket().ok(),
             Some(path) if path.is_empty() => None,

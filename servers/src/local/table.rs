@@ -18,12 +18,12 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use kvs_proto::framed::MAX_PAGE;
+use kvs_proto::v2::MAX_PAGE;
 
-use super::accounts::Accounts;
-use super::index::Index;
-use super::quota::User;
-use super::slab::{HANDLES, LARGEST, Moved, Slab};
+use crate::local::index::Index;
+use crate::local::limits::quota::User;
+use crate::local::limits::usage::Accounts;
+use crate::local::slab::{HANDLES, LARGEST, Moved, Slab};
 
 /// Longer values are shared.
 pub(crate) const SHORT: usize = 1024;
@@ -525,8 +525,8 @@ impl<S> Table<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::Quotas;
     use super::*;
+    use crate::local::limits::quota::Quotas;
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 

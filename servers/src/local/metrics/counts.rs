@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::Kind;
+use kvs_proto::v2::request::RequestKind;
+use kvs_proto::v2::response::Status;
 
 use crate::local::session::End;
 
@@ -34,16 +34,16 @@ impl Count {
 pub(super) const OPERATIONS: [&str; 8] =
     ["get", "put", "delete", "put_many", "keys", "watch", "unwatch", "unknown"];
 
-fn operation(kind: Kind) -> usize {
+fn operation(kind: RequestKind) -> usize {
     match kind {
-        Kind::Get => 0,
-        Kind::Put => 1,
-        Kind::Delete => 2,
-        Kind::PutMany => 3,
-        Kind::Keys => 4,
-        Kind::Watch => 5,
-        Kind::Unwatch => 6,
-        Kind::Close | Kind::Unknown => 7,
+        RequestKind::Get => 0,
+        RequestKind::Put => 1,
+        RequestKind::Delete => 2,
+        RequestKind::PutMany => 3,
+        RequestKind::Keys => 4,
+        RequestKind::Watch => 5,
+        RequestKind::Unwatch => 6,
+        RequestKind::Close | RequestKind::Unknown => 7,
     }
 }
 
@@ -311,7 +311,7 @@ impl Tally<'_> {
     }
 
     /// An operation was carried out.
-    pub(crate) fn count(&mut self, kind: Kind, status: Status) {
+    pub(crate) fn count(&mut self, kind: RequestKind, status: Status) {
         if let Some(counts) = self.counts {
             let operation = operation(kind);
             counts.operations[operation][result(status)].add(1);
@@ -414,9 +414,9 @@ mod tests {
         };
         let mut tally = metrics.tally();
         tally.read(None);
-        tally.count(Kind::Get, Status::Ok);
-        tally.count(Kind::Get, Status::NoSuchKey);
-        tally.count(Kind::Put, Status::Conflict);
+        tally.count(RequestKind::Get, Status::Ok);
+        tally.count(RequestKind::Get, Status::NoSuchKey);
+        tally.count(RequestKind::Put, Status::Conflict);
         assert_eq!((own.operations[0][0].get(), own.operations[0][1].get()), (1, 1));
         assert_eq!((observed(0), observed(1)), (0, 0));
         tally.written();
@@ -424,7 +424,7 @@ mod tests {
         assert_eq!((observed(0), observed(1)), (2, 1));
         // One that ends in the middle.
         tally.read(None);
-        tally.count(Kind::Delete, Status::Ok);
+        tally.count(RequestKind::Delete, Status::Ok);
         drop(tally);
         assert_eq!(observed(2), 1);
     }
@@ -447,7 +447,7 @@ mod tests {
         let metrics = Metrics::default();
         let mut tally = metrics.tally();
         tally.read(None);
-        tally.count(Kind::Get, Status::Ok);
+        tally.count(RequestKind::Get, Status::Ok);
         assert!(tally.since().is_none() && !tally.any);
         assert!(metrics.changes().0.is_none());
     }

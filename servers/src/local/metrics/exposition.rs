@@ -14,7 +14,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::counts::{BUCKETS, ENDS, LOGINS, OPERATIONS, RESULTS, is_possible};
 use super::snapshot::{GroupState, Snapshot};
-use crate::local::quota::Usage;
+use crate::local::limits::quota::Usage;
 
 /// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -35,8 +35,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::counts::Counts;
 use super::snapshot::{About, Snapshot};
 use super::{All, exposition, status};
-use crate::local::groups::Groups;
-use crate::local::quota::Quotas;
+use crate::local::group::registry::Groups;
+use crate::local::limits::quota::Quotas;
 use crate::seldom::Seldom;
 
 /// Connections at once.

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
 use crate::local::Limits;
-use crate::local::groups::{Figures, Group, Groups, Visit};
-use crate::local::quota::{Quotas, Usage};
+use crate::local::group::registry::{Figures, Group, Groups, Visit};
+use crate::local::limits::quota::{Quotas, Usage};
 
 /// The groups that are told of one by one. All are in the sums.
 pub(super) const MOST_GROUPS: usize = 1000;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use kvs_proto::app::SessionKind;
+use kvs_proto::Protocol;
 use serde::Serialize;
 
 use super::counts::{BUCKETS, LOGINS, OPERATIONS, RESULTS};
 use super::snapshot::{GroupState, Snapshot};
-use crate::local::groups::Visit;
+use crate::local::group::registry::Visit;
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -156,8 +156,8 @@ impl<'a> Application<'a> {
             number: visit.number,
             pid: visit.pid,
             session: match visit.session {
-                SessionKind::Framed => "framed",
-                SessionKind::Original => "original",
+                Protocol::V2 => "framed",
+                Protocol::V1 => "original",
             },
             connected: visit.closed_at.is_none(),
             connected_at: time(visit.connected_at),

@@ -1,5 +1,5 @@
 //! What follows the login in a framed session: requests and their answers on the main channel, in order, as many at a
-//! time as the application likes; changes on the callback channel, which the [watcher](crate::local::watcher) sends.
+//! time as the application likes; changes on the callback channel, which the [watcher](crate::local::group::subscriber) sends.
 //!
 //! What an application makes the server keep is bounded, and charged to its user: a message that comes in pieces
 //! ([`Framed::coming`]), and answers that the application does not take together with the requests after them, which
@@ -10,16 +10,16 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvs_proto::framed::answer::{self, Answer, Status};
-use kvs_proto::framed::request::{Kind, Limits, Request};
-use kvs_proto::framed::{Cutter, MAX_KEY, NO_VERSION, Next};
+use kvs_proto::v2::request::{FrameLimits, Request, RequestKind};
+use kvs_proto::v2::response::{self, Response, Status};
+use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
-use crate::local::groups::{Change, Outcome, ToTell};
+use crate::local::group::registry::{Change, Outcome, ToTell};
+use crate::local::limits::quota::{Charge, User, watch_bytes};
 use crate::local::metrics::Tally;
-use crate::local::quota::{Charge, User, watch_bytes};
-use crate::local::socket::{Received, Socket};
+use crate::local::net::socket::{Received, Socket};
 use crate::local::table::Value;
 
 /// Answers are written when there are so many bytes of them, and no request is carried out before they are gone.
@@ -78,8 +78,8 @@ const MOST_UNASKED: usize = MAX_KEY + 4;
 /// What a framed session has besides the rest.
 #[derive(Debug)]
 pub(super) struct Framed {
-    limits: Limits,
-    cutter: Cutter,
+    limits: FrameLimits,
+    cutter: FrameDecoder,
     /// Stands for the message that comes in pieces, if it is a long one.
     coming: Option<Charge>,
     /// What was read after requests whose answers wait, or for which there was no time.
@@ -92,11 +92,11 @@ pub(super) struct Framed {
 
 impl Framed {
     /// The login is over; `out` gets what a server says first.
-    pub(super) fn begin(limits: Limits, out: &mut Vec<u8>) -> Self {
-        Answer::new(0, Status::Welcome, limits.value as u64).encode(out);
+    pub(super) fn begin(limits: FrameLimits, out: &mut Vec<u8>) -> Self {
+        Response::new(0, Status::Welcome, limits.value as u64).encode(out);
         Self {
             limits,
-            cutter: Cutter::default(),
+            cutter: FrameDecoder::default(),
             coming: None,
             backlog: Vec::new(),
             backlog_since: None,
@@ -255,26 +255,26 @@ impl Framed {
                 wanted.is_ok()
             })?;
             match next {
-                Next::Nothing => return Ok(Served::All),
-                Next::Unwanted(header) => {
+                Decoded::Incomplete => return Ok(Served::All),
+                Decoded::Rejected(header) => {
                     requester.time.spend(1);
                     *coming = None;
-                    Answer::new(header.number, refused, NO_VERSION).encode(out);
-                    requester.tally.count(Kind::of(&header), refused);
+                    Response::new(header.number, refused, NO_VERSION).encode(out);
+                    requester.tally.count(RequestKind::of(&header), refused);
                 }
-                Next::Frame(header, body) => {
+                Decoded::Frame(header, body) => {
                     // What is stored is charged by itself.
                     *coming = None;
                     requester.time.spend(1 + body.len() / BYTES_OF_WORK);
                     match Request::decode(&header, body, *limits)? {
                         Err(status) => {
-                            Answer::new(header.number, status, NO_VERSION).encode(out);
-                            requester.tally.count(Kind::of(&header), status);
+                            Response::new(header.number, status, NO_VERSION).encode(out);
+                            requester.tally.count(RequestKind::of(&header), status);
                         }
                         Ok(Request::Close) => return Ok(Served::Goodbye),
                         Ok(request) => {
                             let status = requester.serve(header.number, request, out)?;
-                            requester.tally.count(Kind::of(&header), status);
+                            requester.tally.count(RequestKind::of(&header), status);
                         }
                     }
                 }
@@ -307,9 +307,10 @@ impl Requester<'_, '_> {
             Request::Keys { prefix, cursor, limit } => {
                 let page = group.keys(prefix, cursor, limit as usize);
                 let mut body = Vec::new();
-                page.keys().for_each(|key| answer::push_key(key, &mut body));
+                page.keys().for_each(|key| response::push_key(key, &mut body));
                 self.time.spend(WORK);
-                Answer { number, status: Status::Ok, version: page.next, body: &body }.encode(out);
+                Response { number, status: Status::Ok, version: page.next, body: &body }
+                    .encode(out);
                 return Ok(Status::Ok);
             }
             Request::Watch(watched) => {
@@ -336,7 +337,7 @@ impl Requester<'_, '_> {
                 (Status::Limit, NO_VERSION)
             }
         };
-        Answer::new(number, status, version).encode(out);
+        Response::new(number, status, version).encode(out);
         Ok(status)
     }
 
@@ -347,13 +348,13 @@ impl Requester<'_, '_> {
         let long = self.member.group.get(key, |pair| {
             let Some(pair) = pair else {
                 status = Status::NoSuchKey;
-                Answer::new(number, status, NO_VERSION).encode(out);
+                Response::new(number, status, NO_VERSION).encode(out);
                 return None;
             };
-            let answer = Answer { number, status: Status::Ok, version: pair.version, body: &[] };
+            let answer = Response { number, status: Status::Ok, version: pair.version, body: &[] };
             match pair.value {
                 Value::Short(body) => {
-                    Answer { body, ..answer }.encode(out);
+                    Response { body, ..answer }.encode(out);
                     None
                 }
                 Value::Long(value) => {
@@ -366,7 +367,7 @@ impl Requester<'_, '_> {
             if let Err(limit) = self.user.may_wait(value.len() as u64) {
                 self.allows(Err(limit));
                 out.truncate(before);
-                Answer::new(number, Status::Limit, NO_VERSION).encode(out);
+                Response::new(number, Status::Limit, NO_VERSION).encode(out);
                 return Ok(Status::Limit);
             }
             self.time.spend(1 + value.len() / BYTES_OF_WORK);
@@ -388,7 +389,7 @@ impl Requester<'_, '_> {
         Ok(())
     }
 
-    fn allows(&self, allowed: Result<(), crate::local::quota::Limit>) -> bool {
+    fn allows(&self, allowed: Result<(), crate::local::limits::quota::Limit>) -> bool {
         is_allowed(allowed, self.user, self.pid)
     }
 }

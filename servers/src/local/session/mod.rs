@@ -12,24 +12,24 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kvs_proto::Protocol;
 use kvs_proto::Text;
-use kvs_proto::app::SessionKind;
-use kvs_proto::app::server::{Malformed, Notifier, Session as Protocol, UnexpectedReply};
-use kvs_proto::framed as wire;
+use kvs_proto::v1::server::{CallbackChannel, MainChannel, ProtocolError, UnexpectedReply};
+use kvs_proto::v2 as wire;
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
 use self::framed::{Framed, Time};
-use super::auth_link::Unavailable;
-use super::groups::{Group, ToTell};
-use super::guesses::Turn;
-use super::mailbox::{Address, Message, SessionId};
-use super::metrics::Login as LoginResult;
-use super::pairing::{Arrival, Peer};
-use super::quota::{Limit, Line, User};
-use super::reactor::{Context, Scratch};
-use super::socket::{Received, Socket};
-use super::watcher::Watcher;
+use crate::local::group::registry::{Group, ToTell};
+use crate::local::group::subscriber::Watcher;
+use crate::local::limits::login_throttle::Turn;
+use crate::local::limits::quota::{Limit, Line, User};
+use crate::local::link::Unavailable;
+use crate::local::metrics::Login as LoginResult;
+use crate::local::net::mailbox::{Address, Message, SessionId};
+use crate::local::net::pairing::{Arrival, Peer};
+use crate::local::net::reactor::{Context, Scratch};
+use crate::local::net::socket::{Received, Socket};
 
 /// How long an application may take to close after it was told to.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ pub(crate) struct Session {
     user: Arc<User>,
     main: Socket,
     /// The login, and all that follows in an original session.
-    protocol: Protocol,
+    protocol: MainChannel,
     callback: Option<Callback>,
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
@@ -67,7 +67,7 @@ pub(crate) struct Session {
 struct Callback {
     socket: Socket,
     /// What is said on it in an original session. In a framed one, the watcher speaks.
-    notifier: Notifier,
+    notifier: CallbackChannel,
 }
 
 #[derive(Debug)]
@@ -130,7 +130,7 @@ pub(crate) enum End {
     GroupDeleted,
     /// The application broke the protocol on the main channel.
     #[error("protocol error: {0}")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] ProtocolError),
     /// The application broke the protocol on the callback channel.
     #[error("protocol error: {0}")]
     UnexpectedReply(#[from] UnexpectedReply),
@@ -203,7 +203,7 @@ impl Session {
         let mut main = Socket::new(stream, place);
         main.register(registry, main_token(id))?;
         let mut greeting = Vec::new();
-        let protocol = Protocol::accept(&mut greeting);
+        let protocol = MainChannel::accept(&mut greeting);
         main.write(&mut greeting)?;
         Ok(Self {
             id,
@@ -348,7 +348,7 @@ impl Session {
         let token = Token(main_token(self.id).0 + 1);
         socket.register(registry, token).map_err(|_| End::Gone)?;
         let mut greeting = Vec::new();
-        let notifier = Notifier::accept(&mut greeting);
+        let notifier = CallbackChannel::accept(&mut greeting);
         if socket.write(&mut greeting).is_err() {
             // It was left over from a login that was given up: ours is still to come.
             context.await_callback(self.peer.clone(), self.id);
@@ -411,8 +411,8 @@ impl Session {
         let user = Arc::clone(&self.user);
         let kind = self.protocol.kind();
         let watcher = Arc::new(match kind {
-            SessionKind::Original => Watcher::original(address, user, context.metrics.changes()),
-            SessionKind::Framed => Watcher::framed(
+            Protocol::V1 => Watcher::original(address, user, context.metrics.changes()),
+            Protocol::V2 => Watcher::framed(
                 address,
                 user,
                 context.metrics.changes(),
@@ -426,8 +426,8 @@ impl Session {
         let group = Arc::clone(group);
         self.protocol.answer_secret(true, &mut out);
         let framed = match kind {
-            SessionKind::Original => None,
-            SessionKind::Framed => Some(Framed::begin(context.limits, &mut out)),
+            Protocol::V1 => None,
+            Protocol::V2 => Some(Framed::begin(context.limits, &mut out)),
         };
         self.stage = Stage::Member(Member { group, number, watcher, framed });
         (self.turn, self.deadline) = (None, None);

@@ -1,16 +1,16 @@
 //! What follows the login in an original session: one operation at a time, one change at a time.
 
-use kvs_proto::app::server::Request;
-use kvs_proto::framed::answer::Status;
-use kvs_proto::framed::request::{Kind, Watched};
+use kvs_proto::v1::server::ClientMessage;
+use kvs_proto::v2::request::{RequestKind, WatchTarget};
+use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
 use super::{Callback, End, Login, Member, Session, Stage};
-use crate::local::groups::{Outcome, ToTell};
+use crate::local::group::registry::{Outcome, ToTell};
+use crate::local::limits::quota::{Limit, User, watch_bytes};
 use crate::local::metrics::Tally;
-use crate::local::quota::{Limit, User, watch_bytes};
-use crate::local::reactor::Context;
-use crate::local::socket::Received;
+use crate::local::net::reactor::Context;
+use crate::local::net::socket::Received;
 
 /// More than any legal application ever has under way, so that one read takes all there is.
 pub(super) const READ: usize = 4096;
@@ -31,14 +31,14 @@ impl Session {
 
     fn serve(
         &mut self,
-        request: Request,
+        request: ClientMessage,
         out: &mut Vec<u8>,
         to_tell: &mut ToTell,
         tally: &mut Tally<'_>,
         context: &Context,
     ) -> Result<(), End> {
         let member = match (&self.stage, request) {
-            (_, Request::Group(hello)) => {
+            (_, ClientMessage::Group(hello)) => {
                 let group = context.groups.open_group(&hello.group);
                 let found = group.is_some();
                 tracing::debug!(pid = self.peer.pid, group = ?hello.group, found, "login");
@@ -48,44 +48,44 @@ impl Session {
                 }
                 return Ok(());
             }
-            (_, Request::Secret(secret)) => {
+            (_, ClientMessage::Secret(secret)) => {
                 self.ask_for_secret(secret, context);
                 return Ok(());
             }
-            (_, Request::Close) => return Err(self.goodbye()),
+            (_, ClientMessage::Close) => return Err(self.goodbye()),
             (Stage::Member(member), _) => member,
             // The protocol lets nothing else through before the verdict.
             (Stage::New | Stage::Login(_), _) => return Err(End::NotLoggedIn),
         };
         let pid = self.peer.pid;
         match request {
-            Request::BeginPut(key) => {
+            ClientMessage::BeginPut(key) => {
                 let allowed = member.group.may_put(key.as_bytes(), MAX_TEXT, &self.user);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
                 if !ready {
-                    tally.count(Kind::Put, Status::Limit);
+                    tally.count(RequestKind::Put, Status::Limit);
                 }
             }
-            Request::BeginWatch => {
+            ClientMessage::BeginWatch => {
                 // The key is not known yet; it is a text.
                 let allowed = self.user.room_for(0, watch_bytes(MAX_TEXT) as u64);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
                 if !ready {
-                    tally.count(Kind::Watch, Status::Limit);
+                    tally.count(RequestKind::Watch, Status::Limit);
                 }
             }
-            Request::Put { key, value } => {
+            ClientMessage::Put { key, value } => {
                 let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
                 if let Outcome::Limit(_) = change.settle(to_tell) {
-                    tally.count(Kind::Put, Status::Limit);
+                    tally.count(RequestKind::Put, Status::Limit);
                     return Err(End::Full);
                 }
-                tally.count(Kind::Put, Status::Ok);
+                tally.count(RequestKind::Put, Status::Ok);
             }
-            Request::Get(key) => {
+            ClientMessage::Get(key) => {
                 let protocol = &mut self.protocol;
                 let found = member.group.get(key.as_bytes(), |pair| {
                     // What a framed session may store, but an original one cannot carry, is not there for it.
@@ -95,24 +95,24 @@ impl Session {
                     value.is_some()
                 });
                 tracing::debug!(pid, ?key, found, "get");
-                tally.count(Kind::Get, found_or_not(found));
+                tally.count(RequestKind::Get, found_or_not(found));
             }
-            Request::Delete(key) => {
+            ClientMessage::Delete(key) => {
                 let change = member.group.delete(key.as_bytes(), None);
                 let found = matches!(change.settle(to_tell), Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "delete");
-                tally.count(Kind::Delete, found_or_not(found));
+                tally.count(RequestKind::Delete, found_or_not(found));
                 self.protocol.answer_found(found, out);
             }
-            Request::Watch(key) => {
-                let watched = Watched::Key(key.as_bytes());
+            ClientMessage::Watch(key) => {
+                let watched = WatchTarget::Key(key.as_bytes());
                 let outcome = member.group.watch(watched, member.number, &self.user);
                 let found = matches!(outcome, Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "watch");
-                tally.count(Kind::Watch, found_or_not(found));
+                tally.count(RequestKind::Watch, found_or_not(found));
                 self.protocol.answer_found(found, out);
             }
-            Request::Group(_) | Request::Secret(_) | Request::Close => {}
+            ClientMessage::Group(_) | ClientMessage::Secret(_) | ClientMessage::Close => {}
         }
         Ok(())
     }

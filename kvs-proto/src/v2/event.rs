@@ -1,0 +1,134 @@
+//! What a server says by itself, on the callback channel.
+
+use super::{HEADER_LEN, Header, MAX_KEY, Malformed, NO_VERSION, Version, put_frame};
+
+const CHANGED: u8 = 192;
+const CLOSE: u8 = 193;
+
+const BY_KEY: u8 = 1;
+const BY_PREFIX: u8 = 2;
+
+/// The longest frame on this channel.
+pub const MAX_LEN: usize = HEADER_LEN + MAX_KEY;
+
+/// By what an application watches a key that has changed: at least one of the two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MatchedBy {
+    /// By itself.
+    pub key: bool,
+    /// By one or more prefixes.
+    pub prefix: bool,
+}
+
+impl MatchedBy {
+    /// What either says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { key: self.key || other.key, prefix: self.prefix || other.prefix }
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerEvent<'a> {
+    /// A key has changed.
+    Changed {
+        /// Which one.
+        key: &'a [u8],
+        /// Its version, or [`NO_VERSION`]: it was deleted.
+        version: Version,
+        /// Why the application is told.
+        watches: MatchedBy,
+    },
+    /// Close the connection.
+    Close,
+}
+
+impl<'a> ServerEvent<'a> {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is none.
+    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, Malformed> {
+        if header.number != 0 {
+            return Err(Malformed::Header("a number where none belongs"));
+        }
+        match header.kind {
+            CHANGED => {
+                header.check_flags(BY_KEY | BY_PREFIX)?;
+                let (key, rest) = header.split(body);
+                if key.is_empty() || key.len() > MAX_KEY || !rest.is_empty() {
+                    return Err(header.bad("no key, or more than a key"));
+                }
+                let watches = MatchedBy {
+                    key: header.flags & BY_KEY != 0,
+                    prefix: header.flags & BY_PREFIX != 0,
+                };
+                if watches == MatchedBy::default() {
+                    return Err(header.bad("watched by nothing"));
+                }
+                Ok(Self::Changed { key, version: header.version, watches })
+            }
+            CLOSE => {
+                header.check_flags(0)?;
+                header.check_no_version()?;
+                if !body.is_empty() {
+                    return Err(header.bad("a body"));
+                }
+                Ok(Self::Close)
+            }
+            kind => Err(Malformed::Kind(kind)),
+        }
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let header =
+            |kind, flags, version| Header { body: 0, number: 0, kind, flags, key: 0, version };
+        match *self {
+            Self::Changed { key, version, watches } => {
+                let by_key = if watches.key { BY_KEY } else { 0 };
+                let by_prefix = if watches.prefix { BY_PREFIX } else { 0 };
+                put_frame(header(CHANGED, by_key | by_prefix, version), key, &[], out);
+            }
+            Self::Close => put_frame(header(CLOSE, 0, NO_VERSION), &[], &[], out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(frame: &[u8]) -> Result<ServerEvent<'_>, Malformed> {
+        let (header, body) = frame.split_first_chunk().unwrap();
+        ServerEvent::decode(&Header::decode(header)?, body)
+    }
+
+    proptest! {
+        #[test]
+        fn news_round_trip(
+            key in prop::collection::vec(any::<u8>(), 1..60), version: u64, by in 1u8..4,
+        ) {
+            let watches = MatchedBy { key: by & 1 != 0, prefix: by & 2 != 0 };
+            for news in [ServerEvent::Changed { key: &key, version, watches }, ServerEvent::Close] {
+                let mut frame = Vec::new();
+                news.encode(&mut frame);
+                prop_assert_eq!(decode(&frame), Ok(news));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_news_is_found_out() {
+        let watches = MatchedBy { key: true, prefix: false };
+        let mut frame = Vec::new();
+        ServerEvent::Changed { key: b"k", version: 1, watches }.encode(&mut frame);
+        for (at, byte) in [(4, 1), (8, 128), (9, 0), (9, 4), (10, 1), (12, 0)] {
+            let mut frame = frame.clone();
+            frame[at] = byte;
+            assert!(decode(&frame).is_err(), "byte {at} = {byte}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a server answers, on the main channel.
+
+use super::{HEADER_LEN, Header, MAX_KEY, Malformed, Version, length, put_frame, take, take_u32};
+
+/// The longest body of a page of keys.
+pub const MAX_PAGE_LEN: usize = 1 << 20;
+
+/// How a request went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Ok = 128,
+    /// No such key, or no such watch.
+    NoSuchKey = 129,
+    /// The key has another version.
+    Conflict = 130,
+    /// A key, a value or a message over the limit.
+    TooLarge = 131,
+    /// The user is at its limit.
+    Limit = 132,
+    /// No such kind of request.
+    Unknown = 133,
+    /// No answer, but what the server says first: its limits.
+    Welcome = 134,
+}
+
+impl Status {
+    fn from_kind(kind: u8) -> Option<Self> {
+        Some(match kind {
+            128 => Self::Ok,
+            129 => Self::NoSuchKey,
+            130 => Self::Conflict,
+            131 => Self::TooLarge,
+            132 => Self::Limit,
+            133 => Self::Unknown,
+            134 => Self::Welcome,
+            _ => return None,
+        })
+    }
+}
+
+/// One answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// To which request.
+    pub number: u32,
+    /// How it went.
+    pub status: Status,
+    /// The version of the key, as far as the request has to do with one; a cursor; or the longest value.
+    pub version: Version,
+    /// A value, or keys.
+    pub body: &'a [u8],
+}
+
+impl<'a> Response<'a> {
+    /// One without a body.
+    pub fn new(number: u32, status: Status, version: Version) -> Self {
+        Self { number, status, version, body: &[] }
+    }
+
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is none.
+    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, Malformed> {
+        let status = Status::from_kind(header.kind).ok_or(Malformed::Kind(header.kind))?;
+        header.check_flags(0)?;
+        if header.key != 0 {
+            return Err(header.bad("a key"));
+        }
+        if !body.is_empty() && status != Status::Ok {
+            return Err(header.bad("a body"));
+        }
+        Ok(Self { number: header.number, status, version: header.version, body })
+    }
+
+    /// Appends the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_frame(self.header(), &[], self.body, out);
+    }
+
+    /// The first bytes of the frame, to which a body of this length will be appended by other means.
+    pub fn encode_header(&self, body: usize) -> [u8; HEADER_LEN] {
+        let body = u32::try_from(body).unwrap_or(u32::MAX);
+        Header { body, ..self.header() }.encode()
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            body: 0,
+            number: self.number,
+            kind: self.status as u8,
+            flags: 0,
+            key: 0,
+            version: self.version,
+        }
+    }
+}
+
+/// Appends a key to the body of a page.
+pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
+    body.extend_from_slice(&length(key).to_le_bytes());
+    body.extend_from_slice(key);
+}
+
+/// The keys in the body of a page.
+///
+/// # Errors
+/// [`Malformed`] when it is none.
+pub fn keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let bad = |why| Malformed::Body { kind: Status::Ok as u8, why };
+    if body.len() > MAX_PAGE_LEN {
+        return Err(bad("a page that is too long"));
+    }
+    let (mut rest, mut keys) = (body, Vec::new());
+    while !rest.is_empty() {
+        let key = take_u32(&mut rest).and_then(|len| take(&mut rest, len));
+        match key.ok_or(bad("a key that does not fit"))? {
+            key if key.is_empty() || key.len() > MAX_KEY => return Err(bad("a key that is none")),
+            key => keys.push(key),
+        }
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn answers_round_trip(
+            number: u32, version: u64, body in prop::collection::vec(any::<u8>(), 0..60),
+            kind in 128u8..135,
+        ) {
+            let status = Status::from_kind(kind).unwrap();
+            let body = if status == Status::Ok { &body[..] } else { &[] };
+            let answer = Response { number, status, version, body };
+            let mut frame = Vec::new();
+            answer.encode(&mut frame);
+            let (header, rest) = frame.split_first_chunk().unwrap();
+            prop_assert_eq!(&answer.encode_header(body.len()), header);
+            prop_assert_eq!(Response::decode(&Header::decode(header).unwrap(), rest), Ok(answer));
+        }
+
+        #[test]
+        fn pages_round_trip(
+            page in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 0..9),
+            cut in 1usize..5,
+        ) {
+            let mut body = Vec::new();
+            page.iter().for_each(|key| push_key(key, &mut body));
+            prop_assert_eq!(keys(&body).unwrap(), page.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            if let Some(last) = page.last() {
+                let cut = cut.min(last.len());
+                prop_assert!(keys(&body[..body.len() - cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_has_keys_and_no_more_than_a_server_sends() {
+        assert!(keys(&[0; 4]).is_err(), "an empty key");
+        let mut long = Vec::new();
+        push_key(&vec![b'k'; MAX_KEY + 1], &mut long);
+        assert!(keys(&long).is_err(), "a key that is too long");
+        for len in [u32::MAX, u32::MAX - 3, 1 << 31, 2] {
+            // Behind a key that is one.
+            let page = [&[1, 0, 0, 0, b'k'][..], &len.to_le_bytes(), b"k"].concat();
+            assert!(keys(&page).is_err(), "a key of {len} bytes, of which one is there");
+        }
+        let mut page = Vec::new();
+        while page.len() < MAX_PAGE_LEN {
+            push_key(&[b'k'; 60], &mut page);
+        }
+        assert_eq!(page.len(), MAX_PAGE_LEN);
+        assert!(keys(&page).is_ok());
+        push_key(b"k", &mut page);
+        assert!(keys(&page).is_err(), "a page that is too long");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_found_out() {
+        let header =
+            |kind, flags, key, body| Header { body, number: 1, kind, flags, key, version: 0 };
+        assert_eq!(Response::decode(&header(1, 0, 0, 0), &[]), Err(Malformed::Kind(1)));
+        assert_eq!(Response::decode(&header(192, 0, 0, 0), &[]), Err(Malformed::Kind(192)));
+        assert!(Response::decode(&header(128, 1, 0, 0), &[]).is_err());
+        assert!(Response::decode(&header(128, 0, 1, 1), b"k").is_err());
+        assert!(Response::decode(&header(129, 0, 0, 1), b"v").is_err());
+    }
+}

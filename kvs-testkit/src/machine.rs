@@ -1,0 +1,174 @@
+//! Machines of their own, each with the systemd of this one (`kvs-testkit/src/machine`), and a network between them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Console, Process, Program, private_dir, project_dir, tool};
+
+/// How long a command in a machine may take: a package is installed there, services are started.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a machine's shell says when a script has been run, before its status.
+const DONE: &str = "the script is done: ";
+
+/// A machine whose shell of root runs one script after the other. It is switched off, with all that was done in it, when this is
+/// dropped.
+#[derive(Debug)]
+pub struct Machine {
+    shell: Process,
+    dir: TempDir,
+    scripts: usize,
+}
+
+impl Machine {
+    /// Switches one on that is on this network, or alone.
+    ///
+    /// # Errors
+    /// Why it cannot be had here, in a sentence.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(network: Option<(&Network, usize)>) -> Result<Self, String> {
+        let dir = private_dir();
+        let mut program = Program::new(project_dir().join("kvs-testkit/src/machine"));
+        if let Some((network, number)) = network {
+            program = program.args(["--netns", &network.name(number)]);
+        }
+        let shell = format!(
+            "exec 2>&1; export HOME=/root LC_ALL=C PAGER=cat SYSTEMD_PAGER=cat; cd /root; echo \"{DONE}0\"; \
+             trap 'failed=$?' ERR; while read -r file; do failed=0; . \"$file\"; echo \"{DONE}$failed\"; done"
+        );
+        // On a terminal, as an administrator is.
+        let shell = program
+            .arg(dir.path())
+            .args(["bash", "-c", &shell])
+            .console(Console::Terminal { echo: false })
+            .spawn();
+        let mut machine = Self { shell, dir, scripts: 0 };
+        match machine.result() {
+            Some(_) => Ok(machine),
+            None => {
+                let finished = machine.shell.finish();
+                assert_eq!(finished.status.code(), Some(77), "{}", machine.shell.report());
+                Err(finished.stderr.concat())
+            }
+        }
+    }
+
+    /// One with the Debian package, made of what `make dist` has built, in the home directory of root.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn with_package(network: Option<(&Network, usize)>) -> Result<Self, String> {
+        let mut machine = Self::start(network)?;
+        tool(Command::new(project_dir().join("packaging/deb")).arg(machine.dir()));
+        // The index of manual pages takes longer than all the rest of an installation.
+        let prepare =
+            format!("mv {}/*.deb . && rm -f /var/lib/man-db/auto-update", machine.dir().display());
+        let (status, shown) = machine.run(&prepare);
+        assert_eq!(status, 0, "{shown:#?}");
+        Ok(machine)
+    }
+
+    /// A directory that is at the same place in the machine and here.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where a file of the machine is to be put, to be moved in its place by a script.
+    pub fn hand_in(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir().join(name);
+        fs::write(&path, text).expect("the directory is ours");
+        path
+    }
+
+    /// Runs a script of the shell in the home directory of root, and waits for its end: the status of the last of its commands that
+    /// failed, or 0, and all that the screen shows.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn run(&mut self, script: &str) -> (i32, Vec<String>) {
+        self.scripts += 1;
+        let path = self.hand_in(&format!(".script-{}", self.scripts), script);
+        self.shell.send(path.to_str().expect("its name is ours"));
+        self.result().unwrap_or_else(|| panic!("the machine has ended\n{}", self.shell.report()))
+    }
+
+    /// Waits for the end of a script; `None`: the machine has ended.
+    fn result(&mut self) -> Option<(i32, Vec<String>)> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.shell.next_line_or_end(PATIENCE)?;
+            if let Some((before, status)) = line.split_once(DONE) {
+                // A last line without an end.
+                lines.extend((!before.is_empty()).then(|| before.to_owned()));
+                return Some((status.parse().expect("a shell knows numbers"), lines));
+            }
+            lines.push(line);
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.shell.end_input();
+        self.shell.wait_exit_within(PATIENCE);
+    }
+}
+
+/// Network namespaces that a bridge joins, as a switch joins machines: number n has the address 192.0.2.n, of a network that is
+/// reserved for examples.
+#[derive(Debug)]
+pub struct Network {
+    count: usize,
+}
+
+impl Network {
+    /// Makes one for so many machines, numbered from 1.
+    ///
+    /// # Errors
+    /// Why it cannot be had here.
+    pub fn new(count: usize) -> Result<Self, String> {
+        let network = Self { count };
+        let switch = network.name(0);
+        let commands =
+            [format!("netns add {switch}"), format!("-n {switch} link add switch up type bridge")];
+        let cables = (1..=count).flat_map(|number| {
+            let name = network.name(number);
+            [
+                format!("netns add {name}"),
+                format!("-n {switch} link add port{number} up master switch type veth peer name eth0 netns {name}"),
+                format!("-n {name} address add 192.0.2.{number}/24 dev eth0"),
+                format!("-n {name} link set eth0 up"),
+                format!("-n {name} link set lo up"),
+            ]
+        });
+        for command in commands.into_iter().chain(cables) {
+            let made = Command::new("ip").args(command.split(' ')).output();
+            let made = made.map_err(|error| format!("ip: {error}"))?;
+            if !made.status.success() {
+                return Err(format!("ip {command}: {}", String::from_utf8_lossy(&made.stderr)));
+            }
+        }
+        Ok(network)
+    }
+
+    fn name(&self, number: usize) -> String {
+        format!("kvs-test-{}-{number}", std::process::id())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for number in 0..=self.count {
+            // Those that were made.
+            if Path::new("/run/netns").join(self.name(number)).exists() {
+                tool(Command::new("ip").args(["netns", "delete", &self.name(number)]));
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What `Show application status` prints.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use chrono::{DateTime, Local};
+use kvs_proto::{MAX_TEXT, Printable};
+
+use crate::local::group::registry::{Application, Group};
+
+/// The applications of a group, connected and past; no line feed at the end.
+pub(crate) fn describe(group: &Group) -> String {
+    let mut text = format!("{}:", group.name());
+    for (number, application) in group.applications() {
+        describe_application(&mut text, number, &application);
+    }
+    text
+}
+
+fn describe_application(text: &mut String, number: u64, application: &Application) {
+    let (status, closed) = match application.closed_at {
+        None => ("Connected", "-".to_string()),
+        Some(closed) => ("Closed", time(closed)),
+    };
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "\nApp {number}\nPID: {}\nStatus: {status}\nConnection time: {}\nClose Connection time: {closed}\n\
+         Connected time interval: {:.6}\nKeys in WatchList for callback function:",
+        application.pid,
+        time(application.connected_at),
+        application.stay.as_secs_f64(),
+    );
+    for (key, is_prefix) in &application.watches {
+        let prefix = if *is_prefix { " (prefix)" } else { "" };
+        // One of an original session is shown as it is. Others may be so long that the status of their
+        // applications would take more memory than the server has.
+        let (shown, cut) = match key.split_at_checked(MAX_TEXT + 1) {
+            None => (&key[..], String::new()),
+            Some(_) => (&key[..MAX_TEXT], format!("… ({} bytes)", key.len())),
+        };
+        let _ = write!(text, "\n{}{cut}{prefix}", Printable(shown));
+    }
+}
+
+/// As in `Sun 22-11-2026 06:26:08`, in local time.
+fn time(time: SystemTime) -> String {
+    DateTime::<Local>::from(time).format("%a %d-%m-%Y %H:%M:%S").to_string()
+}

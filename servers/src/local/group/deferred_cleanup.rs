@@ -1,0 +1,83 @@
+//! What an application leaves behind that takes long to clear away: watches, of which there may be millions.
+//!
+//! Its reactor clears them in portions, each in a turn of its own, so that others are served in between. What is not
+//! cleared yet counts for its user as before.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::local::group::registry::{Group, LeftWatches};
+
+/// So many are cleared at a time; then the clock is looked at. The lock of the group is not held for more.
+pub(crate) const PORTION: usize = 64;
+
+/// What is to be cleared.
+#[derive(Debug)]
+pub(crate) struct Leftovers {
+    /// Whose list of watches still has them.
+    pub(crate) group: Arc<Group>,
+    /// The watches.
+    pub(crate) watches: LeftWatches,
+}
+
+impl Leftovers {
+    /// Clears away what can be in about this time, and returns the rest. To be called with no lock held.
+    pub(crate) fn clear(mut self, time: Duration) -> Option<Self> {
+        let begin = Instant::now();
+        while !self.group.clear(&mut self.watches) {
+            if begin.elapsed() >= time {
+                return Some(self);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::group::registry::Groups;
+    use crate::local::group::subscriber::Watcher;
+    use crate::local::limits::quota::{Quotas, User};
+    use crate::local::metrics::ChangeCounts;
+    use crate::local::net::mailbox::{Address, Mailbox, SessionId};
+    use crate::local::net::reactor::Reactor;
+    use kvs_proto::Protocol;
+    use kvs_proto::Text;
+    use kvs_proto::v2::request::WatchTarget;
+
+    const MANY: usize = PORTION * 4 + 1;
+
+    fn watcher(mailbox: &Arc<Mailbox>, user: &Arc<User>) -> Arc<Watcher> {
+        let address = Address { mailbox: Arc::clone(mailbox), session: SessionId(0) };
+        Arc::new(Watcher::original(address, Arc::clone(user), ChangeCounts::default()))
+    }
+
+    #[test]
+    fn watches_are_cleared_in_portions_and_count_until_they_are() {
+        let (groups, name) = (Groups::default(), Text::new(b"g").unwrap());
+        groups.add(name, name);
+        let group = groups.find(&name).unwrap();
+        let (_poll, mailbox) = Reactor::prepare().unwrap();
+        let (user, guest) = (Quotas::user_with(0, 0), Quotas::user_with(0, 0));
+        let number = group.enter(1, Protocol::V1, watcher(&mailbox, &user)).unwrap();
+        let other = group.enter(2, Protocol::V1, watcher(&mailbox, &guest)).unwrap();
+        for n in 0..MANY {
+            let _ = group.watch(WatchTarget::Prefix(&n.to_le_bytes()), number, &user);
+        }
+        let last = (MANY - 1).to_le_bytes();
+        let _ = group.watch(WatchTarget::Prefix(&last), other, &guest);
+        let one = user.taken().1 / MANY as u64;
+        let (mut left, mut expected) = (group.leave(number), MANY);
+        while let Some(rest) = left {
+            expected -= PORTION;
+            // All that are left, and that of the other, who alone is told.
+            assert_eq!((user.taken().1, group.watches()), (one * expected as u64, expected + 1));
+            assert_eq!(group.put(&last, b"", &guest).watchers(), 1);
+            let applications = group.applications();
+            assert!(applications[0].1.watches.is_empty() && applications[1].1.watches.len() == 1);
+            left = rest.clear(Duration::ZERO);
+        }
+        assert_eq!((user.taken().1, group.watches(), expected), (0, 1, 1));
+    }
+}
