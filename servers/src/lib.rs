@@ -9,8 +9,8 @@
 pub mod auth;
 pub mod console;
 pub mod local;
+mod log_limiter;
 pub mod logging;
-mod seldom;
 pub mod shutdown;
 pub mod startup;
 pub mod supervisor;

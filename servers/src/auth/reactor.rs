@@ -26,7 +26,7 @@ use super::links::{Link, LinkId, Links, NoPorts};
 use super::registry::Registry;
 use super::{Config, Error, Server};
 use crate::console::Output;
-use crate::seldom::Seldom;
+use crate::log_limiter::LogLimiter;
 use crate::shutdown::{Reason, Shutdown};
 use crate::supervisor::Supervisor;
 
@@ -93,7 +93,7 @@ pub(super) struct Reactor<'a> {
     links: Links,
     registry: Registry,
     /// The line about a `Connect` that is not answered.
-    refusal_logged: Seldom,
+    refusal_logged: LogLimiter,
     /// The sockets that may hold datagrams.
     ready: BTreeSet<Port>,
     quit: Option<Quit>,
@@ -110,7 +110,7 @@ impl<'a> Reactor<'a> {
         let registry = Registry::new(config.groups_per_machine);
         let ready = BTreeSet::new();
         let (quit, heirs) = (None, VecDeque::new());
-        let refusal_logged = Seldom::default();
+        let refusal_logged = LogLimiter::default();
         Self {
             config,
             poll,
@@ -244,7 +244,7 @@ impl<'a> Reactor<'a> {
                 Ok(port) => port,
                 Err(reason) => {
                     // Anybody can ask as often as he likes.
-                    if self.refusal_logged.may(now) {
+                    if self.refusal_logged.allow(now) {
                         tracing::warn!("{from} wants to connect and is not answered: {reason}");
                     }
                     return;

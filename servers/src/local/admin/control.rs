@@ -35,7 +35,7 @@ use crate::local::admin::administration::{
 use crate::local::group::registry::{Application, Group};
 use crate::local::link::Unavailable;
 use crate::local::net::listener::Listener;
-use crate::seldom::Seldom;
+use crate::log_limiter::LogLimiter;
 use crate::shutdown::Reason;
 
 /// How many administrators are served at a time.
@@ -127,7 +127,7 @@ impl Drop for Control {
 /// Accepts until it is woken.
 fn accept(mut poll: Poll, socket: &UnixListener, connections: &Arc<Connections>) -> io::Result<()> {
     let mut events = Events::with_capacity(8);
-    let (mut strangers, mut shortages) = (Seldom::default(), Seldom::default());
+    let (mut strangers, mut shortages) = (LogLimiter::default(), LogLimiter::default());
     let mut pause = None;
     loop {
         match poll.poll(&mut events, pause.take()) {
@@ -144,7 +144,7 @@ fn accept(mut poll: Poll, socket: &UnixListener, connections: &Arc<Connections>)
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     // Of descriptors, above all. There is no event that says when they are back.
-                    if shortages.may(Instant::now()) {
+                    if shortages.allow(Instant::now()) {
                         tracing::warn!("nobody can connect to the control socket: {error}");
                     }
                     pause = Some(ACCEPT_PAUSE);
@@ -155,13 +155,13 @@ fn accept(mut poll: Poll, socket: &UnixListener, connections: &Arc<Connections>)
     }
 }
 
-fn admit(stream: OwnedFd, connections: &Arc<Connections>, strangers: &mut Seldom) {
+fn admit(stream: OwnedFd, connections: &Arc<Connections>, strangers: &mut LogLimiter) {
     let stream = Arc::new(UnixStream::from(stream));
     let ours = geteuid().as_raw();
     match getsockopt(&stream, PeerCredentials) {
         Ok(peer) if peer.uid() == 0 || peer.uid() == ours => {}
         Ok(peer) => {
-            if strangers.may(Instant::now()) {
+            if strangers.allow(Instant::now()) {
                 let (pid, uid) = (peer.pid(), peer.uid());
                 tracing::warn!(pid, uid, "refused on the control socket: not our user, nor root");
             }

@@ -23,7 +23,7 @@ use std::time::Instant;
 use kvs_proto::MAX_TEXT;
 use parking_lot::Mutex;
 
-use crate::seldom::Seldom;
+use crate::log_limiter::LogLimiter;
 
 /// What a watch counts, in bytes: about what it takes, the pending change included. Its key is short by
 /// comparison.
@@ -138,9 +138,9 @@ pub(crate) struct User {
 #[derive(Debug, Default)]
 struct Logged {
     /// Refusals, by [`Limit`].
-    refusals: [Seldom; KINDS],
+    refusals: [LogLimiter; KINDS],
     /// To count the lines anew.
-    minute: Seldom,
+    minute: LogLimiter,
     lines: u32,
 }
 
@@ -288,7 +288,7 @@ impl User {
     pub(crate) fn log_line(&self) -> Option<Line> {
         let now = Instant::now();
         let logged = &mut *self.logged.lock();
-        if logged.minute.may(now) {
+        if logged.minute.allow(now) {
             logged.lines = 0;
         }
         logged.lines = logged.lines.saturating_add(1);
@@ -302,7 +302,7 @@ impl User {
     /// Logs a refusal, unless one of this kind was logged a short time ago.
     pub(crate) fn log(&self, limit: Limit, what: fmt::Arguments<'_>) {
         let now = Instant::now();
-        let may = self.logged.lock().refusals[limit as usize].may(now);
+        let may = self.logged.lock().refusals[limit as usize].allow(now);
         if !may {
             return;
         }

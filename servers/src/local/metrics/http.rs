@@ -37,7 +37,7 @@ use super::snapshot::{About, Snapshot};
 use super::{All, exposition, status};
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::Quotas;
-use crate::seldom::Seldom;
+use crate::log_limiter::LogLimiter;
 
 /// Connections at once.
 const CONNECTIONS: usize = 64;
@@ -169,7 +169,7 @@ fn run(
         let mut tasks = JoinSet::new();
         // The oldest in front.
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
-        let (mut logged, mut crowd) = (Seldom::default(), Seldom::default());
+        let (mut logged, mut crowd) = (LogLimiter::default(), LogLimiter::default());
         loop {
             let next = tokio::select! {
                 next = listener.accept() => next,
@@ -180,7 +180,7 @@ fn run(
                     while tasks.try_join_next().is_some() {}
                     open.retain(|connection| !connection.is_finished());
                     if open.len() >= CONNECTIONS {
-                        if crowd.may(std::time::Instant::now()) {
+                        if crowd.allow(std::time::Instant::now()) {
                             tracing::warn!(
                                 "{CONNECTIONS} connections for metrics at once: the oldest are closed for new ones"
                             );
@@ -191,7 +191,7 @@ fn run(
                     open.push_back(tasks.spawn(connection(stream, site, stopped.clone())));
                 }
                 Err(error) => {
-                    if logged.may(std::time::Instant::now()) {
+                    if logged.allow(std::time::Instant::now()) {
                         tracing::warn!("no more connections for metrics for now: {error}");
                     }
                     sleep(ACCEPT_PAUSE).await;

@@ -22,7 +22,7 @@ use crate::local::metrics::{Login, Metrics};
 use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
 use crate::local::net::pairing::{Arrival, Pairing, Peer};
 use crate::local::session::{End, Session, session_of};
-use crate::seldom::Seldom;
+use crate::log_limiter::LogLimiter;
 
 /// The events that one `poll` returns at most.
 const EVENTS: usize = 1024;
@@ -158,7 +158,7 @@ struct Acceptor {
     /// When to try again, after the system had no room for another connection.
     paused_until: Option<Instant>,
     /// The line about it in the log.
-    pause_logged: Seldom,
+    pause_logged: LogLimiter,
     /// Connections that come while the server quits are for the next one, who gets the same listeners.
     keep_waiting: bool,
     /// The server quits: connections are closed at once.
@@ -216,7 +216,7 @@ impl Reactor {
             next: 0,
             more: false,
             paused_until: None,
-            pause_logged: Seldom::default(),
+            pause_logged: LogLimiter::default(),
             keep_waiting,
             closed: false,
         });
@@ -494,7 +494,7 @@ impl Acceptor {
     fn pause(&mut self, why: &io::Error) {
         let now = Instant::now();
         self.paused_until = Some(now + ACCEPT_PAUSE);
-        if self.pause_logged.may(now) {
+        if self.pause_logged.allow(now) {
             tracing::warn!("no more connections for now: {why}");
         }
     }
