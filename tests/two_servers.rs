@@ -83,7 +83,7 @@ fn groups_beyond_the_share_of_the_machine_are_refused_and_the_reason_is_told() {
         let answer = server.ask("Create group", "three");
         assert!(
             answer.starts_with("Group not created: ")
-                && answer.contains("stores no more groups of this machine"),
+                && answer.contains("accepts no more groups from this machine"),
             "{answer}"
         );
         assert_eq!(server.ask("Show group info", "three"), "Group id not found!");

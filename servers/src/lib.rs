@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod console;
+mod directory;
 pub mod local;
 mod log_limiter;
 pub mod logging;

@@ -7,18 +7,20 @@
 //!
 //! Built only with `--cfg fuzzing`, for `fuzz/`.
 
-use std::io;
+use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use kvs_proto::Text;
+use mio::Events;
 use mio::net::UnixListener as Acceptor;
-use mio::{Events, Poll, Token, Waker};
+use parking_lot::Mutex;
 
+use crate::directory::{Completion, Directory, Unavailable};
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::{Limits, Quotas};
-use crate::local::link::{AuthLink, Unavailable};
 use crate::local::metrics::Metrics;
 use crate::local::net::mailbox::{Mailbox, Message};
 use crate::local::net::reactor::{Context, Reactor};
@@ -35,12 +37,45 @@ pub const MAX_VALUE: usize = 10_000;
 /// For so many connections that no script meets the limit.
 const DESCRIPTORS: u64 = 10_000;
 
+/// A directory whose secrets the fuzzer supplies: it queues the lookups.
+#[derive(Default)]
+struct QueuedDirectory {
+    lookups: Mutex<VecDeque<(Text, Completion<Option<Text>>)>>,
+}
+
+impl fmt::Debug for QueuedDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QueuedDirectory")
+    }
+}
+
+impl QueuedDirectory {
+    /// The oldest lookup, and how to complete it.
+    fn next_lookup(&self) -> Option<(Text, Completion<Option<Text>>)> {
+        self.lookups.lock().pop_front()
+    }
+}
+
+impl Directory for QueuedDirectory {
+    fn secret(&self, name: Text, done: Completion<Option<Text>>) {
+        self.lookups.lock().push_back((name, done));
+    }
+
+    fn create(&self, _: Text, _: Text, done: Completion<bool>) {
+        done(Err(Unavailable::Ended));
+    }
+
+    fn delete(&self, _: Text, done: Completion<()>) {
+        done(Err(Unavailable::Ended));
+    }
+}
+
 /// A local server that is turned by hand.
 #[derive(Debug)]
 pub struct Machine {
     reactors: Vec<(Reactor, Arc<Mailbox>)>,
     groups: Arc<Groups>,
-    auth: AuthLink,
+    directory: Arc<QueuedDirectory>,
     events: Events,
     /// Time stands still here, however long the machine takes.
     begun: Instant,
@@ -55,14 +90,14 @@ impl Machine {
         main.set_nonblocking(true)?;
         callback.set_nonblocking(true)?;
         let groups = Arc::new(Groups::default());
-        let auth = AuthLink::without_worker(Waker::new(Poll::new()?.registry(), Token(0))?);
+        let directory = Arc::new(QueuedDirectory::default());
         let prepared = (0..reactors).map(|_| Reactor::prepare()).collect::<io::Result<Vec<_>>>()?;
         let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
         let reactors = prepared.into_iter().map(|(poll, mailbox)| {
             mailbox.own();
             let context = Context {
                 groups: Arc::clone(&groups),
-                auth: auth.clone(),
+                directory: Arc::clone(&directory) as Arc<dyn Directory>,
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: LOGIN_PATIENCE,
@@ -85,7 +120,7 @@ impl Machine {
         Ok(Self {
             reactors,
             groups,
-            auth,
+            directory,
             events: Events::with_capacity(64),
             begun: Instant::now(),
         })
@@ -128,7 +163,7 @@ impl Machine {
     /// The authentication server answers the oldest question: with the secret that `tell` names for the
     /// group, with "no such group" for `Ok(None)`, or not at all for an `Err`. `false`: no question.
     pub fn answer(&self, tell: impl FnOnce(&Text) -> Result<Option<Text>, ()>) -> bool {
-        let Some((name, reply)) = self.auth.next_question() else { return false };
+        let Some((name, reply)) = self.directory.next_lookup() else { return false };
         reply(tell(&name).map_err(|()| Unavailable::Silent("nowhere".into())));
         true
     }

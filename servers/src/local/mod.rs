@@ -48,6 +48,7 @@ pub use net::socket_activation::{HandedOver, HandedOverError};
 pub use options::Options;
 
 use crate::console::{Input, Output};
+use crate::directory::{self, Directory, Unavailable};
 use crate::shutdown::{Reason, Shutdown, end_with};
 use crate::startup;
 use crate::supervisor::Supervisor;
@@ -57,7 +58,7 @@ use admin::control::Control;
 use group::registry::Groups;
 use kvs_proto::v2::request as wire;
 use limits::quota::Quotas;
-use link::{AuthLink, Unavailable, Worker};
+use link::{AuthLink, Worker};
 use net::listener::Listener;
 use net::mailbox::{Mailbox, Message};
 use net::reactor::{Context, Reactor};
@@ -257,7 +258,7 @@ impl Server {
         self.output.say(format_args!("Port Number: {}", self.port));
         let administration = Arc::new(Administration::new(
             Arc::clone(&self.groups),
-            self.auth.clone(),
+            Arc::new(self.auth.clone()),
             self.shutdown.clone(),
         ));
         let mut control = self
@@ -323,7 +324,7 @@ impl Server {
         for (number, (poll, mailbox)) in prepared.into_iter().enumerate() {
             let context = Context {
                 groups: Arc::clone(&self.groups),
-                auth: self.auth.clone(),
+                directory: Arc::new(self.auth.clone()),
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: self.config.login_timeout,
@@ -386,13 +387,13 @@ fn reactors() -> usize {
 
 /// Has all groups deleted at the authentication server, as long as it answers and there is time. What
 /// remains is forgotten there when a local server starts again in the same place.
-fn delete_groups(groups: &Groups, auth: &AuthLink) {
+fn delete_groups(groups: &Groups, directory: &dyn Directory) {
     let deadline = Instant::now() + DELETE_PATIENCE;
     let mut gone = false;
     for group in groups.all() {
         if gone || Instant::now() > deadline {
             tracing::warn!(group = ?group.name(), "remains registered");
-        } else if let Err(error) = auth.delete(group.name()) {
+        } else if let Err(error) = directory::wait(|done| directory.delete(group.name(), done)) {
             tracing::warn!(group = ?group.name(), "remains registered: {error}");
             gone = !matches!(error, Unavailable::TooLossy(_));
         }

@@ -14,8 +14,8 @@ use kvs_proto::{Text, TextError};
 use parking_lot::{Condvar, Mutex};
 use rand::distr::{Alphanumeric, SampleString};
 
+use crate::directory::{self, Directory, Unavailable};
 use crate::local::group::registry::{Group, Groups};
-use crate::local::link::{AuthLink, Unavailable};
 use crate::local::session::CLOSE_PATIENCE;
 use crate::shutdown::{Reason, Shutdown};
 
@@ -29,7 +29,7 @@ const MAX_SECRET: usize = SECRET_LEN - 1;
 #[derive(Debug)]
 pub(crate) struct Administration {
     groups: Arc<Groups>,
-    auth: AuthLink,
+    directory: Arc<dyn Directory>,
     shutdown: Shutdown,
     turns: Turns,
 }
@@ -99,8 +99,12 @@ fn made_up() -> Text {
 
 impl Administration {
     /// Of these groups.
-    pub(crate) fn new(groups: Arc<Groups>, auth: AuthLink, shutdown: Shutdown) -> Self {
-        Self { groups, auth, shutdown, turns: Turns::default() }
+    pub(crate) fn new(
+        groups: Arc<Groups>,
+        directory: Arc<dyn Directory>,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self { groups, directory, shutdown, turns: Turns::default() }
     }
 
     /// Makes a group with this secret, or one that is made up here; returns it. Waits for the authentication server.
@@ -110,7 +114,7 @@ impl Administration {
             return Err(NotCreated::Exists);
         }
         let secret = secret.unwrap_or_else(made_up);
-        match self.auth.create(id, secret) {
+        match directory::wait(|done| self.directory.create(id, secret, done)) {
             Ok(true) => {
                 self.groups.add(id, secret);
                 tracing::debug!(group = ?id, "created");
@@ -127,7 +131,7 @@ impl Administration {
         let _turn = self.turns.take(id);
         let group = self.groups.find(&id).ok_or(NoGroup::NotFound)?;
         group.begin_closing();
-        if let Err(error) = self.auth.delete(id) {
+        if let Err(error) = directory::wait(|done| self.directory.delete(id, done)) {
             group.reopen();
             return Err(NoGroup::Unavailable(error));
         }
@@ -140,7 +144,7 @@ impl Administration {
     /// Asks the authentication server for the secret, and counts the pairs.
     pub(crate) fn info(&self, id: Text) -> Result<Info, NoGroup> {
         let group = self.groups.find(&id).ok_or(NoGroup::NotFound)?;
-        match self.auth.secret_now(id) {
+        match directory::wait(|done| self.directory.secret(id, done)) {
             Ok(Some(secret)) => Ok(Info { secret, pairs: group.pairs() }),
             Ok(None) => Err(NoGroup::NotFound),
             Err(error) => Err(NoGroup::Unavailable(error)),

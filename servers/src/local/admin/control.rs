@@ -29,11 +29,11 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
+use crate::directory::Unavailable;
 use crate::local::admin::administration::{
     Administration, Invalid, NoGroup, NotCreated, chosen_secret, group_id,
 };
 use crate::local::group::registry::{Application, Group};
-use crate::local::link::Unavailable;
 use crate::local::net::listener::Listener;
 use crate::log_limiter::LogLimiter;
 use crate::shutdown::Reason;

@@ -23,7 +23,8 @@ use crate::local::group::subscriber::{Key, Watcher};
 use crate::local::group::subscriptions::{Watch, WatchList};
 use crate::local::limits::login_throttle::Guesses;
 use crate::local::limits::quota::{Charge, Limit, User};
-use crate::local::link::single_flight::Asking;
+use crate::local::link::single_flight::SingleFlight;
+use crate::local::net::mailbox::Address;
 use crate::local::table::{Found, Full, Page, Table, Value};
 
 /// How many closed applications of a group are remembered for its status; the oldest are forgotten
@@ -44,7 +45,7 @@ pub(crate) struct Group {
     /// How fast its secret is guessed.
     pub(crate) guesses: Guesses,
     /// Who wants to know its secret from the authentication server.
-    pub(crate) asking: Asking,
+    pub(crate) secret_lookup: SingleFlight<Address>,
     state: Mutex<State>,
     /// An application has left.
     left: Condvar,
@@ -265,7 +266,7 @@ impl Groups {
             secret,
             created: Instant::now(),
             guesses: Guesses::default(),
-            asking: Asking::default(),
+            secret_lookup: SingleFlight::default(),
             state: Mutex::default(),
             left: Condvar::new(),
         });

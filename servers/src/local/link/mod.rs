@@ -29,7 +29,6 @@ mod udp;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::{fmt, io};
 
 use kvs_proto::Text;
@@ -38,35 +37,8 @@ use parking_lot::Mutex;
 
 pub(crate) use worker::Worker;
 
+use crate::directory::{Completion, Directory, Unavailable};
 use crate::local::metrics::AuthCounts;
-
-/// Why the authentication server could not be asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum Unavailable {
-    /// Nothing comes back.
-    #[error("the authentication server {0} does not answer")]
-    Silent(Arc<str>),
-    /// Something comes back, but no exchange comes to its end.
-    #[error("the network to the authentication server {0} loses too many datagrams; try again")]
-    TooLossy(Arc<str>),
-    /// It says that the name is taken, and does not know it.
-    #[error(
-        "the authentication server {0} stores no more groups of this machine, or somebody was faster; \
-         try again"
-    )]
-    Refused(Arc<str>),
-    /// This machine cannot send.
-    #[error("the authentication server {server} cannot be asked: {error}")]
-    Shortage {
-        /// As the administrator knows it.
-        server: Arc<str>,
-        /// What the system says.
-        error: Arc<io::Error>,
-    },
-    /// Nobody asks any more.
-    #[error("this server is quitting")]
-    Ended,
-}
 
 /// Why the link could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +68,7 @@ pub enum ConnectError {
     Io(#[from] io::Error),
 }
 
-type Reply<T> = Box<dyn FnOnce(Result<T, Unavailable>) + Send>;
+type Reply<T> = Completion<T>;
 
 /// What the link is asked to do.
 enum Job {
@@ -143,39 +115,6 @@ impl fmt::Debug for AuthLink {
 }
 
 impl AuthLink {
-    /// Asks for the secret of a group; `None`: there is no such group.
-    pub(crate) fn secret(
-        &self,
-        name: Text,
-        reply: impl FnOnce(Result<Option<Text>, Unavailable>) + Send + 'static,
-    ) {
-        self.send(Job::Secret(name, Box::new(reply)));
-    }
-
-    /// Stores a group; `false`: the name is taken. Waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub(crate) fn create(&self, name: Text, secret: Text) -> Result<bool, Unavailable> {
-        self.wait(|reply| Job::Create { name, secret, reply })
-    }
-
-    /// Has a group forgotten. Waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub(crate) fn delete(&self, name: Text) -> Result<(), Unavailable> {
-        self.wait(|reply| Job::Delete(name, reply))
-    }
-
-    /// Asks for the secret of a group and waits for the answer.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub(crate) fn secret_now(&self, name: Text) -> Result<Option<Text>, Unavailable> {
-        self.wait(|reply| Job::Secret(name, reply))
-    }
-
     /// Says goodbye; the link ends.
     pub(crate) fn goodbye(&self) {
         self.send(Job::Goodbye);
@@ -203,35 +142,19 @@ impl AuthLink {
             tracing::error!("the link to the authentication server could not be woken: {error}");
         }
     }
-
-    fn wait<T: Send + 'static>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, Unavailable> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.send(job(Box::new(move |result| {
-            // Whoever asked waits below.
-            let _ = answer.send(result);
-        })));
-        // Every job is answered, by the worker or because it has gone.
-        answered.recv().unwrap_or(Err(Unavailable::Ended))
-    }
 }
 
-/// Without a thread: the fuzzer is the authentication server.
-#[cfg(fuzzing)]
-impl AuthLink {
-    /// A link that nobody works for.
-    pub(crate) fn without_worker(waker: Waker) -> Self {
-        Self { shared: Arc::new(Shared { jobs: Mutex::new(Some(Vec::new())), waker }) }
+impl Directory for AuthLink {
+    fn secret(&self, name: Text, done: Completion<Option<Text>>) {
+        self.send(Job::Secret(name, done));
     }
 
-    /// The group whose secret was asked for first, and how to answer.
-    pub(crate) fn next_question(&self) -> Option<(Text, Reply<Option<Text>>)> {
-        let mut jobs = self.shared.jobs.lock();
-        let jobs = jobs.as_mut()?;
-        let first = jobs.iter().position(|job| matches!(job, Job::Secret(..)))?;
-        match jobs.remove(first) {
-            Job::Secret(name, reply) => Some((name, reply)),
-            _ => None,
-        }
+    fn create(&self, name: Text, secret: Text, done: Completion<bool>) {
+        self.send(Job::Create { name, secret, reply: done });
+    }
+
+    fn delete(&self, name: Text, done: Completion<()>) {
+        self.send(Job::Delete(name, done));
     }
 }
 

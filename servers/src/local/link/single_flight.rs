@@ -1,77 +1,74 @@
-//! Asks the authentication server for the secret of one group, for all who log in at the same time.
+//! Single flight: one lookup of a group's secret at a time, for all logins that need it.
 //!
-//! The exchanges with the authentication server go one after the other for all groups. So that a flood of
-//! logins to one group does not hold up those of the others, at most one question for each group waits or is
-//! under way. Who wants to know meanwhile gets the answer to the next one, as one that was
-//! asked before a login began must not decide about it.
+//! The link has one exchange under way for all groups. Without this module, a flood of logins to
+//! one group would queue one lookup each and delay the logins to every other group. At most one
+//! lookup per group is queued or under way. A login that joins while one is under way receives
+//! the result of the *next* lookup: a result that was requested before a login began must not
+//! decide about that login.
+//!
+//! The module knows nothing of links or sessions: a waiter is of any type.
 
 use std::mem;
 
 use parking_lot::Mutex;
 
-use crate::local::net::mailbox::Address;
-
-/// Who wants to know the secret of one group.
-#[derive(Debug, Default)]
-pub(crate) struct Asking {
-    waiting: Mutex<Waiting>,
+/// The waiters for one value, and whether its lookup is under way.
+#[derive(Debug)]
+pub(crate) struct SingleFlight<W> {
+    waiters: Mutex<Waiters<W>>,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    /// For the answer to the question that is under way; nobody when there is none.
-    now: Vec<Address>,
-    /// For that to the next.
-    next: Vec<Address>,
+#[derive(Debug)]
+struct Waiters<W> {
+    /// Receive the result of the lookup that is under way; empty when there is none.
+    current: Vec<W>,
+    /// Receive the result of the lookup after it.
+    next: Vec<W>,
 }
 
-impl Asking {
-    /// Somebody wants to know; `true`: the question is to be asked.
-    pub(crate) fn wanted(&self, by: Address) -> bool {
-        let waiting = &mut *self.waiting.lock();
-        if waiting.now.is_empty() {
-            waiting.now.push(by);
+impl<W> Default for SingleFlight<W> {
+    fn default() -> Self {
+        Self { waiters: Mutex::new(Waiters { current: Vec::new(), next: Vec::new() }) }
+    }
+}
+
+impl<W> SingleFlight<W> {
+    /// Adds a waiter. Returns whether the caller has to start the lookup.
+    pub(crate) fn join(&self, waiter: W) -> bool {
+        let waiters = &mut *self.waiters.lock();
+        if waiters.current.is_empty() {
+            waiters.current.push(waiter);
             return true;
         }
-        waiting.next.push(by);
+        waiters.next.push(waiter);
         false
     }
 
-    /// The answer is here. Returns all whom it is for, and whether the question is to be asked again.
-    pub(crate) fn answered(&self) -> (Vec<Address>, bool) {
-        let waiting = &mut *self.waiting.lock();
-        let next = mem::take(&mut waiting.next);
-        let ask_again = !next.is_empty();
-        (mem::replace(&mut waiting.now, next), ask_again)
+    /// The lookup is complete. Returns the waiters that receive its result, and whether the
+    /// caller has to start the next lookup.
+    pub(crate) fn complete(&self) -> (Vec<W>, bool) {
+        let waiters = &mut *self.waiters.lock();
+        let next = mem::take(&mut waiters.next);
+        let start_next = !next.is_empty();
+        (mem::replace(&mut waiters.current, next), start_next)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::local::net::mailbox::{Mailbox, SessionId};
 
     #[test]
-    fn one_question_is_under_way_and_nobody_gets_an_answer_to_one_before_its_own() {
-        let poll = mio::Poll::new().unwrap();
-        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        let mailbox = Arc::new(Mailbox::new(waker));
-        let session = |n| Address { mailbox: Arc::clone(&mailbox), session: SessionId(n) };
-        let numbers = |told: Vec<Address>| told.iter().map(|by| by.session.0).collect::<Vec<_>>();
-        let asking = Asking::default();
-        assert!(asking.wanted(session(1)));
-        // These come when the first question may have been answered already.
-        assert!(!asking.wanted(session(2)));
-        assert!(!asking.wanted(session(3)));
-        let (told, again) = asking.answered();
-        assert_eq!((numbers(told), again), (vec![1], true));
-        assert!(!asking.wanted(session(4)));
-        let (told, again) = asking.answered();
-        assert_eq!((numbers(told), again), (vec![2, 3], true));
-        let (told, again) = asking.answered();
-        assert_eq!((numbers(told), again), (vec![4], false));
-        assert!(asking.wanted(session(5)));
+    fn waiter_never_receives_a_result_requested_before_it_joined() {
+        let flight = SingleFlight::default();
+        assert!(flight.join(1));
+        // These join when the result of the first lookup may be on its way.
+        assert!(!flight.join(2));
+        assert!(!flight.join(3));
+        assert_eq!(flight.complete(), (vec![1], true));
+        assert!(!flight.join(4));
+        assert_eq!(flight.complete(), (vec![2, 3], true));
+        assert_eq!(flight.complete(), (vec![4], false));
+        assert!(flight.join(5));
     }
 }

@@ -15,8 +15,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::udp::{new_socket, receive, send};
-use super::{AuthLink, ConnectError, Job, Options, Reply, Shared, Unavailable};
+use super::{AuthLink, ConnectError, Job, Options, Reply, Shared};
 use crate::console::Output;
+use crate::directory::Unavailable;
 use crate::local::group::registry::Groups;
 use crate::local::stable_hash;
 use crate::shutdown::{Reason, Shutdown};

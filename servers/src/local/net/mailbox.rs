@@ -9,8 +9,8 @@ use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
 
+use crate::directory::Unavailable;
 use crate::local::group::deferred_cleanup::Leftovers;
-use crate::local::link::Unavailable;
 use crate::local::net::pairing::{Arrival, Peer};
 use kvs_proto::Text;
 

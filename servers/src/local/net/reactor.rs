@@ -15,9 +15,9 @@ use kvs_proto::v2::request as wire;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use crate::directory::Directory;
 use crate::local::group::registry::{Group, Groups};
 use crate::local::limits::quota::{Channel, Quotas};
-use crate::local::link::AuthLink;
 use crate::local::metrics::{Login, Metrics};
 use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
 use crate::local::net::pairing::{Arrival, Pairing, Peer};
@@ -46,8 +46,8 @@ const CALLBACK_LISTENER: Token = Token(usize::MAX - 2);
 pub(crate) struct Context {
     /// All groups.
     pub(crate) groups: Arc<Groups>,
-    /// Who asks the authentication server.
-    pub(crate) auth: AuthLink,
+    /// Where the secrets of groups are looked up.
+    pub(crate) directory: Arc<dyn Directory>,
     /// The box of the session's own reactor.
     pub(crate) mailbox: Arc<Mailbox>,
     /// The box of the reactor that accepts.
@@ -103,8 +103,8 @@ impl Context {
 
     /// The session wants to know the secret of `group`.
     pub(crate) fn ask_for_secret(&self, group: &Arc<Group>, session: SessionId) {
-        if group.asking.wanted(Address { mailbox: Arc::clone(&self.mailbox), session }) {
-            ask(self.auth.clone(), Arc::clone(group));
+        if group.secret_lookup.join(Address { mailbox: Arc::clone(&self.mailbox), session }) {
+            look_up_secret(Arc::clone(&self.directory), Arc::clone(group));
         }
     }
 
@@ -114,18 +114,22 @@ impl Context {
     }
 }
 
-/// Asks for the secret of a group, and again for those who want to know it meanwhile.
-fn ask(auth: AuthLink, group: Arc<Group>) {
-    let asked = auth.clone();
-    asked.secret(group.name(), move |answer| {
-        let (waiting, ask_again) = group.asking.answered();
-        for Address { mailbox, session } in waiting {
-            mailbox.send(Message::Secret(session, answer.clone()));
-        }
-        if ask_again {
-            ask(auth, group);
-        }
-    });
+/// Looks up the secret of a group, and again for the sessions that need it meanwhile.
+fn look_up_secret(directory: Arc<dyn Directory>, group: Arc<Group>) {
+    let again = Arc::clone(&directory);
+    let name = group.name();
+    directory.secret(
+        name,
+        Box::new(move |secret| {
+            let (waiters, start_next) = group.secret_lookup.complete();
+            for Address { mailbox, session } in waiters {
+                mailbox.send(Message::Secret(session, secret.clone()));
+            }
+            if start_next {
+                look_up_secret(again, group);
+            }
+        }),
+    );
 }
 
 /// One thread that serves applications.

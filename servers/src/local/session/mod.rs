@@ -20,11 +20,11 @@ use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
 use self::framed::{Framed, Time};
+use crate::directory::Unavailable;
 use crate::local::group::registry::{Group, ToTell};
 use crate::local::group::subscriber::Watcher;
 use crate::local::limits::login_throttle::Turn;
 use crate::local::limits::quota::{Limit, Line, User};
-use crate::local::link::Unavailable;
 use crate::local::metrics::Login as LoginResult;
 use crate::local::net::mailbox::{Address, Message, SessionId};
 use crate::local::net::pairing::{Arrival, Peer};

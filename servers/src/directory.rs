@@ -1,0 +1,77 @@
+//! `Directory`: which groups exist and what their secrets are.
+//!
+//! The local server reaches its directory through this trait and does not know what stands behind
+//! it: the authentication server over its link (`local::link`), or the table of an authentication
+//! server in the same process (`auth::registry`).
+//!
+//! - No method blocks. The result arrives through a [`Completion`], on whatever thread has it.
+//! - Every completion is called exactly once, also when the directory goes away.
+//! - A completion must not block and must not take a lock that a caller of the directory holds:
+//!   an implementation may call it before the method returns.
+//! - `true`, `Some` and "no such group" are responses of the directory; [`Unavailable`] means that
+//!   there was none, and that what was asked for may or may not have happened.
+
+use std::sync::{Arc, mpsc};
+use std::{fmt, io};
+
+use kvs_proto::Text;
+
+/// Receives the result of one request.
+pub(crate) type Completion<T> = Box<dyn FnOnce(Result<T, Unavailable>) + Send>;
+
+/// Which groups exist and what their secrets are.
+pub(crate) trait Directory: fmt::Debug + Send + Sync {
+    /// Looks up the secret of a group; `None` when there is no such group.
+    fn secret(&self, name: Text, done: Completion<Option<Text>>);
+
+    /// Creates a group; `false` when the name is taken.
+    fn create(&self, name: Text, secret: Text, done: Completion<bool>);
+
+    /// Deletes a group. A group that does not exist, or that belongs to another server, is left
+    /// as it is: that is not an error.
+    fn delete(&self, name: Text, done: Completion<()>);
+}
+
+/// Sends a request and waits for its result. For threads that may block: those of administrators.
+///
+/// # Errors
+/// [`Unavailable`], as the directory reports it.
+pub(crate) fn wait<T: Send + 'static>(
+    request: impl FnOnce(Completion<T>),
+) -> Result<T, Unavailable> {
+    let (sender, result) = mpsc::sync_channel(1);
+    request(Box::new(move |result| {
+        // The receiver is alive: it waits below.
+        let _ = sender.send(result);
+    }));
+    // A directory that breaks its promise drops the sender: then it is no longer running.
+    result.recv().unwrap_or(Err(Unavailable::Ended))
+}
+
+/// Why a directory gave no response.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Unavailable {
+    /// No datagram came back.
+    #[error("the authentication server {0} does not answer")]
+    Silent(Arc<str>),
+    /// Datagrams came back, but no exchange was completed.
+    #[error("the network to the authentication server {0} loses too many datagrams; try again")]
+    TooLossy(Arc<str>),
+    /// The name was refused as taken, but no such group is stored.
+    #[error(
+        "the authentication server {0} accepts no more groups from this machine, or another \
+         server created the group at the same time; try again"
+    )]
+    Refused(Arc<str>),
+    /// This machine cannot send.
+    #[error("cannot send to the authentication server {server}: {error}")]
+    Shortage {
+        /// The address that the administrator configured.
+        server: Arc<str>,
+        /// The error of the system.
+        error: Arc<io::Error>,
+    },
+    /// The directory is shut down.
+    #[error("this server is quitting")]
+    Ended,
+}
