@@ -134,8 +134,8 @@ impl Machine {
     /// The administrator deletes a group; its applications are told, nobody waits for them.
     pub fn delete_group(&self, name: &Text) {
         let Some(group) = self.groups.find(name) else { return };
-        for watcher in group.close() {
-            watcher.close();
+        for subscriber in group.close() {
+            subscriber.request_close();
         }
         self.groups.remove(name);
     }
@@ -185,7 +185,7 @@ impl Machine {
         let group = self.groups.find(group)?;
         let applications = group.applications();
         let connected = applications.iter().filter(|(_, app)| app.closed_at.is_none());
-        Some((connected.count(), group.watches()))
+        Some((connected.count(), group.subscription_count()))
     }
 
     /// How much waits to be written to the application that has taken the least.

@@ -9,7 +9,7 @@
 //! [`SHORT`] bytes, or too much for a slot) has memory of its own; its value is shared, so that nobody
 //! copies megabytes under the lock, and one that is replaced or deleted is handed out, so that nobody frees
 //! them there either. A pair keeps its handle until it is replaced or deleted, or until the slab moves its slot
-//! because another was freed: then the index is corrected. Nobody else may keep a handle. Who pays for a pair is said by the number of an account ([`Accounts`]).
+//! because another was freed: then the index is corrected. Nobody else may keep a handle. Who pays for a pair is said by the number of an account ([`GroupUsage`]).
 //!
 //! The keys are listed in the order of their hashes. A page ends at a hash, and the next begins after it: so
 //! it does not matter what happens to the table between the two.
@@ -21,8 +21,8 @@ use std::sync::Arc;
 use kvs_proto::v2::MAX_PAGE;
 
 use crate::local::index::Index;
-use crate::local::limits::quota::User;
-use crate::local::limits::usage::Accounts;
+use crate::local::limits::quota::UserQuota;
+use crate::local::limits::usage::GroupUsage;
 use crate::local::slab::{HANDLES, LARGEST, Moved, Slab};
 
 /// Longer values are shared.
@@ -125,7 +125,7 @@ impl Page {
 pub(crate) struct Table<S = RandomState> {
     index: Index<u32>,
     pairs: Pairs,
-    accounts: Accounts,
+    accounts: GroupUsage,
     last_version: u64,
     hash: S,
 }
@@ -146,7 +146,7 @@ impl<S: BuildHasher> Table<S> {
         &mut self,
         key: &[u8],
         value: Value<'_>,
-        user: &Arc<User>,
+        user: &Arc<UserQuota>,
     ) -> Result<Stored, Full> {
         let hash = hash_of(&self.hash, key);
         let bytes = key.len() + value.len();
@@ -190,7 +190,7 @@ impl<S: BuildHasher> Table<S> {
     }
 
     /// How many pairs and bytes more `user` would have with a value of `len` bytes under this key.
-    pub(crate) fn growth(&self, key: &[u8], len: usize, user: &Arc<User>) -> (u64, u64) {
+    pub(crate) fn growth(&self, key: &[u8], len: usize, user: &Arc<UserQuota>) -> (u64, u64) {
         let own = self.find(key).map(|handle| self.pairs.head(handle));
         match own.filter(|head| self.accounts.is_of(head.account, user)) {
             Some(head) => (0, len.saturating_sub(head.value) as u64),

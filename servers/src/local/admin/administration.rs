@@ -174,8 +174,8 @@ impl Administration {
 
 /// Closes the applications of a group for good, and waits until they have gone.
 pub(crate) fn close_applications(group: &Group) {
-    for watcher in group.close() {
-        watcher.close();
+    for subscriber in group.close() {
+        subscriber.request_close();
     }
     // The reactors see to it within `CLOSE_PATIENCE`; twice that is for a machine that is very busy.
     let left = group.wait_until_empty(CLOSE_PATIENCE * 2 + Duration::from_secs(1));

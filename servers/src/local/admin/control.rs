@@ -33,7 +33,7 @@ use crate::directory::Unavailable;
 use crate::local::admin::administration::{
     Administration, Invalid, NoGroup, NotCreated, chosen_secret, group_id,
 };
-use crate::local::group::registry::{Application, Group};
+use crate::local::group::registry::{ClientStatus, Group};
 use crate::local::net::listener::Listener;
 use crate::log_limiter::LogLimiter;
 use crate::shutdown::Reason;
@@ -562,7 +562,7 @@ fn bytes_of(watch: &WatchedItem) -> &[u8] {
     &bytes.0
 }
 
-fn describe(number: u64, application: Application, watch_count: usize) -> ApplicationStatus {
+fn describe(number: u64, application: ClientStatus, watch_count: usize) -> ApplicationStatus {
     let mut room = WATCHED_BYTES;
     let told = application.watches.iter().take(WATCHES).map_while(|(key, is_prefix)| {
         room = room.checked_sub(key.len())?;
@@ -600,7 +600,7 @@ mod tests {
     #[test]
     fn a_line_of_the_status_is_never_too_long() {
         // The bytes that take the most room in JSON.
-        let application = |key: &[u8], watches| Application {
+        let application = |key: &[u8], watches| ClientStatus {
             pid: i32::MIN,
             connected_at: SystemTime::now(),
             closed_at: Some(SystemTime::now()),

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Local};
 use kvs_proto::{MAX_TEXT, Printable};
 
-use crate::local::group::registry::{Application, Group};
+use crate::local::group::registry::{ClientStatus, Group};
 
 /// The applications of a group, connected and past; no line feed at the end.
 pub(crate) fn describe(group: &Group) -> String {
@@ -17,7 +17,7 @@ pub(crate) fn describe(group: &Group) -> String {
     text
 }
 
-fn describe_application(text: &mut String, number: u64, application: &Application) {
+fn describe_application(text: &mut String, number: u64, application: &ClientStatus) {
     let (status, closed) = match application.closed_at {
         None => ("Connected", "-".to_string()),
         Some(closed) => ("Closed", time(closed)),

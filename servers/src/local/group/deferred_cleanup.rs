@@ -6,25 +6,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::local::group::registry::{Group, LeftWatches};
+use crate::local::group::registry::{Group, RemainingSubscriptions};
 
 /// So many are cleared at a time; then the clock is looked at. The lock of the group is not held for more.
-pub(crate) const PORTION: usize = 64;
+pub(crate) const REAP_BATCH: usize = 64;
 
 /// What is to be cleared.
 #[derive(Debug)]
-pub(crate) struct Leftovers {
+pub(crate) struct DeferredCleanup {
     /// Whose list of watches still has them.
     pub(crate) group: Arc<Group>,
     /// The watches.
-    pub(crate) watches: LeftWatches,
+    pub(crate) watches: RemainingSubscriptions,
 }
 
-impl Leftovers {
+impl DeferredCleanup {
     /// Clears away what can be in about this time, and returns the rest. To be called with no lock held.
-    pub(crate) fn clear(mut self, time: Duration) -> Option<Self> {
+    pub(crate) fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
-        while !self.group.clear(&mut self.watches) {
+        while !self.group.reap(&mut self.watches) {
             if begin.elapsed() >= time {
                 return Some(self);
             }
@@ -37,8 +37,8 @@ impl Leftovers {
 mod tests {
     use super::*;
     use crate::local::group::registry::Groups;
-    use crate::local::group::subscriber::Watcher;
-    use crate::local::limits::quota::{Quotas, User};
+    use crate::local::group::subscriber::Subscriber;
+    use crate::local::limits::quota::{Quotas, UserQuota};
     use crate::local::metrics::ChangeCounts;
     use crate::local::net::mailbox::{Address, Mailbox, SessionId};
     use crate::local::net::reactor::Reactor;
@@ -46,11 +46,11 @@ mod tests {
     use kvs_proto::Text;
     use kvs_proto::v2::request::WatchTarget;
 
-    const MANY: usize = PORTION * 4 + 1;
+    const MANY: usize = REAP_BATCH * 4 + 1;
 
-    fn watcher(mailbox: &Arc<Mailbox>, user: &Arc<User>) -> Arc<Watcher> {
+    fn subscriber(mailbox: &Arc<Mailbox>, user: &Arc<UserQuota>) -> Arc<Subscriber> {
         let address = Address { mailbox: Arc::clone(mailbox), session: SessionId(0) };
-        Arc::new(Watcher::original(address, Arc::clone(user), ChangeCounts::default()))
+        Arc::new(Subscriber::v1(address, Arc::clone(user), ChangeCounts::default()))
     }
 
     #[test]
@@ -60,24 +60,27 @@ mod tests {
         let group = groups.find(&name).unwrap();
         let (_poll, mailbox) = Reactor::prepare().unwrap();
         let (user, guest) = (Quotas::user_with(0, 0), Quotas::user_with(0, 0));
-        let number = group.enter(1, Protocol::V1, watcher(&mailbox, &user)).unwrap();
-        let other = group.enter(2, Protocol::V1, watcher(&mailbox, &guest)).unwrap();
+        let number = group.join(1, Protocol::V1, subscriber(&mailbox, &user)).unwrap();
+        let other = group.join(2, Protocol::V1, subscriber(&mailbox, &guest)).unwrap();
         for n in 0..MANY {
-            let _ = group.watch(WatchTarget::Prefix(&n.to_le_bytes()), number, &user);
+            let _ = group.subscribe(WatchTarget::Prefix(&n.to_le_bytes()), number, &user);
         }
         let last = (MANY - 1).to_le_bytes();
-        let _ = group.watch(WatchTarget::Prefix(&last), other, &guest);
+        let _ = group.subscribe(WatchTarget::Prefix(&last), other, &guest);
         let one = user.taken().1 / MANY as u64;
         let (mut left, mut expected) = (group.leave(number), MANY);
         while let Some(rest) = left {
-            expected -= PORTION;
+            expected -= REAP_BATCH;
             // All that are left, and that of the other, who alone is told.
-            assert_eq!((user.taken().1, group.watches()), (one * expected as u64, expected + 1));
+            assert_eq!(
+                (user.taken().1, group.subscription_count()),
+                (one * expected as u64, expected + 1)
+            );
             assert_eq!(group.put(&last, b"", &guest).watchers(), 1);
             let applications = group.applications();
             assert!(applications[0].1.watches.is_empty() && applications[1].1.watches.len() == 1);
-            left = rest.clear(Duration::ZERO);
+            left = rest.reap(Duration::ZERO);
         }
-        assert_eq!((user.taken().1, group.watches(), expected), (0, 1, 1));
+        assert_eq!((user.taken().1, group.subscription_count(), expected), (0, 1, 1));
     }
 }

@@ -18,18 +18,18 @@ use kvs_proto::v2::request::{Entries, WatchTarget};
 use kvs_proto::v2::{NO_VERSION, Version};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::local::group::deferred_cleanup::{Leftovers, PORTION};
-use crate::local::group::subscriber::{Key, Watcher};
-use crate::local::group::subscriptions::{Watch, WatchList};
-use crate::local::limits::login_throttle::Guesses;
-use crate::local::limits::quota::{Charge, Limit, User};
+use crate::local::group::deferred_cleanup::{DeferredCleanup, REAP_BATCH};
+use crate::local::group::subscriber::{Key, Subscriber};
+use crate::local::group::subscriptions::{SubscriptionIndex, Watch};
+use crate::local::limits::login_throttle::LoginThrottle;
+use crate::local::limits::quota::{Charge, Limit, UserQuota};
 use crate::local::link::single_flight::SingleFlight;
 use crate::local::net::mailbox::Address;
 use crate::local::table::{Found, Full, Page, Table, Value};
 
 /// How many closed applications of a group are remembered for its status; the oldest are forgotten
 /// first, so that a server that runs for years does not grow by its visitors.
-pub(crate) const PAST_APPLICATIONS: usize = 1000;
+pub(crate) const MAX_DISCONNECTED: usize = 1000;
 
 /// All groups.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub(crate) struct Group {
     secret: Text,
     created: Instant,
     /// How fast its secret is guessed.
-    pub(crate) guesses: Guesses,
+    pub(crate) login_throttle: LoginThrottle,
     /// Who wants to know its secret from the authentication server.
     pub(crate) secret_lookup: SingleFlight<Address>,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ impl fmt::Debug for Group {
 struct State {
     phase: Phase,
     table: Table,
-    watches: WatchList,
+    watches: SubscriptionIndex,
     /// By number; connected and past.
     applications: BTreeMap<u64, Entry>,
     /// The past ones, the one that left first in front.
@@ -90,7 +90,7 @@ struct Entry {
     closed_at: Option<SystemTime>,
     entered: Instant,
     stayed: Option<Duration>,
-    watcher: Option<Arc<Watcher>>,
+    subscriber: Option<Arc<Subscriber>>,
     /// In the order of their registration. However many an application watches, taking one out is quick: the
     /// group is locked meanwhile.
     watches: BTreeMap<u64, Subscription>,
@@ -107,14 +107,14 @@ struct Subscription {
 
 /// What an application has watched that has left, and what the list of watches still has.
 #[derive(Debug)]
-pub(crate) struct LeftWatches {
+pub(crate) struct RemainingSubscriptions {
     application: u64,
     watches: BTreeMap<u64, Subscription>,
 }
 
 /// One application, as `Show application status` tells of it.
 #[derive(Debug, Clone)]
-pub(crate) struct Application {
+pub(crate) struct ClientStatus {
     /// As the kernel says, at the time of the connection.
     pub(crate) pid: i32,
     /// When it was let in.
@@ -130,7 +130,7 @@ pub(crate) struct Application {
 
 /// A group in numbers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Figures {
+pub(crate) struct GroupStats {
     /// Its pairs.
     pub(crate) pairs: usize,
     /// The bytes of their keys and values.
@@ -145,7 +145,7 @@ pub(crate) struct Figures {
 
 /// One application in short.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Visit {
+pub(crate) struct ClientInfo {
     /// Its number in the group.
     pub(crate) number: u64,
     /// As the kernel says, at the time of the connection.
@@ -186,7 +186,7 @@ const MOST_NOTES: usize = 200_000;
 pub(crate) struct Change {
     /// What has come of it.
     pub(crate) outcome: Outcome,
-    watchers: Vec<Arc<Watcher>>,
+    watchers: Vec<Arc<Subscriber>>,
     /// Values that nobody can get any more. They may be long, so they are dropped without the lock.
     _before: Vec<Arc<[u8]>>,
 }
@@ -201,15 +201,15 @@ impl Change {
     }
 
     /// Has all who watch what has changed told of it, and returns how that went.
-    pub(crate) fn settle(self, told: &mut ToTell) -> Outcome {
+    pub(crate) fn settle(self, told: &mut PendingNotifications) -> Outcome {
         let Self { outcome, watchers, _before: _ } = self;
         if watchers.len() <= TOLD_DIRECTLY {
             told.0.extend(watchers);
         } else {
-            watchers.iter().for_each(|watcher| watcher.announce());
+            watchers.iter().for_each(|subscriber| subscriber.schedule());
         }
         if told.0.len() > MOST_TO_TELL {
-            told.tell();
+            told.flush();
         }
         outcome
     }
@@ -226,21 +226,21 @@ impl Change {
 /// the one for whom the processor is free as soon as the reactor sleeps.
 #[must_use]
 #[derive(Debug, Default)]
-pub(crate) struct ToTell(Vec<Arc<Watcher>>);
+pub(crate) struct PendingNotifications(Vec<Arc<Subscriber>>);
 
 /// They are told when there are so many, even if answers wait.
 const MOST_TO_TELL: usize = 64;
 
-impl ToTell {
+impl PendingNotifications {
     /// Tells all of them. Call it with no lock held.
-    pub(crate) fn tell(&mut self) {
-        self.0.drain(..).for_each(|watcher| watcher.tell());
+    pub(crate) fn flush(&mut self) {
+        self.0.drain(..).for_each(|subscriber| subscriber.flush());
     }
 }
 
-impl Drop for ToTell {
+impl Drop for PendingNotifications {
     fn drop(&mut self) {
-        self.tell();
+        self.flush();
     }
 }
 
@@ -265,7 +265,7 @@ impl Groups {
             name,
             secret,
             created: Instant::now(),
-            guesses: Guesses::default(),
+            login_throttle: LoginThrottle::default(),
             secret_lookup: SingleFlight::default(),
             state: Mutex::default(),
             left: Condvar::new(),
@@ -308,14 +308,19 @@ impl Group {
     ///
     /// # Errors
     /// Its limit that stands in the way.
-    pub(crate) fn may_put(&self, key: &[u8], len: usize, user: &Arc<User>) -> Result<(), Limit> {
+    pub(crate) fn check_put_quota(
+        &self,
+        key: &[u8],
+        len: usize,
+        user: &Arc<UserQuota>,
+    ) -> Result<(), Limit> {
         // Nearly always there is room for another pair.
-        user.room_for(1, (key.len() + len) as u64)
-            .or_else(|_| self.state.lock().may_put(key, len, user))
+        user.check_quota(1, (key.len() + len) as u64)
+            .or_else(|_| self.state.lock().check_put_quota(key, len, user))
     }
 
     /// Stores a pair at the expense of `user`, who was allowed to before.
-    pub(crate) fn put(&self, key: &[u8], value: &[u8], user: &Arc<User>) -> Change {
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], user: &Arc<UserQuota>) -> Change {
         let value = Value::of(value);
         self.state.lock().put(key, value, user)
     }
@@ -326,33 +331,33 @@ impl Group {
         key: &[u8],
         value: &[u8],
         expected: Option<Version>,
-        user: &Arc<User>,
+        user: &Arc<UserQuota>,
     ) -> Change {
         // A long one is copied here, where there is no lock.
         let value = Value::of(value);
-        let room = user.room_for(1, (key.len() + value.len()) as u64);
+        let room = user.check_quota(1, (key.len() + value.len()) as u64);
         let state = &mut *self.state.lock();
         if let Some(conflict) = state.conflict(key, expected) {
             return Change::none(conflict);
         }
-        if let Err(limit) = room.or_else(|_| state.may_put(key, value.len(), user)) {
+        if let Err(limit) = room.or_else(|_| state.check_put_quota(key, value.len(), user)) {
             return Change::none(Outcome::Limit(limit));
         }
         state.put(key, value, user)
     }
 
     /// Stores all of these pairs at the expense of `user`, or none of them.
-    pub(crate) fn put_many(&self, entries: Entries<'_>, user: &Arc<User>) -> Change {
+    pub(crate) fn put_many(&self, entries: Entries<'_>, user: &Arc<UserQuota>) -> Change {
         let entries: Vec<_> = entries.iter().map(|(key, value)| (key, Value::of(value))).collect();
         let bytes = entries.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
-        let room = user.room_for(entries.len() as u64, bytes);
+        let room = user.check_quota(entries.len() as u64, bytes);
         let state = &mut *self.state.lock();
         if let Err(limit) = room.or_else(|_| {
             // A key that stands twice among them counts twice, as the values meanwhile are not known.
             let growth =
                 entries.iter().map(|(key, value)| state.table.growth(key, value.len(), user));
             let (pairs, bytes) = growth.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
-            user.room_for(pairs, bytes)
+            user.check_quota(pairs, bytes)
         }) {
             return Change::none(Outcome::Limit(limit));
         }
@@ -380,7 +385,8 @@ impl Group {
         changed.sort_unstable_by_key(|(_, (at, _))| *at);
         for (key, (_, version)) in changed {
             let these = state.note(key, version);
-            watchers.extend(these.into_iter().map(|watcher| (Arc::as_ptr(&watcher), watcher)));
+            watchers
+                .extend(these.into_iter().map(|subscriber| (Arc::as_ptr(&subscriber), subscriber)));
         }
         all.watchers = watchers.into_values().collect();
         all
@@ -419,11 +425,11 @@ impl Group {
     }
 
     /// Makes an application of `user` watch a key, or all with a prefix. The version is that of the key.
-    pub(crate) fn watch(
+    pub(crate) fn subscribe(
         &self,
         what: WatchTarget<'_>,
         application: u64,
-        user: &Arc<User>,
+        user: &Arc<UserQuota>,
     ) -> Outcome {
         let state = &mut *self.state.lock();
         let (bytes, version) = match what {
@@ -438,7 +444,7 @@ impl Group {
             if let Some(key) = state.watches.add(what, Watch { application, place }) {
                 entry.last_place = place;
                 let is_prefix = matches!(what, WatchTarget::Prefix(_));
-                let _charge = Charge::watch(user, bytes.len());
+                let _charge = Charge::subscription(user, bytes.len());
                 entry.watches.insert(place, Subscription { key, is_prefix, _charge });
             }
         }
@@ -446,7 +452,7 @@ impl Group {
     }
 
     /// Makes an application watch something no more; `false`: it did not.
-    pub(crate) fn unwatch(&self, what: WatchTarget<'_>, application: u64) -> bool {
+    pub(crate) fn unsubscribe(&self, what: WatchTarget<'_>, application: u64) -> bool {
         let state = &mut *self.state.lock();
         let Some(watch) = state.watches.remove(what, application) else { return false };
         if let Some(entry) = state.applications.get_mut(&application) {
@@ -459,11 +465,11 @@ impl Group {
     ///
     /// # Errors
     /// [`GroupClosed`] when the group was deleted meanwhile.
-    pub(crate) fn enter(
+    pub(crate) fn join(
         &self,
         pid: i32,
         session: Protocol,
-        watcher: Arc<Watcher>,
+        subscriber: Arc<Subscriber>,
     ) -> Result<u64, GroupClosed> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -479,7 +485,7 @@ impl Group {
             closed_at: None,
             entered: Instant::now(),
             stayed: None,
-            watcher: Some(watcher),
+            subscriber: Some(subscriber),
             watches: BTreeMap::new(),
             last_place: 0,
         };
@@ -489,37 +495,37 @@ impl Group {
 
     /// The application has gone: it watches nothing any more. Returns what there is still to clear, if it
     /// has watched much.
-    pub(crate) fn leave(self: &Arc<Self>, number: u64) -> Option<Leftovers> {
+    pub(crate) fn leave(self: &Arc<Self>, number: u64) -> Option<DeferredCleanup> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let entry = state.applications.get_mut(&number)?;
         entry.closed_at = Some(SystemTime::now());
         entry.stayed = Some(entry.entered.elapsed());
         // Nobody is told what is noted for it from now on, so its watches may still be found for a while.
-        entry.watcher = None;
+        entry.subscriber = None;
         state.framed -= usize::from(entry.session == Protocol::V2);
         let watches = mem::take(&mut entry.watches);
-        let mut left = LeftWatches { application: number, watches };
-        let is_cleared = state.clear(&mut left);
+        let mut left = RemainingSubscriptions { application: number, watches };
+        let is_cleared = state.reap(&mut left);
         state.past.push_back(number);
-        if state.past.len() > PAST_APPLICATIONS
+        if state.past.len() > MAX_DISCONNECTED
             && let Some(oldest) = state.past.pop_front()
         {
             state.applications.remove(&oldest);
         }
         drop(guard);
         self.left.notify_all();
-        (!is_cleared).then(|| Leftovers { group: Arc::clone(self), watches: left })
+        (!is_cleared).then(|| DeferredCleanup { group: Arc::clone(self), watches: left })
     }
 
     /// Clears a few of the watches of an application that has left; `true`: there are no more.
-    pub(crate) fn clear(&self, left: &mut LeftWatches) -> bool {
-        self.state.lock().clear(left)
+    pub(crate) fn reap(&self, left: &mut RemainingSubscriptions) -> bool {
+        self.state.lock().reap(left)
     }
 
     /// How many watches there are on all keys.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn watches(&self) -> usize {
+    pub(crate) fn subscription_count(&self) -> usize {
         self.state.lock().watches.count()
     }
 
@@ -534,10 +540,10 @@ impl Group {
     }
 
     /// Nobody may enter any more. All who are in are to be told to close.
-    pub(crate) fn close(&self) -> Vec<Arc<Watcher>> {
+    pub(crate) fn close(&self) -> Vec<Arc<Subscriber>> {
         let mut state = self.state.lock();
         state.phase = Phase::Closed;
-        state.applications.values().filter_map(|entry| entry.watcher.clone()).collect()
+        state.applications.values().filter_map(|entry| entry.subscriber.clone()).collect()
     }
 
     /// Waits until all applications have left, `limit` at most, and returns how many have not.
@@ -564,7 +570,7 @@ impl Group {
         after: u64,
         most: usize,
         watches: usize,
-    ) -> Vec<(u64, Application, usize)> {
+    ) -> Vec<(u64, ClientStatus, usize)> {
         let state = self.state.lock();
         let later = state.applications.range(after.saturating_add(1)..);
         later
@@ -574,10 +580,10 @@ impl Group {
     }
 
     /// How it stands.
-    pub(crate) fn figures(&self) -> Figures {
+    pub(crate) fn stats(&self) -> GroupStats {
         let state = self.state.lock();
         let connected = state.applications.len() - state.past.len();
-        Figures {
+        GroupStats {
             pairs: state.table.count(),
             bytes: state.table.bytes(),
             framed: state.framed,
@@ -587,13 +593,13 @@ impl Group {
     }
 
     /// So many of its applications at most, the last that came first: connected ones, then past ones.
-    pub(crate) fn visits(&self, connected: usize, past: usize) -> Vec<Visit> {
+    pub(crate) fn clients(&self, connected: usize, past: usize) -> Vec<ClientInfo> {
         let state = self.state.lock();
         let are = state.applications.iter().rev();
         let are = are.filter(|(_, entry)| entry.closed_at.is_none()).take(connected);
         let were = state.past.iter().rev().take(past);
         let were = were.filter_map(|number| state.applications.get_key_value(number));
-        let describe = |(number, entry): (&u64, &Entry)| Visit {
+        let describe = |(number, entry): (&u64, &Entry)| ClientInfo {
             number: *number,
             pid: entry.pid,
             session: entry.session,
@@ -606,7 +612,7 @@ impl Group {
     }
 
     /// The applications that are connected or remembered, with their numbers.
-    pub(crate) fn applications(&self) -> Vec<(u64, Application)> {
+    pub(crate) fn applications(&self) -> Vec<(u64, ClientStatus)> {
         let state = self.state.lock();
         let all = |(number, entry): (&u64, &Entry)| (*number, entry.describe(usize::MAX));
         state.applications.iter().map(all).collect()
@@ -615,8 +621,8 @@ impl Group {
 
 impl Entry {
     /// With the first of its watches.
-    fn describe(&self, watches: usize) -> Application {
-        Application {
+    fn describe(&self, watches: usize) -> ClientStatus {
+        ClientStatus {
             pid: self.pid,
             connected_at: self.connected_at,
             closed_at: self.closed_at,
@@ -633,9 +639,9 @@ impl Subscription {
 }
 
 impl State {
-    fn may_put(&self, key: &[u8], len: usize, user: &Arc<User>) -> Result<(), Limit> {
+    fn check_put_quota(&self, key: &[u8], len: usize, user: &Arc<UserQuota>) -> Result<(), Limit> {
         let (pairs, bytes) = self.table.growth(key, len, user);
-        user.room_for(pairs, bytes)
+        user.check_quota(pairs, bytes)
     }
 
     /// What stands against a change of `key`, which is expected to have a certain version.
@@ -645,8 +651,8 @@ impl State {
         (version != expected).then_some(Outcome::Conflict(version))
     }
 
-    fn clear(&mut self, left: &mut LeftWatches) -> bool {
-        for _ in 0..PORTION {
+    fn reap(&mut self, left: &mut RemainingSubscriptions) -> bool {
+        for _ in 0..REAP_BATCH {
             let Some((_, Subscription { key, is_prefix, _charge })) = left.watches.pop_first()
             else {
                 return true;
@@ -658,7 +664,7 @@ impl State {
         left.watches.is_empty()
     }
 
-    fn put(&mut self, key: &[u8], value: Value<'_>, user: &Arc<User>) -> Change {
+    fn put(&mut self, key: &[u8], value: Value<'_>, user: &Arc<UserQuota>) -> Change {
         match self.table.put(key, value, user) {
             Ok(stored) => Change {
                 outcome: Outcome::Done(stored.version),
@@ -670,12 +676,12 @@ impl State {
     }
 
     /// Has all who watch `key` note that it has this version now. They are to be told.
-    fn note(&self, key: &[u8], version: Version) -> Vec<Arc<Watcher>> {
-        let watcher = |(application, key, watches): (u64, Key, MatchedBy)| {
-            let watcher = self.applications.get(&application)?.watcher.as_ref()?;
-            watcher.note(&key, version, watches);
-            Some(Arc::clone(watcher))
+    fn note(&self, key: &[u8], version: Version) -> Vec<Arc<Subscriber>> {
+        let subscriber = |(application, key, watches): (u64, Key, MatchedBy)| {
+            let subscriber = self.applications.get(&application)?.subscriber.as_ref()?;
+            subscriber.enqueue(&key, version, watches);
+            Some(Arc::clone(subscriber))
         };
-        self.watches.of(key).into_iter().filter_map(watcher).collect()
+        self.watches.of(key).into_iter().filter_map(subscriber).collect()
     }
 }

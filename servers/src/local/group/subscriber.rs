@@ -1,7 +1,7 @@
 //! The changes that one application has still to be told.
 //!
-//! A change is [noted](Watcher::note) under the lock of its group, so that the changes of a key are noted in the
-//! order in which they were made, and [told](Watcher::tell) when that lock is free. A key that changes again
+//! A change is [noted](Subscriber::note) under the lock of its group, so that the changes of a key are noted in the
+//! order in which they were made, and [told](Subscriber::tell) when that lock is free. A key that changes again
 //! while it waits keeps its place: it is told once, with its last version. So a key waits at most once for each
 //! time that it was watched, however slow the application is, and the last change of a key is never lost. What
 //! waits is charged to the application's user: a key that was deleted meanwhile waits on although it is watched
@@ -25,7 +25,7 @@ use kvs_proto::v2::Version;
 use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use parking_lot::Mutex;
 
-use crate::local::limits::quota::{Charge, User};
+use crate::local::limits::quota::{Charge, UserQuota};
 use crate::local::metrics::ChangeCounts;
 use crate::local::net::mailbox::{Address, Message};
 use crate::local::net::socket::{Connection, write_now};
@@ -48,9 +48,9 @@ const KEPT_CHANGES: usize = 64;
 
 /// One application as those see it who change what it watches.
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct Subscriber {
     address: Address,
-    user: Arc<User>,
+    user: Arc<UserQuota>,
     pending: Mutex<Pending>,
 }
 
@@ -59,7 +59,7 @@ struct Pending {
     order: VecDeque<Key>,
     keys: HashMap<Key, Change>,
     /// The reactor knows that there is something, and will ask until there is nothing.
-    announced: bool,
+    scheduled: bool,
     /// There is no callback channel any more.
     stopped: bool,
     /// Of a framed session: the application is to close, before anything else.
@@ -101,7 +101,7 @@ struct Sender {
     /// Stands for that.
     _charge: Option<Charge>,
     /// Until the socket is writable.
-    is_stuck: bool,
+    is_write_blocked: bool,
 }
 
 /// A change that waits.
@@ -112,29 +112,33 @@ struct Change {
     _charge: Charge,
 }
 
-impl Watcher {
+impl Subscriber {
     /// That of an original session of `user` at `address`. Nothing has changed yet.
-    pub(crate) fn original(address: Address, user: Arc<User>, counts: ChangeCounts) -> Self {
+    pub(crate) fn v1(address: Address, user: Arc<UserQuota>, counts: ChangeCounts) -> Self {
         Self::new(address, user, counts, Place::None)
     }
 
     /// That of a framed session, with its callback channel.
-    pub(crate) fn framed(
+    pub(crate) fn v2(
         address: Address,
-        user: Arc<User>,
+        user: Arc<UserQuota>,
         counts: ChangeCounts,
         channel: Arc<Connection>,
     ) -> Self {
-        let sender =
-            Sender { connection: channel, waiting: Vec::new(), _charge: None, is_stuck: false };
+        let sender = Sender {
+            connection: channel,
+            waiting: Vec::new(),
+            _charge: None,
+            is_write_blocked: false,
+        };
         Self::new(address, user, counts, Place::Here(sender))
     }
 
-    fn new(address: Address, user: Arc<User>, counts: ChangeCounts, sender: Place) -> Self {
+    fn new(address: Address, user: Arc<UserQuota>, counts: ChangeCounts, sender: Place) -> Self {
         let pending = Pending {
             order: VecDeque::new(),
             keys: HashMap::new(),
-            announced: false,
+            scheduled: false,
             stopped: false,
             closing: false,
             overflow: Overflow::No,
@@ -145,18 +149,18 @@ impl Watcher {
     }
 
     /// `key` has this version now. To be called under the lock of the group, in memory only.
-    pub(crate) fn note(&self, key: &Key, version: Version, watches: MatchedBy) {
+    pub(crate) fn enqueue(&self, key: &Key, version: Version, watches: MatchedBy) {
         let pending = &mut *self.pending.lock();
         if pending.stopped || pending.overflow != Overflow::No {
             return;
         }
         match pending.keys.entry(Arc::clone(key)) {
             // One that takes its changes is not to suffer from others of its user that do not.
-            Entry::Vacant(_) if pending.order.len() >= FEW && !self.user.may_gather() => {
+            Entry::Vacant(_) if pending.order.len() >= FEW && !self.user.check_backlog_quota() => {
                 pending.overflow = Overflow::Noted;
             }
             Entry::Vacant(place) => {
-                let charge = Charge::change(&self.user, key.len());
+                let charge = Charge::event(&self.user, key.len());
                 place.insert(Change { version, watches, _charge: charge });
                 pending.order.push_back(Arc::clone(key));
                 pending.counts.noted(false);
@@ -171,24 +175,24 @@ impl Watcher {
     }
 
     /// What was noted may be told. To be called with no lock held.
-    pub(crate) fn tell(&self) {
-        if !self.is_framed() || self.has_overflown() {
-            self.announce();
+    pub(crate) fn flush(&self) {
+        if !self.is_v2() || self.is_over_quota() {
+            self.schedule();
             return;
         }
-        match self.send(false) {
+        match self.write(false) {
             // Its reactor is to wait for room.
-            Ok(true) => self.announce(),
+            Ok(true) => self.schedule(),
             Ok(false) => {}
             // Its reactor will see it, too; until then nothing gathers.
-            Err(_) => self.stop(),
+            Err(_) => self.close(),
         }
     }
 
     /// Has its own reactor tell what was noted, for when there are too many to be told by whoever
     /// has made the change. To be called with no lock held.
-    pub(crate) fn announce(&self) {
-        let announced = {
+    pub(crate) fn schedule(&self) {
+        let scheduled = {
             let mut pending = self.pending.lock();
             // Of this it is told whatever it knows already: it may be waiting for a socket that is never writable
             // again.
@@ -196,30 +200,30 @@ impl Watcher {
             if overflows {
                 pending.overflow = Overflow::Told;
             }
-            let announced = mem::replace(&mut pending.announced, true) && !overflows;
-            pending.stopped || announced
+            let scheduled = mem::replace(&mut pending.scheduled, true) && !overflows;
+            pending.stopped || scheduled
         };
-        if !announced {
+        if !scheduled {
             self.address.mailbox.send(Message::Changes(self.address.session));
         }
     }
 
     /// Its reactor has heard of it.
-    pub(crate) fn heard(&self) {
-        self.pending.lock().announced = false;
+    pub(crate) fn clear_scheduled(&self) {
+        self.pending.lock().scheduled = false;
     }
 
     /// The application is to close. Call it with no lock held.
-    pub(crate) fn close(&self) {
+    pub(crate) fn request_close(&self) {
         self.address.mailbox.send(Message::Close(self.address.session));
     }
 
     /// Of an original session: the next key to tell. After `None` the reactor is told again when there is one.
-    pub(crate) fn next(&self) -> Option<Key> {
+    pub(crate) fn next_key(&self) -> Option<Key> {
         let mut pending = self.pending.lock();
         let next = pending.next();
         if next.is_none() {
-            pending.announced = false;
+            pending.scheduled = false;
         }
         next.map(|(key, _)| key)
     }
@@ -229,7 +233,7 @@ impl Watcher {
     ///
     /// # Errors
     /// The application has gone.
-    pub(crate) fn send(&self, is_writable: bool) -> io::Result<bool> {
+    pub(crate) fn write(&self, is_writable: bool) -> io::Result<bool> {
         let Some(mut sender) = self.take_sender(is_writable) else { return Ok(false) };
         let mut batch = mem::take(&mut sender.waiting);
         for turn in 0.. {
@@ -238,33 +242,34 @@ impl Watcher {
                 let _ = sender.connection.stream.shutdown(Shutdown::Both);
             })?;
             batch.drain(..written);
-            sender.is_stuck = !batch.is_empty();
+            sender.is_write_blocked = !batch.is_empty();
             let pending = &mut *self.pending.lock();
             if pending.stopped {
                 break;
             }
             let is_writable = matches!(pending.sender, Place::Out { is_writable: true });
             pending.sender = Place::Out { is_writable: false };
-            let more = if sender.is_stuck { is_writable } else { pending.encode(&mut batch) };
+            let more =
+                if sender.is_write_blocked { is_writable } else { pending.encode(&mut batch) };
             if !more || turn == BATCHES {
                 // The reactor is to try, whatever the last write has come to.
-                sender.is_stuck &= !more;
+                sender.is_write_blocked &= !more;
                 if batch.is_empty() && batch.capacity() > KEPT {
                     batch = Vec::new();
                 }
                 sender._charge =
                     (!batch.is_empty()).then(|| Charge::buffer(&self.user, batch.len()));
                 sender.waiting = batch;
-                let is_stuck = sender.is_stuck;
+                let is_write_blocked = sender.is_write_blocked;
                 pending.sender = Place::Here(sender);
                 if more {
                     break;
                 }
-                pending.announced = false;
-                return Ok(is_stuck);
+                pending.scheduled = false;
+                return Ok(is_write_blocked);
             }
         }
-        self.announce();
+        self.schedule();
         Ok(false)
     }
 
@@ -274,20 +279,20 @@ impl Watcher {
     /// The application has gone.
     pub(crate) fn send_close(&self) -> io::Result<()> {
         self.pending.lock().closing = true;
-        self.send(false).map(drop)
+        self.write(false).map(drop)
     }
 
     /// Whether more changes have come than may wait: the session is to end.
-    pub(crate) fn has_overflown(&self) -> bool {
+    pub(crate) fn is_over_quota(&self) -> bool {
         self.pending.lock().overflow != Overflow::No
     }
 
     /// Of a framed session: whether something waits until the socket is writable. Its reactor has to watch for that.
-    pub(crate) fn is_stuck(&self) -> bool {
-        matches!(&self.pending.lock().sender, Place::Here(sender) if sender.is_stuck)
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        matches!(&self.pending.lock().sender, Place::Here(sender) if sender.is_write_blocked)
     }
 
-    fn is_framed(&self) -> bool {
+    fn is_v2(&self) -> bool {
         !matches!(self.pending.lock().sender, Place::None)
     }
 
@@ -295,7 +300,7 @@ impl Watcher {
     fn take_sender(&self, is_writable: bool) -> Option<Sender> {
         let pending = &mut *self.pending.lock();
         match &mut pending.sender {
-            Place::Here(sender) if sender.is_stuck && !is_writable => None,
+            Place::Here(sender) if sender.is_write_blocked && !is_writable => None,
             Place::Here(_) => {
                 match mem::replace(&mut pending.sender, Place::Out { is_writable: false }) {
                     Place::Here(sender) => Some(sender),
@@ -311,7 +316,7 @@ impl Watcher {
     }
 
     /// From now on nothing is kept.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn close(&self) {
         let mut pending = self.pending.lock();
         pending.stopped = true;
         let keys = mem::take(&mut pending.keys);

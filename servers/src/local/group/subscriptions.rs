@@ -28,7 +28,7 @@ pub(crate) struct Watch {
 
 /// All watches.
 #[derive(Debug, Default)]
-pub(crate) struct WatchList {
+pub(crate) struct SubscriptionIndex {
     keys: Index<Entry<()>>,
     prefixes: Index<Entry<Fingerprint>>,
     hash: RandomState,
@@ -47,7 +47,7 @@ struct Entry<K> {
     watches: Vec<Watch>,
 }
 
-impl WatchList {
+impl SubscriptionIndex {
     /// Adds a watch and returns what it is of; `None`: the application watches that already.
     pub(crate) fn add(&mut self, what: WatchTarget<'_>, watch: Watch) -> Option<Key> {
         let Self { keys, prefixes, hash, points, lengths } = self;
@@ -200,7 +200,7 @@ mod tests {
             ),
             asked in prop::collection::vec(prop::collection::vec(0u8..2, 1..6), 1..6),
         ) {
-            let (mut list, mut model) = (WatchList::default(), BTreeSet::new());
+            let (mut list, mut model) = (SubscriptionIndex::default(), BTreeSet::new());
             for (add, bytes, application, is_prefix) in steps {
                 if bytes.is_empty() && !is_prefix {
                     continue;

@@ -1,8 +1,8 @@
 //! What one user may take of this server, and what each has taken.
 //!
 //! A *user* is a uid, as the kernel says it of a connection. Everything that is taken is stood for by a value
-//! that gives it back when it is dropped, wherever that happens: a [`Place`] for each connection, a
-//! [`Charge`] for each watch, [`Holdings`] for all pairs of one user in one group. So nothing is given back twice or forgotten, however a session
+//! that gives it back when it is dropped, wherever that happens: a [`ConnectionPermit`] for each connection, a
+//! [`Charge`] for each watch, [`UserHoldings`] for all pairs of one user in one group. So nothing is given back twice or forgotten, however a session
 //! or a group ends.
 //!
 //! Connections are counted for each of the two sockets by itself: an application has one on either. They
@@ -27,20 +27,20 @@ use crate::log_limiter::LogLimiter;
 
 /// What a watch counts, in bytes: about what it takes, the pending change included. Its key is short by
 /// comparison.
-const WATCH_BYTES: u32 = 512;
+const SUBSCRIPTION_BYTES: u32 = 512;
 
 /// What a change counts that its application has still to be told. It may outlast the watch: when the key is
 /// deleted meanwhile, it is told all the same.
-const CHANGE_BYTES: u32 = 256;
+const EVENT_BYTES: u32 = 256;
 
 /// The descriptors that the server needs for itself; it has about 30 open.
 const OWN_DESCRIPTORS: u64 = 48;
 
 /// The lines in a minute about the ends of a user's applications, so that it cannot fill a disk with them.
-const LINES: u32 = 20;
+const MAX_LOG_LINES: u32 = 20;
 
 /// Users of whom nothing is left are forgotten when there are so many, or twice as many as the last time.
-const FORGET_FROM: usize = 64;
+const MIN_SWEEP: usize = 64;
 
 /// What each user may have at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +73,10 @@ pub(crate) enum Limit {
     /// Bytes.
     Bytes,
     /// Wrong secrets: the limit of `guesses`.
-    Guesses,
+    FailedLogins,
 }
 
-const KINDS: usize = Limit::Guesses as usize + 1;
+const KINDS: usize = Limit::FailedLogins as usize + 1;
 
 /// One of the two sockets on which applications connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +115,12 @@ pub(crate) struct Quotas {
 
 #[derive(Debug)]
 struct Users {
-    by_uid: HashMap<u32, Arc<User>>,
-    forget_at: usize,
+    by_uid: HashMap<u32, Arc<UserQuota>>,
+    sweep_at: usize,
 }
 
 /// One user.
-pub(crate) struct User {
+pub(crate) struct UserQuota {
     /// Who it is.
     pub(crate) uid: u32,
     limits: Limits,
@@ -128,7 +128,7 @@ pub(crate) struct User {
     pairs: AtomicU64,
     bytes: AtomicU64,
     /// Those of the bytes that are changes.
-    changes: AtomicU64,
+    events: AtomicU64,
     /// Those of the bytes that come, or wait to be taken.
     buffers: AtomicU64,
     connected: Mutex<Connected>,
@@ -146,14 +146,14 @@ struct Logged {
 
 /// A line of the log that a user may still have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum LogPermit {
     /// More may follow.
-    OneOfMany,
+    More,
     /// None may follow for a while.
     Last,
 }
 
-impl fmt::Debug for User {
+impl fmt::Debug for UserQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User").field("uid", &self.uid).finish_non_exhaustive()
     }
@@ -172,7 +172,7 @@ impl Quotas {
     /// Nobody has anything yet. `descriptors`: how many the server may have open.
     pub(crate) fn new(limits: Limits, descriptors: u64) -> Self {
         let shares = Shares::new(limits.connections, descriptors);
-        let users = Users { by_uid: HashMap::new(), forget_at: FORGET_FROM };
+        let users = Users { by_uid: HashMap::new(), sweep_at: MIN_SWEEP };
         Self { limits, shares, users: Mutex::new(users) }
     }
 
@@ -185,7 +185,12 @@ impl Quotas {
     ///
     /// # Errors
     /// There is no place for it; that was logged.
-    pub(crate) fn admit(&self, uid: u32, pid: i32, channel: Channel) -> Result<Place, Limit> {
+    pub(crate) fn admit(
+        &self,
+        uid: u32,
+        pid: i32,
+        channel: Channel,
+    ) -> Result<ConnectionPermit, Limit> {
         let user = self.user(uid);
         let refused = {
             let connected = &mut *user.connected.lock();
@@ -201,18 +206,18 @@ impl Quotas {
             }
         };
         match refused {
-            None => Ok(Place { user, pid, channel }),
+            None => Ok(ConnectionPermit { user, pid, channel }),
             Some(limit) => {
-                user.log(limit, format_args!("a connection of process {pid} is refused"));
+                user.log_refusal(limit, format_args!("a connection of process {pid} is refused"));
                 Err(limit)
             }
         }
     }
 
     /// What each user has taken who has anything.
-    pub(crate) fn usage(&self) -> Vec<Usage> {
+    pub(crate) fn usage(&self) -> Vec<UserUsage> {
         let users: Vec<_> = self.users.lock().by_uid.values().cloned().collect();
-        let usage = users.iter().map(|user| Usage {
+        let usage = users.iter().map(|user| UserUsage {
             uid: user.uid,
             connections: user.connected.lock().all[Channel::Main as usize],
             pairs: user.pairs.load(Ordering::Relaxed),
@@ -226,23 +231,23 @@ impl Quotas {
         Limits { connections: self.shares.user, ..self.limits }
     }
 
-    fn user(&self, uid: u32) -> Arc<User> {
+    fn user(&self, uid: u32) -> Arc<UserQuota> {
         let users = &mut *self.users.lock();
         if let Some(user) = users.by_uid.get(&uid) {
             return Arc::clone(user);
         }
-        if users.by_uid.len() >= users.forget_at {
+        if users.by_uid.len() >= users.sweep_at {
             // Others get hold of a user only here, under the lock.
             users.by_uid.retain(|_, user| Arc::strong_count(user) > 1);
-            users.forget_at = FORGET_FROM.max(users.by_uid.len() * 2);
+            users.sweep_at = MIN_SWEEP.max(users.by_uid.len() * 2);
         }
-        let user = Arc::new(User {
+        let user = Arc::new(UserQuota {
             uid,
             limits: self.limits,
             shares: self.shares,
             pairs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            changes: AtomicU64::new(0),
+            events: AtomicU64::new(0),
             buffers: AtomicU64::new(0),
             connected: Mutex::default(),
             logged: Mutex::default(),
@@ -252,9 +257,9 @@ impl Quotas {
     }
 }
 
-impl User {
+impl UserQuota {
     /// Which limit stands in the way of so many pairs and bytes more, if one does.
-    pub(crate) fn room_for(&self, pairs: u64, bytes: u64) -> Result<(), Limit> {
+    pub(crate) fn check_quota(&self, pairs: u64, bytes: u64) -> Result<(), Limit> {
         let within = |have: &AtomicU64, more: u64, limit: u64| {
             more == 0 || have.load(Ordering::Relaxed).saturating_add(more) <= limit
         };
@@ -269,14 +274,14 @@ impl User {
 
     /// Whether one more change may wait. However full of pairs a user is, it is told of changes; but those that
     /// its applications do not take are never more by themselves than all that it may have.
-    pub(crate) fn may_gather(&self) -> bool {
-        self.changes.load(Ordering::Relaxed) < self.limits.bytes
+    pub(crate) fn check_backlog_quota(&self) -> bool {
+        self.events.load(Ordering::Relaxed) < self.limits.bytes
     }
 
     /// Whether an answer of so many bytes may wait to be taken. However full of pairs a user is, it may read them;
     /// but the answers that its applications do not take are never more by themselves than all that it may
     /// have, or one.
-    pub(crate) fn may_wait(&self, bytes: u64) -> Result<(), Limit> {
+    pub(crate) fn check_buffer_quota(&self, bytes: u64) -> Result<(), Limit> {
         match self.buffers.load(Ordering::Relaxed) {
             0 => Ok(()),
             wait if wait.saturating_add(bytes) <= self.limits.bytes => Ok(()),
@@ -285,7 +290,7 @@ impl User {
     }
 
     /// Whether there may be another line about the end of one of its applications.
-    pub(crate) fn log_line(&self) -> Option<Line> {
+    pub(crate) fn log_permit(&self) -> Option<LogPermit> {
         let now = Instant::now();
         let logged = &mut *self.logged.lock();
         if logged.minute.allow(now) {
@@ -293,14 +298,14 @@ impl User {
         }
         logged.lines = logged.lines.saturating_add(1);
         match logged.lines {
-            ..LINES => Some(Line::OneOfMany),
-            LINES => Some(Line::Last),
+            ..MAX_LOG_LINES => Some(LogPermit::More),
+            MAX_LOG_LINES => Some(LogPermit::Last),
             _ => None,
         }
     }
 
     /// Logs a refusal, unless one of this kind was logged a short time ago.
-    pub(crate) fn log(&self, limit: Limit, what: fmt::Arguments<'_>) {
+    pub(crate) fn log_refusal(&self, limit: Limit, what: fmt::Arguments<'_>) {
         let now = Instant::now();
         let may = self.logged.lock().refusals[limit as usize].allow(now);
         if !may {
@@ -327,14 +332,16 @@ impl User {
                 uid,
                 "{what}: its user has stored nearly {bytes} bytes (--max-bytes-per-user)"
             ),
-            Limit::Guesses => tracing::warn!(uid, "{what}: its user sends too many wrong secrets"),
+            Limit::FailedLogins => {
+                tracing::warn!(uid, "{what}: its user sends too many wrong secrets")
+            }
         }
     }
 }
 
 /// What one user has taken.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
+pub(crate) struct UserUsage {
     /// Who it is.
     pub(crate) uid: u32,
     /// Connections on the main socket.
@@ -347,20 +354,20 @@ pub(crate) struct Usage {
 
 /// Stands for one connection as long as it is open.
 #[derive(Debug)]
-pub(crate) struct Place {
-    user: Arc<User>,
+pub(crate) struct ConnectionPermit {
+    user: Arc<UserQuota>,
     pid: i32,
     channel: Channel,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Whose it is.
-    pub(crate) fn user(&self) -> &Arc<User> {
+    pub(crate) fn user(&self) -> &Arc<UserQuota> {
         &self.user
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let connected = &mut *self.user.connected.lock();
         let channel = self.channel as usize;
@@ -377,36 +384,36 @@ impl Drop for Place {
 /// Stands for one watch, one change or one buffer as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    user: Arc<User>,
+    user: Arc<UserQuota>,
     bytes: u32,
-    what: Kept,
+    what: ChargeKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Watch,
-    Change,
+enum ChargeKind {
+    Subscription,
+    Event,
     Buffer,
 }
 
 impl Charge {
     /// A watch of a key or a prefix of this length.
-    pub(crate) fn watch(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(watch_bytes(len)), Kept::Watch)
+    pub(crate) fn subscription(user: &Arc<UserQuota>, len: usize) -> Self {
+        Self::new(user, bytes_of(subscription_bytes(len)), ChargeKind::Subscription)
     }
 
     /// A change of a key of this length that is still to be told.
-    pub(crate) fn change(user: &Arc<User>, len: usize) -> Self {
-        let bytes = CHANGE_BYTES.saturating_add(bytes_of(beyond_text(len)));
-        Self::new(user, bytes, Kept::Change)
+    pub(crate) fn event(user: &Arc<UserQuota>, len: usize) -> Self {
+        let bytes = EVENT_BYTES.saturating_add(bytes_of(excess_over_text(len)));
+        Self::new(user, bytes, ChargeKind::Event)
     }
 
     /// So many bytes of a message that comes, or of answers that are not taken.
-    pub(crate) fn buffer(user: &Arc<User>, len: usize) -> Self {
-        Self::new(user, bytes_of(len), Kept::Buffer)
+    pub(crate) fn buffer(user: &Arc<UserQuota>, len: usize) -> Self {
+        Self::new(user, bytes_of(len), ChargeKind::Buffer)
     }
 
-    fn new(user: &Arc<User>, bytes: u32, what: Kept) -> Self {
+    fn new(user: &Arc<UserQuota>, bytes: u32, what: ChargeKind) -> Self {
         user.bytes.fetch_add(bytes.into(), Ordering::Relaxed);
         if let Some((count, more)) = what.counted(user, bytes) {
             count.fetch_add(more, Ordering::Relaxed);
@@ -415,24 +422,24 @@ impl Charge {
     }
 }
 
-impl Kept {
+impl ChargeKind {
     /// Where it counts besides, and how much.
-    fn counted(self, user: &User, bytes: u32) -> Option<(&AtomicU64, u64)> {
+    fn counted(self, user: &UserQuota, bytes: u32) -> Option<(&AtomicU64, u64)> {
         match self {
-            Self::Watch => None,
-            Self::Change => Some((&user.changes, bytes.into())),
+            Self::Subscription => None,
+            Self::Event => Some((&user.events, bytes.into())),
             Self::Buffer => Some((&user.buffers, bytes.into())),
         }
     }
 }
 
 /// What a watch of a key or a prefix of this length counts.
-pub(crate) fn watch_bytes(len: usize) -> usize {
-    WATCH_BYTES as usize + beyond_text(len)
+pub(crate) fn subscription_bytes(len: usize) -> usize {
+    SUBSCRIPTION_BYTES as usize + excess_over_text(len)
 }
 
 /// What is flat for the keys of original sessions counts more for longer ones.
-fn beyond_text(len: usize) -> usize {
+fn excess_over_text(len: usize) -> usize {
     len.saturating_sub(MAX_TEXT)
 }
 
@@ -452,20 +459,20 @@ impl Drop for Charge {
 
 /// Stands for all pairs that one user has stored in one place, as long as they are kept.
 #[derive(Debug)]
-pub(crate) struct Holdings {
-    user: Arc<User>,
+pub(crate) struct UserHoldings {
+    user: Arc<UserQuota>,
     pairs: u64,
     bytes: u64,
 }
 
-impl Holdings {
+impl UserHoldings {
     /// None yet.
-    pub(crate) fn new(user: &Arc<User>) -> Self {
+    pub(crate) fn new(user: &Arc<UserQuota>) -> Self {
         Self { user: Arc::clone(user), pairs: 0, bytes: 0 }
     }
 
     /// Whose they are.
-    pub(crate) fn user(&self) -> &Arc<User> {
+    pub(crate) fn user(&self) -> &Arc<UserQuota> {
         &self.user
     }
 
@@ -504,7 +511,7 @@ impl Holdings {
     }
 }
 
-impl Drop for Holdings {
+impl Drop for UserHoldings {
     fn drop(&mut self) {
         self.user.pairs.fetch_sub(self.pairs, Ordering::Relaxed);
         self.user.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -514,13 +521,13 @@ impl Drop for Holdings {
 #[cfg(test)]
 impl Quotas {
     /// A user with these limits, and as many connections as it wants, for tests of other modules.
-    pub(crate) fn user_with(pairs: u64, bytes: u64) -> Arc<User> {
+    pub(crate) fn user_with(pairs: u64, bytes: u64) -> Arc<UserQuota> {
         Self::new(Limits { connections: 1, pairs, bytes }, 1000).user(0)
     }
 }
 
 #[cfg(test)]
-impl User {
+impl UserQuota {
     /// The pairs and bytes that it is charged with.
     pub(crate) fn taken(&self) -> (u64, u64) {
         (self.pairs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
@@ -571,7 +578,7 @@ mod tests {
     #[test]
     fn what_is_held_is_charged_and_given_back() {
         let user = Quotas::user_with(10, 1000);
-        let mut holdings = Holdings::new(&user);
+        let mut holdings = UserHoldings::new(&user);
         assert!(holdings.are_empty());
         holdings.add(30);
         holdings.add(5);
@@ -581,8 +588,9 @@ mod tests {
         holdings.resize(20, 21);
         holdings.remove(5);
         assert_eq!(user.taken(), (1, 21));
-        let (watch, change) = (Charge::watch(&user, MAX_TEXT), Charge::change(&user, MAX_TEXT));
-        assert_eq!(user.taken(), (1, u64::from(21 + WATCH_BYTES + CHANGE_BYTES)));
+        let (watch, change) =
+            (Charge::subscription(&user, MAX_TEXT), Charge::event(&user, MAX_TEXT));
+        assert_eq!(user.taken(), (1, u64::from(21 + SUBSCRIPTION_BYTES + EVENT_BYTES)));
         drop((watch, change));
         assert!(user.taken() == (1, 21) && !holdings.are_empty());
         drop(holdings);
@@ -592,31 +600,31 @@ mod tests {
     #[test]
     fn there_is_room_up_to_the_limit() {
         let user = Quotas::user_with(2, 100);
-        let mut holdings = Holdings::new(&user);
+        let mut holdings = UserHoldings::new(&user);
         holdings.add(60);
-        assert_eq!(user.room_for(1, 40), Ok(()));
-        assert_eq!(user.room_for(1, 41), Err(Limit::Bytes));
+        assert_eq!(user.check_quota(1, 40), Ok(()));
+        assert_eq!(user.check_quota(1, 41), Err(Limit::Bytes));
         holdings.add(60);
-        assert_eq!(user.room_for(1, 1), Err(Limit::Pairs));
+        assert_eq!(user.check_quota(1, 1), Err(Limit::Pairs));
         // One that is over its limit may do what takes nothing more.
-        assert_eq!(user.room_for(0, 0), Ok(()));
+        assert_eq!(user.check_quota(0, 0), Ok(()));
     }
 
     #[test]
     fn changes_and_answers_that_wait_are_limited_by_themselves() {
         let user = Quotas::user_with(2, 1000);
-        let mut pairs = Holdings::new(&user);
+        let mut pairs = UserHoldings::new(&user);
         pairs.add(1000);
         // Full of pairs, it is told of changes, and reads.
-        assert!(user.may_gather());
-        assert_eq!(user.may_wait(1_000_000), Ok(()));
+        assert!(user.check_backlog_quota());
+        assert_eq!(user.check_buffer_quota(1_000_000), Ok(()));
         let answer = Charge::buffer(&user, 600);
-        assert_eq!(user.may_wait(400), Ok(()));
-        assert_eq!(user.may_wait(401), Err(Limit::Bytes));
-        let changes: Vec<_> = (0..4).map(|_| Charge::change(&user, 9)).collect();
-        assert!(!user.may_gather());
+        assert_eq!(user.check_buffer_quota(400), Ok(()));
+        assert_eq!(user.check_buffer_quota(401), Err(Limit::Bytes));
+        let changes: Vec<_> = (0..4).map(|_| Charge::event(&user, 9)).collect();
+        assert!(!user.check_backlog_quota());
         drop(changes);
-        assert!(user.may_gather());
+        assert!(user.check_backlog_quota());
         drop((answer, pairs));
         assert_eq!(user.taken(), (0, 0));
     }
@@ -624,9 +632,9 @@ mod tests {
     #[test]
     fn a_user_does_not_fill_the_log() {
         let user = Quotas::user_with(0, 0);
-        let lines: Vec<_> = (0..1000).filter_map(|_| user.log_line()).collect();
-        assert_eq!(lines.len(), LINES as usize);
-        assert_eq!(lines.iter().position(|line| *line == Line::Last), Some(lines.len() - 1));
+        let lines: Vec<_> = (0..1000).filter_map(|_| user.log_permit()).collect();
+        assert_eq!(lines.len(), MAX_LOG_LINES as usize);
+        assert_eq!(lines.iter().position(|line| *line == LogPermit::Last), Some(lines.len() - 1));
     }
 
     #[test]
@@ -637,6 +645,6 @@ mod tests {
             drop(quotas.admit(uid, 1, Channel::Main).unwrap());
         }
         let users = quotas.users.lock();
-        assert!(users.by_uid.len() <= FORGET_FROM && users.by_uid.contains_key(&7));
+        assert!(users.by_uid.len() <= MIN_SWEEP && users.by_uid.contains_key(&7));
     }
 }

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::local::limits::quota::{Holdings, User};
+use crate::local::limits::quota::{UserHoldings, UserQuota};
 
 /// The accounts of one group.
 #[derive(Default)]
-pub(crate) struct Accounts {
+pub(crate) struct GroupUsage {
     /// By number. None is empty.
-    accounts: Vec<Option<Holdings>>,
+    accounts: Vec<Option<UserHoldings>>,
     /// The numbers without an account.
     vacant: Vec<u32>,
     /// By where the user is; there it stays as long as the account is open.
@@ -22,9 +22,9 @@ pub(crate) struct Accounts {
     last: u32,
 }
 
-impl Accounts {
+impl GroupUsage {
     /// The user stores a pair of so many bytes. Returns the number of the account.
-    pub(crate) fn add(&mut self, user: &Arc<User>, bytes: usize) -> u32 {
+    pub(crate) fn add(&mut self, user: &Arc<UserQuota>, bytes: usize) -> u32 {
         let number = self.find_or_open(user);
         self.holdings(number).add(bytes);
         number
@@ -52,7 +52,7 @@ impl Accounts {
         &mut self,
         number: u32,
         before: usize,
-        user: &Arc<User>,
+        user: &Arc<UserQuota>,
         bytes: usize,
     ) -> u32 {
         if self.is_of(number, user) {
@@ -66,20 +66,20 @@ impl Accounts {
 
     /// The bytes of all pairs.
     pub(crate) fn bytes(&self) -> u64 {
-        self.accounts.iter().flatten().map(Holdings::bytes).sum()
+        self.accounts.iter().flatten().map(UserHoldings::bytes).sum()
     }
 
     /// Whether the account is this user's.
-    pub(crate) fn is_of(&self, number: u32, user: &Arc<User>) -> bool {
+    pub(crate) fn is_of(&self, number: u32, user: &Arc<UserQuota>) -> bool {
         let account = self.accounts.get(number as usize).and_then(Option::as_ref);
         account.is_some_and(|holdings| Arc::ptr_eq(holdings.user(), user))
     }
 
-    fn holdings(&mut self, number: u32) -> &mut Holdings {
+    fn holdings(&mut self, number: u32) -> &mut UserHoldings {
         self.accounts[number as usize].as_mut().expect("a pair names an account that is open")
     }
 
-    fn find_or_open(&mut self, user: &Arc<User>) -> u32 {
+    fn find_or_open(&mut self, user: &Arc<UserQuota>) -> u32 {
         if !self.is_of(self.last, user) {
             self.last = match self.by_user.get(&address(user)) {
                 Some(number) => *number,
@@ -89,8 +89,8 @@ impl Accounts {
         self.last
     }
 
-    fn open(&mut self, user: &Arc<User>) -> u32 {
-        let holdings = Some(Holdings::new(user));
+    fn open(&mut self, user: &Arc<UserQuota>) -> u32 {
+        let holdings = Some(UserHoldings::new(user));
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.accounts[number as usize] = holdings;
@@ -107,7 +107,7 @@ impl Accounts {
     }
 }
 
-fn address(user: &Arc<User>) -> usize {
+fn address(user: &Arc<UserQuota>) -> usize {
     Arc::as_ptr(user).addr()
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_account_is_closed_with_its_last_pair_and_its_number_is_used_again() {
-        let mut accounts = Accounts::default();
+        let mut accounts = GroupUsage::default();
         let users: Vec<_> = (0..1000).map(|_| Quotas::user_with(0, 0)).collect();
         // One that stays, so that there are always accounts.
         let guest = Quotas::user_with(0, 0);

@@ -14,7 +14,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::counts::{BUCKETS, ENDS, LOGINS, OPERATIONS, RESULTS, is_possible};
 use super::snapshot::{GroupState, Snapshot};
-use crate::local::limits::quota::Usage;
+use crate::local::limits::quota::UserUsage;
 
 /// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -166,7 +166,7 @@ fn of_groups(snapshot: &Snapshot) -> Vec<MetricFamily> {
 
 fn of_server(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let (totals, limits) = (&snapshot.totals, &snapshot.limits);
-    let by_user = |value: fn(&Usage) -> f64| -> Vec<Metric> {
+    let by_user = |value: fn(&UserUsage) -> f64| -> Vec<Metric> {
         let each = snapshot.users.iter();
         each.map(|user| gauge(value(user), &[("uid", &user.uid.to_string())])).collect()
     };

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 
 use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
 use crate::local::Limits;
-use crate::local::group::registry::{Figures, Group, Groups, Visit};
-use crate::local::limits::quota::{Quotas, Usage};
+use crate::local::group::registry::{ClientInfo, Group, GroupStats, Groups};
+use crate::local::limits::quota::{Quotas, UserUsage};
 
 /// The groups that are told of one by one. All are in the sums.
 pub(super) const MOST_GROUPS: usize = 1000;
@@ -70,8 +70,8 @@ pub(super) struct Totals {
 pub(super) struct GroupState {
     /// See [`label`].
     pub(super) label: String,
-    pub(super) figures: Figures,
-    pub(super) visits: Vec<Visit>,
+    pub(super) figures: GroupStats,
+    pub(super) visits: Vec<ClientInfo>,
 }
 
 /// All of it.
@@ -85,10 +85,10 @@ pub(super) struct Snapshot {
     pub(super) groups: Vec<GroupState>,
     pub(super) groups_left_out: usize,
     /// Of all groups.
-    pub(super) sum: Figures,
+    pub(super) sum: GroupStats,
     /// What each user may have.
     pub(super) limits: Limits,
-    pub(super) users: Vec<Usage>,
+    pub(super) users: Vec<UserUsage>,
 }
 
 impl Snapshot {
@@ -102,9 +102,9 @@ impl Snapshot {
         users.sort_unstable_by_key(|user| (Reverse(user.bytes), user.uid));
         users.truncate(MOST_USERS);
         let all = groups.all();
-        let zero = Figures { pairs: 0, bytes: 0, framed: 0, original: 0, past: 0 };
-        let figures: Vec<Figures> = all.iter().map(|group| group.figures()).collect();
-        let sum = figures.iter().fold(zero, |sum, more| Figures {
+        let zero = GroupStats { pairs: 0, bytes: 0, framed: 0, original: 0, past: 0 };
+        let figures: Vec<GroupStats> = all.iter().map(|group| group.stats()).collect();
+        let sum = figures.iter().fold(zero, |sum, more| GroupStats {
             pairs: sum.pairs + more.pairs,
             bytes: sum.bytes + more.bytes,
             framed: sum.framed + more.framed,
@@ -119,10 +119,10 @@ impl Snapshot {
         let past: Vec<usize> = shown.iter().map(|group| group.past.min(MOST_PAST)).collect();
         let past = shares(&past, left);
         let describe =
-            |((group, figures), (connected, past)): ((&Arc<Group>, &Figures), _)| GroupState {
+            |((group, figures), (connected, past)): ((&Arc<Group>, &GroupStats), _)| GroupState {
                 label: label(group.name().as_bytes()),
                 figures: *figures,
-                visits: group.visits(connected, past),
+                visits: group.clients(connected, past),
             };
         Self {
             about: Arc::clone(about),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::counts::{BUCKETS, LOGINS, OPERATIONS, RESULTS};
 use super::snapshot::{GroupState, Snapshot};
-use crate::local::group::registry::Visit;
+use crate::local::group::registry::ClientInfo;
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -150,7 +150,7 @@ impl<'a> Group<'a> {
 }
 
 impl<'a> Application<'a> {
-    fn of(group: &'a GroupState, visit: &Visit) -> Self {
+    fn of(group: &'a GroupState, visit: &ClientInfo) -> Self {
         Self {
             group: &group.label,
             number: visit.number,

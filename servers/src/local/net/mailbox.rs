@@ -10,7 +10,7 @@ use std::thread::{self, ThreadId};
 use parking_lot::Mutex;
 
 use crate::directory::Unavailable;
-use crate::local::group::deferred_cleanup::Leftovers;
+use crate::local::group::deferred_cleanup::DeferredCleanup;
 use crate::local::net::pairing::{Arrival, Peer};
 use kvs_proto::Text;
 
@@ -39,7 +39,7 @@ pub(crate) enum Message {
     /// Keys that a session watches have changed.
     Changes(SessionId),
     /// Clear this away, little by little.
-    Clear(Leftovers),
+    Clear(DeferredCleanup),
     /// Tell the application to close, and close.
     Close(SessionId),
     /// Tell all applications to close, close, and accept no new ones.

@@ -17,7 +17,7 @@ use mio::net::UnixStream;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-use crate::local::limits::quota::Place;
+use crate::local::limits::quota::ConnectionPermit;
 use crate::local::net::mailbox::{Address, Message, SessionId};
 use crate::local::net::socket::has_hung_up;
 
@@ -61,7 +61,7 @@ pub(crate) struct Arrival {
     /// Who is at its other end.
     pub(crate) peer: Peer,
     /// Stands for it as long as it is open.
-    pub(crate) place: Place,
+    pub(crate) place: ConnectionPermit,
 }
 
 /// The waiting room.

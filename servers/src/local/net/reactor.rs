@@ -385,7 +385,7 @@ impl Reactor {
             Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
             // The rest has its next turn after all others.
             Message::Clear(leftovers) => {
-                if let Some(rest) = leftovers.clear(self.context.turn) {
+                if let Some(rest) = leftovers.reap(self.context.turn) {
                     self.context.mailbox.send(Message::Clear(rest));
                 }
             }

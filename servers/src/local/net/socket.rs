@@ -16,14 +16,14 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
-use crate::local::limits::quota::Place;
+use crate::local::limits::quota::ConnectionPermit;
 
 /// A connection of an application. The last one to hold it closes it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     /// Given back when the descriptor is free again: fields are dropped in their order.
-    _place: Place,
+    _place: ConnectionPermit,
 }
 
 /// A connection, and what was not written to it yet.
@@ -94,7 +94,7 @@ pub(crate) fn write_now(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<usi
 }
 
 impl Socket {
-    pub(crate) fn new(stream: UnixStream, place: Place) -> Self {
+    pub(crate) fn new(stream: UnixStream, place: ConnectionPermit) -> Self {
         let connection = Arc::new(Connection { stream, _place: place });
         Self { connection, waiting: VecDeque::new(), watched_for_room: false }
     }

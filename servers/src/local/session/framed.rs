@@ -1,5 +1,5 @@
 //! What follows the login in a framed session: requests and their answers on the main channel, in order, as many at a
-//! time as the application likes; changes on the callback channel, which the [watcher](crate::local::group::subscriber) sends.
+//! time as the application likes; changes on the callback channel, which the [subscriber](crate::local::group::subscriber) sends.
 //!
 //! What an application makes the server keep is bounded, and charged to its user: a message that comes in pieces
 //! ([`Framed::coming`]), and answers that the application does not take together with the requests after them, which
@@ -16,8 +16,8 @@ use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION};
 
 use super::original::is_allowed;
 use super::{End, Member, Session, Stage};
-use crate::local::group::registry::{Change, Outcome, ToTell};
-use crate::local::limits::quota::{Charge, User, watch_bytes};
+use crate::local::group::registry::{Change, Outcome, PendingNotifications};
+use crate::local::limits::quota::{Charge, UserQuota, subscription_bytes};
 use crate::local::metrics::Tally;
 use crate::local::net::socket::{Received, Socket};
 use crate::local::table::Value;
@@ -114,10 +114,10 @@ impl Framed {
 #[derive(Debug)]
 struct Requester<'a, 'm> {
     member: &'a Member,
-    user: &'a Arc<User>,
+    user: &'a Arc<UserQuota>,
     main: &'a mut Socket,
     pid: i32,
-    to_tell: &'a mut ToTell,
+    notifications: &'a mut PendingNotifications,
     time: &'a mut Time,
     tally: &'a mut Tally<'m>,
 }
@@ -127,7 +127,7 @@ impl Session {
     pub(super) fn serve_backlog(
         &mut self,
         out: &mut Vec<u8>,
-        to_tell: &mut ToTell,
+        notifications: &mut PendingNotifications,
         time: &mut Time,
         tally: &mut Tally<'_>,
     ) -> Result<(), End> {
@@ -142,7 +142,7 @@ impl Session {
             }
             _ => return Ok(()),
         };
-        self.serve_frames(&backlog, out, to_tell, time, tally)?;
+        self.serve_frames(&backlog, out, notifications, time, tally)?;
         self.main.write(out).map_err(|_| self.gone())?;
         tally.written();
         Ok(())
@@ -153,7 +153,7 @@ impl Session {
         &mut self,
         read: &[u8],
         out: &mut Vec<u8>,
-        to_tell: &mut ToTell,
+        notifications: &mut PendingNotifications,
         time: &mut Time,
         tally: &mut Tally<'_>,
     ) -> Result<(), End> {
@@ -162,7 +162,7 @@ impl Session {
         let Some(mut framed) = member.framed.take() else { return Ok(()) };
         let (user, pid) = (&self.user, self.peer.pid);
         let main = &mut self.main;
-        let mut requester = Requester { member, user, main, pid, to_tell, time, tally };
+        let mut requester = Requester { member, user, main, pid, notifications, time, tally };
         let served = framed.serve(read, out, &mut requester);
         member.framed = Some(framed);
         let end = match served {
@@ -197,15 +197,15 @@ impl Session {
                 Received::Nothing => {}
             }
         }
-        Ok(member.watcher.send(true).is_ok())
+        Ok(member.subscriber.write(true).is_ok())
     }
 
     /// Tells what waits to be told.
     pub(super) fn notify_framed(&mut self) -> std::io::Result<()> {
         match (&self.callback, &self.stage) {
             (Some(_), Stage::Member(member)) => {
-                member.watcher.heard();
-                member.watcher.send(false).map(drop)
+                member.subscriber.clear_scheduled();
+                member.subscriber.write(false).map(drop)
             }
             _ => Ok(()),
         }
@@ -243,7 +243,7 @@ impl Framed {
                 if wanted.is_ok() && in_pieces {
                     let len = header.body as usize;
                     if len > MOST_UNASKED {
-                        let room = requester.user.room_for(0, len as u64);
+                        let room = requester.user.check_quota(0, len as u64);
                         wanted = match requester.allows(room) {
                             true => Ok(()),
                             false => Err(Status::Limit),
@@ -314,13 +314,13 @@ impl Requester<'_, '_> {
                 return Ok(Status::Ok);
             }
             Request::Watch(watched) => {
-                let bytes = watch_bytes(watched.bytes().len()) as u64;
-                match self.user.room_for(0, bytes) {
-                    Ok(()) => group.watch(watched, *application, self.user),
+                let bytes = subscription_bytes(watched.bytes().len()) as u64;
+                match self.user.check_quota(0, bytes) {
+                    Ok(()) => group.subscribe(watched, *application, self.user),
                     Err(limit) => Outcome::Limit(limit),
                 }
             }
-            Request::Unwatch(watched) => match group.unwatch(watched, *application) {
+            Request::Unwatch(watched) => match group.unsubscribe(watched, *application) {
                 true => Outcome::Done(NO_VERSION),
                 false => Outcome::NoSuchKey,
             },
@@ -364,7 +364,7 @@ impl Requester<'_, '_> {
             }
         });
         if let Some(value) = long {
-            if let Err(limit) = self.user.may_wait(value.len() as u64) {
+            if let Err(limit) = self.user.check_buffer_quota(value.len() as u64) {
                 self.allows(Err(limit));
                 out.truncate(before);
                 Response::new(number, Status::Limit, NO_VERSION).encode(out);
@@ -380,7 +380,7 @@ impl Requester<'_, '_> {
     /// Has those told who are to be told; each is work.
     fn settle(&mut self, change: Change) -> Outcome {
         self.time.spend(change.watchers());
-        change.settle(self.to_tell)
+        change.settle(self.notifications)
     }
 
     fn write(&mut self, out: &mut Vec<u8>) -> Result<(), End> {

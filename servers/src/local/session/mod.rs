@@ -21,10 +21,10 @@ use subtle::ConstantTimeEq;
 
 use self::framed::{Framed, Time};
 use crate::directory::Unavailable;
-use crate::local::group::registry::{Group, ToTell};
-use crate::local::group::subscriber::Watcher;
-use crate::local::limits::login_throttle::Turn;
-use crate::local::limits::quota::{Limit, Line, User};
+use crate::local::group::registry::{Group, PendingNotifications};
+use crate::local::group::subscriber::Subscriber;
+use crate::local::limits::login_throttle::Admission;
+use crate::local::limits::quota::{Limit, LogPermit, UserQuota};
 use crate::local::metrics::Login as LoginResult;
 use crate::local::net::mailbox::{Address, Message, SessionId};
 use crate::local::net::pairing::{Arrival, Peer};
@@ -45,7 +45,7 @@ pub(crate) const TURN: Duration = Duration::from_micros(250);
 pub(crate) struct Session {
     id: SessionId,
     peer: Peer,
-    user: Arc<User>,
+    user: Arc<UserQuota>,
     main: Socket,
     /// The login, and all that follows in an original session.
     protocol: MainChannel,
@@ -66,7 +66,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 struct Callback {
     socket: Socket,
-    /// What is said on it in an original session. In a framed one, the watcher speaks.
+    /// What is said on it in an original session. In a framed one, the subscriber speaks.
     notifier: CallbackChannel,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Debug for Login {
 struct Member {
     group: Arc<Group>,
     number: u64,
-    watcher: Arc<Watcher>,
+    subscriber: Arc<Subscriber>,
     /// What a framed session has besides; nothing in an original one.
     framed: Option<Framed>,
 }
@@ -257,10 +257,10 @@ impl Session {
         output.clear();
         let mut time = Time::of(context.turn);
         // However this ends.
-        let mut to_tell = ToTell::default();
+        let mut notifications = PendingNotifications::default();
         let mut tally = context.metrics.tally();
         for turn in 0.. {
-            self.serve_backlog(output, &mut to_tell, &mut time, &mut tally)?;
+            self.serve_backlog(output, &mut notifications, &mut time, &mut tally)?;
             // One that does not take its answers is not listened to until it does.
             if self.main.is_stuck() {
                 break;
@@ -280,13 +280,15 @@ impl Session {
             tally.read(now);
             match self.framed() {
                 Some(_) => {
-                    self.serve_frames(read, output, &mut to_tell, &mut time, &mut tally)?;
+                    self.serve_frames(read, output, &mut notifications, &mut time, &mut tally)?;
                 }
-                None => self.serve_original(read, output, &mut to_tell, &mut tally, context)?,
+                None => {
+                    self.serve_original(read, output, &mut notifications, &mut tally, context)?
+                }
             }
             self.main.write(output).map_err(|_| self.gone())?;
             tally.written();
-            to_tell.tell();
+            notifications.flush();
             if self.protocol.is_over() {
                 // It was told that there is no such group.
                 return Err(End::NoSuchGroup);
@@ -381,23 +383,23 @@ impl Session {
         let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
         let uid = self.peer.uid;
         match self.turn {
-            None => match group.guesses.turn(uid, matches, now) {
-                Turn::Now => {}
-                Turn::At(then) => {
+            None => match group.login_throttle.admit(uid, matches, now) {
+                Admission::Now => {}
+                Admission::At(then) => {
                     self.turn = Some(then);
                     return Ok(());
                 }
-                Turn::Never => {
+                Admission::Denied => {
                     let (pid, name) = (self.peer.pid, group.name());
-                    self.user.log(
-                        Limit::Guesses,
+                    self.user.log_refusal(
+                        Limit::FailedLogins,
                         format_args!("a login of process {pid} to {name:?} is refused"),
                     );
                     return Err(End::TooManyGuesses);
                 }
             },
             Some(then) if then > now => return Ok(()),
-            Some(_) if matches => group.guesses.shown_right(uid),
+            Some(_) if matches => group.login_throttle.confirm(uid),
             Some(_) => {}
         }
         let mut out = Vec::new();
@@ -410,9 +412,9 @@ impl Session {
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
         let user = Arc::clone(&self.user);
         let kind = self.protocol.kind();
-        let watcher = Arc::new(match kind {
-            Protocol::V1 => Watcher::original(address, user, context.metrics.changes()),
-            Protocol::V2 => Watcher::framed(
+        let subscriber = Arc::new(match kind {
+            Protocol::V1 => Subscriber::v1(address, user, context.metrics.changes()),
+            Protocol::V2 => Subscriber::v2(
                 address,
                 user,
                 context.metrics.changes(),
@@ -420,7 +422,7 @@ impl Session {
             ),
         });
         let number = group
-            .enter(self.peer.pid, kind, Arc::clone(&watcher))
+            .join(self.peer.pid, kind, Arc::clone(&subscriber))
             .map_err(|_| End::GroupDeleted)?;
         context.metrics.login(LoginResult::Ok);
         let group = Arc::clone(group);
@@ -429,7 +431,7 @@ impl Session {
             Protocol::V1 => None,
             Protocol::V2 => Some(Framed::begin(context.limits, &mut out)),
         };
-        self.stage = Stage::Member(Member { group, number, watcher, framed });
+        self.stage = Stage::Member(Member { group, number, subscriber, framed });
         (self.turn, self.deadline) = (None, None);
         self.main.write(&mut out).map_err(|_| End::Gone)
     }
@@ -450,7 +452,9 @@ impl Session {
         self.main.watch_for_room(wanted, registry, token).map_err(|_| End::Gone)?;
         let Some(callback) = &mut self.callback else { return Ok(()) };
         let wanted = match &self.stage {
-            Stage::Member(Member { framed: Some(_), watcher, .. }) => watcher.is_stuck(),
+            Stage::Member(Member { framed: Some(_), subscriber, .. }) => {
+                subscriber.is_write_blocked()
+            }
             _ => callback.socket.is_stuck(),
         };
         let token = Token(token.0 + 1);
@@ -463,7 +467,7 @@ impl Session {
         self.callback = None;
         match &self.stage {
             Stage::Member(member) => {
-                member.watcher.stop();
+                member.subscriber.close();
                 if self.closing { Err(End::ClosedByServer) } else { Ok(()) }
             }
             Stage::New | Stage::Login(_) => Err(End::Gone),
@@ -473,7 +477,7 @@ impl Session {
     /// Tells changes, or that it is to close, if the callback channel is ready for it.
     pub(super) fn notify(&mut self) -> Result<(), End> {
         if let Stage::Member(member) = &self.stage
-            && member.watcher.has_overflown()
+            && member.subscriber.is_over_quota()
         {
             return Err(End::TooManyChanges);
         }
@@ -512,7 +516,7 @@ impl Session {
         }
         self.deadline = Some(Instant::now() + CLOSE_PATIENCE);
         if let (true, Stage::Member(member)) = (self.is_framed(), &self.stage) {
-            return member.watcher.send_close().or_else(|_| self.callback_lost());
+            return member.subscriber.send_close().or_else(|_| self.callback_lost());
         }
         self.notify()
     }
@@ -522,7 +526,7 @@ impl Session {
     pub(super) fn waiting(&self) -> usize {
         let callback = self.callback.as_ref().map_or(0, |callback| callback.socket.waiting());
         let changes = match &self.stage {
-            Stage::Member(member) => member.watcher.waiting(),
+            Stage::Member(member) => member.subscriber.waiting(),
             Stage::New | Stage::Login(_) => 0,
         };
         self.main.waiting() + callback + changes
@@ -538,18 +542,18 @@ impl Session {
         };
         let group = group.map(tracing::field::debug);
         context.metrics.end(why, matches!(self.stage, Stage::Member(_)));
-        match why.is_remarkable().then(|| self.user.log_line()).flatten() {
+        match why.is_remarkable().then(|| self.user.log_permit()).flatten() {
             None => tracing::debug!(pid, group, "application: {why}"),
-            Some(Line::Last) => tracing::warn!(
+            Some(LogPermit::Last) => tracing::warn!(
                 pid,
                 group,
                 "application: {why} (no more of this for a while about the applications of this user)"
             ),
-            Some(Line::OneOfMany) => tracing::warn!(pid, group, "application: {why}"),
+            Some(LogPermit::More) => tracing::warn!(pid, group, "application: {why}"),
         }
         match self.stage {
             Stage::Member(member) => {
-                member.watcher.stop();
+                member.subscriber.close();
                 // The connections are closed first: whoever waits for the group to be empty may count on
                 // it. Somebody may be just about to tell a change.
                 if let Some(callback) = &self.callback {

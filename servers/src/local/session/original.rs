@@ -6,8 +6,8 @@ use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
 use super::{Callback, End, Login, Member, Session, Stage};
-use crate::local::group::registry::{Outcome, ToTell};
-use crate::local::limits::quota::{Limit, User, watch_bytes};
+use crate::local::group::registry::{Outcome, PendingNotifications};
+use crate::local::limits::quota::{Limit, UserQuota, subscription_bytes};
 use crate::local::metrics::Tally;
 use crate::local::net::reactor::Context;
 use crate::local::net::socket::Received;
@@ -21,19 +21,19 @@ impl Session {
         &mut self,
         read: &[u8],
         out: &mut Vec<u8>,
-        to_tell: &mut ToTell,
+        notifications: &mut PendingNotifications,
         tally: &mut Tally<'_>,
         context: &Context,
     ) -> Result<(), End> {
         let mut requests = self.protocol.receive(read, out)?;
-        requests.try_for_each(|request| self.serve(request, out, to_tell, tally, context))
+        requests.try_for_each(|request| self.serve(request, out, notifications, tally, context))
     }
 
     fn serve(
         &mut self,
         request: ClientMessage,
         out: &mut Vec<u8>,
-        to_tell: &mut ToTell,
+        notifications: &mut PendingNotifications,
         tally: &mut Tally<'_>,
         context: &Context,
     ) -> Result<(), End> {
@@ -60,7 +60,7 @@ impl Session {
         let pid = self.peer.pid;
         match request {
             ClientMessage::BeginPut(key) => {
-                let allowed = member.group.may_put(key.as_bytes(), MAX_TEXT, &self.user);
+                let allowed = member.group.check_put_quota(key.as_bytes(), MAX_TEXT, &self.user);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
                 if !ready {
@@ -69,7 +69,7 @@ impl Session {
             }
             ClientMessage::BeginWatch => {
                 // The key is not known yet; it is a text.
-                let allowed = self.user.room_for(0, watch_bytes(MAX_TEXT) as u64);
+                let allowed = self.user.check_quota(0, subscription_bytes(MAX_TEXT) as u64);
                 let ready = is_allowed(allowed, &self.user, pid);
                 self.protocol.answer_ready(ready, out);
                 if !ready {
@@ -79,7 +79,7 @@ impl Session {
             ClientMessage::Put { key, value } => {
                 let change = member.group.put(key.as_bytes(), value.as_bytes(), &self.user);
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
-                if let Outcome::Limit(_) = change.settle(to_tell) {
+                if let Outcome::Limit(_) = change.settle(notifications) {
                     tally.count(RequestKind::Put, Status::Limit);
                     return Err(End::Full);
                 }
@@ -99,14 +99,14 @@ impl Session {
             }
             ClientMessage::Delete(key) => {
                 let change = member.group.delete(key.as_bytes(), None);
-                let found = matches!(change.settle(to_tell), Outcome::Done(_));
+                let found = matches!(change.settle(notifications), Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "delete");
                 tally.count(RequestKind::Delete, found_or_not(found));
                 self.protocol.answer_found(found, out);
             }
             ClientMessage::Watch(key) => {
                 let watched = WatchTarget::Key(key.as_bytes());
-                let outcome = member.group.watch(watched, member.number, &self.user);
+                let outcome = member.group.subscribe(watched, member.number, &self.user);
                 let found = matches!(outcome, Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "watch");
                 tally.count(RequestKind::Watch, found_or_not(found));
@@ -142,7 +142,7 @@ impl Session {
 
     /// Tells the next change, or that it is to close, if the callback channel is ready for it.
     pub(super) fn notify_original(&mut self) -> std::io::Result<()> {
-        let (Some(Callback { socket, notifier }), Stage::Member(Member { watcher, .. })) =
+        let (Some(Callback { socket, notifier }), Stage::Member(Member { subscriber, .. })) =
             (&mut self.callback, &self.stage)
         else {
             return Ok(());
@@ -153,7 +153,7 @@ impl Session {
         let mut out = Vec::new();
         if self.closing {
             notifier.close(&mut out);
-        } else if let Some(key) = watcher.next().and_then(|key| Text::new(&key).ok()) {
+        } else if let Some(key) = subscriber.next_key().and_then(|key| Text::new(&key).ok()) {
             // It could not have asked for a key that is no text.
             notifier.announce(key, &mut out);
         }
@@ -167,9 +167,9 @@ fn found_or_not(found: bool) -> Status {
 }
 
 /// Whether there was no limit in the way; if there was, it is logged.
-pub(super) fn is_allowed(allowed: Result<(), Limit>, user: &User, pid: i32) -> bool {
+pub(super) fn is_allowed(allowed: Result<(), Limit>, user: &UserQuota, pid: i32) -> bool {
     if let Err(limit) = allowed {
-        user.log(limit, format_args!("an operation of process {pid} is refused"));
+        user.log_refusal(limit, format_args!("an operation of process {pid} is refused"));
     }
     allowed.is_ok()
 }
