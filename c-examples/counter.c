@@ -56,10 +56,11 @@ static void key_changed(const void *key, size_t key_len, uint64_t version, void 
 }
 
 /* The last callback of all, unless the program itself closes the connection. */
-static void connection_ended(void *user)
+static void connection_ended(void *user, int reason)
 {
     struct counter *counter = user;
 
+    (void)reason;
     counter->ended = 1;
     sem_post(&counter->finished);
 }
@@ -117,7 +118,7 @@ int main(int argc, char *argv[])
     last[1].key_len = strlen(LAST_PID);
     last[1].value = pid;
     last[1].value_len = strlen(pid);
-    check("kvs_put_many", kvs_put_many(counter.kvs, last, 2));
+    check("kvs_put_many", kvs_put_many(counter.kvs, last, 2, NULL));
 
     sem_wait(&counter.finished);
     if (counter.ended)

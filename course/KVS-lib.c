@@ -211,11 +211,12 @@ static int reported(uintptr_t connection, int code)
 }
 
 /* The connection has ended, and not by close_connection. On the library's thread. */
-static void forced(void *user)
+static void forced(void *user, int reason)
 {
     uintptr_t connection = (uintptr_t)user;
     bool is_news;
 
+    (void)reason;
     pthread_mutex_lock(&mutex);
     ended = connection;
     forget(connection);

@@ -192,9 +192,12 @@ typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
 typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
 
 /*
- Called when the connection has ended, with what it was registered with.
+ Called when the connection has ended, with what it was registered with, and the reason: KVS_ERROR_NOT_CONNECTED (the server
+ closed it: the group was deleted, or the server is shutting down), KVS_ERROR_RECEIVE_ANSWER (it was lost, a call timed out, or the
+ server violated the protocol), KVS_ERROR_NOT_READY (protocol v1: the server refused an operation, as at a limit), or
+ KVS_ERROR_INVALID (the library could not go on).
  */
-typedef void (*kvs_disconnect_fn)(void *user);
+typedef void (*kvs_disconnect_fn)(void *user, int reason);
 
 #ifdef __cplusplus
 extern "C" {
@@ -345,46 +348,50 @@ int kvs_open(struct kvs_t **kvs,
 int kvs_close(struct kvs_t *kvs);
 
 /*
- Whether the session is a framed one: 1, or 0: the server speaks the original protocol only, or `KVS_PROTOCOL` is
- "original", or the group name has more than 95 bytes; then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
- and kvs_cas, kvs_put_many, kvs_keys and prefixes are not to be had (-17). -15: `kvs` is NULL.
+ The version of the protocol that the session speaks: 2, or 1 if the server speaks the original protocol only, or
+ `KVS_PROTOCOL` is "original", or the group name has more than 95 bytes. In protocol 1 keys and values have at most
+ KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0, and kvs_cas, kvs_put_many, kvs_keys and
+ prefixes are not supported (-17). -15: `kvs` is NULL.
 
  `kvs` is NULL or comes from kvs_open.
  */
-int kvs_is_framed(const struct kvs_t *kvs);
+int kvs_protocol(const struct kvs_t *kvs);
 
 /*
  Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
  many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
- returns 0, the value is stored.
+ returns 0, the value is stored, and `*version` is its version (0 in protocol 1, and after an error). `version` may be NULL.
 
  Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
  threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
  the connection broke and is closed (-5 also: the user is at its limit, in an original session).
 
- `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
+ `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0;
+ `version` is NULL or writable.
  */
 int kvs_put(struct kvs_t *kvs,
             const void *key,
             size_t key_len,
             const void *value,
-            size_t value_len);
+            size_t value_len,
+            uint64_t *version);
 
 /*
  Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
  the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
- more than the longest value. Where many applications are connected to the group, and keys or prefixes of it are watched, it
+ more than the longest value. `*version` is that of the last pair (0 after an error), and may be NULL. Where many applications are connected to the group, and keys or prefixes of it are watched, it
  is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
 
  Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
  key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
  closed.
 
- `pairs` points to `count` pairs.
+ `pairs` points to `count` pairs; `version` is NULL or writable.
  */
 int kvs_put_many(struct kvs_t *kvs,
                  const struct kvs_pair_t *pairs,
-                 size_t count);
+                 size_t count,
+                 uint64_t *version);
 
 /*
  Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs::{Answer, Connection, Error, Swap, Versioned};
+use kvs::{Answer, Connection, DisconnectReason, Error, NO_VERSION, Protocol, Swap, Versioned};
 use kvs_testkit::{
     AuthServer, DEADLINE, Driver, Ending, LocalServer, Session, Sockets, on_both_sessions,
 };
@@ -136,7 +136,7 @@ impl World {
 
     fn connect(&self) -> Connection {
         let connection = connect(&self.server, "g", &self.secret).expect("it is let in");
-        assert!(connection.is_framed());
+        assert_eq!(connection.protocol(), Protocol::V2);
         connection
     }
 }
@@ -158,7 +158,7 @@ fn tell(to: &mpsc::Sender<Told>) -> impl Fn(&kvs::Change<'_>) + Send + Sync + 's
 fn an_original_session_says_what_it_cannot_do_and_stays() {
     let world = World::start();
     let app = builder(&world.server, Session::Original).open("g", &world.secret).unwrap();
-    assert!(!app.is_framed());
+    assert_eq!(app.protocol(), Protocol::V1);
     assert_eq!(app.get_versioned("k").map_err(code), Err(-17));
     assert_eq!(app.compare_and_swap("k", "v", 1).map_err(code), Err(-17));
     assert_eq!(app.put_if_absent("k", "v").map_err(code), Err(-17));
@@ -184,12 +184,13 @@ fn an_original_session_says_what_it_cannot_do_and_stays() {
 #[test]
 fn a_group_with_a_very_long_name_is_entered_by_an_original_session() {
     let world = World::start();
-    for (len, framed) in [(95, true), (96, false), (99, false)] {
+    for (len, protocol) in [(95, Protocol::V2), (96, Protocol::V1), (99, Protocol::V1)] {
         let group = "n".repeat(len);
         let secret = world.server.create_group(&group);
         let app = connect(&world.server, &group, &secret).unwrap();
-        assert_eq!(app.is_framed(), framed, "{len}");
-        app.put("k", "v").unwrap();
+        assert_eq!(app.protocol(), protocol, "{len}");
+        let version = app.put("k", "v").unwrap();
+        assert_eq!(version != NO_VERSION, protocol == Protocol::V2, "{len}");
         assert_eq!(app.get("k").unwrap().as_deref(), Some(&b"v"[..]));
     }
 }
@@ -215,7 +216,9 @@ fn versions_tell_whether_somebody_was_faster() {
     };
     assert_eq!(other.compare_and_delete("k", second).unwrap(), Swap::Conflict(third));
     assert_eq!(app.get("k").unwrap().as_deref(), Some(&b"three"[..]));
-    assert_eq!(other.compare_and_delete("k", third).unwrap(), Swap::Done(0));
+    let fourth = app.put("k", "four").unwrap();
+    assert!(fourth > third);
+    assert_eq!(other.compare_and_delete("k", fourth).unwrap(), Swap::Done(0));
     assert_eq!(app.get_versioned("k").unwrap(), None);
 }
 
@@ -421,7 +424,8 @@ fn the_end_of_a_connection_is_told_once_unless_the_program_has_closed_it() {
     let (told, ends) = mpsc::channel();
     let when_ended = |app: &Connection, name: &'static str| {
         let told = told.clone();
-        app.on_disconnect(move || told.send(name).expect("the test listens")).unwrap();
+        app.on_disconnect(move |reason| told.send((name, reason)).expect("the test listens"))
+            .unwrap();
     };
     let next = || ends.recv_timeout(DEADLINE).expect("an end is told");
     let (closed, dropped) = (world.connect(), world.connect());
@@ -435,11 +439,11 @@ fn the_end_of_a_connection_is_told_once_unless_the_program_has_closed_it() {
     when_ended(&deleted, "deleted");
     when_ended(&killed, "killed");
     world.server.delete_group("other");
-    assert_eq!(next(), "deleted");
-    assert_eq!(deleted.on_disconnect(|| ()).map_err(code), Err(-2));
+    assert_eq!(next(), ("deleted", DisconnectReason::ClosedByServer));
+    assert_eq!(deleted.on_disconnect(|_| ()).map_err(code), Err(-2));
     assert!(!deleted.is_open() && killed.is_open());
     world.server.kill9();
-    assert_eq!(next(), "killed");
+    assert_eq!(next(), ("killed", DisconnectReason::ConnectionLost));
     assert_eq!(killed.put("k", "v").map_err(code), Err(-3));
     assert_eq!(killed.put("k", "v").map_err(code), Err(-2));
     assert_eq!(ends.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
-use kvs::{MAX_VALUE, Swap, Version, Versioned};
+use kvs::{MAX_VALUE, Protocol, Swap, Version, Versioned};
 use serde_json::Value;
 
 use crate::access::Member;
@@ -59,12 +59,12 @@ pub(crate) fn run(
 
 /// The value of a key and its version, which an original session does not have.
 pub(crate) fn find(member: &Member, key: &[u8]) -> Result<Option<(Vec<u8>, Version)>, Failure> {
-    let found = match member.connection.is_framed() {
-        true => {
+    let found = match member.connection.protocol() {
+        Protocol::V2 => {
             let found = member.connection.get_versioned(key);
             found.map(|found| found.map(|Versioned { value, version }| (value, version)))
         }
-        false => member.connection.get(key).map(|found| found.map(|value| (value, 0))),
+        Protocol::V1 => member.connection.get(key).map(|found| found.map(|value| (value, 0))),
     };
     found.map_err(|error| member.failure(error))
 }
@@ -134,11 +134,7 @@ fn put(
     let connection = &member.connection;
     let done = match if_version {
         Some(expected) => connection.compare_and_swap(key, value, expected),
-        // The only put that tells the version is that of many.
-        None if connection.is_framed() && output.is_json() => {
-            connection.put_many([(key, value)]).map(Swap::Done)
-        }
-        None => connection.put(key, value).map(|()| Swap::Done(0)),
+        None => connection.put(key, value).map(Swap::Done),
     };
     let version = match done.map_err(|error| member.failure(error))? {
         Swap::Done(version) => version,
@@ -221,7 +217,7 @@ fn keys(member: &Member, prefix: &[u8], null: bool, output: Output) -> Result<()
 
 fn status(member: &Member, output: Output) -> Result<(), Failure> {
     let connection = &member.connection;
-    let framed = connection.is_framed();
+    let framed = connection.protocol() == Protocol::V2;
     let count = match framed {
         true => {
             let mut count = 0u64;

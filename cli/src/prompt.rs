@@ -212,7 +212,7 @@ impl Prompt {
         let mut announcer = self.announcer();
         let ended = Failure::Ended { socket: member.socket.clone(), group: member.group.clone() };
         // When it has ended already, the next command tells it.
-        let _ = member.connection.on_disconnect(move || {
+        let _ = member.connection.on_disconnect(move |_| {
             announcer.say(format_args!("kvs: {ended}; the next command connects again"));
         });
     }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use kvs::Version;
+use kvs::{Protocol, Version};
 
 use crate::access::Member;
 use crate::arguments::WatchRequest;
@@ -190,8 +190,8 @@ impl<'a> Watcher<'a> {
         let connection = &member.connection;
         let failed = |error| member.failure(error);
         let ear = Arc::clone(&changes);
-        connection.on_disconnect(move || ear.end(End::Disconnected)).map_err(failed)?;
-        if connection.is_framed() {
+        connection.on_disconnect(move |_| ear.end(End::Disconnected)).map_err(failed)?;
+        if connection.protocol() == Protocol::V2 {
             for prefix in wanted.to_watch() {
                 let (ear, wanted) = (Arc::clone(&changes), wanted.clone());
                 let note = move |change: &kvs::Change<'_>| {

@@ -12,7 +12,7 @@
 //! Which callback is to be called is looked up at the last moment, so none begins after it was taken out.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 use nix::sys::pthread::{Pthread, pthread_self};
 
 use crate::channel::{Channel, Deadline};
+use crate::disconnect::DisconnectReason;
 use crate::error::Error;
 use crate::panic_points::panic_point;
 use crate::shared::Shared;
@@ -53,7 +54,7 @@ pub(crate) type CFunction = unsafe extern "C-unwind" fn(*mut c_char);
 pub(crate) type CWatcher = unsafe extern "C-unwind" fn(*const c_void, usize, Version, *mut c_void);
 
 /// What a C program wants called at the end of a connection.
-pub(crate) type CFarewell = unsafe extern "C-unwind" fn(*mut c_void);
+pub(crate) type CFarewell = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
 /// A callback of a Rust program.
 pub(crate) type Closure = dyn Fn(&Change<'_>) + Send + Sync;
@@ -70,7 +71,7 @@ pub(crate) enum Callback {
 /// What is called when the connection has ended.
 #[cfg_attr(not(feature = "capi"), allow(dead_code))]
 pub(crate) enum Farewell {
-    Closure(Box<dyn FnOnce() + Send>),
+    Closure(Box<dyn FnOnce(DisconnectReason) + Send>),
     Function(CFarewell, User),
 }
 
@@ -99,7 +100,7 @@ impl fmt::Debug for Farewell {
 pub(crate) enum CCall {
     Function(CFunction, *mut c_char),
     Watcher { function: CWatcher, key: *const c_void, len: usize, version: Version, user: User },
-    Farewell(CFarewell, User),
+    Farewell(CFarewell, User, DisconnectReason),
 }
 
 /// What is watched.
@@ -129,6 +130,8 @@ struct State {
     keys: HashMap<Box<[u8]>, Watch>,
     prefixes: BTreeMap<Box<[u8]>, Watch>,
     farewell: Option<Farewell>,
+    /// Why the connection ended, as soon as that is known.
+    disconnect_reason: Option<DisconnectReason>,
     thread: ThreadState,
     /// What is being called, and by which thread: the callback for what is watched, or at the end of the connection.
     running: Option<(Option<Watched>, Pthread)>,
@@ -208,6 +211,7 @@ impl Callbacks {
                 keys: HashMap::new(),
                 prefixes: BTreeMap::new(),
                 farewell: None,
+                disconnect_reason: None,
                 thread: ThreadState::Ended,
                 running: None,
                 current: None,
@@ -279,6 +283,17 @@ impl Callbacks {
         // It may own what it pleases.
         drop(before);
         true
+    }
+
+    /// Records why the connection ended, unless a reason is known already.
+    pub(crate) fn set_disconnect_reason(&self, reason: DisconnectReason) {
+        self.lock().disconnect_reason.get_or_insert(reason);
+    }
+
+    /// Records that the server sent a close notice. It takes precedence over a failed call, which is
+    /// only how another thread noticed the same end.
+    pub(crate) fn set_closed_by_server(&self) {
+        self.lock().disconnect_reason = Some(DisconnectReason::ClosedByServer);
     }
 
     /// Nothing is to be called at the end of the connection, unless it is being called already.
@@ -435,7 +450,10 @@ impl Callbacks {
 
     /// What is to be called at the end, if it has not been; it counts as running from now on. Whoever closes the
     /// connection says that it is the program (`is_closed_by_us`) before it looks whether something runs.
-    fn begin_farewell(&self, is_closed_by_us: impl FnOnce() -> bool) -> Option<Farewell> {
+    fn begin_farewell(
+        &self,
+        is_closed_by_us: impl FnOnce() -> bool,
+    ) -> Option<(Farewell, DisconnectReason)> {
         let mut state = self.lock();
         let farewell = state.farewell.take()?;
         if is_closed_by_us() {
@@ -444,7 +462,8 @@ impl Callbacks {
             return None;
         }
         state.running = Some((None, pthread_self()));
-        Some(farewell)
+        let reason = state.disconnect_reason.unwrap_or(DisconnectReason::ConnectionLost);
+        Some((farewell, reason))
     }
 
     /// The next change, or the server's wish to close. An error ends the channel.
@@ -561,7 +580,7 @@ pub(crate) fn listen(shared: &Shared) -> Option<CCall> {
         // A bug in the library. Changes that nobody hears of must not go unnoticed.
         if !shared.is_inherited() {
             shared.callbacks.set_thread_state(ThreadState::Calling);
-            shared.callbacks_lost();
+            shared.callbacks_lost(DisconnectReason::Internal);
         }
         None
     })
@@ -614,17 +633,18 @@ fn next_call(shared: &Shared) -> Option<CCall> {
         match heard {
             Ok(Heard::Changed { key, version, watches }) => callbacks.begin(key, version, watches),
             Ok(Heard::Close) => shared.closed_by_server(),
-            Err(_) => shared.callbacks_lost(),
+            Err(error) => shared.callbacks_lost(DisconnectReason::of_io(&error)),
         }
     }
 }
 
 /// The connection has ended. If not by us, the program wants to know.
 fn farewell(shared: &Shared) -> Option<CCall> {
-    match shared.callbacks.begin_farewell(|| shared.is_closed_by_us())? {
-        Farewell::Function(function, user) => Some(CCall::Farewell(function, user)),
+    let (farewell, reason) = shared.callbacks.begin_farewell(|| shared.is_closed_by_us())?;
+    match farewell {
+        Farewell::Function(function, user) => Some(CCall::Farewell(function, user, reason)),
         Farewell::Closure(closure) => {
-            let _ = catch_unwind(AssertUnwindSafe(closure));
+            let _ = catch_unwind(AssertUnwindSafe(|| closure(reason)));
             if !shared.is_inherited() {
                 shared.callbacks.ran();
             }
@@ -650,6 +670,6 @@ pub(crate) fn thread_ended_by_callback(shared: Arc<Shared>) {
     }
     if start(&shared).is_err() {
         // No other thread is to be had, and changes that nobody hears of must not go unnoticed.
-        shared.callbacks_lost();
+        shared.callbacks_lost(DisconnectReason::Internal);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kvs_proto::Protocol;
 use kvs_proto::v1::client::{Operation, OperationResult};
 use kvs_proto::v2::request::{EntriesBuilder, MAX_ENTRIES, Request};
 use kvs_proto::v2::response::{self, Status};
@@ -15,6 +16,7 @@ use kvs_proto::v2::{MAX_KEY, MAX_PAGE, NO_VERSION, PUT_MANY_OVERHEAD, Version};
 use crate::builder::{Builder, text, value};
 use crate::callbacks::{self, Callback, Callbacks, Change, Ear, Farewell, Watch, Watched};
 use crate::channel::{Channel, Deadline};
+use crate::disconnect::DisconnectReason;
 use crate::error::{Error, Invalid};
 use crate::fair_mutex::FairMutex;
 use crate::fork;
@@ -36,9 +38,9 @@ pub(crate) enum Session {
 ///
 /// All methods may be called by any number of threads at once, and from callbacks.
 ///
-/// Whether the session is a framed one ([`is_framed`](Self::is_framed)) depends on the server. In an original session keys
-/// and values are limited to 99 bytes without NUL, a put is not acknowledged, and the methods that say so return
-/// [`Error::Unsupported`].
+/// Which protocol the session speaks ([`protocol`](Self::protocol)) depends on the server. With
+/// protocol v1, keys and values are limited to 99 bytes without NUL, a put is not acknowledged, and
+/// the methods that say so return [`Error::Unsupported`].
 #[derive(Debug)]
 pub struct Connection {
     shared: Arc<Shared>,
@@ -154,9 +156,12 @@ impl Connection {
         !self.is_closed() && !self.shared.broken.load(Ordering::Acquire)
     }
 
-    /// Whether the server speaks framed sessions, too. If not, this one is limited to the original protocol.
-    pub fn is_framed(&self) -> bool {
-        matches!(self.shared.main, Main::Framed { .. })
+    /// The protocol of this session. It never changes while the connection is open.
+    pub fn protocol(&self) -> Protocol {
+        match self.shared.main {
+            Main::Original(_) => Protocol::V1,
+            Main::Framed { .. } => Protocol::V2,
+        }
     }
 
     #[cfg(feature = "course")]
@@ -198,25 +203,31 @@ impl Connection {
         text("key", key).map_err(|error| self.invalid(error))
     }
 
-    /// Stores `value` under `key`, in place of the value before, if any. Calls the callbacks of all who
-    /// watch the key. When this returns, the value is stored.
+    /// Stores `value` under `key`, replacing any previous value, and returns the new version of the
+    /// key. Every watch on the key is notified. When this returns, the value is stored.
     ///
-    /// In an original session there is no answer to a put: when this returns, the value has been sent, and every
-    /// later operation of this connection sees it.
+    /// Protocol v1 does not acknowledge a put and has no versions: when this returns, the value has
+    /// been sent, every later operation of this connection sees it, and the version is
+    /// [`NO_VERSION`](crate::NO_VERSION), 0.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a key or a value over the limit, [`Error::LimitReached`], [`Error::NotConnected`], or one that
-    /// [closes](Error::closes).
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+    /// [`Error::Invalid`] for a key or a value over the limit, [`Error::LimitReached`],
+    /// [`Error::NotConnected`], or an error that [closes](Error::closes) the connection.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Version, Error> {
         let (key, value) = (key.as_ref(), value.as_ref());
         self.shared.check_open()?;
         match &self.shared.main {
             Main::Original(main) => {
                 let key = self.text(key)?;
                 let value = self::value("value", value).map_err(|error| self.invalid(error))?;
-                self.shared.call_original(main, Operation::Put { key, value }).map(drop)
+                self.shared.call_original(main, Operation::Put { key, value })?;
+                Ok(NO_VERSION)
             }
-            Main::Framed { .. } => self.put_framed(key, value, None).map(drop),
+            Main::Framed { .. } => {
+                let (Swap::Done(version) | Swap::Conflict(version)) =
+                    self.put_framed(key, value, None)?;
+                Ok(version)
+            }
         }
     }
 
@@ -556,13 +567,17 @@ impl Connection {
         }
     }
 
-    /// Calls `callback` once when the connection has ended other than by [`close`](Self::close) or by being dropped: the group
-    /// was deleted, the server quits or is gone, or a call has failed in a way that [closes](Error::closes). It runs on the
-    /// library's thread, after the last callback. All watches are gone then. One set before is replaced.
+    /// Sets the callback that reports the end of the connection. It runs once, on the library's
+    /// thread, after the last other callback, when the connection ends in any way but by
+    /// [`close`](Self::close) or by dropping the `Connection`; all watches are gone by then. The
+    /// [`DisconnectReason`] says why the connection ended. A callback set before is replaced.
     ///
     /// # Errors
-    /// [`Error::NotConnected`]: that has already happened.
-    pub fn on_disconnect(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    /// [`Error::NotConnected`]: the connection has already ended.
+    pub fn on_disconnect(
+        &self,
+        callback: impl FnOnce(DisconnectReason) + Send + 'static,
+    ) -> Result<(), Error> {
         self.set_farewell(Farewell::Closure(Box::new(callback)))
     }
 

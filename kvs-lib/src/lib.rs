@@ -52,6 +52,7 @@ mod capi;
 mod channel;
 mod codes;
 mod connection;
+mod disconnect;
 mod error;
 mod fair_mutex;
 #[allow(unsafe_code)]
@@ -69,8 +70,9 @@ mod thread;
 pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
 pub use callbacks::Change;
 pub use connection::{Answer, Connection, Pipeline, Swap, Versioned};
+pub use disconnect::DisconnectReason;
 pub use error::{Error, Invalid};
-pub use kvs_proto::v2::{MAX_KEY, MAX_VALUE, Malformed, Version};
+pub use kvs_proto::v2::{MAX_KEY, MAX_VALUE, Malformed, NO_VERSION, Version};
 pub use kvs_proto::{MAX_TEXT, Protocol, TextError};
 
 /// The version of the library.

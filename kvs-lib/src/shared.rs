@@ -13,6 +13,7 @@ use kvs_proto::v2::response::Status;
 
 use crate::callbacks::{Callbacks, Watch, Watched};
 use crate::channel::Deadline;
+use crate::disconnect::DisconnectReason;
 use crate::error::Error;
 use crate::fair_mutex::{FairMutex, FairMutexGuard};
 use crate::fork;
@@ -144,7 +145,10 @@ impl Shared {
             self.check_unbroken()?;
             operate(main, deadline)
         });
-        if result.as_ref().is_err_and(Error::closes) {
+        if let Err(error) = &result
+            && error.closes()
+        {
+            self.callbacks.set_disconnect_reason(DisconnectReason::of_call(error));
             // What the caller is told is why the connection broke, not how its pieces were closed.
             let _ = self.tear_down_original(main);
         }
@@ -161,6 +165,7 @@ impl Shared {
         match catch_unwind(AssertUnwindSafe(|| operate(&mut main))) {
             Ok(result) => (main, result),
             Err(panic) => {
+                self.callbacks.set_disconnect_reason(DisconnectReason::Internal);
                 let _ = self.tear_down_original(main);
                 resume_unwind(panic)
             }
@@ -205,12 +210,14 @@ impl Shared {
             Ok(Ok(replies)) => Ok(replies),
             Ok(Err(error)) => {
                 if error.closes() {
+                    self.callbacks.set_disconnect_reason(DisconnectReason::of_call(&error));
                     // See above.
                     let _ = self.tear_down_framed(multiplexer, true);
                 }
                 Err(error)
             }
             Err(panic) => {
+                self.callbacks.set_disconnect_reason(DisconnectReason::Internal);
                 let _ = self.tear_down_framed(multiplexer, true);
                 resume_unwind(panic)
             }
@@ -219,6 +226,7 @@ impl Shared {
 
     /// In a framed session: what the server has sent cannot be, and the connection is closed.
     pub(crate) fn malformed(&self, multiplexer: &Multiplexer, why: Malformed) -> Error {
+        self.callbacks.set_disconnect_reason(DisconnectReason::ProtocolViolation);
         // See above.
         let _ = self.tear_down_framed(multiplexer, true);
         Error::BadFrame(why)
@@ -361,6 +369,7 @@ impl Shared {
     /// The server has asked for it, on the callback channel. Runs on the callback thread.
     pub(crate) fn closed_by_server(&self) {
         panic_point!("closed by server");
+        self.callbacks.set_closed_by_server();
         if let Err(Error::Busy) = self.say_goodbye(Deadline::after(self.timeout)) {
             // An operation is under way that has used up its time: it is failing right now.
             let _ = self.say_goodbye(Deadline::after(self.timeout));
@@ -371,7 +380,8 @@ impl Shared {
 
     /// The callback channel has ended without a word, so the server is gone or lost its mind. The main
     /// channel is only shut down: the next call says that it could not send.
-    pub(crate) fn callbacks_lost(&self) {
+    pub(crate) fn callbacks_lost(&self, reason: DisconnectReason) {
+        self.callbacks.set_disconnect_reason(reason);
         if self.closed.load(Ordering::Acquire) {
             // Whoever closes the connection closes this channel as well, and tells how that went.
             self.callbacks.wait_until_closed();

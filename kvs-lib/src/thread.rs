@@ -90,7 +90,7 @@ extern "C-unwind" fn main(argument: *mut c_void) -> *mut c_void {
                 CCall::Watcher { function, key, len, version, user: User(user) } => {
                     function(key, len, version, user);
                 }
-                CCall::Farewell(function, User(user)) => function(user),
+                CCall::Farewell(function, User(user), reason) => function(user, reason.code()),
             }
         }
         mark_in_callback(ptr::null_mut());

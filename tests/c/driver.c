@@ -181,9 +181,9 @@ static void on_key(const void *key, size_t key_len, void *user)
     (void)key, (void)key_len, (void)user;
 }
 
-static void on_disconnect(void *user)
+static void on_disconnect(void *user, int reason)
 {
-    (void)user;
+    (void)user, (void)reason;
     fprintf(stderr, "disconnected\n");
 }
 
@@ -202,12 +202,12 @@ static int call_handle(const char *function, const char *first, const char *seco
         handle = NULL;
         return code;
     }
-    if (strcmp(function, "kvs_is_framed") == 0)
-        return kvs_is_framed(handle);
+    if (strcmp(function, "kvs_protocol") == 0)
+        return kvs_protocol(handle);
     if (strcmp(function, "kvs_put") == 0)
-        return kvs_put(handle, first, length, second, more);
+        return kvs_put(handle, first, length, second, more, NULL);
     if (strcmp(function, "kvs_put_many") == 0)
-        return kvs_put_many(handle, pairs, 2);
+        return kvs_put_many(handle, pairs, 2, &number);
     if (strcmp(function, "kvs_get") == 0) {
         code = kvs_get(handle, first, length, &value, NULL, NULL);
         CHECK((code == 0) == (value != NULL));

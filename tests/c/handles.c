@@ -30,13 +30,13 @@ static kvs_t *open_handle(void)
 
     CHECK_CODE(0, kvs_open(&kvs, group, secret));
     CHECK(kvs != NULL);
-    CHECK_CODE(framed, kvs_is_framed(kvs));
+    CHECK_CODE(framed ? 2 : 1, kvs_protocol(kvs));
     return kvs;
 }
 
 static int put(kvs_t *kvs, const char *key, const char *value)
 {
-    return kvs_put(kvs, key, strlen(key), value, strlen(value));
+    return kvs_put(kvs, key, strlen(key), value, strlen(value), NULL);
 }
 
 static int delete(kvs_t *kvs, const char *key)
@@ -117,9 +117,9 @@ static void ignore_key(const void *key, size_t key_len, void *user)
     (void)key, (void)key_len, (void)user;
 }
 
-static void ignore_end(void *user)
+static void ignore_end(void *user, int reason)
 {
-    (void)user;
+    (void)user, (void)reason;
 }
 
 static void check_not_opened(int code, const char *with_group, const char *with_secret)
@@ -146,7 +146,7 @@ static void opening(void)
     check_not_opened(-7, "no such group", secret);
     check_not_opened(-9, group, "wrong");
     CHECK_CODE(-15, kvs_close(NULL));
-    CHECK_CODE(-15, kvs_is_framed(NULL));
+    CHECK_CODE(-15, kvs_protocol(NULL));
 }
 
 static void wrong_arguments(void)
@@ -157,15 +157,15 @@ static void wrong_arguments(void)
     uint64_t number = 0;
     int cannot = framed ? -15 : -17;
 
-    CHECK_CODE(-15, kvs_put(NULL, "k", 1, "v", 1));
-    CHECK_CODE(-15, kvs_put(kvs, NULL, 1, "v", 1));
-    CHECK_CODE(-15, kvs_put(kvs, "k", 1, NULL, 1));
-    CHECK_CODE(-15, kvs_put(kvs, "", 0, "v", 1));
-    CHECK_CODE(-15, kvs_put(kvs, "k", SIZE_MAX, "v", 1));
-    CHECK_CODE(-15, kvs_put(kvs, "k", 1, "v", SIZE_MAX));
-    CHECK_CODE(-15, kvs_put_many(NULL, &pair, 1));
-    CHECK_CODE(-15, kvs_put_many(kvs, NULL, 1));
-    CHECK_CODE(cannot, kvs_put_many(kvs, &pair, 0));
+    CHECK_CODE(-15, kvs_put(NULL, "k", 1, "v", 1, NULL));
+    CHECK_CODE(-15, kvs_put(kvs, NULL, 1, "v", 1, NULL));
+    CHECK_CODE(-15, kvs_put(kvs, "k", 1, NULL, 1, NULL));
+    CHECK_CODE(-15, kvs_put(kvs, "", 0, "v", 1, NULL));
+    CHECK_CODE(-15, kvs_put(kvs, "k", SIZE_MAX, "v", 1, NULL));
+    CHECK_CODE(-15, kvs_put(kvs, "k", 1, "v", SIZE_MAX, NULL));
+    CHECK_CODE(-15, kvs_put_many(NULL, &pair, 1, NULL));
+    CHECK_CODE(-15, kvs_put_many(kvs, NULL, 1, NULL));
+    CHECK_CODE(cannot, kvs_put_many(kvs, &pair, 0, NULL));
     check_no_value(-15, NULL, "k", 1);
     check_no_value(-15, kvs, NULL, 1);
     check_no_value(-15, kvs, "", 0);
@@ -256,7 +256,7 @@ static void check_bytes(kvs_t *kvs, size_t key_len, size_t value_len)
     CHECK(key != NULL && value != NULL);
     fill(key, key_len, 0);
     fill(value, value_len, 0);
-    CHECK_CODE(0, kvs_put(kvs, key, key_len, value_len == 0 ? NULL : value, value_len));
+    CHECK_CODE(0, kvs_put(kvs, key, key_len, value_len == 0 ? NULL : value, value_len, NULL));
     CHECK_CODE(0, kvs_get(kvs, key, key_len, &found, &length, NULL));
     CHECK(length == value_len);
     CHECK(memcmp(found, value, length) == 0);
@@ -276,7 +276,7 @@ static void check_too_long(kvs_t *kvs, size_t key_len, size_t value_len)
     CHECK(key != NULL && value != NULL);
     fill(key, key_len, 0);
     fill(value, value_len, 0);
-    CHECK_CODE(-15, kvs_put(kvs, key, key_len, value, value_len));
+    CHECK_CODE(-15, kvs_put(kvs, key, key_len, value, value_len, NULL));
     CHECK_CODE(framed ? -15 : -17, kvs_cas(kvs, key, key_len, value, value_len, &version));
     check_alive(kvs);
     free(key);
@@ -303,8 +303,8 @@ static void bytes(void)
     } else {
         check_too_long(kvs, KVS_MAX_TEXT + 1, 1);
         check_too_long(kvs, 1, KVS_MAX_TEXT + 1);
-        CHECK_CODE(-15, kvs_put(kvs, "k", 1, "a\0b", 3));
-        CHECK_CODE(-15, kvs_put(kvs, "a\0b", 3, "v", 1));
+        CHECK_CODE(-15, kvs_put(kvs, "k", 1, "a\0b", 3, NULL));
+        CHECK_CODE(-15, kvs_put(kvs, "a\0b", 3, "v", 1, NULL));
         check_alive(kvs);
     }
     CHECK_CODE(0, kvs_close(kvs));
@@ -332,6 +332,7 @@ static void check_string(size_t length)
 static void strings(void)
 {
     kvs_t *kvs = open_handle();
+    uint64_t version = POISON;
     char *value;
 
     CHECK_CODE(0, establish_connection(group, secret));
@@ -339,7 +340,8 @@ static void strings(void)
     check_string(100);
     check_string(MIB);
     if (framed) {
-        CHECK_CODE(0, kvs_put(kvs, "bytes", 5, "a\0b", 3));
+        CHECK_CODE(0, kvs_put(kvs, "bytes", 5, "a\0b", 3, &version));
+        CHECK(version > 0 && version == version_of(kvs, "bytes"));
         CHECK_CODE(1, get_value("bytes", &value));
         CHECK(memcmp(value, "a\0b", 4) == 0);
         free(value);
@@ -508,7 +510,7 @@ static void put_together(kvs_t *kvs, long number)
         sprintf(keys[i], "many-%02d", i);
         pairs[i] = (kvs_pair_t){keys[i], strlen(keys[i]), value, strlen(value)};
     }
-    CHECK_CODE(0, kvs_put_many(kvs, pairs, TOGETHER));
+    CHECK_CODE(0, kvs_put_many(kvs, pairs, TOGETHER, NULL));
 }
 
 static void count_key(const void *key, size_t key_len, void *user)
@@ -533,17 +535,21 @@ static void all_or_none(void)
     kvs_t *kvs = open_handle();
     kvs_pair_t same[] = {{"many-a", 6, "first", 5}, {"many-b", 6, NULL, 0}, {"many-a", 6, "last", 4}};
     kvs_pair_t *many;
+    uint64_t version = POISON;
     char *long_value = malloc(LONGEST_VALUE + 1), *keys = malloc(10001 * 8);
     pthread_t reader;
 
     if (!framed) {
-        CHECK_CODE(-17, kvs_put_many(kvs, same, 3));
+        CHECK_CODE(-17, kvs_put_many(kvs, same, 3, &version));
+        CHECK(version == 0);
         check_no_value(-7, kvs, "many-a", 6);
     } else {
         /* Of equal keys the last counts. */
-        CHECK_CODE(0, kvs_put_many(kvs, same, 3));
+        CHECK_CODE(0, kvs_put_many(kvs, same, 3, &version));
         check_value(kvs, "many-a", "last");
         check_value(kvs, "many-b", "");
+        CHECK(version == version_of(kvs, "many-a"));
+        CHECK(version > version_of(kvs, "many-b"));
         CHECK_CODE(0, delete(kvs, "many-a"));
         CHECK_CODE(0, delete(kvs, "many-b"));
 
@@ -555,22 +561,22 @@ static void all_or_none(void)
             sprintf(keys + i * 8L, "m-%05d", i);
             many[i] = (kvs_pair_t){keys + i * 8L, 7, "v", 1};
         }
-        CHECK_CODE(-15, kvs_put_many(kvs, many, 10001));
+        CHECK_CODE(-15, kvs_put_many(kvs, many, 10001, NULL));
         many[5].key_len = 0;
-        CHECK_CODE(-15, kvs_put_many(kvs, many, 10));
+        CHECK_CODE(-15, kvs_put_many(kvs, many, 10, NULL));
         many[5].key_len = 7;
         many[5].key = NULL;
-        CHECK_CODE(-15, kvs_put_many(kvs, many, 10));
+        CHECK_CODE(-15, kvs_put_many(kvs, many, 10, NULL));
         many[5].key = keys + 5 * 8L;
         many[5].value = long_value;
         many[5].value_len = LONGEST_VALUE + 1;
-        CHECK_CODE(-15, kvs_put_many(kvs, many, 10));
+        CHECK_CODE(-15, kvs_put_many(kvs, many, 10, NULL));
         many[4].value = many[5].value = long_value;
         many[4].value_len = many[5].value_len = LONGEST_VALUE / 2 + 65536;
-        CHECK_CODE(-15, kvs_put_many(kvs, many, 10));
+        CHECK_CODE(-15, kvs_put_many(kvs, many, 10, NULL));
         CHECK(key_count(kvs, "m-") == 0);
         many[4].value_len = many[5].value_len = 1;
-        CHECK_CODE(0, kvs_put_many(kvs, many, 10000));
+        CHECK_CODE(0, kvs_put_many(kvs, many, 10000, NULL));
         CHECK(key_count(kvs, "m-") == 10000);
         for (int i = 0; i < 10000; i++)
             CHECK_CODE(0, kvs_delete(kvs, many[i].key, many[i].key_len));
@@ -640,7 +646,7 @@ static void keys(void)
             pairs[i] = (kvs_pair_t){names[i], 9, "v", 1};
         }
         for (int i = 0; i < KEYS; i += PAGE)
-            CHECK_CODE(0, kvs_put_many(kvs, pairs + i, KEYS - i < PAGE ? KEYS - i : PAGE));
+            CHECK_CODE(0, kvs_put_many(kvs, pairs + i, KEYS - i < PAGE ? KEYS - i : PAGE, NULL));
         CHECK_CODE(0, put(kvs, "other:1", "v"));
         CHECK(key_count(kvs, "nothing") == 0);
         CHECK(key_count(kvs, "other:") == 1);
@@ -846,7 +852,7 @@ static void call_everything(const void *key, size_t key_len, uint64_t version, v
     kvs_t *kvs = seen->kvs;
 
     (void)version;
-    CHECK_CODE(0, kvs_put(kvs, key, key_len, "by the callback", 15));
+    CHECK_CODE(0, kvs_put(kvs, key, key_len, "by the callback", 15, NULL));
     check_value(kvs, "c", "by the callback");
     store(kvs, "of the callback", "v");
     CHECK_CODE(0, kvs_watch(kvs, "of the callback", 15, ignore, NULL));
@@ -941,7 +947,7 @@ static void *work(void *argument)
         void *found;
 
         fill(value, length, round + (unsigned)worker->number * 1000);
-        CHECK_CODE(0, kvs_put(worker->kvs, key, strlen(key), value, length));
+        CHECK_CODE(0, kvs_put(worker->kvs, key, strlen(key), value, length, NULL));
         check_no_value(-7, worker->kvs, "missing", 7);
         CHECK_CODE(0, kvs_get(worker->kvs, key, strlen(key), &found, &found_length, NULL));
         CHECK(found_length == length && memcmp(found, value, length) == 0);
@@ -985,7 +991,7 @@ static void forks(void)
         reset_events();
         limit_run_time(60);
         CHECK_CODE(-2, put(kvs, "f", "of the child"));
-        CHECK_CODE(-2, kvs_put_many(kvs, &pair, 1));
+        CHECK_CODE(-2, kvs_put_many(kvs, &pair, 1, NULL));
         CHECK_CODE(-2, kvs_cas(kvs, "f", 1, "v", 1, &number));
         CHECK_CODE(-2, kvs_keys(kvs, NULL, 0, &number, ignore_key, NULL));
         check_no_value(-2, kvs, "f", 1);
@@ -1013,17 +1019,18 @@ static void forks(void)
 
 struct end {
     kvs_t *kvs;
-    int count;
+    int count, reason;
     bool closes, closing, done;
     struct seen seen;
     unsigned char poisoned;
 };
 
-static void on_end(void *user)
+static void on_end(void *user, int reason)
 {
     struct end *end = user;
 
     CHECK(end->poisoned == 0);
+    NOTE(end->reason = reason);
     if (end->closes) {
         CHECK_CODE(-2, kvs_close(end->kvs));
     } else {
@@ -1046,8 +1053,9 @@ static void finish_late(struct end *end)
     NOTE(end->done = true);
 }
 
-static void on_slow_end(void *user)
+static void on_slow_end(void *user, int reason)
 {
+    CHECK_CODE(KVS_ERROR_RECEIVE_ANSWER, reason);
     NOTE(((struct end *)user)->count++);
     finish_late(user);
 }
@@ -1086,6 +1094,8 @@ static void ends(void)
     CHECK_CODE(0, kvs_on_disconnect(closing.kvs, on_end, &closing));
     tell("delete");
     AWAIT(deleted.count == 1 && closing.count == 1);
+    CHECK_CODE(KVS_ERROR_NOT_CONNECTED, deleted.reason);
+    CHECK_CODE(KVS_ERROR_NOT_CONNECTED, closing.reason);
     CHECK_CODE(-2, put(deleted.kvs, "k", "v"));
     CHECK_CODE(-2, kvs_watch(deleted.kvs, "k", 1, see, &deleted.seen));
     CHECK_CODE(-2, kvs_unwatch(deleted.kvs, "k", 1));
@@ -1113,6 +1123,7 @@ static void ends(void)
     AWAIT(blocked.seen.count == 1);
     tell("kill");
     AWAIT(killed.count == 1);
+    CHECK_CODE(KVS_ERROR_RECEIVE_ANSWER, killed.reason);
     /* These are being told at this moment. After kvs_close nobody is told any more. */
     for (int i = 0; i < LOST; i++) {
         int code = kvs_close(lost[i]->kvs);

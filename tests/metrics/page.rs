@@ -90,7 +90,7 @@ fn while_applications_work<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
                 for n in (0..).take_while(|_| !ended.load(Ordering::Relaxed)) {
                     let key = format!("temperature-{}", n % 500);
                     match n % 6 {
-                        0 => app.put(&key, format!("{number}.{n}")).expect("there is room"),
+                        0 => drop(app.put(&key, format!("{number}.{n}")).expect("there is room")),
                         1 if n % 30 == 1 => drop(app.delete(&key).expect("it is served")),
                         _ => drop(app.get(&key).expect("it is served")),
                     }

@@ -316,7 +316,7 @@ impl ByCrate {
             .timeout(std::time::Duration::from_millis(timeout))
             .protocol(self.protocol)
             .open(group, secret)?;
-        assert_eq!(connection.is_framed(), self.protocol == kvs::Protocol::V2);
+        assert_eq!(connection.protocol(), self.protocol);
         // A group that was created again begins anew.
         self.versions = Versions::default();
         self.connection = Some(Arc::new(connection));
@@ -330,9 +330,9 @@ fn text(value: Vec<u8>) -> String {
 
 fn get(connection: &kvs::Connection, versions: &Versions, key: &str) -> Answer {
     let before = versions.seen(key);
-    let found = match connection.is_framed() {
-        true => connection.get_versioned(key),
-        false => connection
+    let found = match connection.protocol() {
+        kvs::Protocol::V2 => connection.get_versioned(key),
+        kvs::Protocol::V1 => connection
             .get(key)
             .map(|value| value.map(|value| kvs::Versioned { value, version: before })),
     };
@@ -355,7 +355,7 @@ impl Connection for ByCrate {
         let Some(connection) = &self.connection else { return (NOT_CONNECTED, None) };
         let result = match command {
             Command::Get(key) => return get(connection, &self.versions, &key),
-            Command::Put { key, value } => connection.put(key, value).map(|()| 1),
+            Command::Put { key, value } => connection.put(key, value).map(|_| 1),
             Command::Delete(key) => {
                 connection.delete(key).map(|existed| if existed { 1 } else { NO_SUCH })
             }
@@ -382,7 +382,7 @@ impl Connection for ByCrate {
                 connection.watch_changes(key, callback).map(|()| 1)
             }
             // A key that cannot be is found out before anything is sent.
-            Command::Ask => connection.put("", "").map(|()| 1),
+            Command::Ask => connection.put("", "").map(|_| 1),
             Command::Close => connection.close().map(|()| 1),
             Command::Establish { .. } | Command::Die(_) => unreachable!("dealt with"),
         };

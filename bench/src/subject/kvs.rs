@@ -70,7 +70,7 @@ impl Kvs {
             .protocol(protocol)
             .open(&address.group, &address.secret)
             .map_err(|error| failure(session, "opening a connection", &error))?;
-        if connection.is_framed() != (session == Session::Framed) {
+        if connection.protocol() != protocol {
             return Err(Error::Unavailable("the server has no framed session".into()));
         }
         Ok(Self { connection, session })

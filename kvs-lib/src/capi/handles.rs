@@ -5,7 +5,8 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::slice;
 
-use kvs_proto::v2::NO_VERSION;
+use kvs_proto::Protocol;
+use kvs_proto::v2::{NO_VERSION, Version};
 
 use super::guard::{self, guarded};
 use super::{string, strings};
@@ -55,9 +56,12 @@ pub type kvs_watch_fn = Option<
 pub type kvs_key_fn =
     Option<unsafe extern "C-unwind" fn(key: *const c_void, key_len: usize, user: *mut c_void)>;
 
-/// Called when the connection has ended, with what it was registered with.
+/// Called when the connection has ended, with what it was registered with, and the reason: KVS_ERROR_NOT_CONNECTED (the server
+/// closed it: the group was deleted, or the server is shutting down), KVS_ERROR_RECEIVE_ANSWER (it was lost, a call timed out, or the
+/// server violated the protocol), KVS_ERROR_NOT_READY (protocol v1: the server refused an operation, as at a limit), or
+/// KVS_ERROR_INVALID (the library could not go on).
 #[allow(non_camel_case_types)]
-pub type kvs_disconnect_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void)>;
+pub type kvs_disconnect_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void, reason: c_int)>;
 
 /// Joins the group `group` at the local server, with a connection of its own: a process may have any number of them, of
 /// the same or of different groups, besides that of establish_connection. The environment is read as there.
@@ -114,28 +118,33 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
     })
 }
 
-/// Whether the session is a framed one: 1, or 0: the server speaks the original protocol only, or `KVS_PROTOCOL` is
-/// "original", or the group name has more than 95 bytes; then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0,
-/// and kvs_cas, kvs_put_many, kvs_keys and prefixes are not to be had (-17). -15: `kvs` is NULL.
+/// The version of the protocol that the session speaks: 2, or 1 if the server speaks the original protocol only, or
+/// `KVS_PROTOCOL` is "original", or the group name has more than 95 bytes. In protocol 1 keys and values have at most
+/// KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0, and kvs_cas, kvs_put_many, kvs_keys and
+/// prefixes are not supported (-17). -15: `kvs` is NULL.
 ///
 /// `kvs` is NULL or comes from kvs_open.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvs_is_framed(kvs: *const kvs_t) -> c_int {
-    guarded("kvs_is_framed", || {
+pub unsafe extern "C" fn kvs_protocol(kvs: *const kvs_t) -> c_int {
+    guarded("kvs_protocol", || {
         // SAFETY: see `connection`.
-        Ok(unsafe { connection(kvs) }?.is_framed().into())
+        Ok(match unsafe { connection(kvs) }?.protocol() {
+            Protocol::V1 => 1,
+            Protocol::V2 => 2,
+        })
     })
 }
 
 /// Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
 /// many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
-/// returns 0, the value is stored.
+/// returns 0, the value is stored, and `*version` is its version (0 in protocol 1, and after an error). `version` may be NULL.
 ///
 /// Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
 /// threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
 /// the connection broke and is closed (-5 also: the user is at its limit, in an original session).
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0.
+/// `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0;
+/// `version` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_put(
     kvs: *mut kvs_t,
@@ -143,33 +152,41 @@ pub unsafe extern "C" fn kvs_put(
     key_len: usize,
     value: *const c_void,
     value_len: usize,
+    version: *mut u64,
 ) -> c_int {
+    // SAFETY: the caller promises that it is NULL or writable.
+    unsafe { set(version, NO_VERSION) };
     guarded("kvs_put", || {
         // SAFETY: see `connection` and `bytes`; the slices do not outlive the call.
         let (connection, key, value) = unsafe {
             (connection(kvs)?, bytes("key", key, key_len)?, bytes("value", value, value_len)?)
         };
-        connection.put(key, value)?;
+        let stored = connection.put(key, value)?;
+        // SAFETY: as above; it stays writable until the call returns.
+        unsafe { set(version, stored) };
         Ok(0)
     })
 }
 
 /// Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
 /// the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
-/// more than the longest value. Where many applications are connected to the group, and keys or prefixes of it are watched, it
+/// more than the longest value. `*version` is that of the last pair (0 after an error), and may be NULL. Where many applications are connected to the group, and keys or prefixes of it are watched, it
 /// is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
 ///
 /// Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
 /// key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
 /// closed.
 ///
-/// `pairs` points to `count` pairs.
+/// `pairs` points to `count` pairs; `version` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_put_many(
     kvs: *mut kvs_t,
     pairs: *const kvs_pair_t,
     count: usize,
+    version: *mut u64,
 ) -> c_int {
+    // SAFETY: the caller promises that it is NULL or writable.
+    unsafe { set(version, NO_VERSION) };
     guarded("kvs_put_many", || {
         // SAFETY: see `connection`.
         let connection = unsafe { connection(kvs) }?;
@@ -190,7 +207,9 @@ pub unsafe extern "C" fn kvs_put_many(
             }
         });
         let slices = slices.collect::<Result<Vec<_>, Error>>();
-        connection.put_many(slices.map_err(|error| connection.invalid(error))?)?;
+        let last = connection.put_many(slices.map_err(|error| connection.invalid(error))?)?;
+        // SAFETY: as above; it stays writable until the call returns.
+        unsafe { set(version, last) };
         Ok(0)
     })
 }
@@ -236,10 +255,11 @@ pub unsafe extern "C" fn kvs_get(
             let error = Error::Invalid { what: "value pointer", why: Invalid::Null };
             return Err(connection.invalid(error));
         }
-        let found = if connection.is_framed() {
-            connection.get_versioned(key)?
-        } else {
-            connection.get(key)?.map(|value| Versioned { value, version: NO_VERSION })
+        let found = match connection.protocol() {
+            Protocol::V1 => {
+                connection.get(key)?.map(|value| Versioned { value, version: NO_VERSION })
+            }
+            Protocol::V2 => connection.get_versioned(key)?,
         };
         let found = found.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found.value)?;
@@ -496,6 +516,17 @@ unsafe fn unwatch(
     match connection.unwatch_with(&watched(bytes.into()))? {
         true => Ok(0),
         false => Err(Error::NotWatched),
+    }
+}
+
+/// Stores a version for the caller, if it wants one.
+///
+/// # Safety
+/// `to` is NULL or may be written to.
+unsafe fn set(to: *mut u64, version: Version) {
+    if !to.is_null() {
+        // SAFETY: it is not NULL, so by the contract of this function it may be written to.
+        unsafe { to.write(version) };
     }
 }
 
