@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use kvs_proto::control::{
-    AdminErrorKind as Kind, AdminRequest, AdminResponse, Bytes, GroupStatus, MAX_REQUEST,
+    AdminErrorKind as Kind, AdminRequest, AdminResponse, Bytes, GroupStatus, MAX_REQUEST_LEN,
     WatchedItem,
 };
 use kvs_testkit::{
@@ -728,7 +728,7 @@ fn hostile_clients_disturb_nobody() {
     assert_eq!(known, Kind::Exists, "the connection goes on");
 
     let mut endless = Admin::connect(&server);
-    endless.send(&vec![b'['; MAX_REQUEST]);
+    endless.send(&vec![b'['; MAX_REQUEST_LEN]);
     assert_eq!(kind(endless.line()), Kind::Invalid);
     assert!(endless.has_ended());
 

@@ -18,7 +18,7 @@ use hdrhistogram::Histogram;
 use kvs_proto::Protocol;
 use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::{Response, Status};
-use kvs_proto::v2::{HEADER_LEN, Header};
+use kvs_proto::v2::{FrameHeader, HEADER_LEN};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
 
@@ -127,8 +127,8 @@ fn decimal(mut number: usize, out: &mut Vec<u8>) {
 
 fn framed_answer(bytes: &[u8], number: u32) -> std::result::Result<Option<(Said, usize)>, String> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
-    let header = Header::decode(header).map_err(|error| error.to_string())?;
-    let len = header.body as usize;
+    let header = FrameHeader::decode(header).map_err(|error| error.to_string())?;
+    let len = header.body_len as usize;
     let Some(body) = rest.get(..len) else { return Ok(None) };
     let answer = Response::decode(&header, body).map_err(|error| error.to_string())?;
     if answer.number != number {
@@ -687,8 +687,8 @@ mod tests {
         let mut header = [0; HEADER_LEN];
         while stream.read_exact(&mut header).is_ok() {
             assert_eq!(wire, Wire::Framed);
-            let header = Header::decode(&header).unwrap();
-            let mut body = vec![0; header.body as usize];
+            let header = FrameHeader::decode(&header).unwrap();
+            let mut body = vec![0; header.body_len as usize];
             stream.read_exact(&mut body).unwrap();
             let body = if header.kind == 1 { value } else { b"" };
             let answer = Response { body, ..Response::new(header.number, Status::Ok, 1) };

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvs_proto::Protocol;
-use kvs_proto::v1::client::{Channel, Login, LoginResult, LoginStep};
+use kvs_proto::v1::client::{ChannelKind, LoginExchange, LoginResult, LoginStep};
 use kvs_proto::v2::response::{Response, Status};
-use kvs_proto::v2::{HEADER_LEN, Header};
+use kvs_proto::v2::{FrameHeader, HEADER_LEN};
 use kvs_proto::{INT_LEN, Text};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
@@ -56,15 +56,17 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
         Text::new(text.as_bytes()).map_err(|error| Error::Failed(format!("{what}: {error}")))
     };
     let mut login =
-        Login::new(text("group", &address.group)?, text("secret", &address.secret)?, kind);
+        LoginExchange::new(text("group", &address.group)?, text("secret", &address.secret)?, kind);
     let got = loop {
         match login.next() {
             LoginStep::Receive(channel, _) => {
                 let mut int = [0; INT_LEN];
                 let end = match (channel, &mut connected) {
-                    (Channel::Main, _) => &mut main,
-                    (Channel::Callback, Some(callback)) => callback,
-                    (Channel::Callback, None) => return failed("login: no callback channel yet"),
+                    (ChannelKind::Main, _) => &mut main,
+                    (ChannelKind::Callback, Some(callback)) => callback,
+                    (ChannelKind::Callback, None) => {
+                        return failed("login: no callback channel yet");
+                    }
                 };
                 end.stream.read_exact(&mut int).doing(|| "login: receiving".into())?;
                 login
@@ -102,7 +104,7 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
 fn welcome(main: &mut UnixStream) -> Result<()> {
     let mut header = [0; HEADER_LEN];
     main.read_exact(&mut header).doing(|| "login: receiving the greeting".into())?;
-    let answer = Header::decode(&header).and_then(|header| match header.body {
+    let answer = FrameHeader::decode(&header).and_then(|header| match header.body_len {
         0 => Response::decode(&header, &[]),
         _ => Err(kvs_proto::v2::Malformed::Header("a greeting with a body")),
     });

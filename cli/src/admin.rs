@@ -29,7 +29,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kvs_proto::control::{
     AdminErrorKind as Kind, AdminRequest, AdminResponse, ApplicationStatus, Bytes, DecodeError,
-    GroupStatus, MAX_RESPONSE, WatchedItem,
+    GroupStatus, MAX_RESPONSE_LEN, WatchedItem,
 };
 use kvs_proto::default_paths;
 use nix::sys::socket::getsockopt;
@@ -596,7 +596,7 @@ impl Connection {
     /// A line of an answer, which is no refusal. With `changes`, the question may have changed something.
     fn answer(&mut self, changes: bool) -> Result<AdminResponse, Error> {
         let mut line = Vec::new();
-        let limit = MAX_RESPONSE as u64;
+        let limit = MAX_RESPONSE_LEN as u64;
         if let Err(error) = self.stream.by_ref().take(limit).read_until(b'\n', &mut line) {
             return Err(self.failed(error, changes));
         }

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use kvs_proto::is_unseen;
+use kvs_proto::needs_escaping;
 
 /// Shows bytes without quotes.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ fn write_escaped(bytes: &[u8], quotes: bool, f: &mut fmt::Formatter<'_>) -> fmt:
                 c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
                 // Those of Latin-1 are control characters to some terminals, and others turn the direction of the
                 // line or have no width.
-                c if is_unseen(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                c if needs_escaping(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
         }

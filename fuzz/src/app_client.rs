@@ -3,8 +3,8 @@
 
 use kvs_proto::Protocol;
 use kvs_proto::v1::client::{
-    CallbackEvent, CallbackListener, CallbackStep, Channel, Expected, Login, LoginResult,
-    LoginStep, Operation, OperationExchange, OperationResult, OperationStep, Sent,
+    CallbackEvent, CallbackListener, CallbackStep, ChannelKind, Incoming, LoginExchange,
+    LoginResult, LoginStep, Operation, OperationExchange, OperationResult, OperationStep, Outgoing,
 };
 use kvs_proto::{INT_LEN, MAX_TEXT, Text};
 
@@ -52,7 +52,7 @@ fn login(input: &mut Input<'_>) {
         0 => Protocol::V1,
         _ => Protocol::V2,
     };
-    let mut login = Login::new(group, secret, offer);
+    let mut login = LoginExchange::new(group, secret, offer);
     let mut hello = group.as_bytes().to_vec();
     let offers = offer == Protocol::V2 && hello.len() <= 95;
     if offers {
@@ -83,9 +83,9 @@ fn login(input: &mut Input<'_>) {
             }
             LoginStep::Done(result) => {
                 let yes = |channel| (channel, 1);
-                let (main, callback) = (Channel::Main, Channel::Callback);
+                let (main, callback) = (ChannelKind::Main, ChannelKind::Callback);
                 // What is answered to the group, and what to the secret.
-                let said: &[(Channel, i32)] = match result {
+                let said: &[(ChannelKind, i32)] = match result {
                     LoginResult::LoggedIn(Protocol::V1) => {
                         &[yes(main), yes(main), yes(callback), yes(main)]
                     }
@@ -116,14 +116,14 @@ fn operation(operation: Operation, input: &mut Input<'_>) {
         match exchange.next() {
             OperationStep::Send(what, bytes) => {
                 assert!(bytes.len() <= MAX_TEXT);
-                assert_eq!(what == Sent::Code, sent.is_empty());
+                assert_eq!(what == Outgoing::FunctionCode, sent.is_empty());
                 sent.push(bytes.to_vec());
                 exchange.sent();
             }
             OperationStep::Receive(expected, len) => {
                 // The caller has a buffer of that size.
                 assert!(len <= MAX_TEXT + 1);
-                assert!(len == INT_LEN || expected == Expected::Value);
+                assert!(len == INT_LEN || expected == Incoming::Value);
                 // Once in a while fewer bytes than asked for: no caller does that, it is refused all the same.
                 let short = input.choice(32) == 31;
                 let bytes = receive(input, if short { len / 2 } else { len });

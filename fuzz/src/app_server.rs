@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
             }
             4 => application.answer(true),
             5 => application.answer(false),
-            6 => notifier.announce(input.text()),
+            6 => notifier.notify(input.text()),
             7 => notifier.read(&1i32.to_ne_bytes()),
             8 => notifier.read(input.chunk()),
             9 => notifier.close(),
@@ -92,7 +92,7 @@ impl Application {
         };
         assert_eq!(requests.is_err(), expected.is_err(), "{bytes:?}: {requests:?} {expected:?}");
         let (Ok(requests), Ok(events)) = (requests, expected) else {
-            assert!(self.session.is_over());
+            assert!(self.session.is_closed());
             self.over = true;
             return;
         };
@@ -107,7 +107,7 @@ impl Application {
         assert_eq!(out, answer);
         assert!(out.len() <= MOST_AT_ONCE);
         assert_eq!(self.stored, self.expected);
-        assert_eq!(self.session.is_over(), self.over);
+        assert_eq!(self.session.is_closed(), self.over);
     }
 
     /// What the reading says must happen.
@@ -158,20 +158,20 @@ impl Application {
                 self.stored.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
             }
             ClientMessage::BeginPut(_) | ClientMessage::BeginWatch => {
-                self.session.answer_ready(self.ready, out)
+                self.session.respond_ready(self.ready, out)
             }
             ClientMessage::Get(key) => {
                 let value = self.stored.get(key.as_bytes()).map(Vec::as_slice);
-                self.session.answer_get(value, out);
+                self.session.respond_to_get(value, out);
             }
             ClientMessage::Delete(key) => {
                 let found = self.stored.remove(key.as_bytes()).is_some();
-                self.session.answer_found(found, out);
+                self.session.respond_found(found, out);
             }
             ClientMessage::Watch(key) => {
-                self.session.answer_found(self.stored.contains_key(key.as_bytes()), out);
+                self.session.respond_found(self.stored.contains_key(key.as_bytes()), out);
             }
-            ClientMessage::Close => assert!(self.session.is_over()),
+            ClientMessage::Close => assert!(self.session.is_closed()),
         }
     }
 
@@ -184,14 +184,14 @@ impl Application {
         match self.asked.take() {
             Some(ClientMessage::Group(hello)) => {
                 assert_eq!(hello.offer == Protocol::V2, self.offers_framed);
-                self.session.answer_group(yes.then_some(hello.offer), &mut out);
+                self.session.respond_to_group(yes.then_some(hello.offer), &mut out);
                 self.reading.group_exists();
                 let answer = if yes && self.offers_framed { 2 } else { i32::from(yes) };
                 assert_eq!(std::mem::take(&mut out), answer.to_ne_bytes());
                 self.over = !yes;
             }
             Some(ClientMessage::Secret(_)) => {
-                self.session.answer_secret(yes, &mut out);
+                self.session.respond_to_secret(yes, &mut out);
                 self.reading.answered();
                 assert_eq!(std::mem::take(&mut out), i32::from(yes).to_ne_bytes());
                 self.over = !yes || self.offers_framed;
@@ -201,7 +201,7 @@ impl Application {
                 return;
             }
         }
-        assert!(!self.over || self.session.is_over() || self.offers_framed);
+        assert!(!self.over || self.session.is_closed() || self.offers_framed);
     }
 }
 
@@ -221,12 +221,12 @@ impl Changes {
         Self { notifier, announced: None, over: false }
     }
 
-    fn announce(&mut self, key: kvs_proto::Text) {
+    fn notify(&mut self, key: kvs_proto::Text) {
         if !self.notifier.is_idle() {
             return;
         }
         let mut out = Vec::new();
-        self.notifier.announce(key, &mut out);
+        self.notifier.notify(key, &mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         self.announced = Some((key, Vec::new()));
     }

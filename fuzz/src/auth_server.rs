@@ -1,4 +1,4 @@
-//! The authentication server's side: [`Command::decode`], and a [`CommandPort`] that is spoken to from several
+//! The authentication server's side: [`LinkCommand::decode`], and a [`CommandPort`] that is spoken to from several
 //! addresses.
 //!
 //! The model: the exchange that each sender has under way, in the order of their beginnings. A group is stored,
@@ -8,21 +8,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kvs_proto::link::original::{Command, CommandPort, LinkDirectory, LinkEvent, encode_secret};
+use kvs_proto::link::original::{
+    CommandPort, LinkCommand, LinkDirectory, LinkEvent, encode_secret,
+};
 use kvs_proto::{MAX_TEXT, Text};
 
 use crate::Input;
 use crate::input::text;
 
 /// The commands with the words of `docs/PROTOCOL.md` §4.
-const COMMANDS: [(Command, &[u8]); 7] = [
-    (Command::Connect, b"Connect"),
-    (Command::Connect2, b"Connect_2"),
-    (Command::FindGroup, b"FindGroup"),
-    (Command::NewGroup, b"NewGroup"),
-    (Command::GetSecret, b"GetSecret"),
-    (Command::DeleteGroup, b"DeleteGroup"),
-    (Command::CloseConnection, b"CloseConnection"),
+const COMMANDS: [(LinkCommand, &[u8]); 7] = [
+    (LinkCommand::Connect, b"Connect"),
+    (LinkCommand::Connect2, b"Connect_2"),
+    (LinkCommand::FindGroup, b"FindGroup"),
+    (LinkCommand::NewGroup, b"NewGroup"),
+    (LinkCommand::GetSecret, b"GetSecret"),
+    (LinkCommand::DeleteGroup, b"DeleteGroup"),
+    (LinkCommand::CloseConnection, b"CloseConnection"),
 ];
 
 /// All groups; those whose name begins with `x` belong to another local server.
@@ -79,8 +81,8 @@ pub fn run(data: &[u8]) {
             5 => (i32::from(input.choice(4)) - 1).to_ne_bytes().to_vec(),
             6 => input.chunk().to_vec(),
             _ => {
-                link.abandon();
-                assert!(!link.is_busy());
+                link.clear_exchanges();
+                assert!(!link.has_exchanges());
                 model.exchanges.clear();
                 continue;
             }
@@ -102,7 +104,7 @@ struct Model {
 
 #[derive(Clone, Copy)]
 enum Step {
-    Name(Command),
+    Name(LinkCommand),
     Secret(Text),
     One(Text),
 }
@@ -123,38 +125,43 @@ impl Model {
         assert_eq!((real_reply, real_event), (reply, event), "{datagram:?}");
         assert_eq!(*real, expected);
         assert!(real.changes <= before.changes + 1);
-        assert_eq!(link.is_busy(), !self.exchanges.is_empty());
+        assert_eq!(link.has_exchanges(), !self.exchanges.is_empty());
     }
 
     /// What the protocol says.
-    fn play(&mut self, from: u8, datagram: &[u8], groups: &mut Registry) -> (Vec<u8>, LinkEvent) {
+    fn play(
+        &mut self,
+        from: u8,
+        datagram: &[u8],
+        groups: &mut Registry,
+    ) -> (Vec<u8>, Option<LinkEvent>) {
         let command = COMMANDS.iter().find(|(_, word)| {
             let mut padded = word.to_vec();
             padded.resize(100, 0);
             datagram == padded
         });
         let command = command.map(|(command, _)| *command);
-        assert_eq!(Command::decode(datagram), command);
+        assert_eq!(LinkCommand::decode(datagram), command);
         if let Some(command) = command {
-            let is_change = matches!(command, Command::NewGroup | Command::DeleteGroup);
+            let is_change = matches!(command, LinkCommand::NewGroup | LinkCommand::DeleteGroup);
             let is_late = self.last != Some(from) && self.spent.contains(&from);
             return match command {
-                Command::CloseConnection => {
+                LinkCommand::CloseConnection => {
                     self.exchanges.clear();
-                    (vec![], LinkEvent::Closed)
+                    (vec![], Some(LinkEvent::Closed))
                 }
-                Command::Connect | Command::Connect2 => (vec![], LinkEvent::Nothing),
-                _ if is_change && is_late => (vec![], LinkEvent::Nothing),
+                LinkCommand::Connect | LinkCommand::Connect2 => (vec![], None),
+                _ if is_change && is_late => (vec![], None),
                 command => {
                     self.exchanges.retain(|(starter, _)| *starter != from);
                     self.exchanges.push((from, Step::Name(command)));
                     self.last = Some(from);
-                    (int(true), LinkEvent::Nothing)
+                    (int(true), None)
                 }
             };
         }
         let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
-            return (vec![], LinkEvent::Nothing);
+            return (vec![], None);
         };
         let step = self.exchanges[at].1;
         let (next, reply, event) = go_on(step, datagram, groups);
@@ -181,7 +188,7 @@ impl Model {
 
 impl Step {
     fn changes(&self) -> bool {
-        use Command::{DeleteGroup, NewGroup};
+        use LinkCommand::{DeleteGroup, NewGroup};
         matches!(self, Self::Name(NewGroup | DeleteGroup) | Self::Secret(_))
     }
 }
@@ -191,22 +198,28 @@ fn int(yes: bool) -> Vec<u8> {
 }
 
 /// The next step of an exchange (`None`: it is over), what is answered, and what has happened.
-fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, Vec<u8>, LinkEvent) {
+fn go_on(
+    step: Step,
+    datagram: &[u8],
+    groups: &mut Registry,
+) -> (Option<Step>, Vec<u8>, Option<LinkEvent>) {
     let is_text = |len| (1..=len).contains(&datagram.len()) && !datagram.contains(&0);
     match step {
         Step::Name(command) if is_text(MAX_TEXT) => {
             let name = text(datagram);
             let known = groups.secret(&name);
             let next = match (command, known) {
-                (Command::NewGroup, None) => Some(Step::Secret(name)),
-                (Command::GetSecret, Some(secret)) => Some(Step::One(secret)),
+                (LinkCommand::NewGroup, None) => Some(Step::Secret(name)),
+                (LinkCommand::GetSecret, Some(secret)) => Some(Step::One(secret)),
                 _ => None,
             };
             let (yes, event) = match command {
-                Command::NewGroup => (known.is_none(), LinkEvent::Nothing),
-                Command::DeleteGroup if groups.remove(&name) => (true, LinkEvent::Deleted(name)),
-                Command::DeleteGroup => (false, LinkEvent::Nothing),
-                _ => (known.is_some(), LinkEvent::Nothing),
+                LinkCommand::NewGroup => (known.is_none(), None),
+                LinkCommand::DeleteGroup if groups.remove(&name) => {
+                    (true, Some(LinkEvent::Deleted(name)))
+                }
+                LinkCommand::DeleteGroup => (false, None),
+                _ => (known.is_some(), None),
             };
             (next, int(yes), event)
         }
@@ -214,16 +227,16 @@ fn go_on(step: Step, datagram: &[u8], groups: &mut Registry) -> (Option<Step>, V
             let end = datagram.iter().position(|&byte| byte == 0).unwrap_or(0);
             let padded = datagram.len() == 8 && datagram[end..].iter().all(|&byte| byte == 0);
             if !padded || end == 0 {
-                return (Some(step), vec![], LinkEvent::Nothing);
+                return (Some(step), vec![], None);
             }
             // Another sender may have stored it meanwhile.
             let stored = groups.insert(name, text(&datagram[..end]));
-            let event = if stored { LinkEvent::Created(name) } else { LinkEvent::Nothing };
+            let event = if stored { Some(LinkEvent::Created(name)) } else { None };
             (None, int(stored), event)
         }
         Step::One(secret) if datagram == 1i32.to_ne_bytes() => {
-            (None, secret.as_bytes().to_vec(), LinkEvent::Nothing)
+            (None, secret.as_bytes().to_vec(), None)
         }
-        _ => (Some(step), vec![], LinkEvent::Nothing),
+        _ => (Some(step), vec![], None),
     }
 }

@@ -5,12 +5,12 @@
 use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use kvs_proto::v2::request::{Entries, EntriesBuilder, FrameLimits, Request, WatchTarget};
 use kvs_proto::v2::response::{self, Response, Status};
-use kvs_proto::v2::{Decoded, FrameDecoder, HEADER_LEN, Header, MAX_KEY};
+use kvs_proto::v2::{Decoded, FrameDecoder, FrameHeader, HEADER_LEN, MAX_KEY};
 
 use crate::Input;
 
 /// The longest value here: scripts come near it.
-const LIMITS: FrameLimits = FrameLimits { value: 600 };
+const LIMITS: FrameLimits = FrameLimits { max_value: 600 };
 
 /// Plays one script: a stream of frames, then how it is cut.
 pub fn run(data: &[u8]) {
@@ -37,12 +37,12 @@ fn frame(input: &mut Input<'_>, stream: &mut Vec<u8>) {
         (input.choice(u8::MAX), input.choice(4), input.choice(6), input.choice(3));
     let times = usize::from(input.choice(8));
     let body = input.chunk().repeat(times.max(1));
-    let header = Header {
-        body: body.len() as u32 + u32::from(input.choice(16) == 15),
+    let header = FrameHeader {
+        body_len: body.len() as u32 + u32::from(input.choice(16) == 15),
         number: u32::from(input.choice(4)),
         kind: if kind < 128 { kind % 12 } else { kind },
         flags,
-        key: u32::from(key),
+        key_len: u32::from(key),
         version: version.into(),
     };
     stream.extend(header.encode());
@@ -139,8 +139,8 @@ impl Reading {
         }
         let most = match kind {
             1 | 3 | 6 | 7 | 8 => MAX_KEY,
-            2 => LIMITS.value + key,
-            4 => LIMITS.value + MAX_KEY + 64,
+            2 => LIMITS.max_value + key,
+            4 => LIMITS.max_value + MAX_KEY + 64,
             5 => MAX_KEY + 4,
             _ => 0,
         };
@@ -186,7 +186,7 @@ impl Reading {
                 }
                 at += 8 + key + value;
                 count += 1;
-                too_large |= key > MAX_KEY || value > LIMITS.value || count > 10_000;
+                too_large |= key > MAX_KEY || value > LIMITS.max_value || count > 10_000;
             }
             if too_large {
                 return What::Refused(131);
@@ -220,7 +220,7 @@ fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
                     What::Refused(refused.map_or(0, |status: Status| status as u8))
                 }
                 Ok(Decoded::Frame(header, body)) => {
-                    assert_eq!(header.body as usize, body.len());
+                    assert_eq!(header.body_len as usize, body.len());
                     match Request::decode(&header, body, LIMITS) {
                         Err(_) => What::Broken,
                         Ok(Err(status)) => What::Refused(status as u8),
@@ -242,7 +242,7 @@ fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
         }
         assert!(piece.is_empty(), "bytes are left over");
         // Growing by doubling, and some for short ones.
-        assert!(cutter.kept() <= 2 * fed + 64, "{} of {fed} bytes are kept", cutter.kept());
+        assert!(cutter.buffered() <= 2 * fed + 64, "{} of {fed} bytes are kept", cutter.buffered());
     }
     assert_eq!(found, expected.frames, "cut after {cuts:?}");
 }
@@ -250,17 +250,17 @@ fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
 /// What an application reads: whatever can be decoded is encoded to the same bytes.
 fn bodies(stream: &[u8]) {
     let Some((header, body)) = stream.split_first_chunk::<HEADER_LEN>() else { return };
-    let Ok(mut header) = Header::decode(header) else { return };
+    let Ok(mut header) = FrameHeader::decode(header) else { return };
     let body = &body[..body.len().min(1000)];
-    header.body = body.len() as u32;
-    header.key = header.key.min(header.body);
+    header.body_len = body.len() as u32;
+    header.key_len = header.key_len.min(header.body_len);
     let whole = [&header.encode()[..], body].concat();
     let mut again = Vec::new();
     if let Ok(answer) = Response::decode(&header, body) {
-        assert!((128..=134).contains(&header.kind) && header.flags == 0 && header.key == 0);
+        assert!((128..=134).contains(&header.kind) && header.flags == 0 && header.key_len == 0);
         answer.encode(&mut again);
         assert_eq!(again, whole);
-        if let Ok(keys) = response::keys(answer.body) {
+        if let Ok(keys) = response::decode_keys(answer.body) {
             let mut page = Vec::new();
             keys.iter().for_each(|key| response::push_key(key, &mut page));
             assert_eq!(page, answer.body);
@@ -269,14 +269,14 @@ fn bodies(stream: &[u8]) {
     again.clear();
     if let Ok(news) = ServerEvent::decode(&header, body) {
         assert_eq!(header.number, 0);
-        if let ServerEvent::Changed { key, watches, .. } = news {
+        if let ServerEvent::Changed { key, matched_by: watches, .. } = news {
             assert!(!key.is_empty() && watches != MatchedBy::default());
-            assert_eq!(watches.or(watches), watches);
+            assert_eq!(watches.union(watches), watches);
         }
         news.encode(&mut again);
         assert_eq!(again, whole);
     }
-    let length = Header::renumber(&mut again, 77);
+    let length = FrameHeader::renumber(&mut again, 77);
     assert!(again.is_empty() || length == again.len());
     // Entries that nobody has checked end somewhere, and hold nothing but their bytes.
     let entries: Option<Entries<'_>> = match Request::decode(&header, body, LIMITS) {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kvs_proto::Protocol;
-use kvs_proto::v1::client::{Channel as On, Expected, Login, LoginResult, LoginStep};
+use kvs_proto::v1::client::{ChannelKind as On, Incoming, LoginExchange, LoginResult, LoginStep};
 use kvs_proto::v2::response::{Response, Status};
-use kvs_proto::v2::{HEADER_LEN, Header, MAX_VALUE};
+use kvs_proto::v2::{FrameHeader, HEADER_LEN, MAX_VALUE};
 use kvs_proto::{INT_LEN, Text, default_paths};
 
 use crate::channel::{Channel, Deadline, End, Ends};
@@ -133,7 +133,7 @@ impl Builder {
         let secret = text("secret", secret)?;
         fork::watch().map_err(Error::System)?;
         let (mut main, callback, session) =
-            self.log_in(Login::new(group, secret, self.protocol), deadline)?;
+            self.log_in(LoginExchange::new(group, secret, self.protocol), deadline)?;
         main.set_timeout(self.timeout);
         Connection::start(main, callback, session, self.timeout)
     }
@@ -149,7 +149,7 @@ impl Builder {
 
     fn log_in(
         &self,
-        login: Login,
+        login: LoginExchange,
         deadline: Deadline,
     ) -> Result<(Channel, Channel, Session), Error> {
         let Ends { main, callback: callback_end, number: _until_both_are_connected } =
@@ -171,7 +171,7 @@ impl Builder {
 
     fn play_login(
         &self,
-        mut login: Login,
+        mut login: LoginExchange,
         main: &Channel,
         callback_end: End,
         callback: &mut Option<Channel>,
@@ -193,7 +193,7 @@ impl Builder {
                         }
                     }
                     .map_err(|error| match expected {
-                        Expected::Response => Error::ReceiveLogin(error),
+                        Incoming::Response => Error::ReceiveLogin(error),
                         other => Error::receiving(other, error),
                     })?;
                     login.received(bytes)?;
@@ -270,8 +270,8 @@ pub(crate) fn value(what: &'static str, bytes: &[u8]) -> Result<Text, Error> {
 fn welcomed(main: &Channel, deadline: Deadline) -> Result<Session, Error> {
     let mut bytes = [0; HEADER_LEN];
     main.receive(&mut bytes, Some(deadline)).map_err(Error::ReceiveAnswer)?;
-    let header = Header::decode(&bytes)?;
-    if header.body > 0 {
+    let header = FrameHeader::decode(&bytes)?;
+    if header.body_len > 0 {
         return Err(Error::BadFrame(kvs_proto::v2::Malformed::Unexpected(header.number)));
     }
     match Response::decode(&header, &[])? {

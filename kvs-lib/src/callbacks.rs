@@ -493,7 +493,7 @@ impl Ear {
             Self::Framed { cutter, buffer, next, end } => loop {
                 let mut bytes = &buffer[*next..*end];
                 let found = cutter
-                    .next(&mut bytes, |header, _| header.body as usize <= MAX_KEY)
+                    .next(&mut bytes, |header, _| header.body_len as usize <= MAX_KEY)
                     .map_err(io::Error::other)?;
                 let heard =
                     match found {
@@ -501,7 +501,7 @@ impl Ear {
                         Decoded::Rejected(_) => return Err(io::ErrorKind::InvalidData.into()),
                         Decoded::Frame(header, body) => ControlFlow::Break(
                             match ServerEvent::decode(&header, body).map_err(io::Error::other)? {
-                                ServerEvent::Changed { key, version, watches } => {
+                                ServerEvent::Changed { key, version, matched_by: watches } => {
                                     Heard::Changed { key: key.into(), version, watches }
                                 }
                                 ServerEvent::Close => Heard::Close,

@@ -434,7 +434,7 @@ impl Connection {
         }
         let request = Request::Keys { prefix, cursor, limit };
         let reply = self.shared.call_framed(multiplexer, &request)?;
-        let keys = response::keys(&reply.body)
+        let keys = response::decode_keys(&reply.body)
             .map_err(|malformed| self.shared.malformed(multiplexer, malformed))?;
         Ok((keys.into_iter().map(<[u8]>::to_vec).collect(), reply.version))
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kvs_proto::TextError;
-use kvs_proto::v1::client::{Expected, Sent, Violation};
+use kvs_proto::v1::client::{Incoming, Outgoing, Violation};
 use kvs_proto::v2::{Malformed, Version};
 
 use crate::codes::*;
@@ -240,20 +240,20 @@ impl Error {
     }
 
     /// A failed send.
-    pub(crate) fn sending(what: Sent, error: io::Error) -> Self {
+    pub(crate) fn sending(what: Outgoing, error: io::Error) -> Self {
         match what {
-            Sent::Code => Self::SendCode(error),
-            Sent::Text => Self::SendText(error),
+            Outgoing::FunctionCode => Self::SendCode(error),
+            Outgoing::Text => Self::SendText(error),
         }
     }
 
     /// A failed receive.
-    pub(crate) fn receiving(what: Expected, error: io::Error) -> Self {
+    pub(crate) fn receiving(what: Incoming, error: io::Error) -> Self {
         match what {
-            Expected::ConnectionFlag => Self::ReceiveGreeting(error),
-            Expected::Ready | Expected::Length => Self::ReceiveReady(error),
-            Expected::Response => Self::ReceiveAnswer(error),
-            Expected::Value => Self::ReceiveValue(error),
+            Incoming::ConnectionFlag => Self::ReceiveGreeting(error),
+            Incoming::Ready | Incoming::Length => Self::ReceiveReady(error),
+            Incoming::Response => Self::ReceiveAnswer(error),
+            Incoming::Value => Self::ReceiveValue(error),
         }
     }
 }

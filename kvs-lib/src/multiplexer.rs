@@ -459,7 +459,7 @@ impl Multiplexer {
         // Outside of the lock, as it copies what may be long.
         let mut replies = Vec::new();
         loop {
-            match cutter.next(&mut bytes, |header, _| header.body as usize <= MAX_BODY)? {
+            match cutter.next(&mut bytes, |header, _| header.body_len as usize <= MAX_BODY)? {
                 Decoded::Incomplete => break,
                 Decoded::Rejected(_) => return Err(Malformed::Header("a body that is too long")),
                 Decoded::Frame(header, body) => {
@@ -551,7 +551,7 @@ fn renumber(frames: &mut [u8], first: u32) {
     let mut rest = frames;
     let mut number = first;
     while rest.len() >= kvs_proto::v2::HEADER_LEN {
-        let len = kvs_proto::v2::Header::renumber(rest, number);
+        let len = kvs_proto::v2::FrameHeader::renumber(rest, number);
         rest = rest.split_at_mut(len.min(rest.len())).1;
         number = number.wrapping_add(1);
     }
@@ -564,7 +564,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use kvs_proto::v2::{HEADER_LEN, Header};
+    use kvs_proto::v2::{FrameHeader, HEADER_LEN};
 
     use super::*;
 
@@ -587,10 +587,10 @@ mod tests {
     fn request(server: &mut UnixStream) -> Option<(u32, Vec<u8>)> {
         let mut header = [0; HEADER_LEN];
         server.read_exact(&mut header).ok()?;
-        let header = Header::decode(&header).unwrap();
-        let mut body = vec![0; header.body as usize];
+        let header = FrameHeader::decode(&header).unwrap();
+        let mut body = vec![0; header.body_len as usize];
         server.read_exact(&mut body).unwrap();
-        body.truncate(header.key as usize);
+        body.truncate(header.key_len as usize);
         Some((header.number, body))
     }
 

@@ -104,7 +104,7 @@ impl Main {
                     exchange.received(bytes)?;
                 }
                 OperationStep::Done(outcome) => {
-                    self.value_under_way = operation.leaves_value();
+                    self.value_under_way = operation.leaves_unread_value();
                     return Ok(outcome);
                 }
             }

@@ -8,7 +8,7 @@
 //! hexadecimal ([`Bytes`]): nothing is lost, and nothing that can be read is made unreadable.
 //!
 //! Decoding is total: every line is a message or a [`DecodeError`] that says what is wrong with it. A request has
-//! [`MAX_REQUEST`] bytes at most, and an answer [`MAX_RESPONSE`]; whoever reads must stop there.
+//! [`MAX_REQUEST_LEN`] bytes at most, and an answer [`MAX_RESPONSE_LEN`]; whoever reads must stop there.
 
 use std::fmt;
 
@@ -21,11 +21,11 @@ use serde_json::{Map, Value};
 pub const VERSION: u64 = 1;
 
 /// The longest request in bytes, with its line feed.
-pub const MAX_REQUEST: usize = 4096;
+pub const MAX_REQUEST_LEN: usize = 4096;
 
 /// The longest line of an answer in bytes, with its line feed. (One key of an application has 65,536 bytes at most, each of
 /// which takes six characters at most.)
-pub const MAX_RESPONSE: usize = 1 << 20;
+pub const MAX_RESPONSE_LEN: usize = 1 << 20;
 
 /// Bytes that are usually text: a string in JSON when they are UTF-8, otherwise `{"hex": "…"}`.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -46,7 +46,7 @@ impl fmt::Debug for Bytes {
 /// For people: control characters are escaped.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::Printable(&self.0).fmt(f)
+        crate::Escaped(&self.0).fmt(f)
     }
 }
 
@@ -393,7 +393,7 @@ mod tests {
         #[test]
         fn requests_come_back_as_they_were_on_one_short_line(request in request()) {
             let line = request.encode();
-            prop_assert!(line.len() <= MAX_REQUEST);
+            prop_assert!(line.len() <= MAX_REQUEST_LEN);
             prop_assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
             prop_assert_eq!(line.last(), Some(&b'\n'));
             prop_assert_eq!(AdminRequest::decode(&line).unwrap(), request);
@@ -460,7 +460,7 @@ mod tests {
         ] {
             assert!(matches!(line(refused), Err(DecodeError::Malformed(_))), "{refused}");
         }
-        let deep = format!("{}{}", r#"{"version":1,"request":"#, "[".repeat(MAX_REQUEST));
+        let deep = format!("{}{}", r#"{"version":1,"request":"#, "[".repeat(MAX_REQUEST_LEN));
         assert!(matches!(line(&deep), Err(DecodeError::Malformed(_))));
         let newer = br#"{"version":1,"answer":"error","kind":"sleepy","message":"Zzz."}"#;
         let newer = AdminResponse::decode(newer).unwrap();

@@ -21,7 +21,7 @@ mod text;
 pub mod v1;
 pub mod v2;
 
-pub use text::{MAX_TEXT, Printable, Text, TextError, is_unseen};
+pub use text::{Escaped, MAX_TEXT, Text, TextError, needs_escaping};
 
 /// The protocol of a session, negotiated in the login.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -94,20 +94,20 @@ impl std::hash::Hash for Text {
 /// For people.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printable(self.as_bytes()).fmt(f)
+        Escaped(self.as_bytes()).fmt(f)
     }
 }
 
 /// Bytes for people: invalid UTF-8 is replaced, and characters that are not seen as what they are, are escaped, so that nothing can forge a
 /// line or speak to a terminal.
 #[derive(Debug, Clone, Copy)]
-pub struct Printable<'a>(pub &'a [u8]);
+pub struct Escaped<'a>(pub &'a [u8]);
 
-impl fmt::Display for Printable<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         for character in String::from_utf8_lossy(self.0).chars() {
-            match is_unseen(character) {
+            match needs_escaping(character) {
                 true => write!(f, "{}", character.escape_default())?,
                 false => f.write_char(character)?,
             }
@@ -118,7 +118,7 @@ impl fmt::Display for Printable<'_> {
 
 /// Whether a character is not seen as what it is: one that controls a terminal, has no width, or changes the direction of
 /// what follows.
-pub fn is_unseen(character: char) -> bool {
+pub fn needs_escaping(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use kvs_proto::v2::event::ServerEvent;
 use kvs_proto::v2::request::{EntriesBuilder, Request, WatchTarget};
 use kvs_proto::v2::response::{Response, Status};
-use kvs_proto::v2::{HEADER_LEN, Header, Version, response};
+use kvs_proto::v2::{FrameHeader, HEADER_LEN, Version, response};
 
 use crate::{Channel, Sockets};
 
@@ -124,10 +124,10 @@ impl Channel {
     ///
     /// # Panics
     /// When none comes, or something else.
-    pub fn frame(&mut self) -> (Header, Vec<u8>) {
+    pub fn frame(&mut self) -> (FrameHeader, Vec<u8>) {
         let header = self.take(HEADER_LEN).try_into().expect("so many were asked for");
-        let header = Header::decode(&header).expect("the server sends frames");
-        let body = self.take(header.body as usize);
+        let header = FrameHeader::decode(&header).expect("the server sends frames");
+        let body = self.take(header.body_len as usize);
         (header, body)
     }
 
@@ -292,7 +292,7 @@ impl FramedApp {
         loop {
             let reply = self.call(Request::Keys { prefix: prefix.as_ref(), cursor, limit });
             assert_eq!(reply.status, Status::Ok);
-            let keys = response::keys(&reply.body).expect("a page is whole");
+            let keys = response::decode_keys(&reply.body).expect("a page is whole");
             all.extend(keys.into_iter().map(<[u8]>::to_vec));
             cursor = reply.version;
             if cursor == 0 {
@@ -309,7 +309,7 @@ impl FramedApp {
     pub fn news(&mut self) -> Option<Told> {
         let (header, body) = self.callback.frame();
         match ServerEvent::decode(&header, &body).expect("the server sends changes") {
-            ServerEvent::Changed { key, version, watches } => Some(Told {
+            ServerEvent::Changed { key, version, matched_by: watches } => Some(Told {
                 key: key.to_vec(),
                 version,
                 by_key: watches.key,

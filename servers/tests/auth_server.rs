@@ -19,7 +19,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_proto::link::original::{
-    ClientExchange, Command, ExchangeProgress, GroupRequest, GroupResponse, decode_int, encode_int,
+    ClientExchange, ExchangeProgress, GroupRequest, GroupResponse, LinkCommand, decode_int,
+    encode_int,
 };
 use kvs_proto::{Int, Text};
 use kvs_servers::auth::{Config, Error, Server};
@@ -149,7 +150,7 @@ fn ask_int(socket: &UdpSocket, to: SocketAddr, datagram: &[u8]) -> Int {
 }
 
 fn say_connect(socket: &UdpSocket, server: SocketAddr) -> u16 {
-    ask_int(socket, server, &Command::Connect.encode()).try_into().unwrap()
+    ask_int(socket, server, &LinkCommand::Connect.encode()).try_into().unwrap()
 }
 
 /// What `server` prints for a `Connect` from `socket`.
@@ -199,11 +200,11 @@ impl LocalServer {
     }
 
     fn say_connect_2(&self) {
-        self.close.send_to(&Command::Connect2.encode(), self.close_port()).unwrap();
+        self.close.send_to(&LinkCommand::Connect2.encode(), self.close_port()).unwrap();
     }
 
     fn say_goodbye(&self) {
-        self.send(&Command::CloseConnection.encode());
+        self.send(&LinkCommand::CloseConnection.encode());
     }
 
     fn ask(&self, question: GroupRequest) -> GroupResponse {
@@ -223,7 +224,8 @@ impl LocalServer {
     /// Whether the group exists. An empty name is never sent: only the command's answer is waited for.
     fn find(&self, name: &str) -> bool {
         if name.is_empty() {
-            let ready = ask_int(&self.commands, self.command_port(), &Command::FindGroup.encode());
+            let ready =
+                ask_int(&self.commands, self.command_port(), &LinkCommand::FindGroup.encode());
             assert_eq!(ready, 1);
             return false;
         }
@@ -313,11 +315,11 @@ fn a_repeated_connect_gets_the_same_port_until_it_is_used() {
 fn what_is_not_connect_is_ignored_on_the_listen_port() {
     let server = Running::start(&own_config(LISTEN_PORT));
     let client = socket(server.address.ip());
-    let mut dirty = Command::Connect.encode();
+    let mut dirty = LinkCommand::Connect.encode();
     dirty[99] = b'x';
-    let mut long = Command::Connect.encode().to_vec();
+    let mut long = LinkCommand::Connect.encode().to_vec();
     long.push(0);
-    let others = [Command::FindGroup, Command::Connect2, Command::CloseConnection];
+    let others = [LinkCommand::FindGroup, LinkCommand::Connect2, LinkCommand::CloseConnection];
     for other in others {
         client.send_to(&other.encode(), server.address).unwrap();
     }
@@ -347,7 +349,7 @@ fn many_connects_that_came_before_the_server_ran_are_all_answered() {
     let address = server.local_addr();
     let clients: Vec<UdpSocket> = (0..150).map(|_| socket(address.ip())).collect();
     for client in &clients {
-        client.send_to(&Command::Connect.encode(), address).unwrap();
+        client.send_to(&LinkCommand::Connect.encode(), address).unwrap();
     }
     let _server = Running::serve(server);
     for (n, client) in (0..).zip(&clients) {
@@ -388,7 +390,7 @@ fn without_a_free_pair_connect_is_not_answered_and_the_others_are_served() {
     let server = Running::start(&own_config(65531));
     let [first, second] = [server.connect(), server.connect()];
     let late = socket(server.address.ip());
-    late.send_to(&Command::Connect.encode(), server.address).unwrap();
+    late.send_to(&LinkCommand::Connect.encode(), server.address).unwrap();
     assert!(first.create("g", "abcde"));
     second.say_goodbye();
     second.wait_until_closed();
@@ -434,7 +436,7 @@ fn who_has_just_asked_for_ports_keeps_them_when_none_are_left() {
     let [first, second] =
         [0; 2].map(|_| LocalServer::ask_for_ports(server.address, server.address.ip()));
     let late = socket(server.address.ip());
-    late.send_to(&Command::Connect.encode(), server.address).unwrap();
+    late.send_to(&LinkCommand::Connect.encode(), server.address).unwrap();
     for local in [first, second] {
         assert_eq!(say_connect(&local.commands, server.address), local.port);
     }
@@ -481,10 +483,10 @@ fn what_is_no_command_confirms_nothing() {
     let server = Running::start(&own_config(LISTEN_PORT));
     let local = LocalServer::ask_for_ports(server.address, server.address.ip());
     local.send(b"rubbish");
-    local.send(&Command::Connect.encode());
-    local.send(&Command::Connect2.encode());
+    local.send(&LinkCommand::Connect.encode());
+    local.send(&LinkCommand::Connect2.encode());
     local.close.send_to(b"rubbish", local.close_port()).unwrap();
-    local.close.send_to(&Command::CloseConnection.encode(), local.close_port()).unwrap();
+    local.close.send_to(&LinkCommand::CloseConnection.encode(), local.close_port()).unwrap();
     // Whoever comes later is answered later: by then everything above has been read.
     let other = server.connect();
     assert!(other.port > local.port);
@@ -537,7 +539,7 @@ fn two_local_servers_in_the_middle_of_creating_one_name_do_not_both_succeed() {
     let (one, other) = (server.connect(), server.connect());
     for local in [&one, &other] {
         let port = local.command_port();
-        assert_eq!(ask_int(&local.commands, port, &Command::NewGroup.encode()), 1);
+        assert_eq!(ask_int(&local.commands, port, &LinkCommand::NewGroup.encode()), 1);
         assert_eq!(ask_int(&local.commands, port, b"g"), 1, "nobody has created it yet");
     }
     assert_eq!(ask_int(&one.commands, one.command_port(), b"first\0\0\0"), 1);
@@ -564,12 +566,12 @@ fn another_machine_cannot_use_the_ports() {
     let server = Running::start(&own_config(LISTEN_PORT));
     let local = server.connect();
     let stranger = socket(own_ip());
-    assert_eq!(ask_int(&local.commands, local.command_port(), &Command::NewGroup.encode()), 1);
+    assert_eq!(ask_int(&local.commands, local.command_port(), &LinkCommand::NewGroup.encode()), 1);
     // None of this restarts the exchange, ends the link, or redirects the close flag.
-    for datagram in [Command::FindGroup.encode(), Command::CloseConnection.encode()] {
+    for datagram in [LinkCommand::FindGroup.encode(), LinkCommand::CloseConnection.encode()] {
         stranger.send_to(&datagram, local.command_port()).unwrap();
     }
-    stranger.send_to(&Command::Connect2.encode(), local.close_port()).unwrap();
+    stranger.send_to(&LinkCommand::Connect2.encode(), local.close_port()).unwrap();
     assert_eq!(ask_int(&local.commands, local.command_port(), b"g"), 1);
     assert_eq!(ask_int(&local.commands, local.command_port(), b"abcde\0\0\0"), 1);
     // Whoever comes later is answered later: by then everything above has been read.
@@ -583,7 +585,7 @@ fn another_machine_cannot_use_the_ports() {
 fn another_socket_of_the_same_machine_may_begin_again() {
     let server = Running::start(&own_config(LISTEN_PORT));
     let mut local = server.connect();
-    assert_eq!(ask_int(&local.commands, local.command_port(), &Command::NewGroup.encode()), 1);
+    assert_eq!(ask_int(&local.commands, local.command_port(), &LinkCommand::NewGroup.encode()), 1);
     let given_up = std::mem::replace(&mut local.commands, socket(server.address.ip()));
     assert!(local.create("g", "abcde"));
     // What the old socket still says belongs to nothing.
@@ -728,8 +730,8 @@ fn while_quitting_connect_is_not_answered_and_who_greets_is_told() {
     let connecting = socket(server.address.ip());
     server.shutdown.request(Reason::Console);
     local.wait_for_close();
-    connecting.send_to(&Command::Connect.encode(), server.address).unwrap();
-    greeting.commands.send_to(&Command::Connect.encode(), server.address).unwrap();
+    connecting.send_to(&LinkCommand::Connect.encode(), server.address).unwrap();
+    greeting.commands.send_to(&LinkCommand::Connect.encode(), server.address).unwrap();
     greeting.say_connect_2();
     greeting.wait_for_close();
     local.find("");
@@ -949,7 +951,7 @@ fn it_uses_all_descriptors_that_it_may_have_and_survives_their_end() {
     // More than the hard limit allows.
     let beyond: Vec<UdpSocket> = (0..20).map(|_| socket(address.ip())).collect();
     for client in &beyond {
-        client.send_to(&Command::Connect.encode(), address).unwrap();
+        client.send_to(&LinkCommand::Connect.encode(), address).unwrap();
     }
     let refusal = "wants to connect and is not answered: no more sockets";
     while !program.logged.recv_timeout(PATIENCE).expect("it does not say so").contains(refusal) {}

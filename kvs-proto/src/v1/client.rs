@@ -1,30 +1,30 @@
-//! The application's side: [`Login`] and [`Operation`] on the main channel, [`CallbackListener`] on the callback
+//! The application's side: [`LoginExchange`] and [`Operation`] on the main channel, [`CallbackListener`] on the callback
 //! channel.
 //!
 //! Each is a script of steps that the caller plays on its sockets: ask for the [`next`](OperationExchange::next)
 //! step, do it, report what was received, until it is done. Which error code a failed step means is the
-//! caller's business; [`Expected`] and [`Sent`] name the step for that.
+//! caller's business; [`Incoming`] and [`Outgoing`] name the step for that.
 //!
 //! **Between operations.** Nothing separates a value from the function code that follows it, and the
 //! original server needs them apart. [`Operation::Put`] therefore leaves a value behind on the socket, and
 //! the caller must make sure that the peer has read it before it begins the next operation
-//! ([`leaves_value`](Operation::leaves_value)).
+//! ([`leaves_unread_value`](Operation::leaves_unread_value)).
 
-use super::{CHANGED_KEY_LEN, CLOSE, Function, Hello, NO_SUCH_KEY, Protocol, REFUSED, YES};
+use super::{CHANGED_KEY_LEN, CLOSE, FunctionCode, Hello, NO_SUCH_KEY, Protocol, REFUSED, YES};
 use crate::{INT_LEN, Int, MAX_TEXT, Text, v2};
 
 /// What a step sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
+pub enum Outgoing {
     /// A function code.
-    Code,
+    FunctionCode,
     /// A group name, secret, key or value (which may be empty: then nothing goes out).
     Text,
 }
 
 /// What a step waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
+pub enum Incoming {
     /// The first flag on either channel.
     ConnectionFlag,
     /// The flag that lets an operation go on.
@@ -54,7 +54,7 @@ pub enum Violation {
 
 /// One of the two sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
+pub enum ChannelKind {
     /// The one that was connected first.
     Main,
     /// The one on which changes come.
@@ -64,11 +64,11 @@ pub enum Channel {
 /// What to do next during the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginStep {
-    /// Receive exactly four bytes and report them with [`Login::received`].
-    Receive(Channel, Expected),
-    /// Send these bytes on the main channel, then report [`Login::sent`].
+    /// Receive exactly four bytes and report them with [`LoginExchange::received`].
+    Receive(ChannelKind, Incoming),
+    /// Send these bytes on the main channel, then report [`LoginExchange::sent`].
     Send(Vec<u8>),
-    /// Connect the callback channel, then report [`Login::connected`].
+    /// Connect the callback channel, then report [`LoginExchange::connected`].
     ConnectCallback,
     /// It is over.
     Done(LoginResult),
@@ -88,7 +88,7 @@ pub enum LoginResult {
 
 /// The login on a main channel that was just connected.
 #[derive(Debug)]
-pub struct Login {
+pub struct LoginExchange {
     hello: Hello,
     secret: Text,
     /// What the server has chosen.
@@ -108,7 +108,7 @@ enum LoginAt {
     Done(LoginResult),
 }
 
-impl Login {
+impl LoginExchange {
     /// Begins a login to `group` with `secret`, neither of them empty.
     pub fn new(group: Text, secret: Text, offer: Protocol) -> Self {
         let hello = Hello { group, offer };
@@ -118,15 +118,15 @@ impl Login {
     /// What to do now.
     pub fn next(&self) -> LoginStep {
         match self.at {
-            LoginAt::MainFlag => LoginStep::Receive(Channel::Main, Expected::ConnectionFlag),
+            LoginAt::MainFlag => LoginStep::Receive(ChannelKind::Main, Incoming::ConnectionFlag),
             LoginAt::SendGroup => LoginStep::Send(self.hello.encode()),
             LoginAt::GroupAnswer | LoginAt::Verdict => {
-                LoginStep::Receive(Channel::Main, Expected::Response)
+                LoginStep::Receive(ChannelKind::Main, Incoming::Response)
             }
             LoginAt::SendSecret => LoginStep::Send(self.secret.as_bytes().to_vec()),
             LoginAt::ConnectCallback => LoginStep::ConnectCallback,
             LoginAt::CallbackFlag => {
-                LoginStep::Receive(Channel::Callback, Expected::ConnectionFlag)
+                LoginStep::Receive(ChannelKind::Callback, Incoming::ConnectionFlag)
             }
             LoginAt::Done(result) => LoginStep::Done(result),
         }
@@ -195,18 +195,18 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn function(&self) -> Function {
+    fn function(&self) -> FunctionCode {
         match self {
-            Self::Put { .. } => Function::Put,
-            Self::Get(_) => Function::Get,
-            Self::Delete(_) => Function::Delete,
-            Self::Watch(_) => Function::Watch,
-            Self::Close => Function::Close,
+            Self::Put { .. } => FunctionCode::Put,
+            Self::Get(_) => FunctionCode::Get,
+            Self::Delete(_) => FunctionCode::Delete,
+            Self::Watch(_) => FunctionCode::Watch,
+            Self::Close => FunctionCode::Close,
         }
     }
 
     /// Whether a value may still be on its way when the operation is done: see the head of this module.
-    pub fn leaves_value(&self) -> bool {
+    pub fn leaves_unread_value(&self) -> bool {
         matches!(self, Self::Put { .. })
     }
 }
@@ -226,9 +226,9 @@ pub enum OperationResult {
 #[derive(Debug, PartialEq, Eq)]
 pub enum OperationStep<'a> {
     /// Send these bytes with one call, then report [`OperationExchange::sent`].
-    Send(Sent, &'a [u8]),
+    Send(Outgoing, &'a [u8]),
     /// Receive exactly that many bytes and report them with [`OperationExchange::received`].
-    Receive(Expected, usize),
+    Receive(Incoming, usize),
     /// It is over.
     Done(OperationResult),
 }
@@ -265,14 +265,14 @@ impl OperationExchange {
     /// What to do now.
     pub fn next(&self) -> OperationStep<'_> {
         match &self.at {
-            At::SendCode => OperationStep::Send(Sent::Code, &self.code),
-            At::Ready => OperationStep::Receive(Expected::Ready, INT_LEN),
-            At::SendKey => OperationStep::Send(Sent::Text, self.key()),
+            At::SendCode => OperationStep::Send(Outgoing::FunctionCode, &self.code),
+            At::Ready => OperationStep::Receive(Incoming::Ready, INT_LEN),
+            At::SendKey => OperationStep::Send(Outgoing::Text, self.key()),
             // It answers the key: an error here is one of receiving that answer.
-            At::ReadyForValue | At::Response => OperationStep::Receive(Expected::Response, INT_LEN),
-            At::SendValue => OperationStep::Send(Sent::Text, self.value()),
-            At::Length => OperationStep::Receive(Expected::Length, INT_LEN),
-            At::Value(len) => OperationStep::Receive(Expected::Value, len + 1),
+            At::ReadyForValue | At::Response => OperationStep::Receive(Incoming::Response, INT_LEN),
+            At::SendValue => OperationStep::Send(Outgoing::Text, self.value()),
+            At::Length => OperationStep::Receive(Incoming::Length, INT_LEN),
+            At::Value(len) => OperationStep::Receive(Incoming::Value, len + 1),
             At::Done(outcome) => OperationStep::Done(outcome.clone()),
         }
     }

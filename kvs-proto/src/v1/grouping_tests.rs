@@ -61,9 +61,9 @@ impl Pair {
         let mut answers = Vec::new();
         let mut session = MainChannel::accept(&mut answers);
         assert_eq!(session.receive(b"g", &mut answers).unwrap().count(), 1);
-        session.answer_group(Some(Protocol::V1), &mut answers);
+        session.respond_to_group(Some(Protocol::V1), &mut answers);
         assert_eq!(session.receive(b"s", &mut answers).unwrap().count(), 1);
-        session.answer_secret(true, &mut answers);
+        session.respond_to_secret(true, &mut answers);
         Self { session, socket: Vec::new(), answers: Vec::new(), seen: Vec::new() }
     }
 
@@ -73,16 +73,16 @@ impl Pair {
         let requests = self.session.receive(&read, &mut self.answers).expect("legal");
         for request in requests {
             if let ClientMessage::BeginPut(_) | ClientMessage::BeginWatch = request {
-                self.session.answer_ready(true, &mut self.answers);
+                self.session.respond_ready(true, &mut self.answers);
                 continue;
             }
             self.seen.push(request);
             match request {
                 ClientMessage::Get(_) => {
-                    self.session.answer_get(found.map(Text::as_bytes), &mut self.answers);
+                    self.session.respond_to_get(found.map(Text::as_bytes), &mut self.answers);
                 }
                 ClientMessage::Delete(_) | ClientMessage::Watch(_) => {
-                    self.session.answer_found(found.is_some(), &mut self.answers);
+                    self.session.respond_found(found.is_some(), &mut self.answers);
                 }
                 _ => {}
             }
@@ -147,7 +147,7 @@ fn every_legal_grouping_gives_back_what_was_sent() {
             pair.play(&goodbye);
             requests.push(ClientMessage::Close);
             prop_assert_eq!(&pair.seen, &requests);
-            prop_assert!(pair.session.is_over() && pair.answers.is_empty());
+            prop_assert!(pair.session.is_closed() && pair.answers.is_empty());
             Ok(())
         })
         .unwrap();

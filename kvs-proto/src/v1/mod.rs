@@ -75,7 +75,7 @@ pub const CHANGED_KEY_LEN: usize = 100;
 /// The function codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the documentation.
-pub enum Function {
+pub enum FunctionCode {
     Put = 0,
     Get = 1,
     Delete = 2,
@@ -83,7 +83,7 @@ pub enum Function {
     Close = 4,
 }
 
-impl Function {
+impl FunctionCode {
     /// The function of a code; `None` for an unknown one.
     pub fn from_code(code: Int) -> Option<Self> {
         Some(match code {

@@ -15,7 +15,7 @@
 //! The caller must hand over each `read` by itself, from a buffer larger than [`READ_LEN`], and handle
 //! what it returned before the next.
 
-use super::{CHANGED_KEY_LEN, CLOSE, Function, Hello, NO_SUCH_KEY, Protocol, REFUSED, YES};
+use super::{CHANGED_KEY_LEN, CLOSE, FunctionCode, Hello, NO_SUCH_KEY, Protocol, REFUSED, YES};
 use crate::{INT_LEN, Int, MAX_TEXT, Text, TextError, v2};
 
 /// The most that a legal application ever has under way: a value and a function code.
@@ -24,14 +24,14 @@ pub const READ_LEN: usize = MAX_TEXT + INT_LEN;
 /// What the application wants. All but `Put` and `Close` are to be answered by the method named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMessage {
-    /// It wants into this group, and offers a kind of session: [`MainChannel::answer_group`].
+    /// It wants into this group, and offers a kind of session: [`MainChannel::respond_to_group`].
     Group(Hello),
-    /// Its secret: [`MainChannel::answer_secret`], after the callback channel was greeted.
+    /// Its secret: [`MainChannel::respond_to_secret`], after the callback channel was greeted.
     Secret(Text),
-    /// It is about to store a value under this key: [`MainChannel::answer_ready`]. The value follows as
+    /// It is about to store a value under this key: [`MainChannel::respond_ready`]. The value follows as
     /// [`Put`](Self::Put), unless the server is not ready for it.
     BeginPut(Text),
-    /// It is about to watch a key: [`MainChannel::answer_ready`]. The key follows as
+    /// It is about to watch a key: [`MainChannel::respond_ready`]. The key follows as
     /// [`Watch`](Self::Watch), unless the server is not ready for it.
     BeginWatch,
     /// Store this. There is no answer.
@@ -41,11 +41,11 @@ pub enum ClientMessage {
         /// The value, possibly empty.
         value: Text,
     },
-    /// Tell the value: [`MainChannel::answer_get`].
+    /// Tell the value: [`MainChannel::respond_to_get`].
     Get(Text),
-    /// Delete the pair: [`MainChannel::answer_found`].
+    /// Delete the pair: [`MainChannel::respond_found`].
     Delete(Text),
-    /// Watch the key: [`MainChannel::answer_found`].
+    /// Watch the key: [`MainChannel::respond_found`].
     Watch(Text),
     /// The application says goodbye and closes both sockets.
     Close,
@@ -67,7 +67,7 @@ pub enum ProtocolError {
     NoCodeAfterValue,
     /// It sent something although it was its turn to wait.
     #[error("{0} bytes came while an answer was due")]
-    OutOfTurn(usize),
+    UnexpectedBytes(usize),
 }
 
 /// The main channel of one application.
@@ -195,7 +195,7 @@ impl MainChannel {
             | State::KeyAsked(_)
             | State::ValueAsked { .. }
             | State::Framed
-            | State::Over => Err(ProtocolError::OutOfTurn(read.len())),
+            | State::Over => Err(ProtocolError::UnexpectedBytes(read.len())),
         }
     }
 
@@ -214,20 +214,22 @@ impl MainChannel {
                 continue;
             }
             have = 0;
-            let Some(function) = Function::from_code(Int::from_ne_bytes(bytes)) else { continue };
+            let Some(function) = FunctionCode::from_code(Int::from_ne_bytes(bytes)) else {
+                continue;
+            };
             let rest = read.len() - at - 1;
             if rest > 0 {
-                return Err(ProtocolError::OutOfTurn(rest));
+                return Err(ProtocolError::UnexpectedBytes(rest));
             }
             let keyed = match function {
-                Function::Put => KeyFunction::Put,
-                Function::Get => KeyFunction::Get,
-                Function::Delete => KeyFunction::Delete,
-                Function::Watch => {
+                FunctionCode::Put => KeyFunction::Put,
+                FunctionCode::Get => KeyFunction::Get,
+                FunctionCode::Delete => KeyFunction::Delete,
+                FunctionCode::Watch => {
                     self.state = State::WatchAsked;
                     return Ok(Some(ClientMessage::BeginWatch));
                 }
-                Function::Close => {
+                FunctionCode::Close => {
                     self.state = State::Over;
                     return Ok(Some(ClientMessage::Close));
                 }
@@ -242,7 +244,7 @@ impl MainChannel {
 
     /// Answers [`ClientMessage::Group`]: of which kind the session will be, one that was offered. When there is no
     /// such group, the session is over.
-    pub fn answer_group(&mut self, exists: Option<Protocol>, out: &mut Vec<u8>) {
+    pub fn respond_to_group(&mut self, exists: Option<Protocol>, out: &mut Vec<u8>) {
         debug_assert!(matches!(self.state, State::GroupAsked), "{:?}", self.state);
         put_int(
             out,
@@ -257,8 +259,8 @@ impl MainChannel {
     }
 
     /// Answers [`ClientMessage::Secret`]. When it is wrong, the session is over. When it is right and the session
-    /// [framed](Self::kind), all that follows on both channels is the business of [`v2`].
-    pub fn answer_secret(&mut self, right: bool, out: &mut Vec<u8>) {
+    /// [framed](Self::negotiated), all that follows on both channels is the business of [`v2`].
+    pub fn respond_to_secret(&mut self, right: bool, out: &mut Vec<u8>) {
         debug_assert!(matches!(self.state, State::SecretAsked), "{:?}", self.state);
         put_int(out, if right { YES } else { REFUSED });
         self.state = match self.kind {
@@ -269,13 +271,13 @@ impl MainChannel {
     }
 
     /// The kind of the session, which is known when its group was answered.
-    pub fn kind(&self) -> Protocol {
+    pub fn negotiated(&self) -> Protocol {
         self.kind
     }
 
     /// Answers [`ClientMessage::BeginPut`] and [`ClientMessage::BeginWatch`]. When the server is not ready, the operation
     /// is over: a legal application sends neither value nor key, but its next function code.
-    pub fn answer_ready(&mut self, ready: bool, out: &mut Vec<u8>) {
+    pub fn respond_ready(&mut self, ready: bool, out: &mut Vec<u8>) {
         put_int(out, if ready { YES } else { REFUSED });
         self.state = match self.state {
             _ if !ready => CODE,
@@ -289,7 +291,7 @@ impl MainChannel {
     }
 
     /// Answers [`ClientMessage::Get`]: the value, or `None` when there is no such key.
-    pub fn answer_get(&mut self, value: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub fn respond_to_get(&mut self, value: Option<&[u8]>, out: &mut Vec<u8>) {
         debug_assert!(matches!(self.state, State::KeyAsked(KeyFunction::Get)), "{:?}", self.state);
         match value {
             Some(value) => {
@@ -304,7 +306,7 @@ impl MainChannel {
     }
 
     /// Answers [`ClientMessage::Delete`] and [`ClientMessage::Watch`].
-    pub fn answer_found(&mut self, found: bool, out: &mut Vec<u8>) {
+    pub fn respond_found(&mut self, found: bool, out: &mut Vec<u8>) {
         debug_assert!(
             matches!(self.state, State::KeyAsked(KeyFunction::Delete | KeyFunction::Watch)),
             "{:?}",
@@ -315,7 +317,7 @@ impl MainChannel {
     }
 
     /// Whether nothing more can come of this session: refused, malformed, or closed by the application.
-    pub fn is_over(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Over)
     }
 }
@@ -335,14 +337,14 @@ fn text(what: &'static str, bytes: &[u8]) -> Result<Text, ProtocolError> {
 }
 
 /// The rule at the head of this module.
-fn split_value(read: &[u8]) -> Result<(Text, Option<Function>), ProtocolError> {
+fn split_value(read: &[u8]) -> Result<(Text, Option<FunctionCode>), ProtocolError> {
     if !read.contains(&0) {
         return Ok((text("value", read)?, None));
     }
     let (value, code) =
         read.split_last_chunk::<INT_LEN>().ok_or(ProtocolError::NoCodeAfterValue)?;
-    let function =
-        Function::from_code(Int::from_ne_bytes(*code)).ok_or(ProtocolError::NoCodeAfterValue)?;
+    let function = FunctionCode::from_code(Int::from_ne_bytes(*code))
+        .ok_or(ProtocolError::NoCodeAfterValue)?;
     Ok((text("value", value)?, Some(function)))
 }
 
@@ -386,7 +388,7 @@ impl CallbackChannel {
     }
 
     /// Announces that `key` has changed. Only when [`is_idle`](Self::is_idle).
-    pub fn announce(&mut self, key: Text, out: &mut Vec<u8>) {
+    pub fn notify(&mut self, key: Text, out: &mut Vec<u8>) {
         debug_assert!(self.is_idle(), "{:?}", self.state);
         put_int(out, YES);
         self.state = CallbackState::Announced { key, bytes: [0; INT_LEN], have: 0 };
@@ -482,11 +484,11 @@ mod tests {
         let mut out = Vec::new();
         let mut session = MainChannel::accept(&mut out);
         assert_eq!(session.receive(b"g1\0kvs2", &mut out).unwrap().count(), 1);
-        session.answer_group(Some(Protocol::V2), &mut out);
+        session.respond_to_group(Some(Protocol::V2), &mut out);
         assert_eq!(session.receive(b"abcde", &mut out).unwrap().count(), 1);
-        session.answer_secret(true, &mut out);
+        session.respond_to_secret(true, &mut out);
         assert_eq!(out, [1i32, 2, 1].map(i32::to_ne_bytes).concat());
-        assert_eq!((session.kind(), session.is_over()), (Protocol::V2, false));
+        assert_eq!((session.negotiated(), session.is_closed()), (Protocol::V2, false));
     }
 
     fn logged_in() -> MainChannel {
@@ -496,12 +498,12 @@ mod tests {
             session.receive(b"g1", &mut out).unwrap().next(),
             Some(ClientMessage::Group(hello(b"g1")))
         );
-        session.answer_group(Some(Protocol::V1), &mut out);
+        session.respond_to_group(Some(Protocol::V1), &mut out);
         assert_eq!(
             session.receive(b"abcde", &mut out).unwrap().next(),
             Some(ClientMessage::Secret(t(b"abcde")))
         );
-        session.answer_secret(true, &mut out);
+        session.respond_to_secret(true, &mut out);
         assert_eq!(out, [1i32.to_ne_bytes(); 3].concat());
         session
     }
@@ -510,10 +512,10 @@ mod tests {
     fn waiting_for_value() -> MainChannel {
         let mut session = logged_in();
         let mut out = Vec::new();
-        assert_eq!(session.receive(&Function::Put.encode(), &mut out).unwrap().count(), 0);
+        assert_eq!(session.receive(&FunctionCode::Put.encode(), &mut out).unwrap().count(), 0);
         let asked: Vec<_> = session.receive(b"k", &mut out).unwrap().collect();
         assert_eq!(asked, [ClientMessage::BeginPut(t(b"k"))]);
-        session.answer_ready(true, &mut out);
+        session.respond_ready(true, &mut out);
         session
     }
 
@@ -523,9 +525,9 @@ mod tests {
         let mut session = MainChannel::accept(&mut out);
         assert_eq!(session.receive(b"nogroup", &mut out).unwrap().count(), 1);
         out.clear();
-        session.answer_group(None, &mut out);
+        session.respond_to_group(None, &mut out);
         assert_eq!(out, 0i32.to_ne_bytes());
-        assert!(session.is_over());
+        assert!(session.is_closed());
         assert!(session.receive(b"more", &mut out).is_err());
     }
 
@@ -540,7 +542,7 @@ mod tests {
         ];
         for (sent, value) in cases {
             let put = ClientMessage::Put { key: t(b"k"), value: t(value) };
-            for function in [Function::Put, Function::Get, Function::Delete] {
+            for function in [FunctionCode::Put, FunctionCode::Get, FunctionCode::Delete] {
                 let mut session = waiting_for_value();
                 let mut out = Vec::new();
                 let glued = [sent, &function.encode()].concat();
@@ -550,16 +552,16 @@ mod tests {
             }
             let mut session = waiting_for_value();
             let mut out = Vec::new();
-            let glued = [sent, &Function::Watch.encode()].concat();
+            let glued = [sent, &FunctionCode::Watch.encode()].concat();
             let requests: Vec<_> = session.receive(&glued, &mut out).unwrap().collect();
             assert_eq!(requests, [put, ClientMessage::BeginWatch]);
-            session.answer_ready(true, &mut out);
+            session.respond_ready(true, &mut out);
             assert_eq!(out, 1i32.to_ne_bytes(), "the code after the value is answered");
             let mut session = waiting_for_value();
-            let glued = [sent, &Function::Close.encode()].concat();
+            let glued = [sent, &FunctionCode::Close.encode()].concat();
             let requests: Vec<_> = session.receive(&glued, &mut Vec::new()).unwrap().collect();
             assert_eq!(requests, [put, ClientMessage::Close]);
-            assert!(session.is_over());
+            assert!(session.is_closed());
         }
     }
 
@@ -578,13 +580,13 @@ mod tests {
         ] {
             let mut session = waiting_for_value();
             assert!(session.receive(bad, &mut Vec::new()).is_err(), "{bad:?} was taken");
-            assert!(session.is_over());
+            assert!(session.is_closed());
         }
     }
 
     #[test]
     fn a_put_or_watch_that_the_server_is_not_ready_for_is_over_and_the_next_operation_goes_on() {
-        for (function, key) in [(Function::Put, Some(b"k")), (Function::Watch, None)] {
+        for (function, key) in [(FunctionCode::Put, Some(b"k")), (FunctionCode::Watch, None)] {
             let mut session = logged_in();
             let mut out = Vec::new();
             let mut asked = session.receive(&function.encode(), &mut out).unwrap().count();
@@ -596,10 +598,10 @@ mod tests {
             assert_eq!(asked, 1);
             assert!(out.is_empty(), "the caller decides");
             // Nothing may be sent before the answer.
-            session.answer_ready(false, &mut out);
+            session.respond_ready(false, &mut out);
             assert_eq!(out, 0i32.to_ne_bytes());
             out.clear();
-            assert_eq!(session.receive(&Function::Get.encode(), &mut out).unwrap().count(), 0);
+            assert_eq!(session.receive(&FunctionCode::Get.encode(), &mut out).unwrap().count(), 0);
             assert_eq!(out, 1i32.to_ne_bytes());
             let requests: Vec<_> = session.receive(b"k", &mut out).unwrap().collect();
             assert_eq!(requests, [ClientMessage::Get(t(b"k"))]);
@@ -611,7 +613,7 @@ mod tests {
         let mut session = logged_in();
         let mut out = Vec::new();
         assert_eq!(session.receive(&77i32.to_ne_bytes(), &mut out).unwrap().count(), 0);
-        for byte in Function::Get.encode() {
+        for byte in FunctionCode::Get.encode() {
             assert!(out.is_empty());
             assert_eq!(session.receive(&[byte], &mut out).unwrap().count(), 0);
         }
@@ -621,12 +623,12 @@ mod tests {
     #[test]
     fn speaking_out_of_turn_ends_the_session() {
         let mut session = logged_in();
-        let glued = [&Function::Get.encode()[..], b"k"].concat();
+        let glued = [&FunctionCode::Get.encode()[..], b"k"].concat();
         assert_eq!(
             session.receive(&glued, &mut Vec::new()).err(),
-            Some(ProtocolError::OutOfTurn(1))
+            Some(ProtocolError::UnexpectedBytes(1))
         );
-        assert!(session.is_over());
+        assert!(session.is_closed());
     }
 
     #[test]
@@ -635,7 +637,7 @@ mod tests {
         let mut notifier = CallbackChannel::accept(&mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         out.clear();
-        notifier.announce(t(b"k1"), &mut out);
+        notifier.notify(t(b"k1"), &mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         assert!(!notifier.is_idle());
         out.clear();
@@ -656,10 +658,10 @@ mod tests {
         let mut out = Vec::new();
         assert!(CallbackChannel::accept(&mut out).receive(b"x", &mut out).is_err());
         let mut notifier = CallbackChannel::accept(&mut out);
-        notifier.announce(t(b"k1"), &mut out);
+        notifier.notify(t(b"k1"), &mut out);
         assert!(notifier.receive(&2i32.to_ne_bytes(), &mut out).is_err());
         let mut notifier = CallbackChannel::accept(&mut out);
-        notifier.announce(t(b"k1"), &mut out);
+        notifier.notify(t(b"k1"), &mut out);
         let twice = [1i32.to_ne_bytes(); 2].concat();
         assert!(notifier.receive(&twice, &mut out).is_err());
     }
@@ -688,15 +690,15 @@ mod tests {
                             prop_assert!(sent.windows(both.len().max(1)).any(|w| w == both));
                         }
                         ClientMessage::BeginPut(key) => {
-                            session.answer_ready(!key.as_bytes().len().is_multiple_of(3), &mut out);
+                            session.respond_ready(!key.as_bytes().len().is_multiple_of(3), &mut out);
                         }
-                        ClientMessage::BeginWatch => session.answer_ready(!sent.len().is_multiple_of(3), &mut out),
-                        ClientMessage::Get(_) => session.answer_get(Some(b"v"), &mut out),
+                        ClientMessage::BeginWatch => session.respond_ready(!sent.len().is_multiple_of(3), &mut out),
+                        ClientMessage::Get(_) => session.respond_to_get(Some(b"v"), &mut out),
                         ClientMessage::Delete(_) | ClientMessage::Watch(_) => {
-                            session.answer_found(false, &mut out);
+                            session.respond_found(false, &mut out);
                         }
                         ClientMessage::Group(_) | ClientMessage::Secret(_) => unreachable!("logged in already"),
-                        ClientMessage::Close => prop_assert!(session.is_over()),
+                        ClientMessage::Close => prop_assert!(session.is_closed()),
                     }
                 }
             }

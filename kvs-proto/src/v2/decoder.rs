@@ -5,7 +5,7 @@
 
 use std::mem;
 
-use super::{HEADER_LEN, Header, Malformed};
+use super::{FrameHeader, HEADER_LEN, Malformed};
 
 /// A body of this length or less is collected without asking.
 const COLLECTED_UNASKED: usize = 4096;
@@ -16,7 +16,7 @@ pub struct FrameDecoder {
     /// The beginning of a frame that has not come whole; or one that has, and was handed out last.
     partial: Vec<u8>,
     /// Its header, once that is complete and somebody wants the body.
-    wanted: Option<Header>,
+    wanted: Option<FrameHeader>,
     /// So many bytes belong to a frame that nobody wants.
     skipping: u64,
     /// What stands in `partial` was handed out.
@@ -27,9 +27,9 @@ pub struct FrameDecoder {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
     /// A whole frame.
-    Frame(Header, &'a [u8]),
+    Frame(FrameHeader, &'a [u8]),
     /// A frame that is not wanted, whose body will be passed over.
-    Rejected(Header),
+    Rejected(FrameHeader),
     /// Incomplete more in these bytes.
     Incomplete,
 }
@@ -46,7 +46,7 @@ impl FrameDecoder {
     pub fn next<'a, 'b: 'a>(
         &'a mut self,
         bytes: &mut &'b [u8],
-        wants: impl FnOnce(&Header, bool) -> bool,
+        wants: impl FnOnce(&FrameHeader, bool) -> bool,
     ) -> Result<Decoded<'a>, Malformed> {
         if mem::take(&mut self.spent) {
             self.release();
@@ -70,20 +70,20 @@ impl FrameDecoder {
                     return Ok(Decoded::Incomplete);
                 }
                 let header = match self.partial.first_chunk() {
-                    Some(header) => Header::decode(header)?,
+                    Some(header) => FrameHeader::decode(header)?,
                     None => return Ok(Decoded::Incomplete),
                 };
-                let is_whole = bytes.len() >= header.body as usize;
-                if !wants(&header, !is_whole && header.body as usize > COLLECTED_UNASKED) {
+                let is_whole = bytes.len() >= header.body_len as usize;
+                if !wants(&header, !is_whole && header.body_len as usize > COLLECTED_UNASKED) {
                     self.partial.clear();
-                    self.skipping = header.body.into();
+                    self.skipping = header.body_len.into();
                     return Ok(Decoded::Rejected(header));
                 }
                 self.wanted = Some(header);
                 header
             }
         };
-        if !self.collect(bytes, HEADER_LEN + header.body as usize) {
+        if !self.collect(bytes, HEADER_LEN + header.body_len as usize) {
             return Ok(Decoded::Incomplete);
         }
         self.spent = true;
@@ -94,19 +94,19 @@ impl FrameDecoder {
     fn cut<'a, 'b: 'a>(
         &'a mut self,
         bytes: &mut &'b [u8],
-        wants: impl FnOnce(&Header, bool) -> bool,
+        wants: impl FnOnce(&FrameHeader, bool) -> bool,
     ) -> Result<Decoded<'a>, Malformed> {
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
             self.partial.extend_from_slice(bytes);
             *bytes = &[];
             return Ok(Decoded::Incomplete);
         };
-        let header = Header::decode(header)?;
-        let whole = rest.split_at_checked(header.body as usize);
-        let collected = whole.is_none() && header.body as usize > COLLECTED_UNASKED;
+        let header = FrameHeader::decode(header)?;
+        let whole = rest.split_at_checked(header.body_len as usize);
+        let collected = whole.is_none() && header.body_len as usize > COLLECTED_UNASKED;
         if !wants(&header, collected) {
             *bytes = rest;
-            self.skipping = header.body.into();
+            self.skipping = header.body_len.into();
             return Ok(Decoded::Rejected(header));
         }
         match whole {
@@ -143,17 +143,17 @@ impl FrameDecoder {
     }
 
     /// How many bytes of the frame under way are missing, if it is one that is being collected.
-    pub fn missing(&self) -> usize {
+    pub fn missing_bytes(&self) -> usize {
         match self.wanted {
             Some(header) if !self.spent => {
-                (HEADER_LEN + header.body as usize).saturating_sub(self.partial.len())
+                (HEADER_LEN + header.body_len as usize).saturating_sub(self.partial.len())
             }
             _ => 0,
         }
     }
 
     /// How many bytes it keeps.
-    pub fn kept(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         self.partial.capacity()
     }
 }
@@ -168,7 +168,8 @@ mod tests {
         let mut out = Vec::new();
         for (number, body) in bodies.iter().enumerate() {
             let number = number as u32;
-            let header = Header { body: 0, number, kind: 7, flags: 0, key: 0, version: 1 };
+            let header =
+                FrameHeader { body_len: 0, number, kind: 7, flags: 0, key_len: 0, version: 1 };
             super::super::put_frame(header, &[], body, &mut out);
         }
         out
@@ -197,8 +198,8 @@ mod tests {
                     let (mut asked, len) = (0, now.len());
                     let next = cutter.next(&mut now, |header, collected| {
                         asked += 1;
-                        assert!(!collected || header.body as usize > COLLECTED_UNASKED);
-                        assert!(!collected || (header.body as usize) > len.saturating_sub(HEADER_LEN));
+                        assert!(!collected || header.body_len as usize > COLLECTED_UNASKED);
+                        assert!(!collected || (header.body_len as usize) > len.saturating_sub(HEADER_LEN));
                         header.number % 2 == 0
                     });
                     match next.unwrap() {
@@ -220,11 +221,11 @@ mod tests {
 
         #[test]
         fn headers_round_trip(
-            body: u32, number: u32, kind: u8, flags: u8, key: u32, version: u64,
+            body_len: u32, number: u32, kind: u8, flags: u8, key_len: u32, version: u64,
         ) {
-            let header = Header { body, number, kind, flags, key, version };
-            let decoded = Header::decode(&header.encode());
-            prop_assert_eq!(decoded.is_ok(), key <= body);
+            let header = FrameHeader { body_len, number, kind, flags, key_len, version };
+            let decoded = FrameHeader::decode(&header.encode());
+            prop_assert_eq!(decoded.is_ok(), key_len <= body_len);
             if let Ok(decoded) = decoded {
                 prop_assert_eq!(decoded, header);
             }
@@ -233,18 +234,25 @@ mod tests {
 
     #[test]
     fn an_announced_length_reserves_nothing() {
-        let header =
-            Header { body: u32::MAX, number: 1, kind: 1, flags: 0, key: 0, version: 0 }.encode();
+        let header = FrameHeader {
+            body_len: u32::MAX,
+            number: 1,
+            kind: 1,
+            flags: 0,
+            key_len: 0,
+            version: 0,
+        }
+        .encode();
         let mut cutter = FrameDecoder::default();
         let mut bytes = &header[..];
         assert_eq!(cutter.next(&mut bytes, |_, _| true), Ok(Decoded::Incomplete));
-        assert!(cutter.kept() < 100);
-        assert_eq!(cutter.missing(), u32::MAX as usize);
+        assert!(cutter.buffered() < 100);
+        assert_eq!(cutter.missing_bytes(), u32::MAX as usize);
         let mut cutter = FrameDecoder::default();
         let mut bytes = &header[..];
         assert!(matches!(cutter.next(&mut bytes, |_, _| false), Ok(Decoded::Rejected(_))));
         let mut more = &[0; 1000][..];
         assert_eq!(cutter.next(&mut more, |_, _| true), Ok(Decoded::Incomplete));
-        assert!(more.is_empty() && cutter.kept() == 0);
+        assert!(more.is_empty() && cutter.buffered() == 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What a server says by itself, on the callback channel.
 
-use super::{HEADER_LEN, Header, MAX_KEY, Malformed, NO_VERSION, Version, put_frame};
+use super::{FrameHeader, HEADER_LEN, MAX_KEY, Malformed, NO_VERSION, Version, put_frame};
 
 const CHANGED: u8 = 192;
 const CLOSE: u8 = 193;
@@ -23,7 +23,7 @@ pub struct MatchedBy {
 impl MatchedBy {
     /// What either says.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self { key: self.key || other.key, prefix: self.prefix || other.prefix }
     }
 }
@@ -38,7 +38,7 @@ pub enum ServerEvent<'a> {
         /// Its version, or [`NO_VERSION`]: it was deleted.
         version: Version,
         /// Why the application is told.
-        watches: MatchedBy,
+        matched_by: MatchedBy,
     },
     /// Close the connection.
     Close,
@@ -49,7 +49,7 @@ impl<'a> ServerEvent<'a> {
     ///
     /// # Errors
     /// [`Malformed`] when it is none.
-    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         if header.number != 0 {
             return Err(Malformed::Header("a number where none belongs"));
         }
@@ -60,14 +60,14 @@ impl<'a> ServerEvent<'a> {
                 if key.is_empty() || key.len() > MAX_KEY || !rest.is_empty() {
                     return Err(header.bad("no key, or more than a key"));
                 }
-                let watches = MatchedBy {
+                let matched_by = MatchedBy {
                     key: header.flags & BY_KEY != 0,
                     prefix: header.flags & BY_PREFIX != 0,
                 };
-                if watches == MatchedBy::default() {
+                if matched_by == MatchedBy::default() {
                     return Err(header.bad("watched by nothing"));
                 }
-                Ok(Self::Changed { key, version: header.version, watches })
+                Ok(Self::Changed { key, version: header.version, matched_by })
             }
             CLOSE => {
                 header.check_flags(0)?;
@@ -83,12 +83,18 @@ impl<'a> ServerEvent<'a> {
 
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let header =
-            |kind, flags, version| Header { body: 0, number: 0, kind, flags, key: 0, version };
+        let header = |kind, flags, version| FrameHeader {
+            body_len: 0,
+            number: 0,
+            kind,
+            flags,
+            key_len: 0,
+            version,
+        };
         match *self {
-            Self::Changed { key, version, watches } => {
-                let by_key = if watches.key { BY_KEY } else { 0 };
-                let by_prefix = if watches.prefix { BY_PREFIX } else { 0 };
+            Self::Changed { key, version, matched_by } => {
+                let by_key = if matched_by.key { BY_KEY } else { 0 };
+                let by_prefix = if matched_by.prefix { BY_PREFIX } else { 0 };
                 put_frame(header(CHANGED, by_key | by_prefix, version), key, &[], out);
             }
             Self::Close => put_frame(header(CLOSE, 0, NO_VERSION), &[], &[], out),
@@ -103,7 +109,7 @@ mod tests {
 
     fn decode(frame: &[u8]) -> Result<ServerEvent<'_>, Malformed> {
         let (header, body) = frame.split_first_chunk().unwrap();
-        ServerEvent::decode(&Header::decode(header)?, body)
+        ServerEvent::decode(&FrameHeader::decode(header)?, body)
     }
 
     proptest! {
@@ -111,8 +117,8 @@ mod tests {
         fn news_round_trip(
             key in prop::collection::vec(any::<u8>(), 1..60), version: u64, by in 1u8..4,
         ) {
-            let watches = MatchedBy { key: by & 1 != 0, prefix: by & 2 != 0 };
-            for news in [ServerEvent::Changed { key: &key, version, watches }, ServerEvent::Close] {
+            let matched_by = MatchedBy { key: by & 1 != 0, prefix: by & 2 != 0 };
+            for news in [ServerEvent::Changed { key: &key, version, matched_by }, ServerEvent::Close] {
                 let mut frame = Vec::new();
                 news.encode(&mut frame);
                 prop_assert_eq!(decode(&frame), Ok(news));
@@ -122,9 +128,9 @@ mod tests {
 
     #[test]
     fn what_is_no_news_is_found_out() {
-        let watches = MatchedBy { key: true, prefix: false };
+        let matched_by = MatchedBy { key: true, prefix: false };
         let mut frame = Vec::new();
-        ServerEvent::Changed { key: b"k", version: 1, watches }.encode(&mut frame);
+        ServerEvent::Changed { key: b"k", version: 1, matched_by }.encode(&mut frame);
         for (at, byte) in [(4, 1), (8, 128), (9, 0), (9, 4), (10, 1), (12, 0)] {
             let mut frame = frame.clone();
             frame[at] = byte;

@@ -1,7 +1,7 @@
 //! The framed session between an application and its local server (`docs/PROTOCOL.md` §7).
 //!
 //! Both agree on it in the login of [`crate::v1`], by an [offer](OFFER) behind the group's name. After
-//! the verdict everything on both channels is a *frame*: a [`Header`] of fixed length, and a body. What a frame
+//! the verdict everything on both channels is a *frame*: a [`FrameHeader`] of fixed length, and a body. What a frame
 //! means is in [`request`] (application → server), [`response`] (server → application, main channel) and
 //! [`event`] (server → application, callback channel), each with both roles: what one encodes the
 //! other decodes. [`FrameDecoder`] finds the frames in a stream, however it is cut.
@@ -41,7 +41,7 @@ pub const DEFAULT_MAX_VALUE: usize = 16 << 20;
 /// The body of a message of several puts may be so much longer than the longest value.
 pub const PUT_MANY_OVERHEAD: usize = MAX_KEY + 64;
 
-/// The bytes of a [`Header`].
+/// The bytes of a [`FrameHeader`].
 pub const HEADER_LEN: usize = 24;
 
 /// The most keys of one page.
@@ -55,9 +55,9 @@ pub const NO_VERSION: Version = 0;
 
 /// What every frame begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct FrameHeader {
     /// How many bytes follow.
-    pub body: u32,
+    pub body_len: u32,
     /// Of the request; an answer repeats it.
     pub number: u32,
     /// What it is.
@@ -65,7 +65,7 @@ pub struct Header {
     /// More about it.
     pub flags: u8,
     /// How many bytes of the body are the key.
-    pub key: u32,
+    pub key_len: u32,
     /// A version, or something else of that size.
     pub version: u64,
 }
@@ -92,15 +92,15 @@ pub enum Malformed {
     Unexpected(u32),
 }
 
-impl Header {
+impl FrameHeader {
     /// The bytes on the wire.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[0..4].copy_from_slice(&self.body.to_le_bytes());
+        bytes[0..4].copy_from_slice(&self.body_len.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
         bytes[8] = self.kind;
         bytes[9] = self.flags;
-        bytes[12..16].copy_from_slice(&self.key.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.key_len.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.version.to_le_bytes());
         bytes
     }
@@ -111,17 +111,17 @@ impl Header {
     /// [`Malformed::Header`].
     pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self, Malformed> {
         let header = Self {
-            body: u32_at(bytes, 0),
+            body_len: u32_at(bytes, 0),
             number: u32_at(bytes, 4),
             kind: bytes[8],
             flags: bytes[9],
-            key: u32_at(bytes, 12),
+            key_len: u32_at(bytes, 12),
             version: u64::from(u32_at(bytes, 16)) | u64::from(u32_at(bytes, 20)) << 32,
         };
         if bytes[10..12] != [0, 0] {
             return Err(Malformed::Header("reserved bytes that are not 0"));
         }
-        if header.key > header.body {
+        if header.key_len > header.body_len {
             return Err(Malformed::Header("a key that is longer than the body"));
         }
         Ok(header)
@@ -136,7 +136,7 @@ impl Header {
 
     /// Key and rest of a body of this frame. `body` has the length that the header says.
     fn split<'a>(&self, body: &'a [u8]) -> (&'a [u8], &'a [u8]) {
-        body.split_at_checked(self.key as usize).unwrap_or((body, &[]))
+        body.split_at_checked(self.key_len as usize).unwrap_or((body, &[]))
     }
 
     fn bad(&self, why: &'static str) -> Malformed {
@@ -181,9 +181,9 @@ fn length(bytes: &[u8]) -> u32 {
 }
 
 /// Appends a frame whose body is key and rest.
-fn put_frame(mut header: Header, key: &[u8], rest: &[u8], out: &mut Vec<u8>) {
-    header.key = length(key);
-    header.body = header.key.saturating_add(length(rest));
+fn put_frame(mut header: FrameHeader, key: &[u8], rest: &[u8], out: &mut Vec<u8>) {
+    header.key_len = length(key);
+    header.body_len = header.key_len.saturating_add(length(rest));
     out.extend_from_slice(&header.encode());
     out.extend_from_slice(key);
     out.extend_from_slice(rest);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    HEADER_LEN, Header, MAX_KEY, Malformed, NO_VERSION, PUT_MANY_OVERHEAD, Version, length,
+    FrameHeader, HEADER_LEN, MAX_KEY, Malformed, NO_VERSION, PUT_MANY_OVERHEAD, Version, length,
     put_frame, take, take_u32,
 };
 use crate::MAX_TEXT;
@@ -91,7 +91,7 @@ pub enum RequestKind {
 
 impl RequestKind {
     /// That of the request which begins with this.
-    pub fn of(header: &Header) -> Self {
+    pub fn of(header: &FrameHeader) -> Self {
         match header.kind {
             GET => Self::Get,
             PUT => Self::Put,
@@ -212,7 +212,7 @@ fn next_entry<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
     /// The longest value in bytes, [`MAX_VALUE`](super::MAX_VALUE) at most.
-    pub value: usize,
+    pub max_value: usize,
 }
 
 impl FrameLimits {
@@ -220,13 +220,13 @@ impl FrameLimits {
     ///
     /// # Errors
     /// A status other than "ok": the body is to be passed over, however long it is.
-    pub fn check(self, header: &Header) -> Result<(), Status> {
-        let (key, body) = (header.key as usize, header.body as usize);
+    pub fn check(self, header: &FrameHeader) -> Result<(), Status> {
+        let (key, body) = (header.key_len as usize, header.body_len as usize);
         let most = match header.kind {
             GET | DELETE | WATCH | UNWATCH | CLOSE => MAX_KEY,
             KEYS => MAX_KEY + LENGTH_LEN,
-            PUT => self.value.saturating_add(key),
-            PUT_MANY => self.value.saturating_add(PUT_MANY_OVERHEAD),
+            PUT => self.max_value.saturating_add(key),
+            PUT_MANY => self.max_value.saturating_add(PUT_MANY_OVERHEAD),
             _ => return Err(Status::Unknown),
         };
         if key > MAX_KEY || body > most { Err(Status::TooLarge) } else { Ok(()) }
@@ -239,7 +239,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// [`Malformed`] when it is none; `Err` within: the status of its answer.
     pub fn decode(
-        header: &Header,
+        header: &FrameHeader,
         body: &'a [u8],
         limits: FrameLimits,
     ) -> Result<Result<Self, Status>, Malformed> {
@@ -317,8 +317,14 @@ impl<'a> Request<'a> {
 
     /// Appends the frame.
     pub fn encode(&self, number: u32, out: &mut Vec<u8>) {
-        let header =
-            |kind, flags, version| Header { body: 0, number, kind, flags, key: 0, version };
+        let header = |kind, flags, version| FrameHeader {
+            body_len: 0,
+            number,
+            kind,
+            flags,
+            key_len: 0,
+            version,
+        };
         let conditional = |kind, expected: Option<Version>| match expected {
             None => header(kind, 0, NO_VERSION),
             Some(version) => header(kind, IF_VERSION, version),
@@ -361,7 +367,7 @@ impl<'a> Request<'a> {
 }
 
 fn check_entries(
-    header: &Header,
+    header: &FrameHeader,
     entries: &[u8],
     limits: FrameLimits,
 ) -> Result<Result<(), Status>, Malformed> {
@@ -375,7 +381,7 @@ fn check_entries(
             return Err(header.bad("an empty key"));
         }
         count += 1;
-        if key.len() > MAX_KEY || value.len() > limits.value || count > MAX_ENTRIES {
+        if key.len() > MAX_KEY || value.len() > limits.max_value || count > MAX_ENTRIES {
             within = Err(Status::TooLarge);
         }
     }
@@ -387,14 +393,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: FrameLimits = FrameLimits { value: 100_000 };
+    const LIMITS: FrameLimits = FrameLimits { max_value: 100_000 };
 
     type Change = fn(&mut Vec<u8>);
 
     fn decode(frame: &[u8]) -> Result<(u32, Result<Request<'_>, Status>), Malformed> {
         let (header, body) = frame.split_first_chunk::<HEADER_LEN>().unwrap();
-        let header = Header::decode(header)?;
-        assert_eq!(header.body as usize, body.len());
+        let header = FrameHeader::decode(header)?;
+        assert_eq!(header.body_len as usize, body.len());
         if let Err(status) = LIMITS.check(&header) {
             return Ok((header.number, Err(status)));
         }
@@ -454,20 +460,20 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused_by_its_header() {
-        let header = |kind, key: usize, rest: usize| Header {
-            body: (key + rest) as u32,
+        let header = |kind, key: usize, rest: usize| FrameHeader {
+            body_len: (key + rest) as u32,
             number: 1,
             kind,
             flags: 0,
-            key: key as u32,
+            key_len: key as u32,
             version: 0,
         };
-        assert_eq!(LIMITS.check(&header(PUT, MAX_KEY, LIMITS.value)), Ok(()));
-        assert_eq!(LIMITS.check(&header(PUT, 1, LIMITS.value + 1)), Err(Status::TooLarge));
+        assert_eq!(LIMITS.check(&header(PUT, MAX_KEY, LIMITS.max_value)), Ok(()));
+        assert_eq!(LIMITS.check(&header(PUT, 1, LIMITS.max_value + 1)), Err(Status::TooLarge));
         assert_eq!(LIMITS.check(&header(PUT, MAX_KEY + 1, 0)), Err(Status::TooLarge));
         assert_eq!(LIMITS.check(&header(GET, MAX_KEY, 0)), Ok(()));
         assert_eq!(LIMITS.check(&header(GET, MAX_KEY + 1, 0)), Err(Status::TooLarge));
-        let most = LIMITS.value + PUT_MANY_OVERHEAD;
+        let most = LIMITS.max_value + PUT_MANY_OVERHEAD;
         assert_eq!(LIMITS.check(&header(PUT_MANY, 0, most)), Ok(()));
         assert_eq!(LIMITS.check(&header(PUT_MANY, 0, most + 1)), Err(Status::TooLarge));
         assert_eq!(LIMITS.check(&header(9, 0, 0)), Err(Status::Unknown));
@@ -488,7 +494,7 @@ mod tests {
         assert_eq!(refused(builder), Ok(Some(Status::TooLarge)));
         let mut builder = EntriesBuilder::default();
         builder.push(b"a", b"1");
-        builder.push(b"b", &vec![0; LIMITS.value + 1]);
+        builder.push(b"b", &vec![0; LIMITS.max_value + 1]);
         assert_eq!(refused(builder), Ok(Some(Status::TooLarge)));
     }
 

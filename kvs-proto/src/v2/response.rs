@@ -1,6 +1,8 @@
 //! What a server answers, on the main channel.
 
-use super::{HEADER_LEN, Header, MAX_KEY, Malformed, Version, length, put_frame, take, take_u32};
+use super::{
+    FrameHeader, HEADER_LEN, MAX_KEY, Malformed, Version, length, put_frame, take, take_u32,
+};
 
 /// The longest body of a page of keys.
 pub const MAX_PAGE_LEN: usize = 1 << 20;
@@ -63,10 +65,10 @@ impl<'a> Response<'a> {
     ///
     /// # Errors
     /// [`Malformed`] when it is none.
-    pub fn decode(header: &Header, body: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         let status = Status::from_kind(header.kind).ok_or(Malformed::Kind(header.kind))?;
         header.check_flags(0)?;
-        if header.key != 0 {
+        if header.key_len != 0 {
             return Err(header.bad("a key"));
         }
         if !body.is_empty() && status != Status::Ok {
@@ -81,18 +83,18 @@ impl<'a> Response<'a> {
     }
 
     /// The first bytes of the frame, to which a body of this length will be appended by other means.
-    pub fn encode_header(&self, body: usize) -> [u8; HEADER_LEN] {
-        let body = u32::try_from(body).unwrap_or(u32::MAX);
-        Header { body, ..self.header() }.encode()
+    pub fn encode_header(&self, body_len: usize) -> [u8; HEADER_LEN] {
+        let body_len = u32::try_from(body_len).unwrap_or(u32::MAX);
+        FrameHeader { body_len, ..self.header() }.encode()
     }
 
-    fn header(&self) -> Header {
-        Header {
-            body: 0,
+    fn header(&self) -> FrameHeader {
+        FrameHeader {
+            body_len: 0,
             number: self.number,
             kind: self.status as u8,
             flags: 0,
-            key: 0,
+            key_len: 0,
             version: self.version,
         }
     }
@@ -108,7 +110,7 @@ pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
 ///
 /// # Errors
 /// [`Malformed`] when it is none.
-pub fn keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+pub fn decode_keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let bad = |why| Malformed::Body { kind: Status::Ok as u8, why };
     if body.len() > MAX_PAGE_LEN {
         return Err(bad("a page that is too long"));
@@ -142,7 +144,7 @@ mod tests {
             answer.encode(&mut frame);
             let (header, rest) = frame.split_first_chunk().unwrap();
             prop_assert_eq!(&answer.encode_header(body.len()), header);
-            prop_assert_eq!(Response::decode(&Header::decode(header).unwrap(), rest), Ok(answer));
+            prop_assert_eq!(Response::decode(&FrameHeader::decode(header).unwrap(), rest), Ok(answer));
         }
 
         #[test]
@@ -152,39 +154,45 @@ mod tests {
         ) {
             let mut body = Vec::new();
             page.iter().for_each(|key| push_key(key, &mut body));
-            prop_assert_eq!(keys(&body).unwrap(), page.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            prop_assert_eq!(decode_keys(&body).unwrap(), page.iter().map(Vec::as_slice).collect::<Vec<_>>());
             if let Some(last) = page.last() {
                 let cut = cut.min(last.len());
-                prop_assert!(keys(&body[..body.len() - cut]).is_err());
+                prop_assert!(decode_keys(&body[..body.len() - cut]).is_err());
             }
         }
     }
 
     #[test]
     fn a_page_has_keys_and_no_more_than_a_server_sends() {
-        assert!(keys(&[0; 4]).is_err(), "an empty key");
+        assert!(decode_keys(&[0; 4]).is_err(), "an empty key");
         let mut long = Vec::new();
         push_key(&vec![b'k'; MAX_KEY + 1], &mut long);
-        assert!(keys(&long).is_err(), "a key that is too long");
+        assert!(decode_keys(&long).is_err(), "a key that is too long");
         for len in [u32::MAX, u32::MAX - 3, 1 << 31, 2] {
             // Behind a key that is one.
             let page = [&[1, 0, 0, 0, b'k'][..], &len.to_le_bytes(), b"k"].concat();
-            assert!(keys(&page).is_err(), "a key of {len} bytes, of which one is there");
+            assert!(decode_keys(&page).is_err(), "a key of {len} bytes, of which one is there");
         }
         let mut page = Vec::new();
         while page.len() < MAX_PAGE_LEN {
             push_key(&[b'k'; 60], &mut page);
         }
         assert_eq!(page.len(), MAX_PAGE_LEN);
-        assert!(keys(&page).is_ok());
+        assert!(decode_keys(&page).is_ok());
         push_key(b"k", &mut page);
-        assert!(keys(&page).is_err(), "a page that is too long");
+        assert!(decode_keys(&page).is_err(), "a page that is too long");
     }
 
     #[test]
     fn what_is_no_answer_is_found_out() {
-        let header =
-            |kind, flags, key, body| Header { body, number: 1, kind, flags, key, version: 0 };
+        let header = |kind, flags, key_len, body_len| FrameHeader {
+            body_len,
+            number: 1,
+            kind,
+            flags,
+            key_len,
+            version: 0,
+        };
         assert_eq!(Response::decode(&header(1, 0, 0, 0), &[]), Err(Malformed::Kind(1)));
         assert_eq!(Response::decode(&header(192, 0, 0, 0), &[]), Err(Malformed::Kind(192)));
         assert!(Response::decode(&header(128, 1, 0, 0), &[]).is_err());

@@ -253,7 +253,7 @@ impl Links {
             close_address: None,
             confirmed: false,
             heard: now,
-            exchanges: link::original::CommandPort::of(connector),
+            exchanges: link::original::CommandPort::with_main_address(connector),
         }))
     }
 

@@ -18,7 +18,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use kvs_proto::Int;
-use kvs_proto::link::original::{CLOSE, COMMAND_LEN, Command, LEAVING, LinkEvent, encode_int};
+use kvs_proto::link::original::{
+    CLOSE, COMMAND_LEN, LinkCommand, LinkEvent, RECONNECT, encode_int,
+};
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
 
@@ -142,7 +144,7 @@ impl<'a> Reactor<'a> {
                     tracing::info!("ending alone: {reason}; the local servers go on");
                     self.supervisor.stopping(reason);
                     for (_, link) in self.links.iter() {
-                        (0..LEAVING_TOLD).for_each(|_| tell(link, LEAVING));
+                        (0..LEAVING_TOLD).for_each(|_| tell(link, RECONNECT));
                     }
                     break;
                 }
@@ -226,7 +228,7 @@ impl<'a> Reactor<'a> {
     }
 
     fn on_listen_port(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
-        if Command::decode(datagram) != Some(Command::Connect) {
+        if LinkCommand::decode(datagram) != Some(LinkCommand::Connect) {
             tracing::debug!("{from} sent no Connect to the listen port: ignored");
             return;
         }
@@ -293,7 +295,9 @@ impl<'a> Reactor<'a> {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        if !link.is_from_its_machine(from) || Command::decode(datagram) != Some(Command::Connect2) {
+        if !link.is_from_its_machine(from)
+            || LinkCommand::decode(datagram) != Some(LinkCommand::Connect2)
+        {
             tracing::debug!("{from} sent something else than Connect_2 of {link}: ignored");
             return;
         }
@@ -331,16 +335,16 @@ impl<'a> Reactor<'a> {
             tracing::debug!("{from} is not the machine of {link}: ignored");
             return;
         }
-        match Command::decode(datagram) {
+        match LinkCommand::decode(datagram) {
             None => {
                 // A link is heard when a command comes.
                 let age = now.saturating_duration_since(link.heard());
-                if link.exchanges.is_busy() && age >= self.config.exchange_wait {
+                if link.exchanges.has_exchanges() && age >= self.config.exchange_wait {
                     tracing::info!("{link} has left a command half done: forgotten");
-                    link.exchanges.abandon();
+                    link.exchanges.clear_exchanges();
                 }
             }
-            Some(Command::Connect | Command::Connect2) => {}
+            Some(LinkCommand::Connect | LinkCommand::Connect2) => {}
             Some(command) => {
                 tracing::debug!("{command:?} from {from} for {link}");
                 self.links.hear(id, now);
@@ -357,16 +361,16 @@ impl<'a> Reactor<'a> {
             send(&link.command_socket, from, &reply);
         }
         match event {
-            LinkEvent::Nothing => {}
-            LinkEvent::Created(name) => {
+            None => {}
+            Some(LinkEvent::Created(name)) => {
                 self.output.say("Group created!");
                 tracing::debug!("{link} created {name:?}");
             }
-            LinkEvent::Deleted(name) => {
+            Some(LinkEvent::Deleted(name)) => {
                 self.output.say("Group deleted!");
                 tracing::debug!("{link} deleted {name:?}");
             }
-            LinkEvent::Closed => {
+            Some(LinkEvent::Closed) => {
                 self.output.say("Connection closed");
                 self.forget(id, now, "has said goodbye");
             }
@@ -503,7 +507,7 @@ mod tests {
     }
 
     fn connect(reactor: &mut Reactor<'_>, client: &Client) -> LinkId {
-        client.send_to(&Command::Connect.encode(), reactor.address).unwrap();
+        client.send_to(&LinkCommand::Connect.encode(), reactor.address).unwrap();
         loop {
             turn(reactor);
             if let [port] = received(client)[..] {
@@ -515,7 +519,7 @@ mod tests {
     }
 
     /// Sends `command` to a port of a link and waits until it can be read there.
-    fn send_to_link(reactor: &Reactor<'_>, client: &Client, command: Command, port: Port) {
+    fn send_to_link(reactor: &Reactor<'_>, client: &Client, command: LinkCommand, port: Port) {
         let socket = match port {
             Port::Listen => &reactor.socket,
             Port::Close(id) => &reactor.links.get(id).unwrap().close_socket,
@@ -534,9 +538,9 @@ mod tests {
             let flooded = Port::Command(connect(&mut reactor, &flooding));
             let other = Port::Command(connect(&mut reactor, &modest));
             for _ in 0..3 * BURST {
-                send_to_link(&reactor, &flooding, Command::FindGroup, flooded);
+                send_to_link(&reactor, &flooding, LinkCommand::FindGroup, flooded);
             }
-            send_to_link(&reactor, &modest, Command::FindGroup, other);
+            send_to_link(&reactor, &modest, LinkCommand::FindGroup, other);
             turn(&mut reactor);
             assert_eq!(received(&modest), [1]);
             assert_eq!(received(&flooding).len(), BURST);
@@ -558,9 +562,9 @@ mod tests {
             let wait = reactor.time_out(Instant::now()).unwrap();
             assert!(!wait.is_zero() && wait <= reactor.config.confirm_wait);
             // Confirmed by a command, which stays half done.
-            send_to_link(&reactor, &client, Command::NewGroup, Port::Command(id));
+            send_to_link(&reactor, &client, LinkCommand::NewGroup, Port::Command(id));
             turn(&mut reactor);
-            assert!(reactor.links.get(id).unwrap().exchanges.is_busy());
+            assert!(reactor.links.get(id).unwrap().exchanges.has_exchanges());
             assert_eq!(reactor.time_out(Instant::now()), None);
             reactor.begin_to_quit(Reason::Console, Instant::now());
             assert!(reactor.time_out(Instant::now()).is_some());
@@ -572,14 +576,14 @@ mod tests {
         with_reactor(|mut reactor| {
             let (first, second, close) = (client(), client(), client());
             let predecessor = connect(&mut reactor, &first);
-            send_to_link(&reactor, &close, Command::Connect2, Port::Close(predecessor));
+            send_to_link(&reactor, &close, LinkCommand::Connect2, Port::Close(predecessor));
             turn(&mut reactor);
             let group = Text::new(b"g").unwrap();
             let owner = reactor.links.get(predecessor).unwrap().owner(predecessor);
             assert!(reactor.registry.seen_by(owner).insert(group, group));
             let successor = connect(&mut reactor, &second);
-            send_to_link(&reactor, &close, Command::Connect2, Port::Close(successor));
-            send_to_link(&reactor, &second, Command::NewGroup, Port::Command(successor));
+            send_to_link(&reactor, &close, LinkCommand::Connect2, Port::Close(successor));
+            send_to_link(&reactor, &second, LinkCommand::NewGroup, Port::Command(successor));
             // Whichever of the two ports the system reports first.
             reactor.drain(Port::Command(successor));
             let owner = reactor.links.get(successor).unwrap().owner(successor);

@@ -176,14 +176,14 @@ impl LinkDirectory for SeenBy<'_> {
         allowed
     }
 
-    fn has_room_for(&self, name: &Text) -> bool {
+    fn has_quota_for(&self, name: &Text) -> bool {
         let owned = self.registry.by_machine.get(&self.visitor.machine);
         owned.is_none_or(|owned| *owned < self.registry.share)
             // It takes the place of one that is counted.
             || self.registry.groups.contains_key(name)
     }
 
-    fn refused(&mut self, name: &Text) {
+    fn name_taken(&mut self, name: &Text) {
         if let Some(group) = self.registry.groups.get_mut(name)
             && group.owner.ip == self.visitor.ip
         {

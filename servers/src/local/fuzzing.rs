@@ -101,7 +101,7 @@ impl Machine {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: LOGIN_PATIENCE,
-                limits: kvs_proto::v2::request::FrameLimits { value: MAX_VALUE },
+                limits: kvs_proto::v2::request::FrameLimits { max_value: MAX_VALUE },
                 // What is read is carried out at once, so that the model need not guess.
                 turn: Duration::MAX,
                 metrics: Metrics::default(),

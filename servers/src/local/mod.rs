@@ -328,7 +328,7 @@ impl Server {
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_patience: self.config.login_timeout,
-                limits: wire::FrameLimits { value: self.config.max_value },
+                limits: wire::FrameLimits { max_value: self.config.max_value },
                 turn: session::TURN,
                 metrics: self.counts.of_reactor(number),
             };

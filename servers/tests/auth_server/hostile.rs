@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use super::*;
 
 /// Commands that are complete but for the end of the link.
-const COMMANDS: [Command; 6] = [
-    Command::Connect,
-    Command::Connect2,
-    Command::FindGroup,
-    Command::NewGroup,
-    Command::GetSecret,
-    Command::DeleteGroup,
+const COMMANDS: [LinkCommand; 6] = [
+    LinkCommand::Connect,
+    LinkCommand::Connect2,
+    LinkCommand::FindGroup,
+    LinkCommand::NewGroup,
+    LinkCommand::GetSecret,
+    LinkCommand::DeleteGroup,
 ];
 
 /// An honest local server, and what it knows.
@@ -67,7 +67,7 @@ fn rubbish() -> Vec<(String, Vec<u8>)> {
         ("the name of a group".into(), b"mine".to_vec()),
         ("a secret".into(), b"xxxxx\0\0\0".to_vec()),
     ];
-    for command in COMMANDS.into_iter().chain([Command::CloseConnection]) {
+    for command in COMMANDS.into_iter().chain([LinkCommand::CloseConnection]) {
         let whole = command.encode();
         for len in 0..whole.len() {
             all.push((format!("{len} bytes of {command:?}"), whole[..len].to_vec()));
@@ -119,12 +119,12 @@ fn whole_exchanges_from_another_machine_change_nothing() {
     let mut witness = Witness::new(server.connect());
     let stranger = socket(own_ip());
     let exchanges: [&[&[u8]]; 6] = [
-        &[&Command::NewGroup.encode(), b"evil", b"xxxxx\0\0\0"],
-        &[&Command::DeleteGroup.encode(), b"mine"],
-        &[&Command::GetSecret.encode(), b"mine", &encode_int(1)],
-        &[&Command::FindGroup.encode(), b"mine"],
-        &[&Command::CloseConnection.encode()],
-        &[&Command::Connect2.encode(), &encode_int(-10)],
+        &[&LinkCommand::NewGroup.encode(), b"evil", b"xxxxx\0\0\0"],
+        &[&LinkCommand::DeleteGroup.encode(), b"mine"],
+        &[&LinkCommand::GetSecret.encode(), b"mine", &encode_int(1)],
+        &[&LinkCommand::FindGroup.encode(), b"mine"],
+        &[&LinkCommand::CloseConnection.encode()],
+        &[&LinkCommand::Connect2.encode(), &encode_int(-10)],
     ];
     for exchange in exchanges {
         for port in [witness.local.command_port(), witness.local.close_port()] {
@@ -153,7 +153,7 @@ fn a_command_for_somebody_elses_port_does_not_disturb_an_exchange() {
     let port = witness.local.command_port();
     for (n, from) in [&witness.local.commands, &socket(server.address.ip())].iter().enumerate() {
         let name = format!("g{n}");
-        for datagram in [&Command::NewGroup.encode()[..], name.as_bytes(), b"abcde\0\0\0"] {
+        for datagram in [&LinkCommand::NewGroup.encode()[..], name.as_bytes(), b"abcde\0\0\0"] {
             interrupt(&neighbour);
             assert_eq!(ask_int(from, port, datagram), 1, "{}", datagram.escape_ascii());
         }
@@ -170,7 +170,7 @@ fn a_close_port_stays_where_it_was_said_to_be_first() {
     let server = Running::start(&own_config(LISTEN_PORT));
     let witness = Witness::new(server.connect());
     let forger = socket(server.address.ip());
-    forger.send_to(&Command::Connect2.encode(), witness.local.close_port()).unwrap();
+    forger.send_to(&LinkCommand::Connect2.encode(), witness.local.close_port()).unwrap();
     witness.local.find("");
     // Whoever comes later is answered later: by then everything above has been read.
     server.connect().say_goodbye();
@@ -222,17 +222,17 @@ fn a_flood_on_one_port_stops_nobody_else_and_the_port_recovers() {
     let to = |port, datagram: &[u8]| (port, datagram.to_vec());
     let flood = Flood::of(
         vec![
-            to(flooded.command_port(), &Command::DeleteGroup.encode()),
-            to(flooded.command_port(), &Command::NewGroup.encode()),
+            to(flooded.command_port(), &LinkCommand::DeleteGroup.encode()),
+            to(flooded.command_port(), &LinkCommand::NewGroup.encode()),
             to(flooded.command_port(), &[0xff; 1400]),
-            to(flooded.close_port(), &Command::Connect2.encode()),
+            to(flooded.close_port(), &LinkCommand::Connect2.encode()),
         ],
         server.address.ip(),
     );
     let foreign = Flood::of(
         vec![
-            to(flooded.command_port(), &Command::CloseConnection.encode()),
-            to(server.address, &Command::DeleteGroup.encode()),
+            to(flooded.command_port(), &LinkCommand::CloseConnection.encode()),
+            to(server.address, &LinkCommand::DeleteGroup.encode()),
             to(server.address, b""),
         ],
         own_ip(),
@@ -246,14 +246,14 @@ fn a_flood_on_one_port_stops_nobody_else_and_the_port_recovers() {
     flooded.commands.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let start = Instant::now();
     loop {
-        flooded.send(&Command::FindGroup.encode());
+        flooded.send(&LinkCommand::FindGroup.encode());
         if flooded.commands.recv(&mut [0; 8]).is_ok() {
             break;
         }
         assert!(start.elapsed() < PATIENCE, "the flooded port does not recover");
     }
     let fresh = socket(server.address.ip());
-    assert_eq!(ask_int(&fresh, flooded.command_port(), &Command::FindGroup.encode()), 1);
+    assert_eq!(ask_int(&fresh, flooded.command_port(), &LinkCommand::FindGroup.encode()), 1);
     assert_eq!(ask_int(&fresh, flooded.command_port(), b"flooded"), 1);
     // The listen port, too.
     server.connect();
@@ -269,7 +269,7 @@ fn a_machine_gets_its_share_of_ports_and_takes_nothing_from_the_others() {
     let greedy = own_ip();
     let links = [0; 3].map(|_| LocalServer::connect(server.address, greedy));
     let refused = socket(greedy);
-    refused.send_to(&Command::Connect.encode(), server.address).unwrap();
+    refused.send_to(&LinkCommand::Connect.encode(), server.address).unwrap();
     // Whoever comes later is answered later, but is answered.
     LocalServer::connect(server.address, own_ip());
     assert_nothing_more(&refused);
@@ -398,7 +398,7 @@ fn ten_thousand(greet: bool) -> [(usize, usize); 3] {
         newcomer.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let start = Instant::now();
         loop {
-            newcomer.send_to(&Command::Connect.encode(), address).unwrap();
+            newcomer.send_to(&LinkCommand::Connect.encode(), address).unwrap();
             let mut port = [0; 4];
             if newcomer.recv(&mut port).is_ok() {
                 return SocketAddr::new(address.ip(), Int::from_ne_bytes(port) as u16);
@@ -415,14 +415,14 @@ fn ten_thousand(greet: bool) -> [(usize, usize); 3] {
         let vanishing = socket(ip);
         if greet && n / machines.len() < share() {
             let port = say_connect(&vanishing, address);
-            let greeting = Command::Connect2.encode();
+            let greeting = LinkCommand::Connect2.encode();
             vanishing.send_to(&greeting, SocketAddr::new(address.ip(), port + 1)).unwrap();
         } else {
-            vanishing.send_to(&Command::Connect.encode(), address).unwrap();
+            vanishing.send_to(&LinkCommand::Connect.encode(), address).unwrap();
         }
         if n % 250 == 249 {
             witness.check("many who vanish");
-            let goodbye = Command::CloseConnection.encode();
+            let goodbye = LinkCommand::CloseConnection.encode();
             let other = own_ip();
             socket(other).send_to(&goodbye, probe(other)).unwrap();
             let (descriptors, resident) = cost();

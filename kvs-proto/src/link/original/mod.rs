@@ -39,14 +39,14 @@ pub const CLOSE: Int = -10;
 
 /// Ours: the flag on the close port by which an authentication server that ends alone tells a local server to connect again to
 /// the one that is started next.
-pub const LEAVING: Int = -11;
+pub const RECONNECT: Int = -11;
 
 const YES: Int = 1;
 const NO: Int = -1;
 
 /// What a local server can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum LinkCommand {
     /// To the listen port: asks for a command port.
     Connect,
     /// To the close port: tells the authentication server where to send [`CLOSE`].
@@ -63,7 +63,7 @@ pub enum Command {
     CloseConnection,
 }
 
-impl Command {
+impl LinkCommand {
     const ALL: [(Self, &'static [u8]); 7] = [
         (Self::Connect, b"Connect"),
         (Self::Connect2, b"Connect_2"),
@@ -151,12 +151,12 @@ pub enum GroupRequest {
 }
 
 impl GroupRequest {
-    fn command(&self) -> Command {
+    fn command(&self) -> LinkCommand {
         match self {
-            Self::Find(_) => Command::FindGroup,
-            Self::New { .. } => Command::NewGroup,
-            Self::Secret(_) => Command::GetSecret,
-            Self::Delete(_) => Command::DeleteGroup,
+            Self::Find(_) => LinkCommand::FindGroup,
+            Self::New { .. } => LinkCommand::NewGroup,
+            Self::Secret(_) => LinkCommand::GetSecret,
+            Self::Delete(_) => LinkCommand::DeleteGroup,
         }
     }
 
@@ -262,18 +262,16 @@ pub trait LinkDirectory {
     fn remove(&mut self, name: &Text) -> bool;
     /// Whether this link may store this group, whose name is free. If not, it is answered as if the name
     /// were taken: the protocol has no other refusal that the original understands.
-    fn has_room_for(&self, _name: &Text) -> bool {
+    fn has_quota_for(&self, _name: &Text) -> bool {
         true
     }
     /// This link wanted to store a group that exists.
-    fn refused(&mut self, _name: &Text) {}
+    fn name_taken(&mut self, _name: &Text) {}
 }
 
-/// What one datagram did on a [`CommandPort`].
+/// A change that one datagram made on a [`CommandPort`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// Nothing that anybody needs to know.
-    Nothing,
     /// A group was stored.
     Created(Text),
     /// A group was deleted.
@@ -284,10 +282,10 @@ pub enum LinkEvent {
 
 /// How many exchanges may be half done on one [`CommandPort`]. One more, and the oldest is forgotten. A local
 /// server has one, and a few that it has given up.
-pub const MOST_EXCHANGES: usize = 16;
+pub const MAX_EXCHANGES: usize = 16;
 
 /// How many sockets a [`CommandPort`] remembers that have changed something, or wanted to.
-pub const MOST_SPENT: usize = 128;
+pub const MAX_RETIRED: usize = 128;
 
 /// The authentication server's side of one command port: the exchanges that are under way there, one for
 /// each address that has started one.
@@ -316,7 +314,7 @@ pub struct CommandPort<A> {
 
 #[derive(Debug, Clone, Copy)]
 enum ServerStep {
-    Name(Command),
+    Name(LinkCommand),
     NewSecret(Text),
     SecretWanted(Text),
 }
@@ -332,7 +330,7 @@ impl ServerStep {
     }
 }
 
-impl Command {
+impl LinkCommand {
     /// Whether its exchange may change a group.
     fn changes(self) -> bool {
         matches!(self, Self::NewGroup | Self::DeleteGroup)
@@ -347,7 +345,7 @@ impl<A> Default for CommandPort<A> {
 
 impl<A: Clone + PartialEq> CommandPort<A> {
     /// A link with this main address.
-    pub fn of(main: A) -> Self {
+    pub fn with_main_address(main: A) -> Self {
         Self { main: Some(main), ..Self::default() }
     }
 
@@ -359,12 +357,12 @@ impl<A: Clone + PartialEq> CommandPort<A> {
         datagram: &[u8],
         groups: &mut impl LinkDirectory,
         reply: &mut Vec<u8>,
-    ) -> LinkEvent {
-        if let Some(command) = Command::decode(datagram) {
+    ) -> Option<LinkEvent> {
+        if let Some(command) = LinkCommand::decode(datagram) {
             return self.command(from, command, reply);
         }
         let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
-            return LinkEvent::Nothing;
+            return None;
         };
         let step = self.exchanges[at].1;
         let (next, event) = advance(step, datagram, groups, reply);
@@ -376,37 +374,40 @@ impl<A: Clone + PartialEq> CommandPort<A> {
     }
 
     /// Forgets all exchanges that are half done.
-    pub fn abandon(&mut self) {
+    pub fn clear_exchanges(&mut self) {
         self.exchanges.clear();
     }
 
     /// Whether an exchange is half done.
-    pub fn is_busy(&self) -> bool {
+    pub fn has_exchanges(&self) -> bool {
         !self.exchanges.is_empty()
     }
 
-    fn command(&mut self, from: A, command: Command, reply: &mut Vec<u8>) -> LinkEvent {
+    fn command(&mut self, from: A, command: LinkCommand, reply: &mut Vec<u8>) -> Option<LinkEvent> {
         match command {
-            Command::CloseConnection => {
+            LinkCommand::CloseConnection => {
                 self.exchanges.clear();
-                return LinkEvent::Closed;
+                return Some(LinkEvent::Closed);
             }
             // They belong on the other two ports.
-            Command::Connect | Command::Connect2 => return LinkEvent::Nothing,
-            Command::FindGroup | Command::NewGroup | Command::GetSecret | Command::DeleteGroup => {}
+            LinkCommand::Connect | LinkCommand::Connect2 => return None,
+            LinkCommand::FindGroup
+            | LinkCommand::NewGroup
+            | LinkCommand::GetSecret
+            | LinkCommand::DeleteGroup => {}
         }
         if command.changes() && self.last.as_ref() != Some(&from) && self.spent.contains(&from) {
-            return LinkEvent::Nothing;
+            return None;
         }
         self.exchanges.retain(|(starter, _)| *starter != from);
-        if self.exchanges.len() == MOST_EXCHANGES {
+        if self.exchanges.len() == MAX_EXCHANGES {
             let (starter, step) = self.exchanges.remove(0);
             self.spend(starter, step);
         }
         self.exchanges.push((from.clone(), ServerStep::Name(command)));
         self.last = Some(from);
         reply.extend(encode_int(YES));
-        LinkEvent::Nothing
+        None
     }
 
     /// The exchange at this place is over, and with it the older ones that may change something. Questions
@@ -429,7 +430,7 @@ impl<A: Clone + PartialEq> CommandPort<A> {
         {
             return;
         }
-        if self.spent.len() == MOST_SPENT {
+        if self.spent.len() == MAX_RETIRED {
             self.spent.pop_front();
         }
         self.spent.push_back(starter);
@@ -442,30 +443,30 @@ fn advance(
     datagram: &[u8],
     groups: &mut impl LinkDirectory,
     reply: &mut Vec<u8>,
-) -> (Option<ServerStep>, LinkEvent) {
-    let mut event = LinkEvent::Nothing;
+) -> (Option<ServerStep>, Option<LinkEvent>) {
+    let mut event = None;
     let mut answer = |yes: bool| reply.extend(encode_int(if yes { YES } else { NO }));
     let next = match (step, decode_name(datagram)) {
         (ServerStep::Name(command), Some(name)) => {
             let secret = groups.secret(&name);
             match command {
-                Command::NewGroup => {
+                LinkCommand::NewGroup => {
                     if secret.is_some() {
-                        groups.refused(&name);
+                        groups.name_taken(&name);
                     }
-                    let go_on = secret.is_none() && groups.has_room_for(&name);
+                    let go_on = secret.is_none() && groups.has_quota_for(&name);
                     answer(go_on);
                     go_on.then_some(ServerStep::NewSecret(name))
                 }
-                Command::GetSecret => {
+                LinkCommand::GetSecret => {
                     answer(secret.is_some());
                     secret.map(ServerStep::SecretWanted)
                 }
-                Command::DeleteGroup => {
+                LinkCommand::DeleteGroup => {
                     let deleted = groups.remove(&name);
                     answer(deleted);
                     if deleted {
-                        event = LinkEvent::Deleted(name);
+                        event = Some(LinkEvent::Deleted(name));
                     }
                     None
                 }
@@ -477,10 +478,10 @@ fn advance(
         }
         (ServerStep::NewSecret(name), _) => match decode_secret(datagram) {
             Some(secret) => {
-                let stored = groups.has_room_for(&name) && groups.insert(name, secret);
+                let stored = groups.has_quota_for(&name) && groups.insert(name, secret);
                 answer(stored);
                 if stored {
-                    event = LinkEvent::Created(name);
+                    event = Some(LinkEvent::Created(name));
                 }
                 None
             }
@@ -562,31 +563,31 @@ mod tests {
 
     #[test]
     fn commands_round_trip_and_nothing_else_is_one() {
-        for (command, word) in Command::ALL {
-            assert_eq!(Command::decode(&command.encode()), Some(command));
-            assert_eq!(Command::decode(word), None, "a command without its padding");
+        for (command, word) in LinkCommand::ALL {
+            assert_eq!(LinkCommand::decode(&command.encode()), Some(command));
+            assert_eq!(LinkCommand::decode(word), None, "a command without its padding");
         }
-        assert_eq!(Command::decode(&[b'x'; COMMAND_LEN]), None);
-        let mut dirty = Command::Connect.encode();
+        assert_eq!(LinkCommand::decode(&[b'x'; COMMAND_LEN]), None);
+        let mut dirty = LinkCommand::Connect.encode();
         dirty[99] = b'x';
-        assert_eq!(Command::decode(&dirty), None);
+        assert_eq!(LinkCommand::decode(&dirty), None);
     }
 
     #[test]
     fn nothing_is_stored_before_the_secret() {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         let mut reply = Vec::new();
-        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut reply);
+        link.receive(1, &LinkCommand::NewGroup.encode(), &mut table, &mut reply);
         link.receive(1, b"g", &mut table, &mut reply);
         assert!(table.0.is_empty());
         // The name once more, as a network may repeat it, is no secret; nor are eight bytes without NUL.
         for repeated in [&b"g"[..], b"12345678", b"\0\0\0\0\0\0\0\0", b"ab\0cd\0\0\0"] {
-            assert_eq!(link.receive(1, repeated, &mut table, &mut Vec::new()), LinkEvent::Nothing);
+            assert_eq!(link.receive(1, repeated, &mut table, &mut Vec::new()), None);
             assert!(table.0.is_empty(), "{repeated:?} was stored");
         }
         assert_eq!(
             link.receive(1, &encode_secret(&text("abcde")), &mut table, &mut Vec::new()),
-            LinkEvent::Created(text("g"))
+            Some(LinkEvent::Created(text("g")))
         );
     }
 
@@ -595,10 +596,10 @@ mod tests {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         table.insert(text("g"), text("abcde"));
         let mut reply = Vec::new();
-        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &LinkCommand::NewGroup.encode(), &mut table, &mut Vec::new());
         link.receive(1, b"g", &mut table, &mut reply);
         assert_eq!(decode_int(&reply), Some(NO));
-        assert!(!link.is_busy());
+        assert!(!link.has_exchanges());
     }
 
     #[test]
@@ -606,7 +607,7 @@ mod tests {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         table.insert(text("g"), text("abcde"));
         let mut reply = Vec::new();
-        link.receive(1, &Command::GetSecret.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &LinkCommand::GetSecret.encode(), &mut table, &mut Vec::new());
         link.receive(1, &[0; 8], &mut table, &mut Vec::new());
         link.receive(1, b"g", &mut table, &mut Vec::new());
         link.receive(1, b"g", &mut table, &mut Vec::new());
@@ -617,7 +618,7 @@ mod tests {
     #[test]
     fn a_command_restarts_whatever_was_half_done() {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
-        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &LinkCommand::NewGroup.encode(), &mut table, &mut Vec::new());
         link.receive(1, b"g", &mut table, &mut Vec::new());
         assert_eq!(ask(&mut link, &mut table, GroupRequest::Find(text("g"))), GroupResponse::No);
         assert_eq!(ask(&mut link, &mut table, new_group("g", "abcde")), GroupResponse::Yes);
@@ -627,10 +628,10 @@ mod tests {
     fn an_exchange_belongs_to_the_socket_that_began_it() {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         table.insert(text("old"), text("abcde"));
-        link.receive(2, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(2, &LinkCommand::DeleteGroup.encode(), &mut table, &mut Vec::new());
         // A late name from an exchange that was given up: it must not be deleted.
         let mut reply = Vec::new();
-        assert_eq!(link.receive(1, b"old", &mut table, &mut reply), LinkEvent::Nothing);
+        assert_eq!(link.receive(1, b"old", &mut table, &mut reply), None);
         assert!(reply.is_empty());
         assert!(table.secret(&text("old")).is_some());
         link.receive(2, b"new", &mut table, &mut reply);
@@ -642,13 +643,13 @@ mod tests {
     /// Sends the command and the name of a deletion from `from`; whether the group was deleted.
     fn delete(link: &mut CommandPort<u16>, from: u16, table: &mut Table) -> bool {
         let mut reply = Vec::new();
-        link.receive(from, &Command::DeleteGroup.encode(), table, &mut reply);
-        link.receive(from, b"g", table, &mut reply) == LinkEvent::Deleted(text("g"))
+        link.receive(from, &LinkCommand::DeleteGroup.encode(), table, &mut reply);
+        link.receive(from, b"g", table, &mut reply) == Some(LinkEvent::Deleted(text("g")))
     }
 
     #[test]
     fn a_command_of_a_stranger_disturbs_nobody() {
-        let (mut link, mut table) = (CommandPort::of(MAIN), Table::default());
+        let (mut link, mut table) = (CommandPort::with_main_address(MAIN), Table::default());
         for from in [MAIN, 1] {
             table.0.clear();
             let mut send = |from, datagram: &[u8]| {
@@ -656,12 +657,12 @@ mod tests {
                 link.receive(from, datagram, &mut table, &mut reply);
                 reply
             };
-            for datagram in [&Command::NewGroup.encode()[..], b"g"] {
+            for datagram in [&LinkCommand::NewGroup.encode()[..], b"g"] {
                 assert_eq!(decode_int(&send(from, datagram)), Some(YES));
                 // One more exchange would have been one too many.
-                for stranger in (2u16..).take(MOST_EXCHANGES - 2) {
-                    send(stranger, &Command::DeleteGroup.encode());
-                    send(stranger, &Command::Connect.encode());
+                for stranger in (2u16..).take(MAX_EXCHANGES - 2) {
+                    send(stranger, &LinkCommand::DeleteGroup.encode());
+                    send(stranger, &LinkCommand::Connect.encode());
                     send(stranger, b"");
                 }
             }
@@ -675,13 +676,13 @@ mod tests {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         table.insert(text("g"), text("abcde"));
         for from in 0..1000 {
-            link.receive(from, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
-            assert!(link.exchanges.len() <= MOST_EXCHANGES && link.spent.len() <= MOST_SPENT);
+            link.receive(from, &LinkCommand::DeleteGroup.encode(), &mut table, &mut Vec::new());
+            assert!(link.exchanges.len() <= MAX_EXCHANGES && link.spent.len() <= MAX_RETIRED);
         }
-        let oldest = 1000 - MOST_EXCHANGES as u16;
+        let oldest = 1000 - MAX_EXCHANGES as u16;
         for (from, deleted) in [(oldest - 1, false), (oldest, true)] {
             let event = link.receive(from, b"g", &mut table, &mut Vec::new());
-            assert_eq!(event == LinkEvent::Deleted(text("g")), deleted, "from {from}");
+            assert_eq!(event == Some(LinkEvent::Deleted(text("g"))), deleted, "from {from}");
         }
     }
 
@@ -690,16 +691,16 @@ mod tests {
         let (mut link, mut table) = (CommandPort::default(), Table::default());
         table.insert(text("g"), text("abcde"));
         // Given up, and tried again from a new socket; then the group is created anew.
-        link.receive(7, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(7, &LinkCommand::DeleteGroup.encode(), &mut table, &mut Vec::new());
         assert!(delete(&mut link, 8, &mut table));
         assert_eq!(ask(&mut link, &mut table, new_group("g", "again")), GroupResponse::Yes);
         // Its name was late; then all of it comes once more.
-        assert_eq!(link.receive(7, b"g", &mut table, &mut Vec::new()), LinkEvent::Nothing);
+        assert_eq!(link.receive(7, b"g", &mut table, &mut Vec::new()), None);
         assert!(!delete(&mut link, 7, &mut table) && !delete(&mut link, 8, &mut table));
         assert_eq!(table.secret(&text("g")), Some(text("again")));
         // Questions are answered all the same, and whoever has one socket for everything is served.
         let mut reply = Vec::new();
-        link.receive(8, &Command::FindGroup.encode(), &mut table, &mut reply);
+        link.receive(8, &LinkCommand::FindGroup.encode(), &mut table, &mut reply);
         assert_eq!(decode_int(&reply), Some(YES));
         assert!(delete(&mut link, 9, &mut table));
         table.insert(text("g"), text("abcde"));
@@ -708,7 +709,7 @@ mod tests {
 
     #[test]
     fn the_main_address_may_change_as_much_as_it_likes() {
-        let (mut link, mut table) = (CommandPort::of(MAIN), Table::default());
+        let (mut link, mut table) = (CommandPort::with_main_address(MAIN), Table::default());
         for _ in 0..3 {
             table.insert(text("g"), text("abcde"));
             assert!(delete(&mut link, MAIN, &mut table));
@@ -729,19 +730,19 @@ mod tests {
             fn remove(&mut self, name: &Text) -> bool {
                 self.0.remove(name)
             }
-            fn has_room_for(&self, _: &Text) -> bool {
+            fn has_quota_for(&self, _: &Text) -> bool {
                 false
             }
         }
         let (mut link, mut table) = (CommandPort::default(), Full(Table::default()));
         table.0.insert(text("g"), text("abcde"));
         let mut reply = Vec::new();
-        link.receive(1, &Command::NewGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &LinkCommand::NewGroup.encode(), &mut table, &mut Vec::new());
         link.receive(1, b"new", &mut table, &mut reply);
         assert_eq!(decode_int(&reply), Some(NO));
-        link.receive(1, &Command::DeleteGroup.encode(), &mut table, &mut Vec::new());
+        link.receive(1, &LinkCommand::DeleteGroup.encode(), &mut table, &mut Vec::new());
         let event = link.receive(1, b"g", &mut table, &mut Vec::new());
-        assert_eq!(event, LinkEvent::Deleted(text("g")));
+        assert_eq!(event, Some(LinkEvent::Deleted(text("g"))));
     }
 
     #[test]
@@ -762,13 +763,14 @@ mod tests {
 
     /// One datagram that some sender might send, well-formed or not.
     fn datagram() -> impl Strategy<Value = Vec<u8>> {
-        let command = select(&Command::ALL[..]).prop_map(|(command, _)| command.encode().to_vec());
+        let command =
+            select(&LinkCommand::ALL[..]).prop_map(|(command, _)| command.encode().to_vec());
         let name = select(vec![&b"a"[..], b"b", b"four", &[b'n'; 99]]).prop_map(<[u8]>::to_vec);
         let secret = select(vec!["abcde", "xyz", "1234567"])
             .prop_map(|secret| encode_secret(&text(secret)).to_vec());
         let int = prop_oneof![Just(YES), Just(NO), any::<Int>()]
             .prop_map(|value| encode_int(value).to_vec());
-        let almost = (select(&Command::ALL[..]), 0..COMMAND_LEN, any::<u8>(), any::<bool>())
+        let almost = (select(&LinkCommand::ALL[..]), 0..COMMAND_LEN, any::<u8>(), any::<bool>())
             .prop_map(|((command, _), at, byte, cut)| {
                 let mut datagram = command.encode().to_vec();
                 datagram[at] = byte;
@@ -824,7 +826,7 @@ mod tests {
     impl Network {
         fn send(&mut self, socket: usize, to_server: bool, datagram: Vec<u8>) {
             // A ready flag that comes twice looks like a verdict to any client of this protocol.
-            let may_be_repeated = to_server && Command::decode(&datagram).is_none();
+            let may_be_repeated = to_server && LinkCommand::decode(&datagram).is_none();
             let delay = match self.fates.next().unwrap_or(Fate::Arrives) {
                 Fate::IsLost => return,
                 Fate::IsLate(others) => others,
@@ -957,7 +959,7 @@ mod tests {
             let (mut link, mut table) = (CommandPort::default(), Table::default());
             table.insert(text("b"), text("old"));
             // The last command of each sender, and the names that it sent since.
-            let mut current: HashMap<u16, (Command, Vec<Text>)> = HashMap::new();
+            let mut current: HashMap<u16, (LinkCommand, Vec<Text>)> = HashMap::new();
             let copies = deliveries.iter().flat_map(|(from, datagram, copies)| {
                 std::iter::repeat_n((*from, datagram), *copies)
             });
@@ -965,10 +967,10 @@ mod tests {
                 let before = table.0.clone();
                 let mut reply = Vec::new();
                 let event = link.receive(from, datagram, &mut table, &mut reply);
-                if let Some(command) = Command::decode(datagram) {
+                if let Some(command) = LinkCommand::decode(datagram) {
                     let opens = !matches!(
                         command,
-                        Command::Connect | Command::Connect2 | Command::CloseConnection
+                        LinkCommand::Connect | LinkCommand::Connect2 | LinkCommand::CloseConnection
                     );
                     // A sender that has changed something may be told nothing.
                     let answered = decode_int(&reply) == Some(YES);
@@ -977,7 +979,7 @@ mod tests {
                         current.insert(from, (command, Vec::new()));
                     }
                     prop_assert!(!opens || answered || command.changes());
-                    prop_assert_eq!(event == LinkEvent::Closed, command == Command::CloseConnection);
+                    prop_assert_eq!(event == Some(LinkEvent::Closed), command == LinkCommand::CloseConnection);
                     prop_assert_eq!(&before, &table.0);
                     continue;
                 }
@@ -986,23 +988,23 @@ mod tests {
                     None => (None, &mut Vec::new()),
                 };
                 match event {
-                    LinkEvent::Created(name) => {
-                        prop_assert_eq!(command, Some(Command::NewGroup));
+                    Some(LinkEvent::Created(name)) => {
+                        prop_assert_eq!(command, Some(LinkCommand::NewGroup));
                         prop_assert_eq!(names.first(), Some(&name));
                         prop_assert!(!before.contains_key(&name));
                         prop_assert_eq!(&encode_secret(&table.0[&name])[..], datagram);
                     }
-                    LinkEvent::Deleted(name) => {
-                        prop_assert_eq!(command, Some(Command::DeleteGroup));
+                    Some(LinkEvent::Deleted(name)) => {
+                        prop_assert_eq!(command, Some(LinkCommand::DeleteGroup));
                         prop_assert!(names.is_empty());
                         prop_assert_eq!(name.as_bytes(), datagram);
                         prop_assert!(before.contains_key(&name) && !table.0.contains_key(&name));
                     }
-                    LinkEvent::Nothing => prop_assert_eq!(&before, &table.0),
-                    LinkEvent::Closed => prop_assert!(false, "closed by {:?}", datagram),
+                    None => prop_assert_eq!(&before, &table.0),
+                    Some(LinkEvent::Closed) => prop_assert!(false, "closed by {:?}", datagram),
                 }
                 if !reply.is_empty() && !matches!(decode_int(&reply), Some(YES | NO)) {
-                    prop_assert_eq!(command, Some(Command::GetSecret));
+                    prop_assert_eq!(command, Some(LinkCommand::GetSecret));
                     prop_assert_eq!(decode_int(datagram), Some(YES));
                     let told = names.first().and_then(|name| before.get(name)).map(Text::as_bytes);
                     prop_assert_eq!(told, Some(&reply[..]));

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kvs_proto::Text;
 use kvs_proto::control::{
     AdminErrorKind as Kind, AdminRequest, AdminResponse, ApplicationStatus, Bytes, DecodeError,
-    GroupStatus, MAX_REQUEST, WatchedItem,
+    GroupStatus, MAX_REQUEST_LEN, WatchedItem,
 };
 use mio::net::UnixListener;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -278,7 +278,7 @@ impl Served {
             match lines.next()? {
                 Next::Line(line) => self.answer(&line)?,
                 Next::TooLong => {
-                    let message = format!("a request has {MAX_REQUEST} bytes at most");
+                    let message = format!("a request has {MAX_REQUEST_LEN} bytes at most");
                     // There is no telling where the next one begins.
                     return self.send(&AdminResponse::Error { kind: Kind::Invalid, message });
                 }
@@ -384,7 +384,7 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
 /// The requests of a connection.
 struct Lines<'a> {
     stream: &'a UnixStream,
-    /// What has come of the next ones: [`MAX_REQUEST`] bytes at most.
+    /// What has come of the next ones: [`MAX_REQUEST_LEN`] bytes at most.
     received: Vec<u8>,
 }
 
@@ -399,7 +399,7 @@ impl Lines<'_> {
     /// Waits for the next line.
     fn next(&mut self) -> io::Result<Next> {
         let mut deadline = None;
-        let mut buffer = [0; MAX_REQUEST];
+        let mut buffer = [0; MAX_REQUEST_LEN];
         loop {
             if let Some(end) = self.received.iter().position(|&byte| byte == b'\n') {
                 let rest = self.received.split_off(end + 1);
@@ -407,7 +407,7 @@ impl Lines<'_> {
                 line.pop();
                 return Ok(Next::Line(line));
             }
-            let room = MAX_REQUEST - self.received.len();
+            let room = MAX_REQUEST_LEN - self.received.len();
             if room == 0 {
                 return Ok(Next::TooLong);
             }
@@ -592,7 +592,7 @@ fn to_millis(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use kvs_proto::control::MAX_RESPONSE;
+    use kvs_proto::control::MAX_RESPONSE_LEN;
     use kvs_proto::v2::MAX_KEY;
 
     use super::*;
@@ -618,7 +618,7 @@ mod tests {
                 applications: vec![described.clone(), described],
             };
             let line = AdminResponse::Status { groups: vec![group], more: true }.encode();
-            assert!(line.len() <= MAX_RESPONSE, "{} bytes", line.len());
+            assert!(line.len() <= MAX_RESPONSE_LEN, "{} bytes", line.len());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Local};
-use kvs_proto::{MAX_TEXT, Printable};
+use kvs_proto::{Escaped, MAX_TEXT};
 
 use crate::local::group::registry::{ClientStatus, Group};
 
@@ -39,7 +39,7 @@ fn describe_application(text: &mut String, number: u64, application: &ClientStat
             None => (&key[..], String::new()),
             Some(_) => (&key[..MAX_TEXT], format!("… ({} bytes)", key.len())),
         };
-        let _ = write!(text, "\n{}{cut}{prefix}", Printable(shown));
+        let _ = write!(text, "\n{}{cut}{prefix}", Escaped(shown));
     }
 }
 

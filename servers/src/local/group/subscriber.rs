@@ -168,7 +168,7 @@ impl Subscriber {
             Entry::Occupied(waiting) => {
                 let change = waiting.into_mut();
                 change.version = version;
-                change.watches = change.watches.or(watches);
+                change.watches = change.watches.union(watches);
                 pending.counts.noted(true);
             }
         }
@@ -360,7 +360,7 @@ impl Pending {
             && let Some((key, change)) = self.next()
         {
             let Change { version, watches, .. } = change;
-            ServerEvent::Changed { key: &key, version, watches }.encode(batch);
+            ServerEvent::Changed { key: &key, version, matched_by: watches }.encode(batch);
         }
         !batch.is_empty()
     }

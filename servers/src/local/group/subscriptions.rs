@@ -150,7 +150,7 @@ impl SubscriptionIndex {
             all.dedup_by(|later, first| {
                 let same = later.0 == first.0;
                 if same {
-                    first.1 = first.1.or(later.1);
+                    first.1 = first.1.union(later.1);
                 }
                 same
             });
@@ -223,7 +223,7 @@ mod tests {
                     if hit {
                         let watches = MatchedBy { key: !is_prefix, prefix: *is_prefix };
                         let all = expected.entry(*application).or_default();
-                        *all = all.or(watches);
+                        *all = all.union(watches);
                     }
                 }
                 let mut found = list.of(&key);

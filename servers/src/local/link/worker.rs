@@ -8,7 +8,7 @@ use std::{fmt, io, mem};
 
 use kvs_proto::Text;
 use kvs_proto::link::original::{
-    ClientExchange, Command, ExchangeProgress, GroupRequest, GroupResponse,
+    ClientExchange, ExchangeProgress, GroupRequest, GroupResponse, LinkCommand,
 };
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -546,7 +546,7 @@ impl Worker {
     /// One `Connect` and the wait for its answer.
     fn request_port(&mut self, socket: &mut UdpSocket, until: Instant) -> io::Result<Option<u16>> {
         self.poll.registry().register(socket, EXCHANGE, Interest::READABLE)?;
-        let mut refused = send(socket, &Command::Connect.encode());
+        let mut refused = send(socket, &LinkCommand::Connect.encode());
         let mut port = None;
         while port.is_none() {
             let left = until.saturating_duration_since(Instant::now());
@@ -586,7 +586,7 @@ impl Worker {
             new_socket(to, 0)
         })?;
         self.poll.registry().register(&mut socket, CLOSE_PORT, Interest::READABLE)?;
-        if let Err(error) = send(&socket, &Command::Connect2.encode()) {
+        if let Err(error) = send(&socket, &LinkCommand::Connect2.encode()) {
             tracing::warn!("the authentication server could not be told the close port: {error}");
         }
         Ok(socket)
@@ -710,7 +710,7 @@ impl Worker {
             && up.greetings > 0
         {
             up.greetings -= 1;
-            if let Err(error) = send(&up.close_port, &Command::Connect2.encode()) {
+            if let Err(error) = send(&up.close_port, &LinkCommand::Connect2.encode()) {
                 tracing::debug!("close port: {error}");
             }
         }
@@ -739,7 +739,7 @@ impl Worker {
                     Some(kvs_proto::link::original::CLOSE) => {
                         self.shutdown.request(Reason::AuthServer)
                     }
-                    Some(kvs_proto::link::original::LEAVING) if !self.is_left => {
+                    Some(kvs_proto::link::original::RECONNECT) if !self.is_left => {
                         self.is_left = true;
                         left_now = true;
                     }
@@ -764,7 +764,7 @@ impl Worker {
         self.forget_unconfirmed();
         let Some(up) = &self.up else { return };
         let result = new_socket(up.command_port, 0)
-            .and_then(|socket| send(&socket, &Command::CloseConnection.encode()));
+            .and_then(|socket| send(&socket, &LinkCommand::CloseConnection.encode()));
         if let Err(error) = result {
             tracing::warn!("no goodbye to the authentication server: {error}");
         }

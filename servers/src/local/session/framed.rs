@@ -93,7 +93,7 @@ pub(super) struct Framed {
 impl Framed {
     /// The login is over; `out` gets what a server says first.
     pub(super) fn begin(limits: FrameLimits, out: &mut Vec<u8>) -> Self {
-        Response::new(0, Status::Welcome, limits.value as u64).encode(out);
+        Response::new(0, Status::Welcome, limits.max_value as u64).encode(out);
         Self {
             limits,
             cutter: FrameDecoder::default(),
@@ -241,7 +241,7 @@ impl Framed {
             let next = cutter.next(&mut read, |header, in_pieces| {
                 let mut wanted = limits.check(header);
                 if wanted.is_ok() && in_pieces {
-                    let len = header.body as usize;
+                    let len = header.body_len as usize;
                     if len > MOST_UNASKED {
                         let room = requester.user.check_quota(0, len as u64);
                         wanted = match requester.allows(room) {

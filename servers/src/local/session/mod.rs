@@ -289,7 +289,7 @@ impl Session {
             self.main.write(output).map_err(|_| self.gone())?;
             tally.written();
             notifications.flush();
-            if self.protocol.is_over() {
+            if self.protocol.is_closed() {
                 // It was told that there is no such group.
                 return Err(End::NoSuchGroup);
             }
@@ -404,14 +404,14 @@ impl Session {
         }
         let mut out = Vec::new();
         if !matches {
-            self.protocol.answer_secret(false, &mut out);
+            self.protocol.respond_to_secret(false, &mut out);
             // It is refused whether it hears of it or not.
             let _ = self.main.write(&mut out);
             return Err(End::WrongSecret);
         }
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
         let user = Arc::clone(&self.user);
-        let kind = self.protocol.kind();
+        let kind = self.protocol.negotiated();
         let subscriber = Arc::new(match kind {
             Protocol::V1 => Subscriber::v1(address, user, context.metrics.changes()),
             Protocol::V2 => Subscriber::v2(
@@ -426,7 +426,7 @@ impl Session {
             .map_err(|_| End::GroupDeleted)?;
         context.metrics.login(LoginResult::Ok);
         let group = Arc::clone(group);
-        self.protocol.answer_secret(true, &mut out);
+        self.protocol.respond_to_secret(true, &mut out);
         let framed = match kind {
             Protocol::V1 => None,
             Protocol::V2 => Some(Framed::begin(context.limits, &mut out)),

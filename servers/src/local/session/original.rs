@@ -42,7 +42,7 @@ impl Session {
                 let group = context.groups.open_group(&hello.group);
                 let found = group.is_some();
                 tracing::debug!(pid = self.peer.pid, group = ?hello.group, found, "login");
-                self.protocol.answer_group(found.then_some(hello.offer), out);
+                self.protocol.respond_to_group(found.then_some(hello.offer), out);
                 if let Some(group) = group {
                     self.stage = Stage::Login(Login { group, secret: None, right: None });
                 }
@@ -62,7 +62,7 @@ impl Session {
             ClientMessage::BeginPut(key) => {
                 let allowed = member.group.check_put_quota(key.as_bytes(), MAX_TEXT, &self.user);
                 let ready = is_allowed(allowed, &self.user, pid);
-                self.protocol.answer_ready(ready, out);
+                self.protocol.respond_ready(ready, out);
                 if !ready {
                     tally.count(RequestKind::Put, Status::Limit);
                 }
@@ -71,7 +71,7 @@ impl Session {
                 // The key is not known yet; it is a text.
                 let allowed = self.user.check_quota(0, subscription_bytes(MAX_TEXT) as u64);
                 let ready = is_allowed(allowed, &self.user, pid);
-                self.protocol.answer_ready(ready, out);
+                self.protocol.respond_ready(ready, out);
                 if !ready {
                     tally.count(RequestKind::Watch, Status::Limit);
                 }
@@ -91,7 +91,7 @@ impl Session {
                     // What a framed session may store, but an original one cannot carry, is not there for it.
                     let value = pair.as_ref().map(|pair| pair.value.as_bytes());
                     let value = value.filter(|value| Text::new(value).is_ok());
-                    protocol.answer_get(value, out);
+                    protocol.respond_to_get(value, out);
                     value.is_some()
                 });
                 tracing::debug!(pid, ?key, found, "get");
@@ -102,7 +102,7 @@ impl Session {
                 let found = matches!(change.settle(notifications), Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "delete");
                 tally.count(RequestKind::Delete, found_or_not(found));
-                self.protocol.answer_found(found, out);
+                self.protocol.respond_found(found, out);
             }
             ClientMessage::Watch(key) => {
                 let watched = WatchTarget::Key(key.as_bytes());
@@ -110,7 +110,7 @@ impl Session {
                 let found = matches!(outcome, Outcome::Done(_));
                 tracing::debug!(pid, ?key, found, "watch");
                 tally.count(RequestKind::Watch, found_or_not(found));
-                self.protocol.answer_found(found, out);
+                self.protocol.respond_found(found, out);
             }
             ClientMessage::Group(_) | ClientMessage::Secret(_) | ClientMessage::Close => {}
         }
@@ -155,7 +155,7 @@ impl Session {
             notifier.close(&mut out);
         } else if let Some(key) = subscriber.next_key().and_then(|key| Text::new(&key).ok()) {
             // It could not have asked for a key that is no text.
-            notifier.announce(key, &mut out);
+            notifier.notify(key, &mut out);
         }
         socket.write(&mut out)
     }
