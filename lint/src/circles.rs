@@ -93,7 +93,7 @@ fn resolve(
     let mut end = base.clone();
     let mut used = 0;
     for segment in rest {
-        let longer = [end.as_slice(), &[segment.clone()]].concat();
+        let longer = [end.as_slice(), std::slice::from_ref(segment)].concat();
         if !known.contains_key(longer.as_slice()) {
             break;
         }
