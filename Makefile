@@ -13,7 +13,8 @@ unexport SECONDS
 .PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
 .PHONY: bench bench-short bench-check
 .PHONY: dist install uninstall deb deb-check abi-check abi-accept
-.PHONY: check-generated check-symbols lint fmt fmt-check clippy doc clean
+.PHONY: check-generated check-symbols lint structure fmt fmt-check clippy doc clean
+.PHONY: test-all test-deps bare-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +29,21 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-test: build examples dist check-generated check-symbols lint abi-check fuzz-short bench-check bench-short ## all tests: Rust, C, C++, recordings, end to end; and lint
+# Everything that is skipped for want of a program is collected here.
+export KVS_SKIPPED = $(CURDIR)/target/skipped
+
+test: ## all tests: Rust, C, C++, recordings, end to end; and lint. Lists at the end what it skipped
+	@mkdir -p target && rm -f "$(KVS_SKIPPED)"
+	@status=0; $(MAKE) --no-print-directory test-all || status=$$?; tests/deps report; exit $$status
+
+test-all: build examples dist check-generated check-symbols lint abi-check fuzz-short bench-check bench-short
 	$(CARGO) test $(LOCKED) --release --workspace
+
+test-deps: ## install the Debian packages that some tests need (tests/packages)
+	@tests/deps install
+
+bare-check: ## as root: `make demo` and `make test` in a fresh Debian root that has only what README names
+	@tests/bare
 
 fuzz: ## fuzz seven targets for SECONDS=60 each; TARGET=text, app_server, app_client, framed, auth_server, auth_client or local_server for one
 	CARGO="$(CARGO)" fuzz/run fuzz $(or $(SECONDS),60) $(or $(TARGET),all)
@@ -92,16 +106,14 @@ check-generated: build ## fails when the committed include/kvs.h and man are not
 		test -z "$$(git ls-files --others --exclude-standard -- man)" || \
 		{ echo "include/kvs.h or man has changed with the sources: commit it"; exit 1; }; \
 	else \
-		echo "skipped: check-generated (needs a git checkout)"; \
+		tests/deps skip check-generated -- "needs a git checkout"; \
 	fi
 
 check-symbols: ## fails when the crate exports a C symbol without its feature `capi`
 	@$(CARGO) rustc $(LOCKED) --quiet --release -p kvs-lib --lib --no-default-features --crate-type cdylib \
 		--target-dir target/no-capi
-	@if command -v nm >/dev/null; then \
-		symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
-		if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi; \
-	else echo "skipped: check-symbols (install the Debian package binutils)"; fi
+	@symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
+	if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi
 
 BENCH =
 
@@ -120,6 +132,9 @@ lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED
 
 lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation without warnings
 
+structure: ## fails on circles between modules, lines over 100 columns, test names over 60 characters
+	@$(CARGO) run $(LOCKED) --quiet --release -p kvs-lint
+
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
@@ -128,7 +143,7 @@ fmt: ## format the Rust sources
 fmt-check:
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then \
 		$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
-	else echo "skipped: formatting (install rustfmt: rustup component add rustfmt)"; fi
+	else tests/deps skip formatting -- "install rustfmt: rustup component add rustfmt"; fi
 
 # Under the profile of all the rest: so what the build scripts and macros need is not built a second time.
 clippy:
@@ -136,7 +151,7 @@ clippy:
 		$(CARGO) clippy $(LOCKED) --release --workspace --all-targets -- -D warnings && \
 		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --no-default-features -- -D warnings && \
 		$(CARGO) clippy $(LOCKED) --release -p kvs-lib --features course -- -D warnings; \
-	else echo "skipped: clippy (install it: rustup component add clippy)"; fi
+	else tests/deps skip clippy -- "install it: rustup component add clippy"; fi
 
 doc: ## the Rust documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --release --workspace --no-deps

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{
     AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
-    ScriptedServer, Session, Sockets, application_paths, compile_c, is_installed, lib_dir,
+    ScriptedServer, Session, Sockets, application_paths, are_installed, compile_c, lib_dir,
     number_from_env, on_both_sessions, private_dir, project_dir, shared_library, static_library,
     tool,
 };
@@ -243,7 +243,7 @@ on_both_sessions! {
 
 on_both_sessions! {
     fn nothing_is_wrong_under_valgrind(session: Session) {
-        if !is_installed("valgrind", "valgrind", "nothing_is_wrong_under_valgrind") {
+        if !are_installed(&["valgrind"], "nothing_is_wrong_under_valgrind") {
             return;
         }
         let world = World::start(session);
@@ -292,7 +292,7 @@ on_both_sessions! {
 
 on_both_sessions! {
     fn both_headers_serve_cpp17_programs(session: Session) {
-        if !is_installed("g++", "g++", "both_headers_serve_cpp17_programs") {
+        if !are_installed(&["g++"], "both_headers_serve_cpp17_programs") {
             return;
         }
         let world = World::start(session);
@@ -314,13 +314,6 @@ on_both_sessions! {
 
 #[test]
 fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
-    if !is_installed(
-        "nm",
-        "binutils",
-        "the_library_exports_the_functions_of_its_header_and_nothing_else",
-    ) {
-        return;
-    }
     let symbols =
         tool(Command::new("nm").args(["-D", "--defined-only"]).arg(lib_dir().join("libkvs.so")));
     let names: BTreeSet<&str> =

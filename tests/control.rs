@@ -17,7 +17,7 @@ use kvs_proto::control::{
 };
 use kvs_testkit::{
     AT_ONCE, AuthServer, Console, DEADLINE, Driver, Finished, FramedApp, LocalServer, Process,
-    Program, Sockets, bin, is_installed, is_root, private_dir, until,
+    Program, Sockets, are_installed, bin, is_root, private_dir, until,
 };
 use serde_json::{Value, json};
 
@@ -353,7 +353,7 @@ fn squatter(path: &Path) -> Process {
 #[test]
 fn whoever_was_first_in_a_directory_for_all_is_told_nothing() {
     let what = "whoever_was_first_in_a_directory_for_all_is_told_nothing";
-    if !is_root(what) || !is_installed("python3", "python3", what) {
+    if !is_root(what) || !are_installed(&["python3"], what) {
         return;
     }
     let dir = private_dir();

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use kvs_testkit::{is_installed, private_dir, project_dir};
+use kvs_testkit::{are_installed, private_dir, project_dir};
 
 /// The page that is about the library, not about a function.
 const OVERVIEW: &str = "kvs";
@@ -170,7 +170,7 @@ fn the_codes_of_a_function_and_the_environment_are_lists() {
 
 #[test]
 fn whatis_finds_each_page() {
-    if !is_installed("lexgrog", "man-db", "whatis_finds_each_page") {
+    if !are_installed(&["lexgrog"], "whatis_finds_each_page") {
         return;
     }
     for page in all_pages() {
@@ -188,11 +188,7 @@ fn whatis_finds_each_page() {
 
 #[test]
 fn a_terminal_of_80_columns_shows_each_page_without_a_warning() {
-    if !is_installed(
-        "groff",
-        "groff-base",
-        "a_terminal_of_80_columns_shows_each_page_without_a_warning",
-    ) {
+    if !are_installed(&["groff"], "a_terminal_of_80_columns_shows_each_page_without_a_warning") {
         return;
     }
     for page in all_pages() {
@@ -200,7 +196,7 @@ fn a_terminal_of_80_columns_shows_each_page_without_a_warning() {
         // Of text that is not ASCII it knows with -K.
         shown(&page, &on_page(groff.args(["-man", "-Tutf8", "-Kutf8", "-ww", "-P-cbou"]), &page));
     }
-    if !is_installed("man", "man-db", "man --warnings") {
+    if !are_installed(&["lexgrog"], "man --warnings") {
         return;
     }
     for page in all_pages() {
@@ -335,7 +331,7 @@ fn text_of_any_form_becomes_a_page_without_a_warning() {
     );
     assert!(make.contains(".IP \\(bu 3\none more\n.IP \\(bu 3\ntwo\n"), "{make}");
 
-    if !is_installed("groff", "groff-base", "text_of_any_form_becomes_a_page_without_a_warning") {
+    if !are_installed(&["groff"], "text_of_any_form_becomes_a_page_without_a_warning") {
         return;
     }
     let dir = private_dir();

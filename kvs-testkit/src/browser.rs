@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Process, Program, is_installed, private_dir};
+use crate::{DEADLINE, Process, Program, are_installed, private_dir};
 
 /// A browser with one window. Closed when dropped.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Browser {
     /// # Panics
     /// When it is, and does not start.
     pub fn start() -> Option<Self> {
-        if !is_installed("chromedriver", "chromium-driver", "the page in a browser") {
+        if !are_installed(&["chromedriver", "chromium"], "the page in a browser") {
             return None;
         }
         let driver = Program::new("chromedriver").arg("--port=0").spawn();

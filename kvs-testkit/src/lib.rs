@@ -68,7 +68,7 @@ pub use dice::Dice;
 pub use framed::{FramedApp, RawFrame, Reply, Told, entries, framed, framed_put};
 pub use installed::Installed;
 pub use local::{AppStatus, GroupInfo, LocalServer, LocalServerBuilder};
-pub use machine::{Machine, Network};
+pub use machine::{MACHINE_TOOLS, Machine, Network};
 pub use page::{Block, blocks};
 pub use ports::Ports;
 pub use process::{Finished, Process, Program};
@@ -78,7 +78,7 @@ pub use relay::{Fate, Relay, Storm, When};
 pub use scripted::{OFFER, ScriptedServer, WELCOME};
 pub use session::Session;
 pub use site::{Page, Scrape, Site};
-pub use skipping::{is_installed, is_root, skipped};
+pub use skipping::{are_installed, is_root, skipped};
 pub use steps::{On, Seen, Step, Stepper};
 pub use terminal::Console;
 

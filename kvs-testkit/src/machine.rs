@@ -9,6 +9,10 @@ use tempfile::TempDir;
 
 use crate::{Console, Process, Program, private_dir, project_dir, tool};
 
+/// The programs that a machine and the guides followed on it need.
+pub const MACHINE_TOOLS: [&str; 6] =
+    ["systemd-analyze", "ip", "nft", "curl", "dpkg-deb", "adduser"];
+
 /// How long a command in a machine may take: a package is installed there, services are started.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -11,7 +11,7 @@ use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 use kvs_testkit::{
     AuthServer, Channel, Driver, Fate, FramedApp, LocalServer, Page, RawFrame, Relay, Scrape,
-    Session, Site, Sockets, on_both_sessions, skipped, until,
+    Session, Site, Sockets, are_installed, on_both_sessions, until,
 };
 use nix::sys::signal::Signal;
 
@@ -316,13 +316,13 @@ fn a_deleted_group_is_gone_from_all_metrics() {
 
 /// Passes the text to `promtool check metrics`; `None` when that is not installed.
 fn promtool(text: &str) -> Option<()> {
+    if !are_installed(&["promtool"], "promtool check metrics") {
+        return None;
+    }
     let mut command = Command::new("promtool");
     let spawned =
         command.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut promtool) = spawned else {
-        skipped("promtool", "install the Debian package prometheus");
-        return None;
-    };
+    let mut promtool = spawned.expect("it is installed");
     let mut input = promtool.stdin.take().expect("it is a pipe");
     input.write_all(text.as_bytes()).expect("it reads");
     drop(input);

@@ -9,7 +9,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use kvs_testkit::{
-    AuthServer, Channel, DEADLINE, Driver, LocalServer, Program, Sockets, private_dir, skipped,
+    AuthServer, Channel, DEADLINE, Driver, LocalServer, Program, Sockets, are_installed,
+    private_dir,
 };
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -84,39 +85,30 @@ fn expect_service([mut main, mut callback]: [Channel; 2], server: &LocalServer) 
 
 #[test]
 fn systemd_hands_both_sockets_over_and_the_first_client_starts_the_server() {
-    if Program::new("sh")
-        .args(["-c", "command -v systemd-socket-activate"])
-        .spawn()
-        .wait_exit()
-        .success()
-    {
-        let auth = AuthServer::start();
-        let dir = private_dir();
-        let (path, callback_path) = (dir.path().join("sock"), dir.path().join("sock_cb"));
-        let systemd = Program::new("systemd-socket-activate")
-            .arg("-l")
-            .arg(&path)
-            .arg("-l")
-            .arg(&callback_path);
-        let server = LocalServer::builder(auth.addr()).started_by(systemd).socket(&path).spawn();
-        for _ in 0..2 {
-            server.expect_log("both sockets", |line| line.contains("Listening on "));
-        }
-        let first = Driver::start(&server);
-        // Nobody has created a group yet: the answer comes from the server, which was not there before.
-        assert_eq!(first.establish("g", "xxxxx"), NOT_FOUND);
-        let secret = server.create_group("g");
-        assert_eq!(first.establish("g", &secret), 0);
-        first.store("k", "v");
-        assert_eq!(Driver::connected(&server, "g", &secret).get("k").as_deref(), Ok("v"));
-        assert_eq!(first.call("register_callback k"), 1);
-        first.store("k", "w");
-        first.expect_change("k");
-        server.quit();
-        assert!(path.exists() && callback_path.exists(), "they are systemd's");
-    } else {
-        skipped("socket activation by systemd", "install the Debian package systemd");
+    if !are_installed(&["systemd-analyze"], "socket activation by systemd") {
+        return;
     }
+    let auth = AuthServer::start();
+    let dir = private_dir();
+    let (path, callback_path) = (dir.path().join("sock"), dir.path().join("sock_cb"));
+    let systemd =
+        Program::new("systemd-socket-activate").arg("-l").arg(&path).arg("-l").arg(&callback_path);
+    let server = LocalServer::builder(auth.addr()).started_by(systemd).socket(&path).spawn();
+    for _ in 0..2 {
+        server.expect_log("both sockets", |line| line.contains("Listening on "));
+    }
+    let first = Driver::start(&server);
+    // Nobody has created a group yet: the answer comes from the server, which was not there before.
+    assert_eq!(first.establish("g", "xxxxx"), NOT_FOUND);
+    let secret = server.create_group("g");
+    assert_eq!(first.establish("g", &secret), 0);
+    first.store("k", "v");
+    assert_eq!(Driver::connected(&server, "g", &secret).get("k").as_deref(), Ok("v"));
+    assert_eq!(first.call("register_callback k"), 1);
+    first.store("k", "w");
+    first.expect_change("k");
+    server.quit();
+    assert!(path.exists() && callback_path.exists(), "they are systemd's");
 }
 
 #[test]

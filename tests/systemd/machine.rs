@@ -1,9 +1,12 @@
 //! The package's services in a machine with a systemd of its own: `in_machine` is what happens there.
 
-use kvs_testkit::{Machine, skipped};
+use kvs_testkit::{MACHINE_TOOLS, Machine, are_installed, skipped};
 
 #[test]
 fn the_services_work_from_the_installation_to_the_purge() {
+    if !are_installed(&MACHINE_TOOLS, "the services in a machine") {
+        return;
+    }
     let mut machine = match Machine::with_package(None) {
         Ok(machine) => machine,
         Err(why) => return skipped("the services in a machine", &why),

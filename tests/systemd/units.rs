@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_testkit::{Installed, bin, is_installed, private_dir, project_dir, tool};
+use kvs_testkit::{Installed, are_installed, bin, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 /// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a service without any
@@ -26,7 +26,7 @@ fn installed() -> TempDir {
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units_and_little_exposed() {
-    if !is_installed("systemd-analyze", "systemd", "the units") {
+    if !are_installed(&["systemd-analyze"], "the units") {
         return;
     }
     let installed = installed();
