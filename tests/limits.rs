@@ -392,7 +392,9 @@ fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
     let limit = Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) };
     let before = prlimit(pid, Resource::Nofile, limit).expect("it is our child");
     let waiting = crowd(&[path(server.socket()), "100"]);
-    server.expect_log("`no more connections`", |line| line.contains("no more connections for now"));
+    server.expect_log("the shortage of descriptors", |line| {
+        line.contains("connections of applications cannot be accepted for now")
+    });
     // Each connection that comes meanwhile is an event, and must not be a try.
     let coming = crowd(&["-c", path(server.socket())]);
     let used = server.cpu_ticks();

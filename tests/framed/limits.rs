@@ -334,7 +334,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     asleep.callback.rest();
     until("it is logged", || {
         let log = scene.server.log_so_far();
-        log.iter().any(|line| line.contains("does not take its changes")).then_some(())
+        log.iter().any(|line| line.contains("pending events exceed")).then_some(())
     });
     // All others are as they were, and what waited is given back.
     let version = writer.put("kept", "w");

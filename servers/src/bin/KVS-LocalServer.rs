@@ -8,7 +8,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
 use kvs_servers::console::Console;
-use kvs_servers::local::{COMMANDS, Error, HandedOver, Options, Server};
+use kvs_servers::local::{ActivatedSockets, COMMANDS, Error, Options, Server};
 use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
 use kvs_servers::supervisor::Supervisor;
@@ -18,7 +18,7 @@ const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
 
 fn main() -> ExitCode {
     tune_allocator();
-    let descriptors = handed_over();
+    let descriptors = activated();
     startup::main(|options, shutdown, supervisor| serve(options, descriptors, shutdown, supervisor))
 }
 
@@ -30,15 +30,15 @@ fn serve(
 ) -> Result<(), Error> {
     let mut console = Console::open(&COMMANDS).map_err(Error::io("a thread for the console"))?;
     let descriptors = descriptors.map_err(Error::io("what LISTEN_FDS says was handed over"))?;
-    let handed_over = HandedOver::new(descriptors)?;
+    let activated = ActivatedSockets::new(descriptors)?;
     let output = console.output();
-    let server = Server::bind(options.config(), handed_over, supervisor, shutdown, output)?;
+    let server = Server::bind(options.config(), activated, supervisor, shutdown, output)?;
     server.run(console.take_input())
 }
 
 /// The descriptors that whoever started this process has handed over (sd_listen_fds(3)); they are for this process
 /// alone, so no other inherits them. To be called once, before anything else has a descriptor or a thread.
-fn handed_over() -> io::Result<Vec<OwnedFd>> {
+fn activated() -> io::Result<Vec<OwnedFd>> {
     // SAFETY: there is no other thread yet, so nobody reads the environment meanwhile.
     let numbers = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
     // SAFETY: each is open, as the function above has found, was given to this process, and is taken here only.

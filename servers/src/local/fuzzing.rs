@@ -22,14 +22,16 @@ use crate::directory::{Completion, Directory, Unavailable};
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::{Limits, Quotas};
 use crate::local::metrics::Metrics;
+use crate::local::net::context::Context;
+use crate::local::net::dispatcher::Listeners;
 use crate::local::net::mailbox::{Mailbox, Message};
-use crate::local::net::reactor::{Context, Reactor};
+use crate::local::net::reactor::Reactor;
 
 /// Longer than anything is waited for.
 const LATER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Nobody meets it: time passes only by [`Machine::pass_time`].
-const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest value: so short that scripts meet the limit.
 pub const MAX_VALUE: usize = 10_000;
@@ -100,23 +102,19 @@ impl Machine {
                 directory: Arc::clone(&directory) as Arc<dyn Directory>,
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
-                login_patience: LOGIN_PATIENCE,
+                login_timeout: LOGIN_TIMEOUT,
                 limits: kvs_proto::v2::request::FrameLimits { max_value: MAX_VALUE },
                 // What is read is carried out at once, so that the model need not guess.
-                turn: Duration::MAX,
+                time_slice: Duration::MAX,
                 metrics: Metrics::default(),
             };
             (Reactor::new(poll, context), mailbox)
         });
         let mut reactors: Vec<_> = reactors.collect();
         let (main, callback) = (Acceptor::from_std(main), Acceptor::from_std(callback));
-        reactors[0].0.accept(
-            main,
-            callback,
-            Arc::new(Quotas::new(Limits::default(), DESCRIPTORS)),
-            mailboxes,
-            false,
-        )?;
+        let quotas = Arc::new(Quotas::new(Limits::default(), DESCRIPTORS));
+        let listeners = Listeners { main, callback, are_activated: false };
+        reactors[0].0.admit(listeners, quotas, mailboxes)?;
         Ok(Self {
             reactors,
             groups,
@@ -149,7 +147,7 @@ impl Machine {
         let count = self.reactors.len();
         let (reactor, _) = &mut self.reactors[reactor % count];
         let was_busy = reactor.is_busy();
-        reactor.turn(&mut self.events, Some(Duration::ZERO), || self.begun)?;
+        reactor.poll_once(&mut self.events, Some(Duration::ZERO), || self.begun)?;
         Ok(was_busy || !self.events.is_empty() || reactor.is_busy())
     }
 
@@ -190,7 +188,7 @@ impl Machine {
 
     /// How much waits to be written to the application that has taken the least.
     pub fn most_waiting(&self) -> usize {
-        self.reactors.iter().map(|(reactor, _)| reactor.most_waiting()).max().unwrap_or(0)
+        self.reactors.iter().map(|(reactor, _)| reactor.max_unsent()).max().unwrap_or(0)
     }
 
     /// The value of a key of a group that exists.

@@ -9,7 +9,7 @@
 //!   themselves in `table`, which has its memory from `slab`, finds them by `index` and charges them to `accounts`.
 //!   `watcher`: the changes that one application has still to be told. `leftovers`: what takes long to clear away
 //!   when one has gone.
-//! - `pairing`: brings the two connections of an application together. `listener`: the paths; `handed_over`: sockets that
+//! - `pairing`: brings the two connections of an application together. `listener`: the paths; `activated`: sockets that
 //!   whoever started the server has bound.
 //! - `options`: what the program is told. `quota`: what each user may have. `guesses`: how fast secrets can be guessed.
 //! - `auth_link`: the thread that asks the authentication server; `asking`: in whose name.
@@ -29,6 +29,7 @@ mod net;
 mod options;
 mod session;
 mod slab;
+mod stable_hash;
 mod table;
 
 use std::io::{self, BufRead};
@@ -44,7 +45,7 @@ pub use limits::quota::Limits;
 pub use link::ConnectError;
 pub use metrics::BindError as MetricsError;
 pub use net::listener::{ListenError, Mode};
-pub use net::socket_activation::{HandedOver, HandedOverError};
+pub use net::socket_activation::{ActivatedSockets, ActivationError};
 pub use options::Options;
 
 use crate::console::{Input, Output};
@@ -59,9 +60,11 @@ use group::registry::Groups;
 use kvs_proto::v2::request as wire;
 use limits::quota::Quotas;
 use link::{AuthLink, Worker};
+use net::context::Context;
+use net::dispatcher::Listeners;
 use net::listener::Listener;
 use net::mailbox::{Mailbox, Message};
-use net::reactor::{Context, Reactor};
+use net::reactor::Reactor;
 
 /// The most threads that serve applications; fewer on a machine with fewer processors: the applications are on it, too,
 /// and half of the processors are for them.
@@ -143,7 +146,7 @@ pub enum Error {
     Listen(#[from] ListenError),
     /// What was handed over to it.
     #[error(transparent)]
-    HandedOver(#[from] HandedOverError),
+    Activation(#[from] ActivationError),
     /// The authentication server.
     #[error(transparent)]
     Auth(#[from] ConnectError),
@@ -196,7 +199,7 @@ impl Server {
     /// [`Error`] says what cannot be had, and why.
     pub fn bind(
         config: Config,
-        mut handed_over: HandedOver,
+        mut activated: ActivatedSockets,
         supervisor: &Supervisor,
         shutdown: &Shutdown,
         output: &Output,
@@ -206,14 +209,14 @@ impl Server {
         let counts = metrics.as_ref().map(|_| metrics::All::new(reactors()));
         let counts = counts.unwrap_or_default();
         let mode = config.socket_mode;
-        let main = Listener::new(&config.socket, mode, &mut handed_over)?;
-        let callback = Listener::new(&config.callback_socket, mode, &mut handed_over)?;
+        let main = Listener::new(&config.socket, mode, &mut activated)?;
+        let callback = Listener::new(&config.callback_socket, mode, &mut activated)?;
         let control = config
             .control_socket
             .as_deref()
-            .map(|path| Listener::new(path, Some(Mode::OWNER_ONLY), &mut handed_over));
+            .map(|path| Listener::new(path, Some(Mode::OWNER_ONLY), &mut activated));
         let control = control.transpose()?;
-        handed_over.expect_none_left(&config.paths())?;
+        activated.expect_none_left(&config.paths())?;
         let groups = Arc::new(Groups::default());
         let options = link::Options {
             server: config.auth.clone(),
@@ -327,18 +330,19 @@ impl Server {
                 directory: Arc::new(self.auth.clone()),
                 mailbox: Arc::clone(&mailbox),
                 acceptor: Arc::clone(&mailboxes[0]),
-                login_patience: self.config.login_timeout,
+                login_timeout: self.config.login_timeout,
                 limits: wire::FrameLimits { max_value: self.config.max_value },
-                turn: session::TURN,
+                time_slice: session::TIME_SLICE,
                 metrics: self.counts.of_reactor(number),
             };
             let mut reactor = Reactor::new(poll, context);
             if let (0, Some(main), Some(callback)) =
                 (number, self.main.take(), self.callback.take())
             {
-                let keep_waiting = self.main.is_handed_over() && self.callback.is_handed_over();
+                let are_activated = self.main.is_activated() && self.callback.is_activated();
+                let listeners = Listeners { main, callback, are_activated };
                 reactor
-                    .accept(main, callback, Arc::clone(quotas), mailboxes.clone(), keep_waiting)
+                    .admit(listeners, Arc::clone(quotas), mailboxes.clone())
                     .map_err(Error::io("epoll for the sockets"))?;
             }
             let shutdown = self.shutdown.clone();
@@ -421,11 +425,4 @@ fn identity(socket: &Path) -> io::Result<Vec<u8>> {
         identity.extend(std::fs::read(of_the_machine).unwrap_or_default());
     }
     Ok(identity)
-}
-
-/// A number that depends on `bytes` alone, in every run and every build (FNV-1a, 64 bits).
-fn stable_hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

@@ -16,7 +16,7 @@ use rand::distr::{Alphanumeric, SampleString};
 
 use crate::directory::{self, Directory, Unavailable};
 use crate::local::group::registry::{Group, Groups};
-use crate::local::session::CLOSE_PATIENCE;
+use crate::local::session::close_reason::CLOSE_TIMEOUT;
 use crate::shutdown::{Reason, Shutdown};
 
 /// The characters of a secret that is made here, each of `0-9a-zA-Z`.
@@ -177,8 +177,8 @@ pub(crate) fn close_applications(group: &Group) {
     for subscriber in group.close() {
         subscriber.request_close();
     }
-    // The reactors see to it within `CLOSE_PATIENCE`; twice that is for a machine that is very busy.
-    let left = group.wait_until_empty(CLOSE_PATIENCE * 2 + Duration::from_secs(1));
+    // The reactors see to it within `CLOSE_TIMEOUT`; twice that is for a machine that is very busy.
+    let left = group.wait_until_empty(CLOSE_TIMEOUT * 2 + Duration::from_secs(1));
     if left > 0 {
         tracing::warn!(group = ?group.name(), "{left} applications have not closed yet");
     }

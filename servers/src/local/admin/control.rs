@@ -34,6 +34,7 @@ use crate::local::admin::administration::{
     Administration, Invalid, NoGroup, NotCreated, chosen_secret, group_id,
 };
 use crate::local::group::registry::{ClientStatus, Group};
+use crate::local::net::acceptor::Acceptor;
 use crate::local::net::listener::Listener;
 use crate::log_limiter::LogLimiter;
 use crate::shutdown::Reason;
@@ -49,9 +50,6 @@ const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long it may take until a line of an answer is taken.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long nobody is accepted after the system has refused to.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many applications are looked up at a time, under the lock of their group.
 const APPLICATIONS: usize = 64;
@@ -127,30 +125,21 @@ impl Drop for Control {
 /// Accepts until it is woken.
 fn accept(mut poll: Poll, socket: &UnixListener, connections: &Arc<Connections>) -> io::Result<()> {
     let mut events = Events::with_capacity(8);
-    let (mut strangers, mut shortages) = (LogLimiter::default(), LogLimiter::default());
-    let mut pause = None;
+    let mut acceptor = Acceptor::new("administrators");
+    let mut strangers = LogLimiter::default();
     loop {
-        match poll.poll(&mut events, pause.take()) {
+        let pause = acceptor.paused_until();
+        let timeout = pause.map(|until| until.saturating_duration_since(Instant::now()));
+        match poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
         }
         if events.iter().any(|event| event.token() == WAKER) {
             return Ok(());
         }
-        loop {
-            match socket.accept() {
-                Ok((stream, _)) => admit(stream.into(), connections, &mut strangers),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // Of descriptors, above all. There is no event that says when they are back.
-                    if shortages.allow(Instant::now()) {
-                        tracing::warn!("nobody can connect to the control socket: {error}");
-                    }
-                    pause = Some(ACCEPT_PAUSE);
-                    break;
-                }
-            }
+        acceptor.resume(Instant::now());
+        while let Some(stream) = acceptor.accept(socket) {
+            admit(stream.into(), connections, &mut strangers);
         }
     }
 }

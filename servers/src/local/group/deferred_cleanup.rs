@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::local::group::registry::{Group, RemainingSubscriptions};
+use crate::local::net::mailbox::Task;
 
 /// So many are cleared at a time; then the clock is looked at. The lock of the group is not held for more.
 pub(crate) const REAP_BATCH: usize = 64;
@@ -22,7 +23,7 @@ pub(crate) struct DeferredCleanup {
 
 impl DeferredCleanup {
     /// Clears away what can be in about this time, and returns the rest. To be called with no lock held.
-    pub(crate) fn reap(mut self, time: Duration) -> Option<Self> {
+    fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
         while !self.group.reap(&mut self.watches) {
             if begin.elapsed() >= time {
@@ -30,6 +31,12 @@ impl DeferredCleanup {
             }
         }
         None
+    }
+}
+
+impl Task for DeferredCleanup {
+    fn run(self: Box<Self>, time_slice: Duration) -> Option<Box<dyn Task>> {
+        self.reap(time_slice).map(|rest| Box::new(rest) as Box<dyn Task>)
     }
 }
 

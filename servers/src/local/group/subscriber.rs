@@ -27,8 +27,8 @@ use parking_lot::Mutex;
 
 use crate::local::limits::quota::{Charge, UserQuota};
 use crate::local::metrics::ChangeCounts;
+use crate::local::net::connection::{Connection, write_now};
 use crate::local::net::mailbox::{Address, Message};
-use crate::local::net::socket::{Connection, write_now};
 
 /// A key that is watched, shared by all who have to do with it.
 pub(crate) type Key = Arc<[u8]>;
@@ -204,7 +204,7 @@ impl Subscriber {
             pending.stopped || scheduled
         };
         if !scheduled {
-            self.address.mailbox.send(Message::Changes(self.address.session));
+            self.address.mailbox.send(Message::EventsPending(self.address.session));
         }
     }
 

@@ -19,7 +19,7 @@ use super::{AuthLink, ConnectError, Job, Options, Reply, Shared};
 use crate::console::Output;
 use crate::directory::Unavailable;
 use crate::local::group::registry::Groups;
-use crate::local::stable_hash;
+use crate::local::stable_hash::stable_hash;
 use crate::shutdown::{Reason, Shutdown};
 use crate::startup::is_shortage;
 use crate::supervisor::Supervisor;

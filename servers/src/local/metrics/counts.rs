@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use kvs_proto::v2::request::RequestKind;
 use kvs_proto::v2::response::Status;
 
-use crate::local::session::End;
+use crate::local::session::close_reason::CloseReason;
 
 /// One counter of a reactor, written by its thread only.
 #[derive(Debug, Default)]
@@ -156,40 +156,46 @@ const _: () = assert!(LOGINS.len() == Login::Closed as usize + 1);
 pub(super) const ENDS: [&str; 7] =
     ["goodbye", "gone", "malformed", "too_many_changes", "closed", "unresponsive", "no_room"];
 
-fn login_end(why: &End) -> Login {
+fn login_end(why: &CloseReason) -> Login {
     match why {
-        End::NoSuchGroup => Login::NoSuchGroup,
-        End::WrongSecret => Login::WrongSecret,
-        End::TooManyGuesses => Login::TooManyGuesses,
-        End::LoginTooLong(_) => Login::TimedOut,
-        End::Unavailable(_) => Login::AuthUnavailable,
-        End::GroupDeleted => Login::GroupDeleted,
-        End::Malformed(_)
-        | End::UnexpectedReply(_)
-        | End::MalformedFrame(_)
-        | End::SpokeOnCallbackChannel
-        | End::NotLoggedIn => Login::Malformed,
-        End::Goodbye | End::Gone | End::Full | End::TooManyChanges => Login::Abandoned,
-        End::ClosedByServer | End::Unresponsive => Login::Closed,
+        CloseReason::NoSuchGroup => Login::NoSuchGroup,
+        CloseReason::WrongSecret => Login::WrongSecret,
+        CloseReason::TooManyFailedLogins => Login::TooManyGuesses,
+        CloseReason::LoginTimeout(_) => Login::TimedOut,
+        CloseReason::Unavailable(_) => Login::AuthUnavailable,
+        CloseReason::GroupDeleted => Login::GroupDeleted,
+        CloseReason::Malformed(_)
+        | CloseReason::UnexpectedReply(_)
+        | CloseReason::MalformedFrame(_)
+        | CloseReason::UnexpectedBytes
+        | CloseReason::NotLoggedIn => Login::Malformed,
+        CloseReason::ClosedByClient
+        | CloseReason::ConnectionLost
+        | CloseReason::TableFull
+        | CloseReason::TooManyEvents => Login::Abandoned,
+        CloseReason::ClosedByServer | CloseReason::CloseTimeout => Login::Closed,
     }
 }
 
-fn session_end(why: &End) -> usize {
+fn session_end(why: &CloseReason) -> usize {
     match why {
-        End::Goodbye => 0,
-        End::Gone | End::Unavailable(_) | End::LoginTooLong(_) | End::GroupDeleted => 1,
-        End::Malformed(_)
-        | End::UnexpectedReply(_)
-        | End::MalformedFrame(_)
-        | End::SpokeOnCallbackChannel
-        | End::NotLoggedIn
-        | End::NoSuchGroup
-        | End::WrongSecret
-        | End::TooManyGuesses => 2,
-        End::TooManyChanges => 3,
-        End::ClosedByServer => 4,
-        End::Unresponsive => 5,
-        End::Full => 6,
+        CloseReason::ClosedByClient => 0,
+        CloseReason::ConnectionLost
+        | CloseReason::Unavailable(_)
+        | CloseReason::LoginTimeout(_)
+        | CloseReason::GroupDeleted => 1,
+        CloseReason::Malformed(_)
+        | CloseReason::UnexpectedReply(_)
+        | CloseReason::MalformedFrame(_)
+        | CloseReason::UnexpectedBytes
+        | CloseReason::NotLoggedIn
+        | CloseReason::NoSuchGroup
+        | CloseReason::WrongSecret
+        | CloseReason::TooManyFailedLogins => 2,
+        CloseReason::TooManyEvents => 3,
+        CloseReason::ClosedByServer => 4,
+        CloseReason::CloseTimeout => 5,
+        CloseReason::TableFull => 6,
     }
 }
 
@@ -263,7 +269,7 @@ impl Metrics {
     }
 
     /// A session ends, before (`false`) or after its login.
-    pub(crate) fn end(&self, why: &End, is_in: bool) {
+    pub(crate) fn end(&self, why: &CloseReason, is_in: bool) {
         let Some(counts) = self.own() else { return };
         match is_in {
             true => counts.ends[session_end(why)].add(1),

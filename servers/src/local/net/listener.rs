@@ -13,7 +13,7 @@
 //! The permissions of a path are there from the moment when it is, as the kernel makes them from the umask; to
 //! change them afterwards would be too late for whoever must not connect.
 //!
-//! A path whose socket was handed over (`handed_over`) is none of our business: all of that is left to its giver.
+//! A path whose socket was handed over (`activated`) is none of our business: all of that is left to its giver.
 
 use std::fs::File;
 use std::io;
@@ -31,7 +31,8 @@ use nix::sys::stat::{self, umask};
 use nix::unistd::geteuid;
 use parking_lot::Mutex;
 
-use crate::local::net::socket_activation::HandedOver;
+use crate::local::net::socket_activation::ActivatedSockets;
+use crate::local::stable_hash::stable_hash;
 
 /// The longest path of a UNIX socket: 108 bytes with the terminating NUL (unix(7)).
 pub(crate) const MAX_PATH: usize = 107;
@@ -132,10 +133,10 @@ impl Listener {
     pub(crate) fn new(
         path: &Path,
         mode: Option<Mode>,
-        handed_over: &mut HandedOver,
+        activated: &mut ActivatedSockets,
     ) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_path_buf(), source };
-        let Some(socket) = handed_over.take(path).map_err(io)? else {
+        let Some(socket) = activated.take(path).map_err(io)? else {
             return Self::bind(path, mode);
         };
         tracing::info!("{} was handed over by whoever started this server", path.display());
@@ -167,7 +168,7 @@ impl Listener {
     }
 
     /// Whether whoever started this server keeps the socket when it ends.
-    pub(crate) fn is_handed_over(&self) -> bool {
+    pub(crate) fn is_activated(&self) -> bool {
         self.own.is_none()
     }
 
@@ -206,7 +207,7 @@ fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
     let io = |source| ListenError::Io { path: path.to_path_buf(), source };
     let absolute = std::path::absolute(path).map_err(io)?;
     // Abstract names are as short as paths may be, so the path itself has no room beside a prefix.
-    let hash = crate::local::stable_hash(absolute.as_os_str().as_encoded_bytes());
+    let hash = stable_hash(absolute.as_os_str().as_encoded_bytes());
     let name = format!("kvs-local-server-{hash:016x}");
     let name = SocketAddr::from_abstract_name(name).map_err(io)?;
     match UnixListener::bind_addr(&name) {

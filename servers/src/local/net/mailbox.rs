@@ -1,63 +1,76 @@
-//! How other threads speak to a reactor: messages in a box, and a wake-up when it was empty.
+//! Mailboxes: how other threads send messages to a reactor.
 //!
-//! A reactor looks into its box before it sleeps, so what it sends to itself needs no wake-up.
+//! A bottom layer: what a message carries is either of this layer or opaque (a [`Task`]), so that
+//! groups, the link and the sessions can all send messages without a cycle between modules.
+//!
+//! Sending never blocks. The first message in an empty mailbox wakes the reactor; a reactor checks
+//! its mailbox before it sleeps, so a message that it sends to itself needs no wake-up.
 
+use std::fmt;
 use std::io;
 use std::mem;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
+use kvs_proto::Text;
 use parking_lot::Mutex;
 
 use crate::directory::Unavailable;
-use crate::local::group::deferred_cleanup::DeferredCleanup;
-use crate::local::net::pairing::{Arrival, Peer};
-use kvs_proto::Text;
+use crate::local::net::connection::{AcceptedConnection, Peer};
 
-/// Identifies a session for as long as the server runs; never used again.
+/// Identifies a session among all reactors for the lifetime of the server; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionId(pub u64);
 
-/// What a reactor can be told.
+/// A message to a reactor. Those that carry a [`SessionId`] are ignored when the session has ended
+/// before they arrive.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// Serve this connection from now on.
-    Serve(Arrival),
+    /// Start a session on this connection.
+    Serve(AcceptedConnection),
     /// To the accepting reactor: a session waits for its callback connection.
     AwaitCallback(Peer, Address),
-    /// To the accepting reactor: it waits no more.
-    ForgetCallback(SessionId),
-    /// To the accepting reactor: the session has no use for its callback connection.
-    ReturnCallback(Arrival),
-    /// The callback connection of a session is here.
-    Callback(SessionId, Arrival),
-    /// What the authentication server says is the secret of the group that a session wants into; `None`:
-    /// it knows no such group.
-    Secret(SessionId, Result<Option<Text>, Unavailable>),
-    /// An application has sent more than a session takes in one turn.
-    More(SessionId),
-    /// Keys that a session watches have changed.
-    Changes(SessionId),
-    /// Clear this away, little by little.
-    Clear(DeferredCleanup),
-    /// Tell the application to close, and close.
+    /// To the accepting reactor: the session no longer waits for a callback connection.
+    CancelPairing(SessionId),
+    /// To the accepting reactor: this callback connection belongs to another login.
+    ReturnCallback(AcceptedConnection),
+    /// The callback connection of a session.
+    CallbackConnected(SessionId, AcceptedConnection),
+    /// The secret of the group that a session logs in to; `None` if the authentication server has
+    /// no such group.
+    SecretReceived(SessionId, Result<Option<Text>, Unavailable>),
+    /// The session used up its time slice, or may have more to read.
+    Continue(SessionId),
+    /// The session's subscriber has pending events.
+    EventsPending(SessionId),
+    /// Run this task for a time slice.
+    Run(Box<dyn Task>),
+    /// Ask the application to close its session.
     Close(SessionId),
-    /// Tell all applications to close, close, and accept no new ones.
+    /// Ask all applications to close, and accept no further connections.
     CloseAll,
-    /// End the thread.
+    /// End the reactor's thread.
     Stop,
 }
 
-/// Where to reach a session.
+/// Long work that a reactor does one time slice at a time, between the requests of its sessions.
+pub(crate) trait Task: fmt::Debug + Send {
+    /// Works for about `time_slice` and returns the task if some of it is left. The caller holds no
+    /// lock.
+    fn run(self: Box<Self>, time_slice: Duration) -> Option<Box<dyn Task>>;
+}
+
+/// The address of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
-    /// The box of its reactor.
-    pub(crate) mailbox: std::sync::Arc<Mailbox>,
-    /// Its number.
+    /// The mailbox of the session's reactor.
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// The session.
     pub(crate) session: SessionId,
 }
 
-/// The box of one reactor.
+/// The mailbox of one reactor.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     messages: Mutex<Vec<Message>>,
@@ -66,18 +79,18 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// For the reactor that `waker` wakes.
+    /// The mailbox of the reactor that `waker` wakes.
     pub(crate) fn new(waker: mio::Waker) -> Self {
         Self { messages: Mutex::default(), waker, owner: OnceLock::new() }
     }
 
-    /// Makes the calling thread the one that needs no wake-up.
+    /// Makes the calling thread the owner, whose messages need no wake-up.
     pub(crate) fn own(&self) {
-        // It is called once, first thing by the reactor's thread.
+        // The reactor's thread calls this once, before anything else, so the cell is empty.
         let _ = self.owner.set(thread::current().id());
     }
 
-    /// Puts a message in. Never waits.
+    /// Appends a message. Never blocks.
     pub(crate) fn send(&self, message: Message) {
         let was_empty = {
             let mut messages = self.messages.lock();
@@ -92,18 +105,19 @@ impl Mailbox {
         }
     }
 
-    /// Whether there is a message.
+    /// Whether a message waits.
     pub(crate) fn has_messages(&self) -> bool {
         !self.messages.lock().is_empty()
     }
 
-    /// Takes all messages out, in order.
+    /// Removes all messages and returns them in order.
     pub(crate) fn take(&self) -> Vec<Message> {
         mem::take(&mut *self.messages.lock())
     }
 }
 
-/// An eventfd that is open can always be written to; if not, the next event wakes the reactor.
+/// An open eventfd can always be written to. If that fails nevertheless, the message waits until the
+/// next event wakes the reactor.
 fn log_wake_error(error: &io::Error) {
-    tracing::error!("a reactor could not be woken: {error}");
+    tracing::error!("a reactor could not be woken; its messages wait for the next event: {error}");
 }

@@ -1,127 +1,85 @@
-//! Brings the two connections of an application together.
+//! Pairs the callback connection of an application with its session.
 //!
-//! An application connects its callback channel when its session has got the secret, but the two come in
-//! on different sockets, so either may be seen first. What comes first waits here for the other. They
-//! belong together when the kernel says that both come from the same process and, as a process may log in
-//! several times at once, when their sockets are bound to paths of the same name: `app_socket_17` goes
-//! with `app_socket_cb_17`.
+//! An application connects its callback channel after its session has received the secret. The two
+//! connections arrive on different sockets, so either may be accepted first; whichever is first
+//! waits here for the other. They belong together when the kernel reports the same process for both
+//! and, because a process may log in several times at once, when their sockets are bound to paths
+//! of the same number: `app_socket_17` pairs with `app_socket_cb_17`.
 //!
-//! It belongs to the reactor that accepts, and needs no lock. Callback connections that nobody claims are
-//! closed after a while, or when there are too many; those whose peer has hung up are never handed out. A
-//! session whose application has given up hands what it gets back: it was meant for the next login.
+//! Only the accepting reactor uses it, so it needs no lock. An unclaimed callback connection is
+//! closed when its timeout expires or when too many wait; one whose peer has hung up is never
+//! paired. A session whose application has abandoned the login returns the connection that it
+//! received, because that was meant for the next login.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use mio::net::UnixStream;
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-
-use crate::local::limits::quota::ConnectionPermit;
+use crate::local::net::connection::{AcceptedConnection, Peer, has_hung_up};
 use crate::local::net::mailbox::{Address, Message, SessionId};
-use crate::local::net::socket::has_hung_up;
 
-/// The callback connections that may wait; the oldest are closed first.
-const UNCLAIMED: usize = 4096;
+/// The most callback connections that wait for their session; beyond it, the oldest is closed.
+const MAX_UNCLAIMED: usize = 4096;
 
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// The process that connected, as the kernel says.
-    pub(crate) pid: i32,
-    /// The user that it runs under.
-    pub(crate) uid: u32,
-    /// What its socket is bound to, after `app_socket_` or `app_socket_cb_`.
-    name: Option<Vec<u8>>,
-}
-
-impl Peer {
-    /// Reads it off a connection.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub(crate) fn of(stream: &UnixStream) -> nix::Result<Self> {
-        let credentials = getsockopt(stream, PeerCredentials)?;
-        let name = stream.peer_addr().ok().and_then(|address| {
-            let file = address.as_pathname()?.file_name()?.as_encoded_bytes();
-            let number = file
-                .strip_prefix(b"app_socket_cb_")
-                .or_else(|| file.strip_prefix(b"app_socket_"))?;
-            Some(number.to_vec())
-        });
-        Ok(Self { pid: credentials.pid(), uid: credentials.uid(), name })
-    }
-}
-
-/// A connection that was let in.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    /// The connection.
-    pub(crate) stream: UnixStream,
-    /// Who is at its other end.
-    pub(crate) peer: Peer,
-    /// Stands for it as long as it is open.
-    pub(crate) place: ConnectionPermit,
-}
-
-/// The waiting room.
+/// The sessions and the callback connections that wait for each other.
 #[derive(Debug, Default)]
 pub(crate) struct Pairing {
     sessions: Vec<(Peer, Address)>,
-    /// In the order of arrival, and so of their deadlines.
-    callbacks: VecDeque<(Arrival, Instant)>,
+    /// In order of arrival, which is the order of their deadlines.
+    callbacks: VecDeque<(AcceptedConnection, Instant)>,
 }
 
 impl Pairing {
-    /// A session waits for its callback connection.
-    pub(crate) fn session(&mut self, peer: Peer, address: Address) {
-        // Each look takes one out: a process that leaves many behind must not make every login look at all.
+    /// Sends the callback connection of `peer` to `address`, now or when it is accepted.
+    pub(crate) fn add_session(&mut self, peer: Peer, address: Address) {
+        // Each search removes what it finds: a process that leaves many dead connections behind
+        // must not make every login search through all of them.
         while let Some(at) = self.callbacks.iter().position(|(theirs, _)| theirs.peer == peer) {
             match self.callbacks.remove(at) {
-                // It belongs to a login that was given up.
-                Some((arrival, _)) if has_hung_up(&arrival.stream) => {}
-                Some((arrival, _)) => return hand_over(&address, arrival),
+                // It belongs to an abandoned login.
+                Some((connection, _)) if has_hung_up(&connection.stream) => {}
+                Some((connection, _)) => return send(&address, connection),
                 None => break,
             }
         }
         self.sessions.push((peer, address));
     }
 
-    /// The session waits no more.
-    pub(crate) fn forget(&mut self, session: SessionId) {
+    /// Forgets a session that waits.
+    pub(crate) fn cancel(&mut self, session: SessionId) {
         self.sessions.retain(|(_, address)| address.session != session);
     }
 
-    /// A callback connection has come; it waits for `patience` at most.
-    pub(crate) fn callback(&mut self, arrival: Arrival, patience: Duration) {
-        if let Some(at) = self.sessions.iter().position(|(theirs, _)| *theirs == arrival.peer) {
-            return hand_over(&self.sessions.remove(at).1, arrival);
+    /// Sends a callback connection to its session, or keeps it for `timeout` until that session asks
+    /// for it.
+    pub(crate) fn add_callback(&mut self, connection: AcceptedConnection, timeout: Duration) {
+        if let Some(at) = self.sessions.iter().position(|(peer, _)| *peer == connection.peer) {
+            return send(&self.sessions.remove(at).1, connection);
         }
-        if self.callbacks.len() >= UNCLAIMED {
+        if self.callbacks.len() >= MAX_UNCLAIMED {
             tracing::debug!(
-                "{UNCLAIMED} callback connections wait for a login: closing the oldest"
+                "oldest callback connection closed: more than {MAX_UNCLAIMED} wait for a login"
             );
             self.callbacks.pop_front();
         }
-        self.callbacks.push_back((arrival, Instant::now() + patience));
+        self.callbacks.push_back((connection, Instant::now() + timeout));
     }
 
-    /// When the first callback connection has waited long enough.
+    /// When the oldest callback connection expires.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.callbacks.front().map(|(_, deadline)| *deadline)
     }
 
-    /// Closes what has waited long enough.
+    /// Closes the callback connections that have expired.
     pub(crate) fn expire(&mut self, now: Instant) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            if let Some((arrival, _)) = self.callbacks.pop_front() {
-                let pid = arrival.peer.pid;
-                tracing::debug!(pid, "a callback connection without a login is closed");
+            if let Some((connection, _)) = self.callbacks.pop_front() {
+                let pid = connection.peer.pid;
+                tracing::debug!(pid, "callback connection closed: no login has claimed it");
             }
         }
     }
 }
 
-fn hand_over(address: &Address, arrival: Arrival) {
-    address.mailbox.send(Message::Callback(address.session, arrival));
+fn send(address: &Address, connection: AcceptedConnection) {
+    address.mailbox.send(Message::CallbackConnected(address.session, connection));
 }

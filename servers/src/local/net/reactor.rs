@@ -1,135 +1,40 @@
 //! The threads that serve the applications.
 //!
-//! Each reactor owns its sessions and nobody else touches them; other threads speak to it through its
-//! [`Mailbox`]. It sleeps until a socket, a message or a deadline wakes it: without logins and closings
-//! under way there is no deadline. The first reactor also accepts, and hands the connections round.
+//! Each reactor owns its sessions, and no other thread touches them: other threads send messages to
+//! the reactor's [`Mailbox`]. A reactor sleeps until a socket, a message or a deadline wakes it.
+//! Only logins and closing sessions have deadlines, so an idle server does not wake up. The first
+//! reactor also admits connections and distributes them ([`Dispatcher`]).
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kvs_proto::v1::server::refuse;
-use kvs_proto::v2::request as wire;
-use mio::net::{UnixListener, UnixStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 
-use crate::directory::Directory;
-use crate::local::group::registry::{Group, Groups};
-use crate::local::limits::quota::{Channel, Quotas};
-use crate::local::metrics::{Login, Metrics};
-use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
-use crate::local::net::pairing::{Arrival, Pairing, Peer};
-use crate::local::session::{End, Session, session_of};
-use crate::log_limiter::LogLimiter;
+use crate::local::limits::quota::Quotas;
+use crate::local::metrics::Login;
+use crate::local::net::connection::AcceptedConnection;
+use crate::local::net::context::{Context, Scratch};
+use crate::local::net::dispatcher::{Dispatcher, Listeners};
+use crate::local::net::mailbox::{Mailbox, Message, SessionId};
+use crate::local::session::close_reason::CloseReason;
+use crate::local::session::{Session, session_of};
 
-/// The events that one `poll` returns at most.
-const EVENTS: usize = 1024;
+/// The most events that one `poll` returns.
+const MAX_EVENTS: usize = 1024;
 
-/// The most bytes that a session reads at once.
-const READ_BUFFER: usize = 64 * 1024;
-
-/// How many connections one listener accepts before the applications have their turn again.
-const ACCEPT_BURST: usize = 32;
-
-/// How long accepting pauses when the system has no descriptor or memory for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-// Sessions have tokens from below: two each.
+// The tokens of sessions count up from 0, two for each session.
 const WAKER: Token = Token(usize::MAX);
 const MAIN_LISTENER: Token = Token(usize::MAX - 1);
 const CALLBACK_LISTENER: Token = Token(usize::MAX - 2);
 
-/// What sessions need from the rest of the server.
-#[derive(Debug, Clone)]
-pub(crate) struct Context {
-    /// All groups.
-    pub(crate) groups: Arc<Groups>,
-    /// Where the secrets of groups are looked up.
-    pub(crate) directory: Arc<dyn Directory>,
-    /// The box of the session's own reactor.
-    pub(crate) mailbox: Arc<Mailbox>,
-    /// The box of the reactor that accepts.
-    pub(crate) acceptor: Arc<Mailbox>,
-    /// How long a login may take, from the connection to the verdict.
-    pub(crate) login_patience: Duration,
-    /// What framed sessions may send.
-    pub(crate) limits: wire::FrameLimits,
-    /// How long they may be at it while others wait, about.
-    pub(crate) turn: Duration,
-    /// Where the session's own reactor counts.
-    pub(crate) metrics: Metrics,
-}
-
-/// Memory that every session uses for the time of its turn, so that none has to keep its own.
+/// What a session uses of its reactor while it handles an event.
 #[derive(Debug)]
-pub(crate) struct Scratch {
-    /// For what is read.
-    pub(crate) input: Box<[u8]>,
-    /// For what is to be written.
-    pub(crate) output: Vec<u8>,
-}
-
-/// What of a reactor a session may use in its turn.
-#[derive(Debug)]
-struct Desk<'a> {
+struct Resources<'a> {
     registry: &'a mio::Registry,
     scratch: &'a mut Scratch,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self { input: vec![0; READ_BUFFER].into(), output: Vec::new() }
-    }
-}
-
-impl Context {
-    /// The session wants its callback connection as soon as it is there.
-    pub(crate) fn await_callback(&self, peer: Peer, session: SessionId) {
-        let address = Address { mailbox: Arc::clone(&self.mailbox), session };
-        self.acceptor.send(Message::AwaitCallback(peer, address));
-    }
-
-    /// It has got one that is not for it.
-    pub(crate) fn return_callback(&self, arrival: Arrival) {
-        self.acceptor.send(Message::ReturnCallback(arrival));
-    }
-
-    /// It does not any more.
-    pub(crate) fn forget_callback(&self, session: SessionId) {
-        self.acceptor.send(Message::ForgetCallback(session));
-    }
-
-    /// The session wants to know the secret of `group`.
-    pub(crate) fn ask_for_secret(&self, group: &Arc<Group>, session: SessionId) {
-        if group.secret_lookup.join(Address { mailbox: Arc::clone(&self.mailbox), session }) {
-            look_up_secret(Arc::clone(&self.directory), Arc::clone(group));
-        }
-    }
-
-    /// The session has read what it may in one turn, and there may be more.
-    pub(crate) fn read_more(&self, session: SessionId) {
-        self.mailbox.send(Message::More(session));
-    }
-}
-
-/// Looks up the secret of a group, and again for the sessions that need it meanwhile.
-fn look_up_secret(directory: Arc<dyn Directory>, group: Arc<Group>) {
-    let again = Arc::clone(&directory);
-    let name = group.name();
-    directory.secret(
-        name,
-        Box::new(move |secret| {
-            let (waiters, start_next) = group.secret_lookup.complete();
-            for Address { mailbox, session } in waiters {
-                mailbox.send(Message::Secret(session, secret.clone()));
-            }
-            if start_next {
-                look_up_secret(again, group);
-            }
-        }),
-    );
 }
 
 /// One thread that serves applications.
@@ -139,48 +44,24 @@ pub(crate) struct Reactor {
     context: Context,
     sessions: HashMap<SessionId, Session>,
     scratch: Scratch,
-    /// When to look at which session again.
+    /// The deadlines of sessions that have one, the earliest first.
     deadlines: BTreeSet<(Instant, SessionId)>,
-    acceptor: Option<Acceptor>,
-    stopped: bool,
-}
-
-/// What the first reactor does besides.
-#[derive(Debug)]
-struct Acceptor {
-    main: UnixListener,
-    callback: UnixListener,
-    quotas: Arc<Quotas>,
-    pairing: Pairing,
-    login_patience: Duration,
-    metrics: Metrics,
-    /// All reactors, for the next connections in turn.
-    reactors: Vec<Arc<Mailbox>>,
-    next: usize,
-    /// More connections wait than were accepted.
-    more: bool,
-    /// When to try again, after the system had no room for another connection.
-    paused_until: Option<Instant>,
-    /// The line about it in the log.
-    pause_logged: LogLimiter,
-    /// Connections that come while the server quits are for the next one, who gets the same listeners.
-    keep_waiting: bool,
-    /// The server quits: connections are closed at once.
-    closed: bool,
+    dispatcher: Option<Dispatcher>,
+    is_stopped: bool,
 }
 
 impl Reactor {
-    /// A reactor without connections, and its box. Nothing runs yet.
+    /// Creates what a reactor waits on, and its mailbox. No thread runs yet.
     ///
     /// # Errors
-    /// When the system has no more descriptors.
+    /// The system has no descriptor for it.
     pub(crate) fn prepare() -> io::Result<(Poll, Arc<Mailbox>)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         Ok((poll, Arc::new(Mailbox::new(waker))))
     }
 
-    /// One that serves what it is handed.
+    /// A reactor without sessions.
     pub(crate) fn new(poll: Poll, context: Context) -> Self {
         Self {
             poll,
@@ -188,64 +69,53 @@ impl Reactor {
             sessions: HashMap::new(),
             scratch: Scratch::default(),
             deadlines: BTreeSet::new(),
-            acceptor: None,
-            stopped: false,
+            dispatcher: None,
+            is_stopped: false,
         }
     }
 
-    /// Makes it the one that accepts for all `reactors`; with `keep_waiting` only until the server quits, so that what
-    /// comes then waits for the next server with these listeners.
+    /// Makes this the reactor that admits connections for all `reactors`.
     ///
     /// # Errors
-    /// When a listener cannot be watched.
-    pub(crate) fn accept(
+    /// A listener cannot be registered.
+    pub(crate) fn admit(
         &mut self,
-        mut main: UnixListener,
-        mut callback: UnixListener,
+        listeners: Listeners,
         quotas: Arc<Quotas>,
         reactors: Vec<Arc<Mailbox>>,
-        keep_waiting: bool,
     ) -> io::Result<()> {
-        let registry = self.poll.registry();
-        registry.register(&mut main, MAIN_LISTENER, Interest::READABLE)?;
-        registry.register(&mut callback, CALLBACK_LISTENER, Interest::READABLE)?;
-        self.acceptor = Some(Acceptor {
-            main,
-            callback,
+        self.dispatcher = Some(Dispatcher::new(
+            listeners,
+            (MAIN_LISTENER, CALLBACK_LISTENER),
+            self.poll.registry(),
             quotas,
-            pairing: Pairing::default(),
-            login_patience: self.context.login_patience,
-            metrics: self.context.metrics.clone(),
             reactors,
-            next: 0,
-            more: false,
-            paused_until: None,
-            pause_logged: LogLimiter::default(),
-            keep_waiting,
-            closed: false,
-        });
+            self.context.login_timeout,
+            self.context.metrics.clone(),
+        )?);
         Ok(())
     }
 
     /// Serves until [`Message::Stop`].
     ///
     /// # Errors
-    /// When `poll` fails, which it does only if the server itself is broken.
+    /// `poll` fails, which means that the server itself is broken.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.context.mailbox.own();
-        let mut events = Events::with_capacity(EVENTS);
-        while !self.stopped {
-            let timeout = self.time_to_sleep();
-            self.turn(&mut events, timeout, Instant::now)?;
+        let mut events = Events::with_capacity(MAX_EVENTS);
+        while !self.is_stopped {
+            let timeout = self.poll_timeout();
+            self.poll_once(&mut events, timeout, Instant::now)?;
         }
         Ok(())
     }
 
-    /// Waits for `timeout` at most, and does what there is to do at the time that `clock` then tells.
+    /// Waits for events, for `timeout` at most, and handles them, the deadlines that have passed at
+    /// the time that `clock` then returns, and the messages.
     ///
     /// # Errors
     /// See [`run`](Self::run).
-    pub(crate) fn turn(
+    pub(crate) fn poll_once(
         &mut self,
         events: &mut Events,
         timeout: Option<Duration>,
@@ -258,16 +128,16 @@ impl Reactor {
         for event in &*events {
             match event.token() {
                 WAKER => {}
-                MAIN_LISTENER | CALLBACK_LISTENER => self.accept_some(),
+                MAIN_LISTENER | CALLBACK_LISTENER => self.accept(),
                 token => {
                     let (id, is_callback) = session_of(token);
-                    // That it is writable is no news unless something waits.
-                    let ended = event.is_read_closed() || event.is_error();
-                    let news = event.is_readable() || ended;
-                    self.with_session(id, |session, context, desk| match is_callback {
-                        true => session.callback_ready(news),
-                        false if news || session.is_stuck() => {
-                            session.main_ready(ended, context, desk.scratch)
+                    let has_ended = event.is_read_closed() || event.is_error();
+                    let is_readable = event.is_readable() || has_ended;
+                    self.with_session(id, |session, context, resources| match is_callback {
+                        true => session.callback_ready(is_readable),
+                        // Being writable matters only when something waits to be written.
+                        false if is_readable || session.is_write_blocked() => {
+                            session.main_ready(has_ended, context, resources.scratch)
                         }
                         false => Ok(()),
                     });
@@ -275,57 +145,54 @@ impl Reactor {
             }
         }
         self.expire(clock());
-        if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more) {
-            self.accept_some();
+        if self.dispatcher.as_ref().is_some_and(Dispatcher::has_more) {
+            self.accept();
         }
-        self.read_messages();
+        self.handle_messages();
         Ok(())
     }
 
-    /// How long there is nothing to do. Messages to ourselves wake nobody, so they are looked for here.
-    fn time_to_sleep(&self) -> Option<Duration> {
+    /// How long `poll` may wait. The reactor's messages to itself cause no wake-up, so they are
+    /// checked here.
+    fn poll_timeout(&self) -> Option<Duration> {
         if self.is_busy() {
             return Some(Duration::ZERO);
         }
         self.next_deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether there is something to do that no event will tell of.
+    /// Whether there is work that no event will report.
     pub(crate) fn is_busy(&self) -> bool {
-        let more = self.acceptor.as_ref().is_some_and(|acceptor| acceptor.more);
-        more || self.context.mailbox.has_messages()
+        let can_accept = self.dispatcher.as_ref().is_some_and(Dispatcher::has_more);
+        can_accept || self.context.mailbox.has_messages()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let session = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let acceptor = self.acceptor.as_ref();
-        let pairing = acceptor.and_then(|acceptor| acceptor.pairing.deadline());
-        let paused = acceptor.and_then(|acceptor| acceptor.paused_until);
-        [session, pairing, paused].into_iter().flatten().min()
+        let dispatcher = self.dispatcher.as_ref().and_then(Dispatcher::deadline);
+        [session, dispatcher].into_iter().flatten().min()
     }
 
-    /// Lets `act` do something to a session, and ends it if that is what comes of it.
+    /// Applies `act` to a session, and closes the session if `act` returns a reason.
     fn with_session(
         &mut self,
         id: SessionId,
-        act: impl FnOnce(&mut Session, &Context, Desk<'_>) -> Result<(), End>,
+        act: impl FnOnce(&mut Session, &Context, Resources<'_>) -> Result<(), CloseReason>,
     ) {
-        // An event or message may come for a session that has ended meanwhile.
+        // Events and messages may arrive for a session that has ended meanwhile.
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let before = session.deadline();
-        let desk = Desk { registry: self.poll.registry(), scratch: &mut self.scratch };
-        let result = act(session, &self.context, desk)
-            .and_then(|()| session.watch_for_room(self.poll.registry()));
+        let resources = Resources { registry: self.poll.registry(), scratch: &mut self.scratch };
+        let result = act(session, &self.context, resources)
+            .and_then(|()| session.update_write_interest(self.poll.registry()));
         let after = session.deadline();
         match result {
             Ok(()) if before == after => {}
-            Ok(()) => {
-                self.set_deadline(id, before, after);
-            }
-            Err(why) => {
+            Ok(()) => self.set_deadline(id, before, after),
+            Err(reason) => {
                 self.set_deadline(id, before, None);
                 if let Some(session) = self.sessions.remove(&id) {
-                    session.end(&why, &self.context);
+                    session.end(&reason, &self.context);
                 }
             }
         }
@@ -340,198 +207,114 @@ impl Reactor {
         }
     }
 
-    /// Those that come meanwhile have their turn after the next look at the sockets.
-    fn read_messages(&mut self) {
+    /// Handles the messages that have arrived. Those that arrive meanwhile wait until the sockets
+    /// were polled again.
+    fn handle_messages(&mut self) {
         for message in self.context.mailbox.take() {
-            self.read(message);
+            self.handle(message);
         }
     }
 
-    fn read(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
-            Message::Serve(arrival) => self.serve(arrival),
+            Message::Serve(connection) => self.serve(connection),
             Message::AwaitCallback(peer, address) => {
-                if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.pairing.session(peer, address);
+                if let Some(dispatcher) = &mut self.dispatcher {
+                    dispatcher.await_callback(peer, address);
                 }
             }
-            Message::ReturnCallback(arrival) => {
-                if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.pairing.callback(arrival, acceptor.login_patience);
+            Message::ReturnCallback(connection) => {
+                if let Some(dispatcher) = &mut self.dispatcher {
+                    dispatcher.return_callback(connection);
                 }
             }
-            Message::ForgetCallback(session) => {
-                if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.pairing.forget(session);
+            Message::CancelPairing(session) => {
+                if let Some(dispatcher) = &mut self.dispatcher {
+                    dispatcher.cancel_pairing(session);
                 }
             }
-            // Its session may have ended while the message was on its way.
-            Message::Callback(id, arrival) if !self.sessions.contains_key(&id) => {
-                self.context.return_callback(arrival);
+            // The session may have ended while the message was on its way.
+            Message::CallbackConnected(id, connection) if !self.sessions.contains_key(&id) => {
+                self.context.return_callback(connection);
             }
-            Message::Callback(id, arrival) => {
-                self.with_session(id, |session, context, desk| {
-                    session.callback_connected(arrival, desk.registry, context)
+            Message::CallbackConnected(id, connection) => {
+                self.with_session(id, |session, context, resources| {
+                    session.callback_connected(connection, resources.registry, context)
                 });
             }
-            Message::Secret(id, answer) => {
-                self.with_session(id, |session, context, _| session.secret_known(answer, context));
-            }
-            Message::More(id) => {
-                self.with_session(id, |session, context, desk| {
-                    session.read_more(context, desk.scratch)
+            Message::SecretReceived(id, answer) => {
+                self.with_session(id, |session, context, _| {
+                    session.secret_received(answer, context)
                 });
             }
-            Message::Changes(id) => self.with_session(id, |session, _, _| session.notify()),
-            // The rest has its next turn after all others.
-            Message::Clear(leftovers) => {
-                if let Some(rest) = leftovers.reap(self.context.turn) {
-                    self.context.mailbox.send(Message::Clear(rest));
+            Message::Continue(id) => {
+                self.with_session(id, |session, context, resources| {
+                    session.resume(context, resources.scratch)
+                });
+            }
+            Message::EventsPending(id) => {
+                self.with_session(id, |session, _, _| session.send_events());
+            }
+            // What is left of a task waits behind the messages that have arrived meanwhile.
+            Message::Run(task) => {
+                if let Some(rest) = task.run(self.context.time_slice) {
+                    self.context.mailbox.send(Message::Run(rest));
                 }
             }
             Message::Close(id) => self.with_session(id, |session, _, _| session.close()),
             Message::CloseAll => {
-                if let Some(acceptor) = &mut self.acceptor {
-                    acceptor.closed = true;
+                if let Some(dispatcher) = &mut self.dispatcher {
+                    dispatcher.close();
                 }
                 let ids: Vec<_> = self.sessions.keys().copied().collect();
                 for id in ids {
                     self.with_session(id, |session, _, _| session.close());
                 }
             }
-            Message::Stop => self.stopped = true,
+            Message::Stop => self.is_stopped = true,
         }
     }
 
-    fn serve(&mut self, arrival: Arrival) {
-        /// Numbers are unique over all reactors.
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let id = SessionId(LAST.fetch_add(1, Ordering::Relaxed));
-        let pid = arrival.peer.pid;
-        match Session::accept(id, arrival, self.poll.registry(), self.context.login_patience) {
+    fn serve(&mut self, connection: AcceptedConnection) {
+        /// Shared by all reactors, so that ids are unique in the server.
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = SessionId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let pid = connection.peer.pid;
+        let timeout = self.context.login_timeout;
+        match Session::accept(id, connection, self.poll.registry(), timeout) {
             Ok(session) => {
                 self.set_deadline(id, None, session.deadline());
                 self.sessions.insert(id, session);
             }
             Err(error) => {
-                tracing::debug!(pid, "gone before it was greeted: {error}");
+                tracing::debug!(pid, "connection closed before the greeting was sent: {error}");
                 self.context.metrics.login(Login::Abandoned);
             }
         }
     }
 
-    /// How much waits to be written to the application that has taken the least.
+    /// The most bytes that wait to be written to one application.
     #[cfg(fuzzing)]
-    pub(crate) fn most_waiting(&self) -> usize {
-        self.sessions.values().map(Session::waiting).max().unwrap_or(0)
+    pub(crate) fn max_unsent(&self) -> usize {
+        self.sessions.values().map(Session::unsent).max().unwrap_or(0)
     }
 
-    /// Does what is due at `now`.
+    /// Handles all deadlines up to `now`.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
                 break;
             }
-            self.with_session(id, |session, context, _| session.expired(now, context));
+            self.with_session(id, |session, context, _| session.expire(now, context));
         }
-        if let Some(acceptor) = &mut self.acceptor {
-            acceptor.pairing.expire(now);
-            if acceptor.paused_until.is_some_and(|until| until <= now) {
-                acceptor.paused_until = None;
-                self.accept_some();
-            }
+        if let Some(dispatcher) = &mut self.dispatcher {
+            dispatcher.expire(now);
         }
     }
 
-    fn accept_some(&mut self) {
-        if let Some(acceptor) = &mut self.acceptor {
-            acceptor.accept_some();
-        }
-    }
-}
-
-impl Acceptor {
-    /// Each connection that comes is an event, so during a pause events are passed over: it ends by itself.
-    fn accept_some(&mut self) {
-        self.more = false;
-        if self.closed && self.keep_waiting {
-            return;
-        }
-        // Callbacks first: when there is little room left, it is for those who are half in.
-        for channel in [Channel::Callback, Channel::Main] {
-            for turn in 1.. {
-                if self.paused_until.is_some() {
-                    return;
-                }
-                let Some(stream) = self.accept(channel) else { break };
-                self.admit(stream, channel);
-                if turn == ACCEPT_BURST {
-                    self.more = true;
-                    break;
-                }
-            }
-        }
-    }
-
-    /// The next connection, if there is one and there is room for it.
-    fn accept(&mut self, channel: Channel) -> Option<UnixStream> {
-        let listener = match channel {
-            Channel::Main => &self.main,
-            Channel::Callback => &self.callback,
-        };
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => return Some(stream),
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return None,
-                    // Whoever it was has gone again.
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        self.pause(&error);
-                        return None;
-                    }
-                },
-            }
-        }
-    }
-
-    fn pause(&mut self, why: &io::Error) {
-        let now = Instant::now();
-        self.paused_until = Some(now + ACCEPT_PAUSE);
-        if self.pause_logged.allow(now) {
-            tracing::warn!("no more connections for now: {why}");
-        }
-    }
-
-    fn admit(&mut self, mut stream: UnixStream, channel: Channel) {
-        if self.closed {
-            return;
-        }
-        let peer = match Peer::of(&stream) {
-            Ok(peer) => peer,
-            Err(error) => {
-                tracing::warn!("a connection without an owner is closed: {error}");
-                return;
-            }
-        };
-        let Ok(place) = self.quotas.admit(peer.uid, peer.pid, channel) else {
-            if channel == Channel::Main {
-                self.metrics.login(Login::Limit);
-            }
-            let mut refusal = Vec::new();
-            refuse(&mut refusal);
-            // Nothing was written before, so there is room for it. It is refused whether it hears of it
-            // or not.
-            let _ = stream.write(&refusal);
-            return;
-        };
-        let arrival = Arrival { stream, peer, place };
-        match channel {
-            Channel::Main => {
-                self.reactors[self.next].send(Message::Serve(arrival));
-                self.next = (self.next + 1) % self.reactors.len();
-            }
-            Channel::Callback => self.pairing.callback(arrival, self.login_patience),
+    fn accept(&mut self) {
+        if let Some(dispatcher) = &mut self.dispatcher {
+            dispatcher.accept();
         }
     }
 }

@@ -1,11 +1,12 @@
-//! A non-blocking connection with what is still to be written to it.
+//! A non-blocking socket with the bytes that wait to be written to it.
 //!
-//! What the kernel does not take at once waits here until the socket is writable. The caller does not read
-//! from a peer that has not taken its answers ([`Socket::is_stuck`]), so what waits are the answers to what was read
-//! at once, and at most one of them is long. Long values are shared with the table, and never copied.
+//! What the kernel does not take at once waits here until the socket is writable. The session does
+//! not read from a peer that is write-blocked ([`Socket::is_write_blocked`]), so what waits are the
+//! responses to what one read brought, and at most one of them is long. Long values are shared with
+//! the table, never copied.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -13,37 +14,28 @@ use std::sync::Arc;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 
 use crate::local::limits::quota::ConnectionPermit;
-
-/// A connection of an application. The last one to hold it closes it.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) stream: UnixStream,
-    /// Given back when the descriptor is free again: fields are dropped in their order.
-    _place: ConnectionPermit,
-}
+use crate::local::net::connection::{Connection, has_hung_up, write_now};
 
 /// A connection, and what was not written to it yet.
 #[derive(Debug)]
 pub(crate) struct Socket {
     connection: Arc<Connection>,
-    waiting: VecDeque<Waiting>,
-    /// Events tell when it is writable.
-    watched_for_room: bool,
+    unsent: VecDeque<Unsent>,
+    /// Whether an event reports that the socket is writable.
+    has_write_interest: bool,
 }
 
 /// Bytes that wait to be written.
 #[derive(Debug)]
-enum Waiting {
+enum Unsent {
     Own(Vec<u8>),
     /// From this byte on.
     Shared(Arc<[u8]>, usize),
 }
 
-impl Waiting {
+impl Unsent {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
@@ -51,7 +43,7 @@ impl Waiting {
         }
     }
 
-    fn written(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         match self {
             Self::Own(bytes) => drop(bytes.drain(..count)),
             Self::Shared(_, from) => *from += count,
@@ -59,61 +51,39 @@ impl Waiting {
     }
 }
 
-/// What one `read` brought.
+/// The result of one `read`.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// So many bytes.
+    /// So many bytes were read.
     Bytes(usize),
-    /// Nothing now.
+    /// Nothing can be read now.
     Nothing,
-    /// Nothing ever more: the end of the stream, or an error.
+    /// The end of the stream, or an error: nothing can be read any more.
     End,
 }
 
-/// Whether the end of the stream is the next thing to read.
-pub(crate) fn has_hung_up(stream: &UnixStream) -> bool {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    !matches!(recv(stream.as_raw_fd(), &mut [0], flags), Ok(1) | Err(Errno::EAGAIN | Errno::EINTR))
-}
-
-/// Writes as much as the kernel takes at once, and returns how much that was.
-///
-/// # Errors
-/// The peer has gone.
-pub(crate) fn write_now(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match stream.write(&bytes[written..]) {
-            Ok(n) => written += n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
-}
-
 impl Socket {
-    pub(crate) fn new(stream: UnixStream, place: ConnectionPermit) -> Self {
-        let connection = Arc::new(Connection { stream, _place: place });
-        Self { connection, waiting: VecDeque::new(), watched_for_room: false }
+    /// A socket with nothing to write. The permit counts it while it is open.
+    pub(crate) fn new(stream: UnixStream, permit: ConnectionPermit) -> Self {
+        let connection = Arc::new(Connection::new(stream, permit));
+        Self { connection, unsent: VecDeque::new(), has_write_interest: false }
     }
 
-    /// Has events tell what comes.
+    /// Registers the socket for events that report what can be read.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        // It is taken out again by the kernel when it is closed.
+        // The kernel removes the registration when the socket is closed.
         registry.register(&mut SourceFd(&self.descriptor()), token, Interest::READABLE)
     }
 
-    /// Has events tell when it is writable, too, or not any more. Without need they must not: each `read` of the peer would
-    /// be one.
-    pub(crate) fn watch_for_room(
+    /// Switches on or off the events that report that the socket is writable. They must be off when
+    /// nothing waits: otherwise every `read` of the peer would cause one.
+    pub(crate) fn update_write_interest(
         &mut self,
         wanted: bool,
         registry: &Registry,
         token: Token,
     ) -> io::Result<()> {
-        if wanted == self.watched_for_room {
+        if wanted == self.has_write_interest {
             return Ok(());
         }
         let interest = match wanted {
@@ -121,7 +91,7 @@ impl Socket {
             false => Interest::READABLE,
         };
         registry.reregister(&mut SourceFd(&self.descriptor()), token, interest)?;
-        self.watched_for_room = wanted;
+        self.has_write_interest = wanted;
         Ok(())
     }
 
@@ -129,12 +99,12 @@ impl Socket {
         self.connection.stream.as_raw_fd()
     }
 
-    /// For somebody who writes to it himself from now on.
+    /// The connection, for another owner that writes to it from now on.
     pub(crate) fn connection(&self) -> Arc<Connection> {
         Arc::clone(&self.connection)
     }
 
-    /// One `read`.
+    /// Reads once.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Received {
         loop {
             return match (&self.connection.stream).read(buffer) {
@@ -147,77 +117,84 @@ impl Socket {
         }
     }
 
-    /// Writes `bytes` and leaves them empty; what the kernel does not take waits.
+    /// Writes `bytes` and empties the vector; what the kernel does not take waits.
     ///
     /// # Errors
-    /// The peer has gone.
+    /// The peer has closed the connection.
     pub(crate) fn write(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
-        let written = if self.is_stuck() { 0 } else { write_now(&self.connection.stream, bytes)? };
-        match (&bytes[written..], self.waiting.back_mut()) {
+        let written = match self.is_write_blocked() {
+            true => 0,
+            false => write_now(&self.connection.stream, bytes)?,
+        };
+        match (&bytes[written..], self.unsent.back_mut()) {
             ([], _) => {}
-            (rest, Some(Waiting::Own(waiting))) => waiting.extend_from_slice(rest),
-            (rest, _) => self.waiting.push_back(Waiting::Own(rest.to_vec())),
+            (rest, Some(Unsent::Own(unsent))) => unsent.extend_from_slice(rest),
+            (rest, _) => self.unsent.push_back(Unsent::Own(rest.to_vec())),
         }
         bytes.clear();
         Ok(())
     }
 
-    /// Writes bytes that are shared with others; what the kernel does not take waits.
+    /// Writes bytes that have other owners, too; what the kernel does not take waits.
     ///
     /// # Errors
-    /// The peer has gone.
+    /// The peer has closed the connection.
     pub(crate) fn write_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
-        let written = if self.is_stuck() { 0 } else { write_now(&self.connection.stream, &bytes)? };
+        let written = match self.is_write_blocked() {
+            true => 0,
+            false => write_now(&self.connection.stream, &bytes)?,
+        };
         if written < bytes.len() {
-            self.waiting.push_back(Waiting::Shared(bytes, written));
+            self.unsent.push_back(Unsent::Shared(bytes, written));
         }
         Ok(())
     }
 
-    /// The socket is writable: writes what waits.
+    /// Writes what waits. For when the socket is writable.
     ///
     /// # Errors
-    /// The peer has gone.
+    /// The peer has closed the connection.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while let Some(first) = self.waiting.front_mut() {
+        while let Some(first) = self.unsent.front_mut() {
             let written = write_now(&self.connection.stream, first.bytes())?;
-            first.written(written);
+            first.advance(written);
             if !first.bytes().is_empty() {
                 break;
             }
-            self.waiting.pop_front();
+            self.unsent.pop_front();
         }
         Ok(())
     }
 
-    /// Whether the peer has gone, and all that it sent was read.
+    /// Whether the peer has closed the connection and everything it sent was read.
     pub(crate) fn has_hung_up(&self) -> bool {
         has_hung_up(&self.connection.stream)
     }
 
-    /// How much memory is kept by what waits to be written: all of a long value, for as long as any of it waits.
-    pub(crate) fn kept(&self) -> usize {
-        let kept = |waiting: &Waiting| match waiting {
-            Waiting::Own(bytes) => bytes.capacity(),
-            Waiting::Shared(bytes, _) => bytes.len(),
+    /// The bytes of memory that wait to be written or cannot be freed until they are: the whole of a
+    /// long value as long as any part of it waits.
+    pub(crate) fn buffered(&self) -> usize {
+        let buffered = |unsent: &Unsent| match unsent {
+            Unsent::Own(bytes) => bytes.capacity(),
+            Unsent::Shared(bytes, _) => bytes.len(),
         };
-        self.waiting.iter().map(kept).sum()
+        self.unsent.iter().map(buffered).sum()
     }
 
-    /// How much waits to be written.
+    /// The number of bytes that wait to be written.
     #[cfg(fuzzing)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.iter().map(|waiting| waiting.bytes().len()).sum()
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent.iter().map(|unsent| unsent.bytes().len()).sum()
     }
 
-    /// Whether something waits to be written.
-    pub(crate) fn is_stuck(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether bytes wait until the socket is writable.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
-    /// Ends the conversation, also for whoever else holds the connection for another moment.
+    /// Shuts the connection down in both directions, for its other owners, too.
     pub(crate) fn shut_down(&self) {
-        // It fails when the peer has gone already.
+        // It fails when the peer has closed the connection already.
         let _ = self.connection.stream.shutdown(Shutdown::Both);
     }
 }

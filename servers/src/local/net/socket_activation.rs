@@ -21,7 +21,7 @@ use nix::sys::socket::{self, SockaddrLike, SockaddrStorage, getsockname, getsock
 
 /// Why what was handed over cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum HandedOverError {
+pub enum ActivationError {
     /// Not what applications can connect to.
     #[error(
         "{name} was handed over to this server and is {kind}: it must be a listening UNIX stream socket \
@@ -52,14 +52,14 @@ pub enum HandedOverError {
 
 /// What was handed over and not yet taken.
 #[derive(Debug, Default)]
-pub struct HandedOver(Vec<(PathBuf, UnixListener)>);
+pub struct ActivatedSockets(Vec<(PathBuf, UnixListener)>);
 
-impl HandedOver {
+impl ActivatedSockets {
     /// These descriptors, which must be listening UNIX stream sockets with a path.
     ///
     /// # Errors
-    /// [`HandedOverError::Unusable`] names the first that is not.
-    pub fn new(descriptors: impl IntoIterator<Item = OwnedFd>) -> Result<Self, HandedOverError> {
+    /// [`ActivationError::Unusable`] names the first that is not.
+    pub fn new(descriptors: impl IntoIterator<Item = OwnedFd>) -> Result<Self, ActivationError> {
         descriptors.into_iter().map(checked).collect::<Result<_, _>>().map(Self)
     }
 
@@ -77,19 +77,19 @@ impl HandedOver {
     /// Makes sure that all were taken; `options` are those by which they could have been, with their paths.
     ///
     /// # Errors
-    /// [`HandedOverError::Unknown`] names the first that was not.
-    pub(crate) fn expect_none_left(self, options: &[(&str, &Path)]) -> Result<(), HandedOverError> {
+    /// [`ActivationError::Unknown`] names the first that was not.
+    pub(crate) fn expect_none_left(self, options: &[(&str, &Path)]) -> Result<(), ActivationError> {
         let Some((path, _)) = self.0.into_iter().next() else { return Ok(()) };
         let options: Vec<_> = options
             .iter()
             .map(|(option, path)| format!("{option} is {}", path.display()))
             .collect();
-        Err(HandedOverError::Unknown { path, options: options.join(", ") })
+        Err(ActivationError::Unknown { path, options: options.join(", ") })
     }
 }
 
 /// The socket with its path, if it is of the right kind.
-fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), HandedOverError> {
+fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationError> {
     let address = getsockname::<SockaddrStorage>(descriptor.as_raw_fd());
     let unusable = |kind| {
         let number = descriptor.as_raw_fd();
@@ -97,7 +97,7 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), HandedOverErr
             Ok(address) => format!("descriptor {number} ({})", Shown(address)),
             Err(_) => format!("descriptor {number}"),
         };
-        Err(HandedOverError::Unusable { name, kind })
+        Err(ActivationError::Unusable { name, kind })
     };
     let family = match &address {
         Ok(address) => address.family(),

@@ -15,7 +15,7 @@ use kvs_proto::v2::response::{self, Response, Status};
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION};
 
 use super::original::is_allowed;
-use super::{End, Member, Session, Stage};
+use super::{CloseReason, Member, Session, Stage};
 use crate::local::group::registry::{Change, Outcome, PendingNotifications};
 use crate::local::limits::quota::{Charge, UserQuota, subscription_bytes};
 use crate::local::metrics::Tally;
@@ -130,8 +130,8 @@ impl Session {
         notifications: &mut PendingNotifications,
         time: &mut Time,
         tally: &mut Tally<'_>,
-    ) -> Result<(), End> {
-        if self.main.is_stuck() {
+    ) -> Result<(), CloseReason> {
+        if self.main.is_write_blocked() {
             return Ok(());
         }
         let backlog = match self.framed() {
@@ -156,7 +156,7 @@ impl Session {
         notifications: &mut PendingNotifications,
         time: &mut Time,
         tally: &mut Tally<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         let Stage::Member(member) = &mut self.stage else { return Ok(()) };
         // Taken out, as its requests need the rest of the member.
         let Some(mut framed) = member.framed.take() else { return Ok(()) };
@@ -177,7 +177,7 @@ impl Session {
 
     /// Has the user pay for what waits for the application.
     pub(super) fn charge_waiting(&mut self) {
-        let waiting = self.main.kept();
+        let waiting = self.main.buffered();
         let user = Arc::clone(&self.user);
         if let Some(framed) = self.framed() {
             let bytes = waiting + framed.backlog.len();
@@ -186,13 +186,13 @@ impl Session {
     }
 
     /// The callback connection may be written, or read; `false`: it has ended. Nothing may come on it.
-    pub(super) fn framed_callback_ready(&mut self, readable: bool) -> Result<bool, End> {
+    pub(super) fn framed_callback_ready(&mut self, readable: bool) -> Result<bool, CloseReason> {
         let (Some(callback), Stage::Member(member)) = (&mut self.callback, &self.stage) else {
             return Ok(true);
         };
         if readable {
             match callback.socket.read(&mut [0]) {
-                Received::Bytes(_) => return Err(End::SpokeOnCallbackChannel),
+                Received::Bytes(_) => return Err(CloseReason::UnexpectedBytes),
                 Received::End => return Ok(false),
                 Received::Nothing => {}
             }
@@ -226,12 +226,12 @@ impl Framed {
         mut read: &[u8],
         out: &mut Vec<u8>,
         requester: &mut Requester<'_, '_>,
-    ) -> Result<Served, End> {
+    ) -> Result<Served, CloseReason> {
         loop {
             if out.len() >= MOST_ANSWERS {
                 requester.write(out)?;
             }
-            if requester.main.is_stuck() || requester.time.is_over {
+            if requester.main.is_write_blocked() || requester.time.is_over {
                 self.backlog.extend_from_slice(read);
                 self.backlog_since = requester.tally.since();
                 return Ok(Served::All);
@@ -290,7 +290,7 @@ impl Requester<'_, '_> {
         number: u32,
         request: Request<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Status, End> {
+    ) -> Result<Status, CloseReason> {
         let Member { group, number: application, .. } = self.member;
         tracing::debug!(pid = self.pid, ?request, "request");
         let outcome = match request {
@@ -342,7 +342,7 @@ impl Requester<'_, '_> {
     }
 
     /// A short value is copied; a long one is shared with the table until it is written.
-    fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<Status, End> {
+    fn get(&mut self, number: u32, key: &[u8], out: &mut Vec<u8>) -> Result<Status, CloseReason> {
         let before = out.len();
         let mut status = Status::Ok;
         let long = self.member.group.get(key, |pair| {
@@ -372,7 +372,7 @@ impl Requester<'_, '_> {
             }
             self.time.spend(1 + value.len() / BYTES_OF_WORK);
             self.write(out)?;
-            self.main.write_shared(value).map_err(|_| End::Gone)?;
+            self.main.write_shared(value).map_err(|_| CloseReason::ConnectionLost)?;
         }
         Ok(status)
     }
@@ -383,8 +383,8 @@ impl Requester<'_, '_> {
         change.settle(self.notifications)
     }
 
-    fn write(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
-        self.main.write(out).map_err(|_| End::Gone)?;
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<(), CloseReason> {
+        self.main.write(out).map_err(|_| CloseReason::ConnectionLost)?;
         self.tally.written();
         Ok(())
     }

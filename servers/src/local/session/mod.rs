@@ -2,8 +2,9 @@
 //!
 //! What is said is `kvs_proto`'s business; here requests meet the groups, and bytes the sockets. The login is the same
 //! for both kinds of session; what follows it is in [`original`] and [`framed`]. Nothing here waits. A session that
-//! has to end says so by an [`End`]; its reactor then drops it, which closes both connections.
+//! has to end says so by an [`CloseReason`]; its reactor then drops it, which closes both connections.
 
+pub(crate) mod close_reason;
 mod framed;
 mod original;
 
@@ -14,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::Protocol;
 use kvs_proto::Text;
-use kvs_proto::v1::server::{CallbackChannel, MainChannel, ProtocolError, UnexpectedReply};
-use kvs_proto::v2 as wire;
+use kvs_proto::v1::server::{CallbackChannel, MainChannel};
 use mio::{Registry, Token};
 use subtle::ConstantTimeEq;
 
+use self::close_reason::CLOSE_TIMEOUT;
+pub(crate) use self::close_reason::CloseReason;
 use self::framed::{Framed, Time};
 use crate::directory::Unavailable;
 use crate::local::group::registry::{Group, PendingNotifications};
@@ -26,19 +28,16 @@ use crate::local::group::subscriber::Subscriber;
 use crate::local::limits::login_throttle::Admission;
 use crate::local::limits::quota::{Limit, LogPermit, UserQuota};
 use crate::local::metrics::Login as LoginResult;
+use crate::local::net::connection::{AcceptedConnection, Peer};
+use crate::local::net::context::{Context, Scratch};
 use crate::local::net::mailbox::{Address, Message, SessionId};
-use crate::local::net::pairing::{Arrival, Peer};
-use crate::local::net::reactor::{Context, Scratch};
 use crate::local::net::socket::{Received, Socket};
-
-/// How long an application may take to close after it was told to.
-pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The reads in one turn. Who keeps its socket full gets no more than its share.
 const READS: usize = 2;
 
 /// How long a framed session may carry out requests in one turn, about. What it has read besides waits for the next.
-pub(crate) const TURN: Duration = Duration::from_micros(250);
+pub(crate) const TIME_SLICE: Duration = Duration::from_micros(250);
 
 /// An application that is connected.
 #[derive(Debug)]
@@ -53,13 +52,13 @@ pub(crate) struct Session {
     stage: Stage,
     /// It has been told to close, or will be as soon as its callback channel allows.
     closing: bool,
-    /// [`Context::read_more`] was asked for. Never twice at a time: each event would add a read to every turn.
+    /// [`Context::schedule_continue`] was asked for. Never twice at a time: each event would add a read to every turn.
     more: bool,
     /// When its secret is looked at, if that has to wait for its turn.
     turn: Option<Instant>,
     /// When its login, or its closing, has taken too long.
     deadline: Option<Instant>,
-    login_patience: Duration,
+    login_timeout: Duration,
 }
 
 /// The callback connection.
@@ -104,82 +103,6 @@ struct Member {
     framed: Option<Framed>,
 }
 
-/// Why a session ends.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum End {
-    /// The application said goodbye.
-    #[error("closed by the application")]
-    Goodbye,
-    /// The main connection has ended without a goodbye.
-    #[error("the application is gone")]
-    Gone,
-    /// No such group; the application was told.
-    #[error("login refused: no such group")]
-    NoSuchGroup,
-    /// A wrong secret; the application was told.
-    #[error("login refused: wrong secret")]
-    WrongSecret,
-    /// It asks for something before the verdict.
-    #[error("login refused: not logged in")]
-    NotLoggedIn,
-    /// The secret cannot be asked for.
-    #[error("login not possible: {0}")]
-    Unavailable(Unavailable),
-    /// The group was deleted during the login.
-    #[error("the group was deleted during the login")]
-    GroupDeleted,
-    /// The application broke the protocol on the main channel.
-    #[error("protocol error: {0}")]
-    Malformed(#[from] ProtocolError),
-    /// The application broke the protocol on the callback channel.
-    #[error("protocol error: {0}")]
-    UnexpectedReply(#[from] UnexpectedReply),
-    /// The application broke the protocol of a framed session.
-    #[error("protocol error: {0}")]
-    MalformedFrame(#[from] wire::Malformed),
-    /// The user sends too many wrong secrets; the application was not told whether this one was right.
-    #[error("login refused: too many wrong secrets before this one")]
-    TooManyGuesses,
-    /// The application sent something on the callback channel of a framed session.
-    #[error("protocol error: unexpected bytes on the callback channel")]
-    SpokeOnCallbackChannel,
-    /// There was no room for a value that it was asked for, and no way to tell it so.
-    #[error("its group has as many pairs as can be numbered")]
-    Full,
-    /// The login took too long.
-    #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
-    LoginTooLong(Duration),
-    /// It takes no changes, and more have come than may wait.
-    #[error(
-        "does not take its changes: more wait for its user than it may have (--max-bytes-per-user)"
-    )]
-    TooManyChanges,
-    /// It was told to close.
-    #[error("closed, as its group was deleted or the server quits")]
-    ClosedByServer,
-    /// It was told to close, and did not.
-    #[error("did not close within {} s of being told to", CLOSE_PATIENCE.as_secs())]
-    Unresponsive,
-}
-
-impl End {
-    /// Whether an administrator may want to know: not for what happens every day.
-    fn is_remarkable(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable(_)
-                | Self::Malformed(_)
-                | Self::UnexpectedReply(_)
-                | Self::MalformedFrame(_)
-                | Self::SpokeOnCallbackChannel
-                | Self::Full
-                | Self::LoginTooLong(_)
-                | Self::TooManyChanges
-                | Self::Unresponsive
-        )
-    }
-}
-
 /// The token of a session's main connection; its callback connection has the next one.
 fn main_token(id: SessionId) -> Token {
     Token(id.0 as usize * 2)
@@ -194,13 +117,13 @@ impl Session {
     /// Greets a connection that was just accepted.
     pub(super) fn accept(
         id: SessionId,
-        arrival: Arrival,
+        connection: AcceptedConnection,
         registry: &Registry,
-        login_patience: Duration,
+        login_timeout: Duration,
     ) -> std::io::Result<Self> {
-        let Arrival { stream, peer, place } = arrival;
-        let user = Arc::clone(place.user());
-        let mut main = Socket::new(stream, place);
+        let AcceptedConnection { stream, peer, permit } = connection;
+        let user = Arc::clone(permit.user());
+        let mut main = Socket::new(stream, permit);
         main.register(registry, main_token(id))?;
         let mut greeting = Vec::new();
         let protocol = MainChannel::accept(&mut greeting);
@@ -216,30 +139,34 @@ impl Session {
             closing: false,
             more: false,
             turn: None,
-            deadline: Some(Instant::now() + login_patience),
-            login_patience,
+            deadline: Some(Instant::now() + login_timeout),
+            login_timeout,
         })
     }
 
-    /// The point in time at which [`expired`](Self::expired) is to be called.
+    /// The point in time at which [`expire`](Self::expire) is to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.deadline, self.turn].into_iter().flatten().min()
     }
 
     /// The deadline has passed.
-    pub(super) fn expired(&mut self, now: Instant, context: &Context) -> Result<(), End> {
+    pub(super) fn expire(&mut self, now: Instant, context: &Context) -> Result<(), CloseReason> {
         if self.turn.is_some_and(|turn| turn <= now) {
             return self.decide(context, now);
         }
-        Err(if self.closing { End::Unresponsive } else { End::LoginTooLong(self.login_patience) })
+        Err(if self.closing {
+            CloseReason::CloseTimeout
+        } else {
+            CloseReason::LoginTimeout(self.login_timeout)
+        })
     }
 
     /// There may be more than was read in the last turn.
-    pub(super) fn read_more(
+    pub(super) fn resume(
         &mut self,
         context: &Context,
         scratch: &mut Scratch,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         self.more = false;
         self.main_ready(true, context, scratch)
     }
@@ -251,18 +178,18 @@ impl Session {
         read_closed: bool,
         context: &Context,
         scratch: &mut Scratch,
-    ) -> Result<(), End> {
-        self.main.flush().map_err(|_| End::Gone)?;
+    ) -> Result<(), CloseReason> {
+        self.main.flush().map_err(|_| CloseReason::ConnectionLost)?;
         let Scratch { input, output } = scratch;
         output.clear();
-        let mut time = Time::of(context.turn);
+        let mut time = Time::of(context.time_slice);
         // However this ends.
         let mut notifications = PendingNotifications::default();
         let mut tally = context.metrics.tally();
         for turn in 0.. {
             self.serve_backlog(output, &mut notifications, &mut time, &mut tally)?;
             // One that does not take its answers is not listened to until it does.
-            if self.main.is_stuck() {
+            if self.main.is_write_blocked() {
                 break;
             }
             if turn == READS || self.has_backlog() {
@@ -291,7 +218,7 @@ impl Session {
             notifications.flush();
             if self.protocol.is_closed() {
                 // It was told that there is no such group.
-                return Err(End::NoSuchGroup);
+                return Err(CloseReason::NoSuchGroup);
             }
             // A stream socket that gave less than was asked for is empty, so the next `read` would be in
             // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
@@ -307,22 +234,22 @@ impl Session {
     /// Another turn, as soon as all others had theirs.
     fn ask_for_more(&mut self, context: &Context) {
         if !mem::replace(&mut self.more, true) {
-            context.read_more(self.id);
+            context.schedule_continue(self.id);
         }
     }
 
     /// Whether the application has not taken all of its answers.
-    pub(super) fn is_stuck(&self) -> bool {
-        self.main.is_stuck()
+    pub(super) fn is_write_blocked(&self) -> bool {
+        self.main.is_write_blocked()
     }
 
-    fn gone(&self) -> End {
-        if self.closing { End::ClosedByServer } else { End::Gone }
+    fn gone(&self) -> CloseReason {
+        if self.closing { CloseReason::ClosedByServer } else { CloseReason::ConnectionLost }
     }
 
     /// The application says goodbye.
-    fn goodbye(&self) -> End {
-        if self.closing { End::ClosedByServer } else { End::Goodbye }
+    fn goodbye(&self) -> CloseReason {
+        if self.closing { CloseReason::ClosedByServer } else { CloseReason::ClosedByClient }
     }
 
     /// The secret is here: the callback connection and the authentication server's answer must follow.
@@ -330,25 +257,25 @@ impl Session {
         if let Stage::Login(login) = &mut self.stage {
             login.secret = Some(secret);
             context.await_callback(self.peer.clone(), self.id);
-            context.ask_for_secret(&login.group, self.id);
+            context.look_up_secret(&login.group, self.id);
         }
     }
 
     /// The callback connection is here.
     pub(super) fn callback_connected(
         &mut self,
-        arrival: Arrival,
+        connection: AcceptedConnection,
         registry: &Registry,
         context: &Context,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         if self.main.has_hung_up() {
             // The application has given this login up, so this is for its next one.
-            context.return_callback(arrival);
-            return Err(End::Gone);
+            context.return_callback(connection);
+            return Err(CloseReason::ConnectionLost);
         }
-        let mut socket = Socket::new(arrival.stream, arrival.place);
+        let mut socket = Socket::new(connection.stream, connection.permit);
         let token = Token(main_token(self.id).0 + 1);
-        socket.register(registry, token).map_err(|_| End::Gone)?;
+        socket.register(registry, token).map_err(|_| CloseReason::ConnectionLost)?;
         let mut greeting = Vec::new();
         let notifier = CallbackChannel::accept(&mut greeting);
         if socket.write(&mut greeting).is_err() {
@@ -361,20 +288,20 @@ impl Session {
     }
 
     /// The authentication server has answered, or does not.
-    pub(super) fn secret_known(
+    pub(super) fn secret_received(
         &mut self,
         answer: Result<Option<Text>, Unavailable>,
         context: &Context,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         if let Stage::Login(login) = &mut self.stage {
-            login.right = Some(answer.map_err(End::Unavailable)?);
+            login.right = Some(answer.map_err(CloseReason::Unavailable)?);
         }
         self.decide(context, Instant::now())
     }
 
     /// The verdict, as soon as everything for it is here and its turn has come. The callback channel was
     /// greeted before.
-    fn decide(&mut self, context: &Context, now: Instant) -> Result<(), End> {
+    fn decide(&mut self, context: &Context, now: Instant) -> Result<(), CloseReason> {
         let Stage::Login(Login { group, secret: Some(secret), right: Some(right) }) = &self.stage
         else {
             return Ok(());
@@ -395,7 +322,7 @@ impl Session {
                         Limit::FailedLogins,
                         format_args!("a login of process {pid} to {name:?} is refused"),
                     );
-                    return Err(End::TooManyGuesses);
+                    return Err(CloseReason::TooManyFailedLogins);
                 }
             },
             Some(then) if then > now => return Ok(()),
@@ -407,7 +334,7 @@ impl Session {
             self.protocol.respond_to_secret(false, &mut out);
             // It is refused whether it hears of it or not.
             let _ = self.main.write(&mut out);
-            return Err(End::WrongSecret);
+            return Err(CloseReason::WrongSecret);
         }
         let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
         let user = Arc::clone(&self.user);
@@ -423,7 +350,7 @@ impl Session {
         });
         let number = group
             .join(self.peer.pid, kind, Arc::clone(&subscriber))
-            .map_err(|_| End::GroupDeleted)?;
+            .map_err(|_| CloseReason::GroupDeleted)?;
         context.metrics.login(LoginResult::Ok);
         let group = Arc::clone(group);
         self.protocol.respond_to_secret(true, &mut out);
@@ -433,53 +360,58 @@ impl Session {
         };
         self.stage = Stage::Member(Member { group, number, subscriber, framed });
         (self.turn, self.deadline) = (None, None);
-        self.main.write(&mut out).map_err(|_| End::Gone)
+        self.main.write(&mut out).map_err(|_| CloseReason::ConnectionLost)
     }
 
     /// The callback connection may be written, or read.
-    pub(super) fn callback_ready(&mut self, readable: bool) -> Result<(), End> {
+    pub(super) fn callback_ready(&mut self, readable: bool) -> Result<(), CloseReason> {
         let kept = match self.is_framed() {
             true => self.framed_callback_ready(readable)?,
             false => self.original_callback_ready()?,
         };
-        if kept { self.notify() } else { self.callback_lost() }
+        if kept { self.send_events() } else { self.callback_lost() }
     }
 
     /// Has events tell when a connection is writable on which something waits.
-    pub(super) fn watch_for_room(&mut self, registry: &Registry) -> Result<(), End> {
+    pub(super) fn update_write_interest(&mut self, registry: &Registry) -> Result<(), CloseReason> {
         let token = main_token(self.id);
-        let wanted = self.main.is_stuck();
-        self.main.watch_for_room(wanted, registry, token).map_err(|_| End::Gone)?;
+        let wanted = self.main.is_write_blocked();
+        self.main
+            .update_write_interest(wanted, registry, token)
+            .map_err(|_| CloseReason::ConnectionLost)?;
         let Some(callback) = &mut self.callback else { return Ok(()) };
         let wanted = match &self.stage {
             Stage::Member(Member { framed: Some(_), subscriber, .. }) => {
                 subscriber.is_write_blocked()
             }
-            _ => callback.socket.is_stuck(),
+            _ => callback.socket.is_write_blocked(),
         };
         let token = Token(token.0 + 1);
-        callback.socket.watch_for_room(wanted, registry, token).map_err(|_| End::Gone)
+        callback
+            .socket
+            .update_write_interest(wanted, registry, token)
+            .map_err(|_| CloseReason::ConnectionLost)
     }
 
     /// It can be told nothing any more, and goes on without. On an orderly goodbye both connections end,
     /// in any order.
-    fn callback_lost(&mut self) -> Result<(), End> {
+    fn callback_lost(&mut self) -> Result<(), CloseReason> {
         self.callback = None;
         match &self.stage {
             Stage::Member(member) => {
                 member.subscriber.close();
-                if self.closing { Err(End::ClosedByServer) } else { Ok(()) }
+                if self.closing { Err(CloseReason::ClosedByServer) } else { Ok(()) }
             }
-            Stage::New | Stage::Login(_) => Err(End::Gone),
+            Stage::New | Stage::Login(_) => Err(CloseReason::ConnectionLost),
         }
     }
 
     /// Tells changes, or that it is to close, if the callback channel is ready for it.
-    pub(super) fn notify(&mut self) -> Result<(), End> {
+    pub(super) fn send_events(&mut self) -> Result<(), CloseReason> {
         if let Stage::Member(member) = &self.stage
             && member.subscriber.is_over_quota()
         {
-            return Err(End::TooManyChanges);
+            return Err(CloseReason::TooManyEvents);
         }
         let told = match self.is_framed() {
             true => self.notify_framed(),
@@ -504,36 +436,36 @@ impl Session {
         }
     }
 
-    /// It is to close, within [`CLOSE_PATIENCE`].
-    pub(super) fn close(&mut self) -> Result<(), End> {
+    /// It is to close, within [`CLOSE_TIMEOUT`].
+    pub(super) fn close(&mut self) -> Result<(), CloseReason> {
         if self.closing {
             return Ok(());
         }
         self.closing = true;
         if !matches!(self.stage, Stage::Member(_)) || self.callback.is_none() {
             // It cannot be told, other than by the end of its connection.
-            return Err(End::ClosedByServer);
+            return Err(CloseReason::ClosedByServer);
         }
-        self.deadline = Some(Instant::now() + CLOSE_PATIENCE);
+        self.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
         if let (true, Stage::Member(member)) = (self.is_framed(), &self.stage) {
             return member.subscriber.send_close().or_else(|_| self.callback_lost());
         }
-        self.notify()
+        self.send_events()
     }
 
     /// How much waits to be written on either connection.
     #[cfg(fuzzing)]
-    pub(super) fn waiting(&self) -> usize {
-        let callback = self.callback.as_ref().map_or(0, |callback| callback.socket.waiting());
+    pub(super) fn unsent(&self) -> usize {
+        let callback = self.callback.as_ref().map_or(0, |callback| callback.socket.unsent());
         let changes = match &self.stage {
             Stage::Member(member) => member.subscriber.waiting(),
             Stage::New | Stage::Login(_) => 0,
         };
-        self.main.waiting() + callback + changes
+        self.main.unsent() + callback + changes
     }
 
     /// The last act: leaves the group and the pairing.
-    pub(super) fn end(self, why: &End, context: &Context) {
+    pub(super) fn end(self, why: &CloseReason, context: &Context) {
         let pid = self.peer.pid;
         let group = match &self.stage {
             Stage::New => None,
@@ -542,7 +474,7 @@ impl Session {
         };
         let group = group.map(tracing::field::debug);
         context.metrics.end(why, matches!(self.stage, Stage::Member(_)));
-        match why.is_remarkable().then(|| self.user.log_permit()).flatten() {
+        match why.is_notable().then(|| self.user.log_permit()).flatten() {
             None => tracing::debug!(pid, group, "application: {why}"),
             Some(LogPermit::Last) => tracing::warn!(
                 pid,
@@ -561,10 +493,10 @@ impl Session {
                 }
                 drop((self.main, self.callback));
                 if let Some(rest) = member.group.leave(member.number) {
-                    context.mailbox.send(Message::Clear(rest));
+                    context.mailbox.send(Message::Run(Box::new(rest)));
                 }
             }
-            Stage::Login(_) if self.callback.is_none() => context.forget_callback(self.id),
+            Stage::Login(_) if self.callback.is_none() => context.cancel_pairing(self.id),
             Stage::Login(_) | Stage::New => {}
         }
     }

@@ -5,11 +5,11 @@ use kvs_proto::v2::request::{RequestKind, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
-use super::{Callback, End, Login, Member, Session, Stage};
+use super::{Callback, CloseReason, Login, Member, Session, Stage};
 use crate::local::group::registry::{Outcome, PendingNotifications};
 use crate::local::limits::quota::{Limit, UserQuota, subscription_bytes};
 use crate::local::metrics::Tally;
-use crate::local::net::reactor::Context;
+use crate::local::net::context::Context;
 use crate::local::net::socket::Received;
 
 /// More than any legal application ever has under way, so that one read takes all there is.
@@ -24,7 +24,7 @@ impl Session {
         notifications: &mut PendingNotifications,
         tally: &mut Tally<'_>,
         context: &Context,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         let mut requests = self.protocol.receive(read, out)?;
         requests.try_for_each(|request| self.serve(request, out, notifications, tally, context))
     }
@@ -36,7 +36,7 @@ impl Session {
         notifications: &mut PendingNotifications,
         tally: &mut Tally<'_>,
         context: &Context,
-    ) -> Result<(), End> {
+    ) -> Result<(), CloseReason> {
         let member = match (&self.stage, request) {
             (_, ClientMessage::Group(hello)) => {
                 let group = context.groups.open_group(&hello.group);
@@ -55,7 +55,7 @@ impl Session {
             (_, ClientMessage::Close) => return Err(self.goodbye()),
             (Stage::Member(member), _) => member,
             // The protocol lets nothing else through before the verdict.
-            (Stage::New | Stage::Login(_), _) => return Err(End::NotLoggedIn),
+            (Stage::New | Stage::Login(_), _) => return Err(CloseReason::NotLoggedIn),
         };
         let pid = self.peer.pid;
         match request {
@@ -81,7 +81,7 @@ impl Session {
                 tracing::debug!(pid, ?key, watchers = change.watchers(), "put");
                 if let Outcome::Limit(_) = change.settle(notifications) {
                     tally.count(RequestKind::Put, Status::Limit);
-                    return Err(End::Full);
+                    return Err(CloseReason::TableFull);
                 }
                 tally.count(RequestKind::Put, Status::Ok);
             }
@@ -118,14 +118,14 @@ impl Session {
     }
 
     /// The callback connection may be read or written; `false`: it has ended.
-    pub(super) fn original_callback_ready(&mut self) -> Result<bool, End> {
+    pub(super) fn original_callback_ready(&mut self) -> Result<bool, CloseReason> {
         let Some(Callback { socket, notifier }) = &mut self.callback else { return Ok(true) };
         let mut buffer = [0; READ];
         let mut out = Vec::new();
         if socket.flush().is_err() {
             return Ok(false);
         }
-        while !socket.is_stuck() {
+        while !socket.is_write_blocked() {
             match socket.read(&mut buffer) {
                 Received::Bytes(read) => {
                     notifier.receive(&buffer[..read], &mut out)?;
@@ -147,7 +147,7 @@ impl Session {
         else {
             return Ok(());
         };
-        if socket.is_stuck() || !notifier.is_idle() {
+        if socket.is_write_blocked() || !notifier.is_idle() {
             return Ok(());
         }
         let mut out = Vec::new();
