@@ -1,6 +1,7 @@
-//! The programs of `README.md`, taken from it and built as it says, at work on the real servers.
+//! The programs of `README.md` and `docs/LIBRARY.md`, taken from these pages, built by the commands that
+//! they show, and run with real servers.
 //!
-//! Only what the README cannot know is put in: where the project is, and the secret of the group.
+//! Only what a page cannot know is replaced: the path of the project, and the secret of the group.
 
 #![forbid(unsafe_code)]
 
@@ -15,19 +16,22 @@ use kvs_testkit::{
 };
 use tempfile::TempDir;
 
-/// The group and the secret of the README's examples.
+/// The group and the secret in the examples.
 const GROUP: &str = "weather";
 const SECRET: &str = "VKHMp";
 
-/// What the README says, apart: its fenced blocks, with their languages, and the code within its prose.
-struct Readme {
+const README: &str = "README.md";
+const LIBRARY: &str = "docs/LIBRARY.md";
+
+/// The fenced blocks of a page, with their languages, and the inline code of its prose.
+struct Page {
     blocks: Vec<(String, String)>,
     code: Vec<String>,
 }
 
-impl Readme {
-    fn load() -> Self {
-        let text = fs::read_to_string(project_dir().join("README.md")).expect("there is a README");
+impl Page {
+    fn load(path: &str) -> Self {
+        let text = fs::read_to_string(project_dir().join(path)).expect("the page exists");
         let (mut blocks, mut prose) = (Vec::new(), String::new());
         for (n, part) in text.split("```").enumerate() {
             if n % 2 == 0 {
@@ -68,7 +72,7 @@ fn run(server: &LocalServer, dir: &Path, command: &str) -> Vec<String> {
     finished.stdout
 }
 
-/// A directory with a C program of the README, beside what its commands expect there.
+/// A directory with a C program of a page, and what its commands expect beside it.
 fn with_program(name: &str, program: &str) -> TempDir {
     let dir = private_dir();
     let prepare = || {
@@ -82,22 +86,22 @@ fn with_program(name: &str, program: &str) -> TempDir {
 }
 
 /// The command that builds a program, and the one that starts it.
-fn build_and_start<'a>(readme: &'a Readme, build: &str, secret: &str) -> (&'a str, String) {
-    let commands = readme.block("sh", build);
+fn build_and_start<'a>(page: &'a Page, build: &str, secret: &str) -> (&'a str, String) {
+    let commands = page.block("sh", build);
     let (build, start) = commands.split_once('\n').expect("a line builds it, another starts it");
     (build, start.replace(SECRET, secret))
 }
 
 #[test]
-fn the_c_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
+fn six_function_program_builds_shared_and_static_and_runs() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group(GROUP);
-    let readme = Readme::load();
-    let dir = with_program("hello.c", readme.block("c", "put_value(\"greeting\""));
-    let (dynamic, start) = build_and_start(&readme, "gcc hello.c", &secret);
-    let archive = readme.code("gcc hello.c");
-    assert_eq!(readme.code("-static"), "-static", "it may be added");
+    let page = Page::load(LIBRARY);
+    let dir = with_program("hello.c", page.block("c", "put_value(\"greeting\""));
+    let (dynamic, start) = build_and_start(&page, "gcc hello.c", &secret);
+    let archive = page.code("gcc hello.c");
+    assert_eq!(page.code("-static"), "-static", "it may be added");
     for build in [dynamic, archive, &format!("{archive} -static")] {
         tool(Command::new("sh").args(["-c", build]).current_dir(dir.path()));
         let printed = run(&server, dir.path(), &start);
@@ -107,13 +111,34 @@ fn the_c_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
 }
 
 #[test]
-fn the_counter_of_the_readme_is_built_and_loses_nothing() {
+fn watch_program_of_the_readme_prints_a_change() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group(GROUP);
-    let readme = Readme::load();
-    let dir = with_program("counter.c", readme.block("c", "kvs_cas"));
-    let (build, start) = build_and_start(&readme, "gcc counter.c", &secret);
+    let page = Page::load(README);
+    let dir = with_program("watch.c", page.block("c", "kvs_watch_prefix"));
+    let (build, _) = build_and_start(&page, "gcc watch.c", &secret);
+    let build = format!("{build} -std=c99 {}", STRICT.join(" "));
+    tool(Command::new("sh").args(["-c", &build]).current_dir(dir.path()));
+    let watch = Program::new(dir.path().join("watch"))
+        .args([GROUP, &secret])
+        .env("KVS_SOCKET", server.socket())
+        .spawn();
+    server.status_where("it watches", |status| status.iter().any(|app| !app.watched.is_empty()));
+    Driver::connected(&server, GROUP, &secret).store("temperature", "21.5");
+    watch.expect_line_where("a change", |line| line == "temperature has version 1");
+    watch.send("");
+    assert!(watch.finish().status.success(), "{}", watch.report());
+}
+
+#[test]
+fn counter_program_loses_no_increment() {
+    let auth = AuthServer::start();
+    let server = LocalServer::start(&auth);
+    let secret = server.create_group(GROUP);
+    let page = Page::load(LIBRARY);
+    let dir = with_program("counter.c", page.block("c", "kvs_cas"));
+    let (build, start) = build_and_start(&page, "gcc counter.c", &secret);
     tool(
         Command::new("sh")
             .args(["-c", &format!("{build} {}", STRICT.join(" "))])
@@ -135,11 +160,11 @@ fn the_counter_of_the_readme_is_built_and_loses_nothing() {
 }
 
 #[test]
-fn the_rust_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
+fn rust_program_builds_without_the_c_interface_and_runs() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group(GROUP);
-    let readme = Readme::load();
+    let page = Page::load(LIBRARY);
 
     // In a place that stays, and written only when they change, so that it is built only once.
     let dir = lib_dir().join("test-programs/readme");
@@ -150,13 +175,13 @@ fn the_rust_program_of_the_readme_is_built_and_runs_as_the_readme_says() {
         }
         fs::write(&path, text)
     };
-    let dependency = readme.code("kvs-lib = ").replace('…', project_dir().to_str().expect("UTF-8"));
+    let dependency = page.code("kvs-lib = ").replace('…', project_dir().to_str().expect("UTF-8"));
     let manifest = format!(
         "[package]\nname = \"readme\"\nedition = \"2024\"\n\n[dependencies]\n{dependency}\n\n\
          [profile.dev]\ndebug = false\n\n[workspace]\n"
     );
     let secret_in_place = format!("\"{SECRET}\"");
-    let program = readme.block("rust", "fn main");
+    let program = page.block("rust", "fn main");
     assert!(program.contains(&secret_in_place), "{program}");
     let program = program.replace(&secret_in_place, "std::env::args().nth(1).unwrap()");
     let lock = fs::read_to_string(project_dir().join("Cargo.lock")).expect("it is committed");
