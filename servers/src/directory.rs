@@ -6,8 +6,8 @@
 //!
 //! - No method blocks. The result arrives through a [`Completion`], on whatever thread has it.
 //! - Every completion is called exactly once, also when the directory goes away.
-//! - A completion must not block and must not take a lock that a caller of the directory holds:
-//!   an implementation may call it before the method returns.
+//! - A completion must not block and must not take a lock that a caller of the directory holds: an
+//!   implementation may call it before the method returns.
 //! - `true`, `Some` and "no such group" are responses of the directory; [`Unavailable`] means that
 //!   there was none, and that what was asked for may or may not have happened.
 
@@ -27,8 +27,8 @@ pub(crate) trait Directory: fmt::Debug + Send + Sync {
     /// Creates a group; `false` when the name is taken.
     fn create(&self, name: Text, secret: Text, done: Completion<bool>);
 
-    /// Deletes a group. A group that does not exist, or that belongs to another server, is left
-    /// as it is: that is not an error.
+    /// Deletes a group. A group that does not exist, or that belongs to another server, is left as
+    /// it is: that is not an error.
     fn delete(&self, name: Text, done: Completion<()>);
 }
 

@@ -1,20 +1,21 @@
-//! The local servers: one link each, and the pair of ports that it was given.
+//! One link per local server, and the pair of ports that it was given.
 //!
-//! A link begins with `Connect` and is *unconfirmed* until its local server has used one of its two ports:
-//! the answer to `Connect` may have been lost, or the sender may never have been a local server. There is
-//! at most one unconfirmed link for each address that said `Connect`, so that a repeated datagram does not
-//! take a second pair.
+//! A link begins with `Connect`. It is *unconfirmed* until its local server has used one of its two
+//! ports: the response to `Connect` may have been lost, or the sender may not be a local server.
+//! Each address that sent `Connect` has at most one unconfirmed link, so that a repeated datagram
+//! does not take a second pair.
 //!
-//! Ports P, P+1 are the lowest pair above the listen port, in steps of 2, that is free here and can be
-//! bound. A pair that was given back rests for a while before it is given out again (unless there is no
-//! other): a late `CloseConnection` of the local server that had it must not end the one that gets it
-//! next, and a late command should find a closed port rather than somebody else's link.
+//! The ports P and P+1 are the lowest pair above the listen port, in steps of 2, that is free here
+//! and can be bound. A pair that was given back cools down before it is given out again, unless no
+//! other is left: a late `CloseConnection` from its previous local server must not close the link
+//! that gets the pair next, and a late command should find a closed port, not another's link.
 //!
-//! No machine gets more than its share of the ports, so that none can take them all from the others.
+//! One machine gets at most its share of the ports.
 //!
-//! Anybody may send `Connect` as fast as the network allows, so nothing here looks at all links or at all
-//! ports for one datagram: everything that is looked for has an index. The exception is the search for a
-//! link that can give way: it looks at the machine's share or, when no ports are left at all, at every link.
+//! Anyone may send `Connect` as fast as the network allows. So no datagram makes this module scan
+//! all links or all ports: every lookup has an index. The exception is the search for a link that
+//! can be replaced (`service`), which scans the links of one machine or, when no ports are left at
+//! all, every link.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -22,23 +23,21 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use kvs_proto::link;
+use kvs_proto::Int;
+use kvs_proto::link::original::{CommandPort, encode_int};
+use mio::Interest;
 use mio::net::UdpSocket;
-use mio::{Interest, Registry as Reactor};
 
-use super::reactor::Port;
-use super::registry::Owner;
+use super::port::{LinkId, Port};
+use super::registry::LinkIdentity;
+use super::udp::send;
 use crate::startup::is_shortage;
-
-/// A link. Ids are given once only, and a younger link has a higher one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct LinkId(pub(super) usize);
 
 /// One local server.
 pub(super) struct Link {
-    /// Who said `Connect`.
+    /// The sender of `Connect`.
     pub(super) connector: SocketAddr,
-    /// Whose share it is part of.
+    /// The machine whose share of links is charged.
     machine: IpAddr,
     /// P, where commands arrive.
     pub(super) port: u16,
@@ -46,47 +45,52 @@ pub(super) struct Link {
     pub(super) command_socket: UdpSocket,
     /// The socket on P+1.
     pub(super) close_socket: UdpSocket,
-    /// Where `Connect_2` came from and the close flag goes. No two links have the same.
+    /// The sender of `Connect_2`, which receives the close flag. Unique among the links.
     close_address: Option<SocketAddr>,
-    /// Whether the local server has used one of its two ports.
-    confirmed: bool,
-    /// When the last command of the local server arrived.
-    heard: Instant,
+    is_confirmed: bool,
+    last_command: Instant,
     /// The exchanges on the command port.
-    pub(super) exchanges: link::original::CommandPort<SocketAddr>,
+    pub(super) exchanges: CommandPort<SocketAddr>,
 }
 
 impl Link {
-    /// Whether a datagram from `from` can be this local server's.
+    /// Whether `from` is an address of the local server's machine.
     pub(super) fn is_from_its_machine(&self, from: SocketAddr) -> bool {
         self.connector.ip() == from.ip()
     }
 
-    /// What this link is to the registry.
-    pub(super) fn owner(&self, id: LinkId) -> Owner {
-        Owner { link: id, ip: self.connector.ip(), machine: self.machine }
+    /// The identity of this link in the registry.
+    pub(super) fn identity(&self, id: LinkId) -> LinkIdentity {
+        LinkIdentity { link: id, ip: self.connector.ip(), machine: self.machine }
     }
 
-    /// Where the close flag goes.
+    /// Where the close flag is sent, once `Connect_2` has arrived.
     pub(super) fn close_address(&self) -> Option<SocketAddr> {
         self.close_address
     }
 
     /// Whether the local server has used one of its two ports.
     pub(super) fn is_confirmed(&self) -> bool {
-        self.confirmed
+        self.is_confirmed
     }
 
     /// When the last command of the local server arrived.
-    pub(super) fn heard(&self) -> Instant {
-        self.heard
+    pub(super) fn last_command(&self) -> Instant {
+        self.last_command
+    }
+
+    /// Sends a flag to the close port of the local server, if its address is known.
+    pub(super) fn send_flag(&self, flag: Int) {
+        if let Some(address) = self.close_address {
+            send(&self.close_socket, address, &encode_int(flag));
+        }
     }
 }
 
-/// The machine behind an address, as far as shares are concerned. All addresses that any process of a machine
-/// can choose from are one: those of an IPv6 network of 64 bits, and those of the loopback network. A server
-/// that can be reached over the loopback network only has nobody to protect from it, and takes its
-/// addresses for as many machines.
+/// The machine whose share is charged for an address. All addresses that any process of a machine
+/// can choose from count as one machine: those of an IPv6 network of 64 bits, and those of the
+/// loopback network. A server that listens on the loopback network only has no other machine to
+/// protect; it takes each loopback address for a machine of its own.
 fn machine(ip: IpAddr, listen: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) if ip.is_loopback() && !listen.is_loopback() => Ipv4Addr::LOCALHOST.into(),
@@ -98,7 +102,6 @@ fn machine(ip: IpAddr, listen: IpAddr) -> IpAddr {
     }
 }
 
-/// For logs.
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the local server at {} (command port {})", self.connector, self.port)
@@ -108,10 +111,10 @@ impl fmt::Display for Link {
 /// Why a local server gets no ports.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoPorts {
-    /// None of the pairs can be bound.
+    /// No pair can be bound.
     #[error("no pair of ports is free")]
     AllTaken,
-    /// Its machine has its share.
+    /// The machine has its share of links.
     #[error("its machine has {0} local servers already (--links-per-machine)")]
     ShareTaken(usize),
     /// The system has no sockets left.
@@ -119,34 +122,36 @@ pub(super) enum NoPorts {
     Exhausted(#[source] io::Error),
 }
 
-/// All local servers.
+/// All links.
 pub(super) struct Links {
     listen: SocketAddr,
-    rest: Duration,
-    /// How many links one machine may have.
-    share: usize,
+    port_cooldown: Duration,
+    links_per_machine: usize,
     links: BTreeMap<LinkId, Link>,
-    /// By who said `Connect`.
+    /// The unconfirmed links by the sender of their `Connect`.
     unconfirmed: HashMap<SocketAddr, LinkId>,
-    /// The same, by when they were heard.
+    /// The unconfirmed links by their last command.
     unconfirmed_since: BTreeSet<(Instant, LinkId)>,
     by_close_address: HashMap<SocketAddr, LinkId>,
     by_machine: HashMap<IpAddr, BTreeSet<LinkId>>,
-    /// The pairs that are neither given out nor resting.
+    /// The pairs that are neither given out nor cooling down.
     free: BTreeSet<u16>,
-    /// Pairs that were given back, and when, the first in front: they rest.
-    resting: VecDeque<(Instant, u16)>,
+    /// The pairs that cool down, and since when; the oldest first.
+    cooling: VecDeque<(Instant, u16)>,
     next_id: usize,
 }
 
 impl Links {
-    /// For a server that listens on `listen`; `rest` is how long a pair rests, `share` how many links one
-    /// machine may have.
-    pub(super) fn new(listen: SocketAddr, rest: Duration, share: usize) -> Self {
+    /// No links, for a server that listens on `listen`.
+    pub(super) fn new(
+        listen: SocketAddr,
+        port_cooldown: Duration,
+        links_per_machine: usize,
+    ) -> Self {
         Self {
             listen,
-            rest,
-            share,
+            port_cooldown,
+            links_per_machine,
             links: BTreeMap::new(),
             unconfirmed: HashMap::new(),
             unconfirmed_since: BTreeSet::new(),
@@ -154,7 +159,7 @@ impl Links {
             by_machine: HashMap::new(),
             // P+1 must be a port, too.
             free: (listen.port().saturating_add(1)..u16::MAX).step_by(2).collect(),
-            resting: VecDeque::new(),
+            cooling: VecDeque::new(),
             next_id: 0,
         }
     }
@@ -184,63 +189,63 @@ impl Links {
         self.unconfirmed.get(&connector).copied()
     }
 
-    /// The unconfirmed link that was heard longest ago, and when that was.
+    /// The unconfirmed link whose last command is the oldest, and when that arrived.
     pub(super) fn oldest_unconfirmed(&self) -> Option<(LinkId, Instant)> {
-        self.unconfirmed_since.first().map(|(heard, id)| (*id, *heard))
+        self.unconfirmed_since.first().map(|(since, id)| (*id, *since))
     }
 
-    /// The link to whose local server the close flag is sent at `address`.
+    /// The link whose close flag is sent to `address`.
     pub(super) fn with_close_address(&self, address: SocketAddr) -> Option<LinkId> {
         self.by_close_address.get(&address).copied()
     }
 
-    /// The local server gives a sign of life.
-    pub(super) fn hear(&mut self, id: LinkId, now: Instant) {
+    /// Records that a command of the local server has arrived.
+    pub(super) fn touch(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if !link.confirmed {
-            self.unconfirmed_since.remove(&(link.heard, id));
+        if !link.is_confirmed {
+            self.unconfirmed_since.remove(&(link.last_command, id));
             self.unconfirmed_since.insert((now, id));
         }
-        link.heard = now;
+        link.last_command = now;
     }
 
-    /// Notes where the close flag goes. No other link has this address, and this one no other.
-    pub(super) fn greet(&mut self, id: LinkId, address: SocketAddr) {
+    /// Sets where the close flag is sent. No other link may have this address.
+    pub(super) fn set_close_address(&mut self, id: LinkId, address: SocketAddr) {
         if let Some(link) = self.links.get_mut(&id) {
             link.close_address = Some(address);
             self.by_close_address.insert(address, id);
         }
     }
 
-    /// Marks a link as confirmed. Returns whether it was not before.
+    /// Marks a link as confirmed. Returns whether it was unconfirmed.
     pub(super) fn confirm(&mut self, id: LinkId) -> bool {
         match self.links.get_mut(&id) {
-            Some(link) if !link.confirmed => {
-                link.confirmed = true;
+            Some(link) if !link.is_confirmed => {
+                link.is_confirmed = true;
                 self.unconfirmed.remove(&link.connector);
-                self.unconfirmed_since.remove(&(link.heard, id));
+                self.unconfirmed_since.remove(&(link.last_command, id));
                 true
             }
             _ => false,
         }
     }
 
-    /// Begins an unconfirmed link, with its ports bound and watched by `reactor`.
+    /// Opens an unconfirmed link: binds its ports and registers them with `events`.
     pub(super) fn open(
         &mut self,
         connector: SocketAddr,
         now: Instant,
-        reactor: &Reactor,
+        events: &mio::Registry,
     ) -> Result<&Link, NoPorts> {
         let machine = machine(connector.ip(), self.listen.ip());
-        if self.by_machine.get(&machine).is_some_and(|ids| ids.len() >= self.share) {
-            return Err(NoPorts::ShareTaken(self.share));
+        if self.by_machine.get(&machine).is_some_and(|ids| ids.len() >= self.links_per_machine) {
+            return Err(NoPorts::ShareTaken(self.links_per_machine));
         }
         let id = LinkId(self.next_id);
-        let (port, command_socket, close_socket) = self.bind_pair(id, now, reactor)?;
+        let (port, command_socket, close_socket) = self.bind_pair(id, now, events)?;
         self.next_id += 1;
         self.free.remove(&port);
-        self.resting.retain(|(_, resting)| *resting != port);
+        self.cooling.retain(|(_, other)| *other != port);
         self.unconfirmed.insert(connector, id);
         self.unconfirmed_since.insert((now, id));
         self.by_machine.entry(machine).or_default().insert(id);
@@ -251,18 +256,19 @@ impl Links {
             command_socket,
             close_socket,
             close_address: None,
-            confirmed: false,
-            heard: now,
-            exchanges: link::original::CommandPort::with_main_address(connector),
+            is_confirmed: false,
+            last_command: now,
+            exchanges: CommandPort::with_main_address(connector),
         }))
     }
 
-    /// Ends a link: its sockets are closed (which also ends the reactor's watch) and its pair rests.
+    /// Closes a link: its sockets are closed, which also removes their registration, and its pair
+    /// cools down.
     pub(super) fn close(&mut self, id: LinkId, now: Instant) -> Option<Link> {
         let link = self.links.remove(&id)?;
-        if !link.confirmed {
+        if !link.is_confirmed {
             self.unconfirmed.remove(&link.connector);
-            self.unconfirmed_since.remove(&(link.heard, id));
+            self.unconfirmed_since.remove(&(link.last_command, id));
         }
         if let Some(address) = link.close_address {
             self.by_close_address.remove(&address);
@@ -273,7 +279,7 @@ impl Links {
                 self.by_machine.remove(&link.machine);
             }
         }
-        self.resting.push_back((now, link.port));
+        self.cooling.push_back((now, link.port));
         Some(link)
     }
 
@@ -281,22 +287,22 @@ impl Links {
         &mut self,
         id: LinkId,
         now: Instant,
-        reactor: &Reactor,
+        events: &mio::Registry,
     ) -> Result<(u16, UdpSocket, UdpSocket), NoPorts> {
-        while let Some((since, port)) = self.resting.front()
-            && now.saturating_duration_since(*since) >= self.rest
+        while let Some((since, port)) = self.cooling.front()
+            && now.saturating_duration_since(*since) >= self.port_cooldown
         {
             self.free.insert(*port);
-            self.resting.pop_front();
+            self.cooling.pop_front();
         }
-        // When there is no other, then the one that has rested longest.
-        let resting = self.resting.iter().map(|(_, port)| *port);
-        for port in self.free.iter().copied().chain(resting) {
+        // Pairs that cool down come last, the one that has cooled longest first.
+        let cooling = self.cooling.iter().map(|(_, port)| *port);
+        for port in self.free.iter().copied().chain(cooling) {
             let bind = |number, port: Port| {
                 let mut address = self.listen;
                 address.set_port(number);
                 let mut socket = UdpSocket::bind(address)?;
-                reactor.register(&mut socket, port.token(), Interest::READABLE)?;
+                events.register(&mut socket, port.token(), Interest::READABLE)?;
                 io::Result::Ok(socket)
             };
             let pair = bind(port, Port::Command(id))
