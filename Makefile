@@ -57,7 +57,7 @@ fuzz-minimise: ## reduce fuzz/corpus, with what `make fuzz` found, to what adds 
 test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences; in either kind of session
 	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
 	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
-	KVS_TEST_PUTS=1000000 KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test framed \
+	KVS_TEST_PUTS=1000000 KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test v2 \
 		-- --nocapture stalled:: malformed::random
 	KVS_TEST_ROUNDS=10000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test c_programs eight_processes -- --nocapture
 

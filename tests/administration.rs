@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use kvs_testkit::{
-    Block, MACHINE_TOOLS, Machine, Network, are_installed, blocks, project_dir, skipped,
+    CodeBlock, MACHINE_TOOLS, Machine, Network, are_installed, code_blocks, project_dir, skipped,
 };
 
 const PAGE: &str = "docs/ADMINISTRATION.md";
@@ -28,8 +28,8 @@ const PAGE: &str = "docs/ADMINISTRATION.md";
 #[test]
 fn the_page_for_administrators_works_as_it_is_written() {
     let page = fs::read_to_string(project_dir().join(PAGE)).expect("the page exists");
-    let blocks = blocks(&page);
-    let machine_of = |block: &Block| {
+    let blocks = code_blocks(&page);
+    let machine_of = |block: &CodeBlock| {
         let (name, number) = block.marker.as_ref()?;
         assert_eq!(name, "machine", "{PAGE}:{}: no such marker", block.line);
         Some(number.parse().unwrap_or_else(|_| panic!("{PAGE}:{}: {number:?}", block.line)))
@@ -60,7 +60,7 @@ fn the_page_for_administrators_works_as_it_is_written() {
         at += 1;
         match (block.file.as_deref(), block.language.as_str()) {
             (Some(file), language) if language != "text" => {
-                let handed_in = machine.hand_in("file", &block.text);
+                let handed_in = machine.write_file("file", &block.text);
                 let (status, shown) =
                     machine.run(&format!("cat {} > '{file}'", handed_in.display()));
                 assert_eq!(status, 0, "{place}: {shown:#?}");
@@ -105,7 +105,7 @@ fn the_examples_of_the_manual_pages_work_as_they_are_written() {
                 let commands = commands_of(&example);
                 if commands.is_empty() {
                     // Then it is a file.
-                    let file = machine.hand_in("file.toml", &example.join("\n"));
+                    let file = machine.write_file("file.toml", &example.join("\n"));
                     let check = "KVS-LocalServer --check-config --config";
                     let (status, shown) = machine.run(&format!("{check} {}", file.display()));
                     assert_eq!(status, 0, "{}:{line}: {shown:#?}", path.display());

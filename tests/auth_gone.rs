@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AuthServer, Channel, DEADLINE, Driver, Fate, LocalServer, Process, RawApp, RawLocalServer,
-    Relay, Sockets, compile_preload, private_dir,
+    AuthServer, Channel, DEADLINE, Delivery, Driver, LocalServer, Process, RawLocalServer,
+    RawV1App, Relay, Sockets, compile_preload, private_dir,
 };
 use nix::sys::signal::Signal;
 
@@ -22,12 +22,13 @@ use nix::sys::signal::Signal;
 const ON_ALL_THREADS: usize = 4;
 
 /// Logins that wait for the answer of the authentication server: both channels stand, no verdict comes.
-fn parked(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawApp> {
-    let login = |n: usize| RawApp::await_verdict_as(server, dir, &n.to_string(), group, "abcde");
+fn parked(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawV1App> {
+    let login =
+        |n: usize| RawV1App::login_before_verdict_as(server, dir, &n.to_string(), group, "abcde");
     (0..ON_ALL_THREADS).map(login).collect()
 }
 
-fn expect_no_verdict(parked: Vec<RawApp>) {
+fn expect_no_verdict(parked: Vec<RawV1App>) {
     for mut app in parked {
         app.main.expect_end();
         app.callback.expect_end();
@@ -43,7 +44,7 @@ fn expect_end(server: &LocalServer, code: i32) {
 
 #[test]
 fn quit_ends_while_logins_wait_for_an_authentication_server_that_is_gone() {
-    for put_out in [Process::kill9, Process::stop] {
+    for put_out in [Process::kill, Process::stop] {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
@@ -182,7 +183,7 @@ fn given_up_from(first: usize, then: Then) -> bool {
     let count = AtomicUsize::new(0);
     let relay = Relay::start(&auth, move |_| {
         let lost = is_down.load(Ordering::SeqCst) && count.fetch_add(1, Ordering::SeqCst) >= first;
-        if lost { Fate::Lost } else { Fate::Arrives }
+        if lost { Delivery::Dropped } else { Delivery::OnTime }
     });
     let server = LocalServer::builder(relay.addr()).start();
     if then == Then::Quits {

@@ -18,10 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AT_ONCE, AuthServer, Channel, Console, Driver, Finished, LocalServer, Process, Program, STRICT,
-    ScriptedServer, Session, Sockets, application_paths, are_installed, compile_c, lib_dir,
-    number_from_env, on_both_sessions, private_dir, project_dir, shared_library, static_library,
-    tool,
+    AT_ONCE, AuthServer, Channel, Console, Driver, LocalServer, Process, ProcessOutput, Program,
+    Protocol, STRICT, ScriptedServer, Sockets, application_paths, are_installed, compile_c,
+    lib_dir, number_from_env, on_both_protocols, private_dir, project_dir, shared_library,
+    static_library, tool,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -34,27 +34,27 @@ struct World {
     local: LocalServer,
     auth: AuthServer,
     secret: String,
-    session: Session,
+    protocol: Protocol,
 }
 
 const GROUP: &str = "g";
 
 impl World {
-    fn start(session: Session) -> Self {
+    fn start(protocol: Protocol) -> Self {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group(GROUP);
-        Self { local, auth, secret, session }
+        Self { local, auth, secret, protocol }
     }
 
     /// A program for these servers.
     fn program(&self, path: impl AsRef<Path>) -> Program {
-        Program::new(path.as_ref()).served_by(&self.local).speaking(self.session)
+        Program::new(path.as_ref()).served_by(&self.local).protocol(self.protocol)
     }
 
     /// One that makes the calls which the test asks for.
     fn member_driver(&self) -> Program {
-        Driver::program().served_by(&self.local).speaking(self.session)
+        Driver::program().served_by(&self.local).protocol(self.protocol)
     }
 
     /// One whose first arguments are the group and its secret.
@@ -71,7 +71,7 @@ fn run(program: Program) -> Vec<String> {
 }
 
 fn succeeded(process: &Process) -> Vec<String> {
-    let Finished { status, stdout, stderr } = process.finish();
+    let ProcessOutput { status, stdout, stderr } = process.finish();
     assert!(status.success() && stderr.is_empty(), "{}", process.report());
     stdout
 }
@@ -106,7 +106,7 @@ fn compile(
 #[test]
 fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() {
     let _alone = alone();
-    let world = World::start(Session::Framed);
+    let world = World::start(Protocol::V2);
     let dir = private_dir();
     let habits = compile(&dir, "gcc", "c99", "habits.c", &[]);
     let lines = run(Program::new(habits)
@@ -117,10 +117,10 @@ fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() 
     measured("original habits", &lines);
 }
 
-on_both_sessions! {
-    fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change(session: Session) {
+on_both_protocols! {
+    fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(session);
+        let world = World::start(protocol);
         let count: u32 = number_from_env("KVS_TEST_ROUNDS").unwrap_or(3000);
         let rounds = compile_c("tests/c/rounds.c");
         let program = world.program(rounds).args(["-t", "4", GROUP, &world.secret, "8"]);
@@ -130,10 +130,10 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn every_single_change_is_told_to_a_watcher_that_keeps_up(session: Session) {
+on_both_protocols! {
+    fn every_single_change_is_told_to_a_watcher_that_keeps_up(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(session);
+        let world = World::start(protocol);
         let rounds = compile_c("tests/c/rounds.c");
         let program = world.program(rounds).args(["-l", GROUP, &world.secret, "8", "1000"]);
         let lines = run(program);
@@ -142,11 +142,11 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads(session: Session) {
+on_both_protocols! {
+    fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads(protocol: Protocol) {
         const COUNT: usize = 1000;
         let _alone = alone();
-        let world = World::start(session);
+        let world = World::start(protocol);
         let many = compile_c("tests/c/many.c");
         let threads_before = world.local.threads();
 
@@ -174,9 +174,9 @@ on_both_sessions! {
 
 // --- the promises of the header -------------------------------------------------------------------
 
-on_both_sessions! {
-    fn codes_have_their_real_causes_and_leave_nothing_behind(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn codes_have_their_real_causes_and_leave_nothing_behind(protocol: Protocol) {
+        let world = World::start(protocol);
         let codes = compile_c("tests/c/codes.c");
         run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
     }
@@ -191,41 +191,41 @@ fn handles(world: &World, program: impl FnOnce(&str) -> Program) {
     process.expect_line_within(LONG, "`delete`", |line| line == "delete");
     world.local.delete_group(OTHER_GROUP);
     process.expect_line("kill");
-    world.local.kill9();
+    world.local.kill();
     process.wait_exit_within(LONG);
     let lines = succeeded(&process);
     assert_eq!(lines.last().map(String::as_str), Some("every handle is right"));
     measured("handles", &lines);
 }
 
-on_both_sessions! {
-    fn handles_do_all_that_the_header_says(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn handles_do_all_that_the_header_says(protocol: Protocol) {
+        let world = World::start(protocol);
         let program = compile_c("tests/c/handles.c");
         handles(&world, |other| world.member(program).args([OTHER_GROUP, other]));
     }
 }
 
-on_both_sessions! {
-    fn callbacks_threads_fork_and_signals_are_as_promised(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn callbacks_threads_fork_and_signals_are_as_promised(protocol: Protocol) {
+        let world = World::start(protocol);
         run(world.member(compile_c("tests/c/api.c")));
     }
 }
 
-on_both_sessions! {
-    fn callbacks_and_threads_may_do_what_they_like(session: Session) {
+on_both_protocols! {
+    fn callbacks_and_threads_may_do_what_they_like(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(session);
+        let world = World::start(protocol);
         let lines = run(world.member(compile_c("tests/c/callbacks.c")));
         assert!(lines[0].starts_with("1000 ended threads, "), "{lines:?}");
         measured("callbacks", &lines);
     }
 }
 
-on_both_sessions! {
-    fn unloading_the_library_while_connected_changes_nothing(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn unloading_the_library_while_connected_changes_nothing(protocol: Protocol) {
+        let world = World::start(protocol);
         let dir = private_dir();
         let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
         let process = world
@@ -241,12 +241,12 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn nothing_is_wrong_under_valgrind(session: Session) {
+on_both_protocols! {
+    fn nothing_is_wrong_under_valgrind(protocol: Protocol) {
         if !are_installed(&["valgrind"], "nothing_is_wrong_under_valgrind") {
             return;
         }
-        let world = World::start(session);
+        let world = World::start(protocol);
         let valgrind = |source: &str, options: &[&str]| {
             world
                 .program("valgrind")
@@ -259,7 +259,7 @@ on_both_sessions! {
         run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
         run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
         // The others meet no more of what is particular to the session, and are slow in this way.
-        if session == Session::Framed {
+        if protocol == Protocol::V2 {
             run(valgrind("api", &[]));
             run(valgrind("old_style", &[]));
             handles(&world, |other| valgrind("handles", &[]).args([OTHER_GROUP, other]));
@@ -280,9 +280,9 @@ fn check_headers(compiler: &str, standard: &str, language: &str) {
     }
 }
 
-on_both_sessions! {
-    fn both_headers_serve_c_programs_old_and_new(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn both_headers_serve_c_programs_old_and_new(protocol: Protocol) {
+        let world = World::start(protocol);
         for standard in ["c89", "gnu89", "c99", "c17"] {
             check_headers("gcc", standard, "c");
         }
@@ -290,21 +290,21 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn both_headers_serve_cpp17_programs(session: Session) {
+on_both_protocols! {
+    fn both_headers_serve_cpp17_programs(protocol: Protocol) {
         if !are_installed(&["g++"], "both_headers_serve_cpp17_programs") {
             return;
         }
-        let world = World::start(session);
+        let world = World::start(protocol);
         let dir = private_dir();
         check_headers("g++", "c++17", "c++");
         run(world.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
     }
 }
 
-on_both_sessions! {
-    fn programs_that_contain_the_library_work_too(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn programs_that_contain_the_library_work_too(protocol: Protocol) {
+        let world = World::start(protocol);
         let dir = private_dir();
         let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
         run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
@@ -345,9 +345,9 @@ fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
     assert_eq!(names, BTreeSet::from(promised));
 }
 
-on_both_sessions! {
-    fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to(protocol: Protocol) {
+        let world = World::start(protocol);
         let failures = [
             // The first before anything else, when no connection was ever asked for.
             ("put_value k v", -2),
@@ -381,13 +381,13 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn the_line_for_a_failure_says_what_was_wrong(session: Session) {
+on_both_protocols! {
+    fn the_line_for_a_failure_says_what_was_wrong(protocol: Protocol) {
         let auth = AuthServer::start();
         let local = LocalServer::builder(auth.addr()).args(["--max-pairs-per-user", "1"]).start();
         let secret = local.create_group(GROUP);
         let driver = Driver::spawn(
-            Driver::program().served_by(&local).speaking(session).env("KVS_DEBUG", "1"),
+            Driver::program().served_by(&local).protocol(protocol).env("KVS_DEBUG", "1"),
         );
         let fails = |call: &str, code: i32, why: &str| {
             assert_eq!(driver.call(call), code, "{call}");
@@ -397,7 +397,7 @@ on_both_sessions! {
             });
             assert!(line.contains(why), "{line}");
         };
-        let original = session == Session::Original;
+        let original = protocol == Protocol::V1;
         assert_eq!(driver.call(&format!("kvs_open {GROUP} {secret}")), 0);
         assert_eq!(driver.call("kvs_put k v"), 0);
         fails("kvs_unwatch k", -7, "not watched");
@@ -418,10 +418,10 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(session: Session) {
+on_both_protocols! {
+    fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(session);
+        let world = World::start(protocol);
         // With a sanitizer each child takes many times as long.
         let children = if std::env::var_os("KVS_TEST_PROGRAMS").is_some() { "200" } else { "2000" };
         let lines = run(world.member(compile_c("tests/c/forks.c")).arg(children));
@@ -451,7 +451,7 @@ impl Client {
     fn with(change: impl FnOnce(Program) -> Program) -> Self {
         let server = ScriptedServer::start();
         let driver =
-            Driver::spawn(change(Driver::program().served_by(&server).speaking(Session::Original)));
+            Driver::spawn(change(Driver::program().served_by(&server).protocol(Protocol::V1)));
         let descriptors = driver.call("descriptors");
         Self { server, driver, descriptors }
     }
@@ -512,7 +512,7 @@ fn a_login_that_is_broken_off_fails_with_its_code_and_the_next_works() {
         main.send_int(1);
         main.expect(b"g");
     });
-    let up_to_callback = |server: &ScriptedServer| server.half_a_login("g", "abcde");
+    let up_to_callback = |server: &ScriptedServer| server.accept_login("g", "abcde");
     broken_login(-13, |server| drop(up_to_callback(server).1));
     broken_login(-14, |server| up_to_callback(server).1.send_int(7));
     broken_login(-8, |server| {
@@ -638,9 +638,9 @@ impl Examples {
     }
 }
 
-on_both_sessions! {
-    fn the_small_examples_do_what_they_say(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn the_small_examples_do_what_they_say(protocol: Protocol) {
+        let world = World::start(protocol);
         let examples = Examples::build();
 
         assert_eq!(
@@ -660,9 +660,9 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn the_example_with_handles_copies_from_group_to_group(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn the_example_with_handles_copies_from_group_to_group(protocol: Protocol) {
+        let world = World::start(protocol);
         let examples = Examples::build();
         let other = world.local.create_group(OTHER_GROUP);
         let copy = || {
@@ -674,7 +674,7 @@ on_both_sessions! {
             driver.store(key, "v");
         }
         let finished = copy();
-        if session == Session::Original {
+        if protocol == Protocol::V1 {
             assert_eq!(finished.status.code(), Some(1), "{finished:?}");
             let text = driver.strerror(-17);
             assert_eq!(finished.stderr, [format!("handles: kvs_keys: {text}")]);
@@ -687,12 +687,12 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn the_counting_example_loses_nothing_and_sees_what_changes(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn the_counting_example_loses_nothing_and_sees_what_changes(protocol: Protocol) {
+        let world = World::start(protocol);
         let examples = Examples::build();
         let counter = |count: &str| world.member(examples.path("counter")).args(["visits", count]);
-        if session == Session::Original {
+        if protocol == Protocol::V1 {
             let finished = counter("1").spawn().finish();
             assert_eq!(finished.status.code(), Some(1), "{finished:?}");
             assert!(finished.stderr[0].starts_with("counter: kvs_watch_prefix: "), "{finished:?}");
@@ -719,7 +719,7 @@ on_both_sessions! {
 
 #[test]
 fn the_examples_report_errors() {
-    let world = World::start(Session::Framed);
+    let world = World::start(Protocol::V2);
     let examples = Examples::build();
     for name in ["put_get", "watch", "threads", "processes", "handles", "counter", "meminfo"] {
         let arguments = [GROUP, "wrong", "key", "another"];
@@ -744,9 +744,9 @@ fn the_examples_report_errors() {
     assert_eq!(missing.stderr, ["watch: missing: no such key: put it before you watch it"]);
 }
 
-on_both_sessions! {
-    fn a_watching_example_prints_what_a_publishing_one_changes(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn a_watching_example_prints_what_a_publishing_one_changes(protocol: Protocol) {
+        let world = World::start(protocol);
         let examples = Examples::build();
         let meminfo = |interval: &str, rounds: &str| {
             world.program(examples.path("meminfo")).args([
@@ -892,9 +892,9 @@ fn a_demonstration_that_is_stopped_stops_everything() {
     assert_no_process_mentions(private.path());
 }
 
-on_both_sessions! {
-    fn applications_leave_no_socket_path_behind(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn applications_leave_no_socket_path_behind(protocol: Protocol) {
+        let world = World::start(protocol);
         let driver = Driver::spawn(world.member_driver());
         assert_eq!(driver.establish(GROUP, &world.secret), 0);
         for path in application_paths(driver.pid()) {

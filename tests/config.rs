@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_testkit::{AuthServer, Driver, Finished, LocalServer, Program, bin, private_dir};
+use kvs_testkit::{AuthServer, Driver, LocalServer, ProcessOutput, Program, bin, private_dir};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ impl Configured {
 }
 
 /// How a server ends that does not get as far as serving.
-fn ends(program: Program) -> Finished {
+fn ends(program: Program) -> ProcessOutput {
     program.spawn().finish()
 }
 

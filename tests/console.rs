@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvs_testkit::{
-    AT_ONCE, App, AuthServer, Channel, Console, Driver, LocalServer, Ports, Process, Program,
-    RawLocalServer, Session, Sockets, bin, on_both_sessions, private_dir,
+    AT_ONCE, AuthServer, Channel, Console, Driver, InteractiveApp, LocalServer, Ports, Process,
+    Program, Protocol, RawLocalServer, Sockets, bin, on_both_protocols, private_dir,
 };
 use nix::sys::signal::Signal;
 
@@ -387,13 +387,13 @@ fn names_and_keys_cannot_forge_a_line() {
 
 // The interactive application.
 
-on_both_sessions! {
-    fn dialogue_of_the_interactive_application(session: Session) {
-        dialogue_of_the_application(session);
+on_both_protocols! {
+    fn dialogue_of_the_interactive_application(protocol: Protocol) {
+        dialogue_of_the_application(protocol);
     }
 }
 
-fn dialogue_of_the_application(session: Session) {
+fn dialogue_of_the_application(protocol: Protocol) {
     for console in CONSOLES {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
@@ -403,14 +403,14 @@ fn dialogue_of_the_application(session: Session) {
         let [no_connection, no_key, wrong_secret, invalid, connected] =
             [-2, -7, -9, -15, -16].map(failure);
 
-        let app = App::start_speaking(session, &server, console);
+        let app = InteractiveApp::start_with(protocol, &server, console);
         let dialogue = Dialogue::new(app, console);
         let app = &dialogue.process;
         let pid = format!("App PID: {}", app.pid());
         // Too long for the original protocol.
         let stored = ["Successful 'put_value'"];
         let refused = [invalid.as_str(), "Error in 'put_value'"];
-        let put_long = if session == Session::Framed { &stored[..] } else { &refused[..] };
+        let put_long = if protocol == Protocol::V2 { &stored[..] } else { &refused[..] };
         let long = "x".repeat(100);
         dialogue.goes(&[
             ("Unknown", &["Unknown Command"]),
@@ -477,7 +477,7 @@ fn the_interactive_application_is_told_of_its_own_changes() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g1");
-    let app = App::connected(&server, "g1", &secret);
+    let app = InteractiveApp::connected(&server, "g1", &secret);
     assert!(app.put("k1", "v1"));
     assert!(app.register("k1"));
     app.send("put_value");
@@ -497,7 +497,7 @@ fn dialogue_of_the_interactive_application_at_a_forced_close() {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g1");
-        let dialogue = Dialogue::new(App::start_on(&server, console), console);
+        let dialogue = Dialogue::new(InteractiveApp::start_on(&server, console), console);
         let pid = format!("App PID: {}", dialogue.process.pid());
         dialogue.goes(&[
             ("establish_connection", &["Insert group id:"]),
@@ -618,7 +618,7 @@ fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey
 // Options.
 
 /// Runs a program to its end, which comes without any further action.
-fn run(program: &str, args: &[&str]) -> kvs_testkit::Finished {
+fn run(program: &str, args: &[&str]) -> kvs_testkit::ProcessOutput {
     Program::new(bin(program)).args(args).console(Console::NoInput).spawn().finish()
 }
 
@@ -736,7 +736,7 @@ fn every_option_can_be_set_in_the_environment_and_the_command_line_wins() {
     server.send("g");
     let created = server.expect_line_where("the secret", |line| line.starts_with("Group created"));
     let secret = after(&created, "Group created with secret ").trim_end_matches('!');
-    let app = Program::new(App::program())
+    let app = Program::new(InteractiveApp::program())
         .env("KVS_SOCKET", path("right"))
         .env("KVS_CALLBACK_SOCKET", path("cb"))
         .spawn();

@@ -16,8 +16,8 @@ use kvs_proto::control::{
     WatchedItem,
 };
 use kvs_testkit::{
-    AT_ONCE, AuthServer, Console, DEADLINE, Driver, Finished, FramedApp, LocalServer, Process,
-    Program, Sockets, are_installed, bin, is_root, private_dir, until,
+    AT_ONCE, AuthServer, Console, DEADLINE, Driver, LocalServer, Process, ProcessOutput, Program,
+    RawV2App, Sockets, are_installed, bin, is_root, private_dir, until,
 };
 use serde_json::{Value, json};
 
@@ -29,11 +29,11 @@ fn control_path(server: &LocalServer) -> PathBuf {
 }
 
 /// `kvs admin` for this server, its standard output a pipe.
-fn kvs(server: &LocalServer, args: &[&str]) -> Finished {
+fn kvs(server: &LocalServer, args: &[&str]) -> ProcessOutput {
     kvs_at(&control_path(server), args)
 }
 
-fn kvs_at(control: &Path, args: &[&str]) -> Finished {
+fn kvs_at(control: &Path, args: &[&str]) -> ProcessOutput {
     program(control, args).console(Console::NoInput).spawn().finish()
 }
 
@@ -43,14 +43,14 @@ fn program(control: &Path, args: &[&str]) -> Program {
 
 /// It printed these lines, nothing else, and was successful.
 #[track_caller]
-fn expect(finished: &Finished, lines: &[&str]) {
+fn expect(finished: &ProcessOutput, lines: &[&str]) {
     assert_eq!((finished.status.code(), &*finished.stderr), (Some(0), &[][..]), "{finished:?}");
     assert_eq!(finished.stdout, lines);
 }
 
 /// It printed nothing, and ended with this code and one sentence that has all these words.
 #[track_caller]
-fn expect_error(finished: &Finished, code: i32, words: &[&str]) {
+fn expect_error(finished: &ProcessOutput, code: i32, words: &[&str]) {
     assert_eq!(finished.status.code(), Some(code), "{finished:?}");
     assert_eq!(finished.stdout, [""; 0]);
     let [sentence] = &*finished.stderr else { panic!("one sentence: {finished:?}") };
@@ -110,7 +110,7 @@ fn kind(answer: AdminResponse) -> Kind {
     }
 }
 
-fn json_of(finished: &Finished) -> Value {
+fn json_of(finished: &ProcessOutput) -> Value {
     let [line] = &*finished.stdout else { panic!("one line: {finished:?}") };
     serde_json::from_str(line).expect("it is JSON")
 }
@@ -211,7 +211,7 @@ fn every_error_has_its_exit_code_and_says_what_is_wrong() {
     let elsewhere = server.socket().with_file_name("nothing");
     expect_error(&kvs_at(&elsewhere, &["status"]), 3, &["nothing", "no server"]);
 
-    auth.kill9();
+    auth.kill();
     let words = &["does not answer"];
     for args in [&["create", "half"][..], &["delete", "g"], &["info", "g"]] {
         expect_error(&kvs(&server, args), 6, words);
@@ -299,7 +299,7 @@ fn only_the_user_can_connect_from_the_first_moment_whatever_the_modes_of_the_oth
 }
 
 /// `kvs admin` under the user `nobody`; only root can do that.
-fn as_nobody(control: &Path, args: &[&str]) -> Finished {
+fn as_nobody(control: &Path, args: &[&str]) -> ProcessOutput {
     // Where the built program is that user may not look.
     let copy = control.with_file_name("kvs");
     fs::copy(bin("kvs"), &copy).expect("there is room for it");
@@ -325,7 +325,7 @@ fn other_users_are_refused_by_the_mode_and_by_the_server() {
         let refused = as_nobody(&control, &["create", "g"]);
         expect_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
     }
-    let log = server.log_so_far();
+    let log = server.log_lines();
     let told = log.iter().filter(|line| line.contains("refused on the control socket"));
     assert_eq!(told.count(), 1, "seldom: {log:?}");
     assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
@@ -396,7 +396,7 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
 
     expect_error(&create("g"), 5, &["group g exists"]);
     assert!(!file.exists(), "removed, as the group was not created");
-    auth.kill9();
+    auth.kill();
     expect_error(&create("h"), 6, &["does not answer"]);
     assert!(!file.exists(), "removed, as the group was not created");
     auth.restart();
@@ -569,7 +569,7 @@ fn names_and_keys_of_any_bytes_come_through() {
     );
 
     let secret = server.create_group("g");
-    let mut app = FramedApp::login(&server, "g", &secret);
+    let mut app = RawV2App::login(&server, "g", &secret);
     let long = vec![1; 65_536];
     for key in [&b"\xff\x00key"[..], &long] {
         app.put(key, "");
@@ -608,7 +608,7 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
     let key = |n: usize, k: usize| format!("{n:0>80}/{k}");
     let apps: Vec<_> = (0..APPLICATIONS)
         .map(|n| {
-            let mut app = FramedApp::login(&server, "group 7", &secrets[7]);
+            let mut app = RawV2App::login(&server, "group 7", &secrets[7]);
             (0..5).for_each(|k| app.watch_prefix(key(n, k)));
             app
         })

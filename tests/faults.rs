@@ -3,8 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::collections::HashMap;
 use std::fs;
 use std::net::UdpSocket;
@@ -13,11 +11,10 @@ use std::thread;
 use std::time::Instant;
 
 use kvs_testkit::{
-    AT_ONCE, App, AuthServer, Channel, Driver, Fate, LocalServer, RawLocalServer, Relay, Session,
-    Sockets, application_paths, on_both_sessions,
+    AT_ONCE, AuthServer, Channel, Delivery, Driver, InteractiveApp, LocalServer, Protocol,
+    RawLocalServer, Relay, Sockets, application_paths, connect, on_both_protocols,
 };
 use nix::sys::signal::Signal;
-use wrapper::connect;
 
 /// Stores a value, so that every application finds it from now on: the answer to a later call shows that
 /// it has been stored.
@@ -54,7 +51,7 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
     assert_eq!(idle.put("k", "w"), 1);
     blocked.expect_log("its callback", |line| line == "blocked k");
 
-    server.kill9();
+    server.kill();
     for (app, call) in [(&idle, "get_value k"), (&blocked, "put_value k x")] {
         let (code, _) = app.call_within(AT_ONCE, call);
         assert!([-3, -4].contains(&code), "{call} returned {code}\n{}", app.report());
@@ -71,8 +68,8 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
     assert_eq!(wrapper.put("k", "v").map_err(|error| error.code()), Err(-2));
 
     // Nothing was printed, and no signal was raised: they are alive and end as they want to.
-    assert_eq!(idle.log_so_far(), [""; 0]);
-    assert_eq!(blocked.log_so_far(), ["blocked k"]);
+    assert_eq!(idle.log_lines(), [""; 0]);
+    assert_eq!(blocked.log_lines(), ["blocked k"]);
     blocked.call("release");
     for app in [idle, blocked] {
         app.end_input();
@@ -80,20 +77,20 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
     }
 }
 
-on_both_sessions! {
-    fn a_call_in_progress_returns_when_the_local_server_dies(session: Session) {
+on_both_protocols! {
+    fn a_call_in_progress_returns_when_the_local_server_dies(protocol: Protocol) {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
-        let app = Driver::spawn(Driver::program().served_by(&server).speaking(session));
+        let app = Driver::spawn(Driver::program().served_by(&server).protocol(protocol));
         assert_eq!(app.establish("g", &secret), 0);
         server.stop();
         // The stopped server cannot answer: the call is in progress, or will be when it is killed.
         app.send("put_value k v");
-        server.kill9();
+        server.kill();
         let answer = app.expect_line_within(AT_ONCE, "the return of put_value", |_| true);
         // What is missing is the ready flag, or the answer.
-        let missing = if session == Session::Original { "put_value -4" } else { "put_value -8" };
+        let missing = if protocol == Protocol::V1 { "put_value -4" } else { "put_value -8" };
         assert!(["put_value -3", missing].contains(&answer.as_str()), "{answer}");
         assert_eq!(app.put("k", "v"), -2);
     }
@@ -104,9 +101,9 @@ fn the_interactive_application_survives_the_death_of_the_local_server() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
-    let app = App::connected(&server, "g", &secret);
+    let app = InteractiveApp::connected(&server, "g", &secret);
     assert!(app.put("k", "v"));
-    server.kill9();
+    server.kill();
     // Either the command finds out, or the program has found out by itself and has ended.
     app.end_input_with("close_connection");
     let ended = app.finish();
@@ -121,7 +118,7 @@ fn a_local_server_can_be_started_again_where_one_has_died() {
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
     assert_eq!(app.put("k", "v"), 1);
-    server.kill9();
+    server.kill();
     assert!(server.socket().exists() && server.callback_socket().exists(), "stale paths");
     assert!([-3, -4].contains(&app.put("k", "v")));
 
@@ -145,7 +142,7 @@ fn an_idle_application_learns_that_its_server_is_gone_and_can_connect_to_the_nex
     // The question that sends nothing.
     assert_eq!(app.call("put_value"), -15);
 
-    server.kill9();
+    server.kill();
     let end = Instant::now() + AT_ONCE;
     while app.call("put_value") != -2 {
         assert!(Instant::now() < end, "still connected, {AT_ONCE:?} after the server was killed");
@@ -179,7 +176,7 @@ fn the_death_of_an_application_is_seen_at_once() {
     assert_eq!((before.status.as_str(), before.closed_at.as_str()), ("Connected", "-"));
     assert_eq!(before.watched, ["k"]);
 
-    doomed.kill9();
+    doomed.kill();
     let status = server.status_within(AT_ONCE, "the dead application is closed", |status| {
         find(status, doomed.pid()).status == "Closed"
     });
@@ -269,7 +266,7 @@ fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
 
 #[test]
 fn without_the_authentication_server_only_groups_and_logins_fail() {
-    without_authentication_server(|auth| auth.kill9());
+    without_authentication_server(|auth| auth.kill());
 }
 
 #[test]
@@ -312,7 +309,7 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
     ];
     apps[0].store("k", "v");
 
-    auth.kill9();
+    auth.kill();
     // Both learn of it, each by a command of its own.
     for server in [&first, &second] {
         server.send("Create group");
@@ -356,7 +353,7 @@ fn a_restart_of_the_authentication_server_that_nobody_noticed_costs_no_login() {
     let second = LocalServer::start(&auth);
     let secrets = [first.create_group("one"), second.create_group("two")];
 
-    auth.kill9_and_restart();
+    auth.kill_and_restart();
     // The port of the first now belongs to somebody else.
     let stranger = RawLocalServer::connect(auth.addr());
     assert_eq!(stranger.port, first.port());
@@ -374,7 +371,7 @@ fn the_local_server_quits_without_the_authentication_server_too() {
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
-    auth.kill9();
+    auth.kill();
     server.quit();
     assert!(!server.socket().exists() && !server.callback_socket().exists());
     assert_eq!(app.put("k", "v"), -2);
@@ -393,7 +390,7 @@ fn exit_on_auth_loss_ends_the_local_server_at_its_next_request() {
         let secret = server.create_group("g");
         let app = Driver::connected(&server, "g", &secret);
         assert_eq!(app.put("k", "v"), 1);
-        auth.kill9();
+        auth.kill();
         assert_eq!(app.get("k").as_deref(), Ok("v"), "no request yet");
         server.send("Show group info");
         server.expect_line("Insert group id:");
@@ -411,9 +408,10 @@ fn exit_on_auth_loss_ends_the_local_server_at_its_next_request() {
 
 /// Everything for which the local server asks the authentication server, while datagram number `n` of all
 /// has this fate. Whether there was such a datagram.
-fn everything_works_although(n: usize, fate: Fate) -> bool {
+fn everything_works_although(n: usize, fate: Delivery) -> bool {
     let auth = AuthServer::start();
-    let relay = Relay::start(&auth, move |number| if number == n { fate } else { Fate::Arrives });
+    let relay =
+        Relay::start(&auth, move |number| if number == n { fate } else { Delivery::OnTime });
     let server = LocalServer::builder(relay.addr()).start();
     let secret = server.create_group("g");
     assert_eq!(server.ask("Create group", "g"), "Group id already exists");
@@ -438,7 +436,7 @@ fn everything_works_although(n: usize, fate: Fate) -> bool {
 }
 
 /// Once for each datagram of the whole conversation, a few at a time: most of it is waiting.
-fn everything_works_although_one_is(fate: Fate) {
+fn everything_works_although_one_is(fate: Delivery) {
     const AT_A_TIME: usize = 8;
     let mut failed = Vec::new();
     for first in (0..).step_by(AT_A_TIME) {
@@ -466,17 +464,17 @@ fn everything_works_although_one_is(fate: Fate) {
 
 #[test]
 fn a_lost_datagram_costs_no_operation() {
-    everything_works_although_one_is(Fate::Lost);
+    everything_works_although_one_is(Delivery::Dropped);
 }
 
 #[test]
 fn a_repeated_datagram_costs_no_operation() {
-    everything_works_although_one_is(Fate::Twice);
+    everything_works_although_one_is(Delivery::Duplicated);
 }
 
 #[test]
 fn a_late_datagram_costs_no_operation() {
-    everything_works_although_one_is(Fate::Late);
+    everything_works_although_one_is(Delivery::Reordered);
 }
 
 // Somebody on the machine of the local server pretends to be the authentication server.
@@ -549,7 +547,7 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
     assert_eq!(awake.get("k").unwrap().as_deref(), Some(&b"last"[..]));
     let status = server.status();
     assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
-    assert_eq!(stopped.log_so_far().iter().filter(|line| line.ends_with("last")).count(), 0);
+    assert_eq!(stopped.log_lines().iter().filter(|line| line.ends_with("last")).count(), 0);
 
     stopped.signal(Signal::SIGCONT);
     stopped.expect_log("the last change", |line| line == "read k 1 last");
@@ -582,13 +580,13 @@ fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
     // One change of a key may be under way already; all later ones are one.
     let mut seen = HashMap::<String, usize>::new();
     while seen.len() < keys.len() {
-        *seen.entry(watcher.change()).or_default() += 1;
+        *seen.entry(watcher.next_change()).or_default() += 1;
     }
     // Whatever else was to come comes before this.
     writer.put("z", "again").unwrap();
     let before = seen["z"];
     while seen["z"] == before {
-        *seen.entry(watcher.change()).or_default() += 1;
+        *seen.entry(watcher.next_change()).or_default() += 1;
     }
     for key in &keys[..3] {
         let times = seen[*key];

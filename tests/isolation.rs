@@ -4,7 +4,7 @@ use std::sync::{Barrier, mpsc};
 use std::time::Instant;
 
 use kvs_testkit::{
-    AT_ONCE, AuthServer, Channel, DEADLINE, LocalServer, RawApp, ScriptedServer, Sockets,
+    AT_ONCE, AuthServer, Channel, DEADLINE, LocalServer, RawV1App, ScriptedServer, Sockets,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -16,8 +16,8 @@ fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
         .expect("a login with the right secret")
 }
 
-fn raw_app(server: &LocalServer, group: &str, secret: &str) -> RawApp {
-    RawApp::login(server.socket(), server.callback_socket(), group, secret)
+fn raw_app(server: &LocalServer, group: &str, secret: &str) -> RawV1App {
+    RawV1App::login(server, group, secret)
 }
 
 /// Applications are spread over the server's threads in turn: with as many as there may be threads, each
@@ -53,7 +53,7 @@ fn a_login_that_is_never_finished_ends_and_holds_up_neither_changes_nor_quit() {
     }
     writer.put("k", "after").expect("it is connected");
     for app in &mut watchers {
-        assert_eq!(app.change(), "k");
+        assert_eq!(app.next_change(), "k");
     }
     drop((watchers, writer));
     server.quit();

@@ -6,8 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -17,11 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AuthServer, Channel, Driver, Ending, LocalServer, Process, Program, RawApp, Sockets, compile_c,
-    is_root, private_dir, until,
+    AuthServer, Channel, Driver, LocalServer, Process, Program, RawV1App, Sockets, StopOnDrop,
+    compile_c, connect, is_root, private_dir, until,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use wrapper::connect;
 
 /// `nobody`.
 const OTHER_USER: &str = "65534";
@@ -73,13 +70,13 @@ fn code_of_login(server: &LocalServer, group: &str, secret: &str) -> i32 {
     connect(server, group, secret).expect_err("it is refused").code()
 }
 
-fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawApp, String> {
-    RawApp::try_login(server.socket(), server.callback_socket(), group, secret)
+fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawV1App, String> {
+    RawV1App::try_login(server, group, secret)
 }
 
 /// The lines on standard error that contain `words`.
 fn logged(process: &Process, words: &str) -> Vec<String> {
-    process.log_so_far().into_iter().filter(|line| line.contains(words)).collect()
+    process.log_lines().into_iter().filter(|line| line.contains(words)).collect()
 }
 
 /// Waits until there is such a line, and lets there be no second one.
@@ -292,7 +289,7 @@ fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
         assert_eq!(greeted(&other), [4, 6, 0]);
     }
     // A process that ends gives back what it had.
-    second.kill9();
+    second.kill();
     until("there is room again", || (third.establish("g", &secret) == 0).then_some(()));
     drop(apps);
     until("there is room again", || connect(&server, "g", &secret).ok());
@@ -337,7 +334,7 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
         arguments.splice(0..0, ["-u", OTHER_USER]);
     }
     let ended = AtomicBool::new(false);
-    let ending = Ending(&ended);
+    let ending = StopOnDrop(&ended);
     let flood: Vec<Process> = thread::scope(|scope| {
         let served = scope.spawn(|| {
             let mut rounds = 0;
@@ -405,7 +402,7 @@ fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
     let used = server.cpu_ticks() - used;
     println!("{used} ticks while accepting paused");
     assert!(used <= 50, "{used} ticks in a second");
-    coming.kill9();
+    coming.kill();
     prlimit(pid, Resource::Nofile, before).expect("it is our child");
     // Those that waited have had their greeting, and new ones get it.
     assert_eq!(greeted(&waiting), [100, 0, 0]);
@@ -424,7 +421,7 @@ fn connections_that_come_and_go_starve_nobody() {
         .map(|socket| crowd(&["-c", path(socket)]))
         .into();
     let ended = AtomicBool::new(false);
-    let ending = Ending(&ended);
+    let ending = StopOnDrop(&ended);
     thread::scope(|scope| {
         // Logins that are given up at once, each with a question to the authentication server.
         scope.spawn(|| {
@@ -456,7 +453,7 @@ fn connections_that_come_and_go_starve_nobody() {
 // --- pairs and bytes ------------------------------------------------------------------------------
 
 /// A put that the server is not ready for: it says so after the key.
-fn expect_put_refused(app: &mut RawApp, key: &str) {
+fn expect_put_refused(app: &mut RawV1App, key: &str) {
     app.main.send_int(0);
     app.main.expect_int(1);
     app.main.send(key.as_bytes());
@@ -573,7 +570,7 @@ fn changes_that_nobody_takes_count_although_their_keys_are_deleted() {
     assert!(rounds > 100, "only {rounds} changes wait");
     // Taken, they count no more.
     for key in 0..rounds {
-        assert_eq!(app.change(), key.to_string());
+        assert_eq!(app.next_change(), key.to_string());
     }
     until("the changes are given back", || {
         app.main.send_int(3);

@@ -1,5 +1,5 @@
 //! Two local servers and one authentication server, with a network between them in which something
-//! happens to 30 % of all datagrams ([`Storm`] says what), and an authentication server that is killed
+//! happens to 30 % of all datagrams ([`RandomFaults`] says what), and an authentication server that is killed
 //! again and again.
 //!
 //! Two administrators work at the same time, each at a local server of their own, with the same few
@@ -18,8 +18,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -28,8 +26,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AuthServer, DEADLINE, Dice, Driver, Fate, LocalServer, RawApp, RawLocalServer, Relay, Sockets,
-    Storm, number_from_env,
+    AuthServer, DEADLINE, Delivery, Driver, LocalServer, RandomFaults, RawLocalServer, RawV1App,
+    Relay, SeededRng, Sockets, number_from_env,
 };
 
 /// The names for which both administrators contend.
@@ -123,8 +121,7 @@ impl World {
             },
             None => {
                 let server = &self.locals[local];
-                let (main, callback) = (server.socket(), server.callback_socket());
-                match RawApp::try_login(main, callback, group, secret) {
+                match RawV1App::try_login(server, group, secret) {
                     Ok(app) => {
                         app.close();
                         Ok(true)
@@ -159,13 +156,13 @@ impl World {
     }
 
     /// One operation of the administrator of `local`, or of an application there; which.
-    fn operate(&self, local: usize, dice: &mut Dice, visitor: &Driver) -> usize {
+    fn operate(&self, local: usize, rng: &mut SeededRng, visitor: &Driver) -> usize {
         let (name, _name) = loop {
-            let (name, name_lock) = &self.names[dice.below(NAMES)];
+            let (name, name_lock) = &self.names[rng.below(NAMES)];
             // What the other one is doing with it right now would not be known.
             let locked = lock(name_lock);
             let theirs = self.truth(name).is_some_and(|group| group.owner != local);
-            if !theirs || dice.chance(0.2) {
+            if !theirs || rng.chance(0.2) {
                 break (name, locked);
             }
         };
@@ -191,8 +188,8 @@ impl World {
                 1
             }
             Some(Group { secret, .. }) => {
-                let visitor = dice.chance(0.5).then_some(visitor);
-                match dice.below(7) {
+                let visitor = rng.chance(0.5).then_some(visitor);
+                match rng.below(7) {
                     0 | 1 => {
                         let let_in = self.login(visitor, local, name, &secret);
                         assert!(let_in, "{name}: the right secret {secret} is called wrong");
@@ -219,7 +216,7 @@ impl World {
     }
 
     fn administer(&self, local: usize, seed: u64, operations: usize) {
-        let mut dice = Dice::new(seed.wrapping_add(1 + local as u64));
+        let mut rng = SeededRng::new(seed.wrapping_add(1 + local as u64));
         let start = || (Instant::now(), Driver::start(&self.locals[local]));
         let mut visitor = start();
         for _ in 0..operations {
@@ -229,7 +226,7 @@ impl World {
                 visitor = start();
             }
             let begin = Instant::now();
-            let kind = self.operate(local, &mut dice, &visitor.1);
+            let kind = self.operate(local, &mut rng, &visitor.1);
             lock(&self.figures).took[kind].push(begin.elapsed());
             self.done.fetch_add(1, Ordering::SeqCst);
         }
@@ -238,7 +235,7 @@ impl World {
     /// Kills the authentication server when so many operations have been done, and looks after the
     /// applications that are connected.
     fn kill(&self, kills: usize, operations: usize, seed: u64, apps: &[App; 2], end: &AtomicBool) {
-        let mut dice = Dice::new(!seed);
+        let mut rng = SeededRng::new(!seed);
         for kill in 1..=kills {
             while self.done.load(Ordering::SeqCst) < kill * operations / (kills + 1) {
                 if end.load(Ordering::SeqCst) {
@@ -248,9 +245,9 @@ impl World {
             }
             let alive = self.alive.write().unwrap_or_else(PoisonError::into_inner);
             let mut auth = lock(&self.auth);
-            auth.kill9();
-            if dice.chance(0.5) {
-                thread::sleep(dice.time(Duration::from_millis(700)));
+            auth.kill();
+            if rng.chance(0.5) {
+                thread::sleep(rng.time(Duration::from_millis(700)));
             }
             for app in apps {
                 app.check(&format!("v{kill}"));
@@ -297,7 +294,7 @@ struct App {
 
 impl App {
     fn connect(server: &LocalServer, group: &str, secret: &str) -> Self {
-        let connection = wrapper::connect(server, group, secret).expect("the secret is right");
+        let connection = kvs_testkit::connect(server, group, secret).expect("the secret is right");
         connection.put("k", "v").expect("it is connected");
         let (changed, changes) = mpsc::channel();
         let tell = move |_: &[u8]| {
@@ -336,11 +333,11 @@ impl Drop for Seed {
 /// So many operations, while the network does this and the authentication server is killed so often.
 fn everything_ends_right(
     title: &'static str,
-    storm: fn(u64) -> Storm,
+    storm: fn(u64) -> RandomFaults,
     operations: usize,
     kills: usize,
 ) {
-    let seed = number_from_env("KVS_LOSSY_SEED").unwrap_or_else(|| Dice::from_time().number());
+    let seed = number_from_env("KVS_LOSSY_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     let _seed = Seed(title, seed);
     let operations = number_from_env("KVS_LOSSY_OPERATIONS").unwrap_or(operations);
     let kills = match number_from_env("KVS_LOSSY_KILLS") {
@@ -352,7 +349,9 @@ fn everything_ends_right(
     let calm = Arc::new(AtomicBool::new(true));
     let fate = {
         let (storm, calm) = (storm(seed), Arc::clone(&calm));
-        move |number| if calm.load(Ordering::SeqCst) { Fate::Arrives } else { storm.fate(number) }
+        move |number| {
+            if calm.load(Ordering::SeqCst) { Delivery::OnTime } else { storm.delivery(number) }
+        }
     };
     let relay = Relay::start(&auth, fate);
     let locals = [(); 2].map(|()| LocalServer::builder(relay.addr()).start());
@@ -411,7 +410,7 @@ fn everything_ends_right(
         world.restarts.load(Ordering::SeqCst),
         took.as_secs_f64(),
         relay.count(),
-        relay.hit(),
+        relay.affected(),
         figures.excuses.len(),
     );
     for (kind, took) in KINDS.iter().zip(&figures.took) {
@@ -428,15 +427,15 @@ fn everything_ends_right(
 
 #[test]
 fn every_operation_ends_right_although_30_percent_of_the_datagrams_are_hit() {
-    everything_ends_right("one by one", Storm::one_by_one, 120, 0);
+    everything_ends_right("one by one", RandomFaults::one_by_one, 120, 0);
 }
 
 #[test]
 fn every_operation_ends_right_although_several_things_happen_to_one_datagram() {
-    everything_ends_right("all together", Storm::all_together, 120, 0);
+    everything_ends_right("all together", RandomFaults::all_together, 120, 0);
 }
 
 #[test]
 fn every_operation_ends_right_although_the_authentication_server_is_killed_meanwhile() {
-    everything_ends_right("killed", Storm::one_by_one, 160, 4);
+    everything_ends_right("killed", RandomFaults::one_by_one, 160, 4);
 }

@@ -8,8 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +15,10 @@ use std::thread;
 use std::time::Duration;
 
 use kvs_testkit::{
-    AuthServer, Channel, Dice, Ending, LocalServer, RawApp, Sockets, number_from_env, private_dir,
+    AuthServer, Channel, LocalServer, RawV1App, SeededRng, Sockets, StopOnDrop, connect,
+    number_from_env, private_dir,
 };
 use tempfile::TempDir;
-use wrapper::connect;
 
 /// Its name is a function code that does not exist, so that a second login is nothing but one.
 const GROUP: &str = "team";
@@ -51,7 +49,7 @@ impl Scene {
     }
 
     /// The witness is served.
-    fn expect_service(&mut self) {
+    fn expect_served(&mut self) {
         self.rounds += 1;
         let value = self.rounds.to_string();
         self.witness.put("k", &value).expect("it is connected");
@@ -102,8 +100,8 @@ impl Scene {
             }
             return Abuser { main, callback: None };
         }
-        let RawApp { mut main, mut callback } =
-            RawApp::login_as(&self.server, self.dir.path(), &name, GROUP, &self.secret);
+        let RawV1App { mut main, mut callback } =
+            RawV1App::login_as(&self.server, self.dir.path(), &name, GROUP, &self.secret);
         match at {
             At::Key(code) => {
                 main.send_int(code);
@@ -116,7 +114,7 @@ impl Scene {
                 main.expect_int(1);
             }
             At::Announced => {
-                let mut app = RawApp { main, callback };
+                let mut app = RawV1App { main, callback };
                 assert!(app.register("k"));
                 self.witness.put("k", "changed").expect("it is connected");
                 app.callback.expect_int(1);
@@ -217,10 +215,10 @@ impl Abuser {
     }
 
     /// The server still serves it. What it says on the callback channel is not listened to.
-    fn expect_service(self) {
+    fn expect_served(self) {
         let Self { main, callback } = self;
         let callback = callback.expect("it is in");
-        let mut app = RawApp { main, callback };
+        let mut app = RawV1App { main, callback };
         assert_eq!(app.get("no such key"), None);
         assert!(app.register("k"));
         app.close();
@@ -359,9 +357,9 @@ fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
                 }
                 match then {
                     Then::Closed => abuser.expect_closed(),
-                    Then::Ignored => abuser.expect_service(),
+                    Then::Ignored => abuser.expect_served(),
                 }
-                scene.expect_service();
+                scene.expect_served();
                 scene.expect_nothing_stored(&format!("{what} at {at:?}"));
             }
         }
@@ -397,7 +395,7 @@ fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
                             // It can say nothing any more, so it is told nothing, but it is served: unless
                             // it has said something wrong before.
                             if at == At::Announced || before.is_empty() {
-                                abuser.expect_service();
+                                abuser.expect_served();
                             } else {
                                 abuser.expect_closed();
                             }
@@ -406,7 +404,7 @@ fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
                         }
                     }
                 }
-                scene.expect_service();
+                scene.expect_served();
                 scene.expect_nothing_stored(&what);
             }
         }
@@ -435,7 +433,7 @@ fn out_of_band_data_hurts_nobody() {
                 // The byte before then becomes a part of the stream, where it would be a legal text.
                 let _ = abuser.channel(at).try_send_out_of_band(b"!!");
             }
-            scene.expect_service();
+            scene.expect_served();
             drop(abuser);
             scene.expect_nothing_stored(&format!("{after:?} at {at:?}"));
         }
@@ -476,7 +474,7 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
                 main.expect_int(if code == 3 { 1 } else { -1 });
             }
         }
-        scene.expect_service();
+        scene.expect_served();
         callback.expect_int(1);
         callback.try_send_with(&ints(&[1]), &many).expect("it is connected");
         callback.take(100);
@@ -490,9 +488,9 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
     scene.expect_nothing_left();
 }
 
-fn bytes(dice: &mut Dice, longest: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..=dice.below(longest)).map(|_| dice.number() as u8).collect();
-    if dice.one_in(2) {
+fn bytes(rng: &mut SeededRng, longest: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..=rng.below(longest)).map(|_| rng.number() as u8).collect();
+    if rng.one_in(2) {
         // Small numbers look more like codes and flags.
         bytes.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { *byte % 6 });
     }
@@ -500,11 +498,11 @@ fn bytes(dice: &mut Dice, longest: usize) -> Vec<u8> {
 }
 
 /// No text, no value, and no value with a code: a NUL that is not at the end, or too long.
-fn no_text(dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = bytes(dice, 300);
+fn no_text(rng: &mut SeededRng) -> Vec<u8> {
+    let mut bytes = bytes(rng, 300);
     bytes.resize(bytes.len().max(2), 7);
     let last = bytes.len() - 1;
-    bytes[dice.below(last)] = 0;
+    bytes[rng.below(last)] = 0;
     bytes[last] = 0xff;
     bytes
 }
@@ -512,10 +510,10 @@ fn no_text(dice: &mut Dice) -> Vec<u8> {
 #[test]
 fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(3_000);
-    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
     let mut scene = Scene::new();
-    let mut dice = Dice::new(seed);
+    let mut rng = SeededRng::new(seed);
     let mut resident = 0;
     let warm = count / 3;
     for number in 0..count {
@@ -523,24 +521,24 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
             // All that is kept for a while is kept by now: 1000 past applications, for one.
             resident = scene.server.resident_kib();
         }
-        let at = At::claimed()[dice.below(At::claimed().len())];
+        let at = At::claimed()[rng.below(At::claimed().len())];
         let mut abuser = scene.abuser(at, number);
         // Nothing legal may come first, or it would be stored, and rightly so.
         let first = match at {
-            At::Code if dice.below(2) == 0 => vec![0xff; dice.below(100_000)],
-            _ => no_text(&mut dice),
+            At::Code if rng.below(2) == 0 => vec![0xff; rng.below(100_000)],
+            _ => no_text(&mut rng),
         };
         abuser.send(at, &first);
-        for _ in 0..dice.below(4) {
-            let (on, bytes) = match dice.below(3) {
-                0 => (At::Idle, bytes(&mut dice, 6)),
-                1 => (At::Code, bytes(&mut dice, 20_000)),
-                _ => (At::Code, bytes(&mut dice, 9)),
+        for _ in 0..rng.below(4) {
+            let (on, bytes) = match rng.below(3) {
+                0 => (At::Idle, bytes(&mut rng, 6)),
+                1 => (At::Code, bytes(&mut rng, 20_000)),
+                _ => (At::Code, bytes(&mut rng, 9)),
             };
-            match dice.below(8) {
+            match rng.below(8) {
                 0 => _ = abuser.channel(on).try_send_out_of_band(&bytes),
                 1 => {
-                    let how = [Shutdown::Read, Shutdown::Write][dice.below(2)];
+                    let how = [Shutdown::Read, Shutdown::Write][rng.below(2)];
                     let _ = abuser.channel(on).stream().shutdown(how);
                 }
                 2 => {
@@ -552,7 +550,7 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
             }
         }
         drop(abuser);
-        scene.expect_service();
+        scene.expect_served();
         if number % 100 == 0 {
             scene.expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         }
@@ -577,7 +575,7 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
         .collect();
     let resident = scene.server.resident_kib();
     thread::scope(|scope| {
-        let _ending = Ending(&stop);
+        let _stop_on_drop = StopOnDrop(&stop);
         for app in &apps {
             // Two writers keep the socket full while one of them is away.
             for _ in 0..2 {
@@ -598,7 +596,7 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
                 let seen = other.get("k").expect("it is connected");
                 assert_eq!(seen.as_deref(), Some(value.as_bytes()));
             }
-            scene.expect_service();
+            scene.expect_served();
         }
         // A new one is let in, too.
         connect(&scene.server, GROUP, &scene.secret).expect("the server knows the group");
@@ -606,7 +604,7 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
     let grown = scene.server.resident_kib().saturating_sub(resident);
     assert!(grown < 4096, "the server grew by {grown} KiB");
     for app in apps {
-        app.expect_service();
+        app.expect_served();
     }
     drop(others);
     scene.expect_nothing_left();

@@ -7,18 +7,16 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AuthServer, Channel, Conversation, DEADLINE, LocalServer, Message, OFFER, Ports, Program,
-    RawApp, ScriptedServer, Session, Sockets, compile_c, on_both_sessions,
+    AuthServer, Channel, DEADLINE, LocalServer, OFFER, Ports, Program, Protocol, RawV1App,
+    RecordedMessage, ScriptedServer, Sockets, Transcript, compile_c, connection_builder,
+    on_both_protocols,
 };
-use wrapper::builder;
 
 const FIRST_SECRET: &[u8] = b"VKHMp";
 const SECOND_SECRET: &[u8] = b"s2rgv";
@@ -33,10 +31,10 @@ const QUIT: [u8; 4] = (-10i32).to_ne_bytes();
 
 /// Feeds the application's side; `force_close` is called where the server is to send the flag of a forced
 /// close.
-fn feed_local_server(server: &LocalServer, conversation: &Conversation, force_close: impl Fn()) {
+fn feed_local_server(server: &LocalServer, conversation: &Transcript, force_close: impl Fn()) {
     let mut main = Channel::connect("main", server.socket()).expect("the server listens");
     let mut callback: Option<Channel> = None;
-    for (n, Message { channel, from, bytes }) in conversation.messages.iter().enumerate() {
+    for (n, RecordedMessage { channel, from, bytes }) in conversation.messages.iter().enumerate() {
         let is_main = channel == "main";
         if !is_main && callback.is_none() {
             // The original application connects it when it has sent the secret.
@@ -71,7 +69,7 @@ fn our_local_server_sends_the_bytes_of_a_full_session() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g1");
-    let mut conversation = Conversation::load("app-full-session");
+    let mut conversation = Transcript::load("app-full-session");
     conversation.substitute(FIRST_SECRET, secret.as_bytes());
     feed_local_server(&server, &conversation, || {
         server.send("Delete group");
@@ -85,7 +83,7 @@ fn our_local_server_sends_the_bytes_of_a_full_session() {
 fn our_local_server_sends_the_bytes_for_an_unknown_group() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
-    let conversation = Conversation::load("app-unknown-group");
+    let conversation = Transcript::load("app-unknown-group");
     feed_local_server(&server, &conversation, || unreachable!("nothing was connected"));
 }
 
@@ -94,7 +92,7 @@ fn our_local_server_sends_the_bytes_for_a_wrong_secret() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.create_group("g2");
-    let conversation = Conversation::load("app-wrong-secret");
+    let conversation = Transcript::load("app-wrong-secret");
     feed_local_server(&server, &conversation, || unreachable!("nothing was connected"));
 }
 
@@ -103,14 +101,14 @@ fn our_local_server_sends_the_bytes_for_a_wrong_secret() {
 /// Plays the server's side to the application that connects to `server`. One that may speak framed sessions offers
 /// that behind the name of the group, which is the first message of the application; that and nothing else is not in the
 /// recording, and the server, which answers 1, does not know of it.
-fn feed_library(server: &ScriptedServer, conversation: &Conversation, session: Session) {
-    let mut offer = match session {
-        Session::Original => None,
-        Session::Framed => Some(OFFER),
+fn feed_library(server: &ScriptedServer, conversation: &Transcript, protocol: Protocol) {
+    let mut offer = match protocol {
+        Protocol::V1 => None,
+        Protocol::V2 => Some(OFFER),
     };
     let mut main = server.accept_main();
     let mut callback = None;
-    for (n, Message { channel, from, bytes }) in conversation.messages.iter().enumerate() {
+    for (n, RecordedMessage { channel, from, bytes }) in conversation.messages.iter().enumerate() {
         let channel = match channel.as_str() {
             "main" => &mut main,
             _ => callback.get_or_insert_with(|| server.accept_callback()),
@@ -147,14 +145,14 @@ fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
 }
 
 /// Runs the C program for one conversation; what it must print.
-fn feed_c_library(session: Session, name: &str, printed: &[&str]) {
-    let server = ScriptedServer::like_the_original();
+fn feed_c_library(protocol: Protocol, name: &str, printed: &[&str]) {
+    let server = ScriptedServer::start_like_v1();
     let app = Program::new(compile_c("tests/c/replay_app.c"))
         .served_by(&server)
-        .speaking(session)
+        .protocol(protocol)
         .arg(name)
         .spawn();
-    feed_library(&server, &Conversation::load(name), session);
+    feed_library(&server, &Transcript::load(name), protocol);
     // It waits for this where it is to find that the connection is closed; otherwise it has ended.
     app.end_input_with("closed");
     let finished = app.finish();
@@ -163,9 +161,9 @@ fn feed_c_library(session: Session, name: &str, printed: &[&str]) {
     assert!(finished.status.success(), "{}", finished.status);
 }
 
-on_both_sessions! {
-    fn our_c_functions_send_the_bytes_of_a_full_session(session: Session) {
-        feed_c_library(session,
+on_both_protocols! {
+    fn our_c_functions_send_the_bytes_of_a_full_session(protocol: Protocol) {
+        feed_c_library(protocol,
             "app-full-session",
             &[
                 "establish_connection 0",
@@ -186,29 +184,29 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn our_c_functions_send_the_bytes_for_an_unknown_group(session: Session) {
-        feed_c_library(session,"app-unknown-group", &["establish_connection -7"]);
+on_both_protocols! {
+    fn our_c_functions_send_the_bytes_for_an_unknown_group(protocol: Protocol) {
+        feed_c_library(protocol,"app-unknown-group", &["establish_connection -7"]);
     }
 }
 
-on_both_sessions! {
-    fn our_c_functions_send_the_bytes_for_a_wrong_secret(session: Session) {
-        feed_c_library(session,"app-wrong-secret", &["establish_connection -9"]);
+on_both_protocols! {
+    fn our_c_functions_send_the_bytes_for_a_wrong_secret(protocol: Protocol) {
+        feed_c_library(protocol,"app-wrong-secret", &["establish_connection -9"]);
     }
 }
 
-on_both_sessions! {
-    fn our_rust_wrapper_sends_the_bytes_of_a_full_session(session: Session) {
-        let server = ScriptedServer::like_the_original();
-        let conversation = Conversation::load("app-full-session");
+on_both_protocols! {
+    fn our_rust_wrapper_sends_the_bytes_of_a_full_session(protocol: Protocol) {
+        let server = ScriptedServer::start_like_v1();
+        let conversation = Transcript::load("app-full-session");
         let (closed, is_closed) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                feed_library(&server, &conversation, session);
+                feed_library(&server, &conversation, protocol);
                 closed.send(()).expect("the application waits for it");
             });
-            let app = builder(&server, session).open("g1", "VKHMp").expect("the recorded answers let it in");
+            let app = connection_builder(&server, protocol).open("g1", "VKHMp").expect("the recorded answers let it in");
             let (changed, changes) = std::sync::mpsc::channel();
             let code = |error: kvs::Error| error.code();
             app.put("k1", "v1").unwrap();
@@ -232,17 +230,17 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn our_rust_wrapper_sends_the_bytes_of_failed_logins(session: Session) {
+on_both_protocols! {
+    fn our_rust_wrapper_sends_the_bytes_of_failed_logins(protocol: Protocol) {
         for (name, group, secret, code) in
             [("app-unknown-group", "nogroup", "12345", -7), ("app-wrong-secret", "g2", "wrong", -9)]
         {
-            let server = ScriptedServer::like_the_original();
-            let conversation = Conversation::load(name);
+            let server = ScriptedServer::start_like_v1();
+            let conversation = Transcript::load(name);
             thread::scope(|scope| {
-                scope.spawn(|| feed_library(&server, &conversation, session));
+                scope.spawn(|| feed_library(&server, &conversation, protocol));
                 let error =
-                    builder(&server, session).open(group, secret).expect_err("the recorded answers refuse it");
+                    connection_builder(&server, protocol).open(group, secret).expect_err("the recorded answers refuse it");
                 assert_eq!(error.code(), code, "{name}");
             });
         }
@@ -333,7 +331,7 @@ impl Ends {
 #[test]
 fn our_authentication_server_sends_the_bytes_of_a_full_session() {
     let auth = AuthServer::start();
-    let conversation = Conversation::load("auth-full-session");
+    let conversation = Transcript::load("auth-full-session");
     let [hello, port, rest @ ..] = &conversation.messages[..] else {
         panic!("it begins with Connect")
     };
@@ -351,7 +349,7 @@ fn our_authentication_server_sends_the_bytes_of_a_full_session() {
         command: End::new("command port", 0).to(given),
         close: End::new("close port", 0).to(given + 1),
     };
-    for (n, Message { channel, from, bytes }) in rest.iter().enumerate() {
+    for (n, RecordedMessage { channel, from, bytes }) in rest.iter().enumerate() {
         let end = ends.by_channel(channel);
         if from == "local-server" {
             end.send(bytes);
@@ -370,7 +368,7 @@ fn our_authentication_server_sends_the_bytes_of_a_full_session() {
 
 #[test]
 fn our_local_server_sends_the_bytes_of_a_full_session_to_the_authentication_server() {
-    let mut conversation = Conversation::load("auth-full-session");
+    let mut conversation = Transcript::load("auth-full-session");
     let ports = Ports::reserve();
     let (listen, given) = (ports.port(0), ports.port(1));
     conversation.substitute(&PORT.to_ne_bytes(), &i32::from(given).to_ne_bytes());
@@ -412,13 +410,13 @@ fn our_local_server_sends_the_bytes_of_a_full_session_to_the_authentication_serv
 /// The authentication server's side of the recording, played message by message.
 struct Play {
     ends: Ends,
-    messages: Vec<Message>,
+    messages: Vec<RecordedMessage>,
     next: usize,
 }
 
 impl Play {
     /// Receives the local server's next message, or sends the authentication server's.
-    fn step(&mut self) -> Message {
+    fn step(&mut self) -> RecordedMessage {
         let n = self.next;
         self.next += 1;
         let message = self.messages[n].clone();
@@ -471,7 +469,7 @@ impl Play {
     }
 }
 
-fn is_command(message: &Message, command: &str) -> bool {
+fn is_command(message: &RecordedMessage, command: &str) -> bool {
     let word = message.bytes.strip_prefix(command.as_bytes());
     message.bytes.len() == 100 && word.is_some_and(|rest| rest.iter().all(|&byte| byte == 0))
 }
@@ -502,10 +500,9 @@ fn log_in(
     play: &mut Play,
     group: &str,
     secret: &str,
-) -> Result<RawApp, String> {
+) -> Result<RawV1App, String> {
     thread::scope(|scope| {
-        let app = scope
-            .spawn(|| RawApp::try_login(server.socket(), server.callback_socket(), group, secret));
+        let app = scope.spawn(|| RawV1App::try_login(server, group, secret));
         play.exchange("GetSecret");
         app.join().expect("the application's side does not fail")
     })

@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::collections::HashSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,26 +10,26 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs::{Answer, Connection, DisconnectReason, Error, NO_VERSION, Protocol, Swap, Versioned};
+use kvs::{Answer, Connection, DisconnectReason, Error, NO_VERSION, Swap, Versioned};
 use kvs_testkit::{
-    AuthServer, DEADLINE, Driver, Ending, LocalServer, Session, Sockets, on_both_sessions,
+    AuthServer, DEADLINE, Driver, LocalServer, Protocol, Sockets, StopOnDrop, connect,
+    connection_builder, on_both_protocols,
 };
-use wrapper::{builder, connect};
 
-on_both_sessions! {
-    fn the_callback_path_follows_from_the_main_path(session: Session) {
+on_both_protocols! {
+    fn the_callback_path_follows_from_the_main_path(protocol: Protocol) {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
 
-        let in_c = Driver::spawn(Driver::program().speaking(session).env("KVS_SOCKET", server.socket()));
+        let in_c = Driver::spawn(Driver::program().protocol(protocol).env("KVS_SOCKET", server.socket()));
         assert_eq!(in_c.establish("g", &secret), 0);
         in_c.store("k", "v");
         assert_eq!(in_c.call("register_callback k"), 1);
 
         let builder = kvs::Connection::builder()
             .socket(server.socket())
-            .protocol(protocol(session))
+            .protocol(protocol)
             .timeout(DEADLINE);
         let in_rust = builder.open("g", &secret).unwrap();
         let (changed, changes) = std::sync::mpsc::channel();
@@ -43,27 +41,20 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_login_that_was_given_up_half_way_does_not_spoil_the_next(session: Session) {
+on_both_protocols! {
+    fn a_login_that_was_given_up_half_way_does_not_spoil_the_next(protocol: Protocol) {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
         // Cannot be connected to, and the server has got the secret when that is found out.
         let nowhere = "/dev/null/sock";
         for round in 0..3000 {
-            let half = builder(&server, session).callback_socket(nowhere);
+            let half = connection_builder(&server, protocol).callback_socket(nowhere);
             assert_eq!(half.open("g", &secret).map_err(|error| error.code()).err(), Some(-12));
             // The server may not have noticed yet.
-            let next = builder(&server, session).open("g", &secret);
+            let next = connection_builder(&server, protocol).open("g", &secret);
             assert!(next.is_ok(), "round {round}: {next:?}");
         }
-    }
-}
-
-fn protocol(session: Session) -> kvs::Protocol {
-    match session {
-        Session::Original => kvs::Protocol::V1,
-        Session::Framed => kvs::Protocol::V2,
     }
 }
 
@@ -80,8 +71,8 @@ fn own_paths() -> Vec<String> {
         .collect()
 }
 
-on_both_sessions! {
-    fn any_number_of_threads_may_log_in_at_the_same_time(session: Session) {
+on_both_protocols! {
+    fn any_number_of_threads_may_log_in_at_the_same_time(protocol: Protocol) {
         const THREADS: usize = 32;
         const LOGINS: usize = 20;
         let auth = AuthServer::start();
@@ -95,7 +86,7 @@ on_both_sessions! {
                         let key = format!("key-{thread}");
                         let value = format!("value-{thread}-{login}");
                         let connection =
- builder(server, session).open("g", secret).expect("it is let in");
+ connection_builder(server, protocol).open("g", secret).expect("it is let in");
                         connection.put(&key, &value).expect("it is connected");
                         let stored = connection.get(&key).expect("it is connected");
                         assert_eq!(stored.as_deref(), Some(value.as_bytes()));
@@ -157,7 +148,7 @@ fn tell(to: &mpsc::Sender<Told>) -> impl Fn(&kvs::Change<'_>) + Send + Sync + 's
 #[test]
 fn an_original_session_says_what_it_cannot_do_and_stays() {
     let world = World::start();
-    let app = builder(&world.server, Session::Original).open("g", &world.secret).unwrap();
+    let app = connection_builder(&world.server, Protocol::V1).open("g", &world.secret).unwrap();
     assert_eq!(app.protocol(), Protocol::V1);
     assert_eq!(app.get_versioned("k").map_err(code), Err(-17));
     assert_eq!(app.compare_and_swap("k", "v", 1).map_err(code), Err(-17));
@@ -265,7 +256,7 @@ fn a_put_of_many_is_one_put() {
                 }
             }
         });
-        let _ending = Ending(&done);
+        let _stop_on_drop = StopOnDrop(&done);
         for round in 1..=300 {
             put(round);
             if reader.is_finished() {
@@ -300,7 +291,7 @@ fn keys_are_told_once_while_others_come_and_go() {
                 other.delete("key-x").unwrap();
             }
         });
-        let _ending = Ending(&done);
+        let _stop_on_drop = StopOnDrop(&done);
         let told: Vec<_> = app.keys("key-").map(Result::unwrap).collect();
         let different: HashSet<_> = told.iter().collect();
         assert_eq!(different.len(), told.len());
@@ -368,7 +359,7 @@ fn after_unwatch_the_callback_does_not_run() {
                 other.put("k", "v").unwrap();
             }
         });
-        let _ending = Ending(&done);
+        let _stop_on_drop = StopOnDrop(&done);
         for round in 0..300 {
             let (inside, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
             let (is_inside, count) = (Arc::clone(&inside), Arc::clone(&calls));
@@ -396,7 +387,7 @@ fn an_unwatch_whose_callback_does_not_end_says_so_after_the_timeout() {
     let world = World::start();
     let patient = world.connect();
     patient.put("k", "v").unwrap();
-    let hasty = builder(&world.server, Session::Framed).timeout(Duration::from_millis(200));
+    let hasty = connection_builder(&world.server, Protocol::V2).timeout(Duration::from_millis(200));
     let hasty = hasty.open("g", &world.secret).unwrap();
     let ((begun, begins), (end, ends)) = (mpsc::channel(), mpsc::channel::<()>());
     let ends = Mutex::new(ends);
@@ -442,7 +433,7 @@ fn the_end_of_a_connection_is_told_once_unless_the_program_has_closed_it() {
     assert_eq!(next(), ("deleted", DisconnectReason::ClosedByServer));
     assert_eq!(deleted.on_disconnect(|_| ()).map_err(code), Err(-2));
     assert!(!deleted.is_open() && killed.is_open());
-    world.server.kill9();
+    world.server.kill();
     assert_eq!(next(), ("killed", DisconnectReason::ConnectionLost));
     assert_eq!(killed.put("k", "v").map_err(code), Err(-3));
     assert_eq!(killed.put("k", "v").map_err(code), Err(-2));

@@ -4,22 +4,19 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::path::Path;
 use std::sync::mpsc;
 
 use kvs_testkit::{
-    AT_ONCE, App, AuthServer, DEADLINE, Driver, LocalServer, RawApp, RawLocalServer, Sockets,
-    application_paths,
+    AT_ONCE, AuthServer, DEADLINE, Driver, InteractiveApp, LocalServer, RawLocalServer, RawV1App,
+    Sockets, application_paths, connect,
 };
 use nix::sys::signal::Signal;
-use wrapper::connect;
 
 /// One application of each kind in the group `g`.
 struct Applications {
     /// The interactive program.
-    interactive: App,
+    interactive: InteractiveApp,
     /// A C program that does nothing at the moment.
     idle: Driver,
     /// A C program whose callback does not return before it is told to.
@@ -31,12 +28,12 @@ struct Applications {
     blocked_wrapper: kvs::Connection,
     release: mpsc::Sender<()>,
     /// An application that has been told of a change and does not say that it is ready for the key.
-    silent: RawApp,
+    silent: RawV1App,
 }
 
 impl Applications {
     fn connected(server: &LocalServer, secret: &str) -> Self {
-        let interactive = App::connected(server, "g", secret);
+        let interactive = InteractiveApp::connected(server, "g", secret);
         let idle = Driver::connected(server, "g", secret);
         idle.store("k", "v1");
 

@@ -10,8 +10,6 @@
 
 #![forbid(unsafe_code)]
 
-mod wrapper;
-
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,10 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AuthServer, DEADLINE, LOOKED_ON, LocalServer, RawApp, number_from_env, padded, private_dir,
+    AuthServer, DEADLINE, LocalServer, QUIET_PERIOD, RawV1App, connect, number_from_env, padded,
+    private_dir,
 };
 use tempfile::TempDir;
-use wrapper::connect;
 
 struct Scene {
     server: LocalServer,
@@ -41,9 +39,9 @@ impl Scene {
     }
 
     /// One more application without the library.
-    fn raw(&self) -> RawApp {
+    fn raw(&self) -> RawV1App {
         let name = self.apps.fetch_add(1, Ordering::Relaxed).to_string();
-        RawApp::login_as(&self.server, self.dir.path(), &name, "g", &self.secret)
+        RawV1App::login_as(&self.server, self.dir.path(), &name, "g", &self.secret)
     }
 
     fn library(&self) -> kvs::Connection {
@@ -51,7 +49,7 @@ impl Scene {
     }
 
     /// One that watches these keys, which exist from now on.
-    fn watcher(&self, keys: &[String]) -> RawApp {
+    fn watcher(&self, keys: &[String]) -> RawV1App {
         let mut app = self.raw();
         for key in keys {
             app.put(key, "0");
@@ -63,7 +61,7 @@ impl Scene {
 
 /// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs two
 /// round trips. `value(n)` is the n-th value.
-fn put_all(app: &mut RawApp, key: &str, count: usize, value: impl Fn(usize) -> String) {
+fn put_all(app: &mut RawV1App, key: &str, count: usize, value: impl Fn(usize) -> String) {
     app.main.send_int(0);
     for n in 1..=count {
         app.main.expect_int(1);
@@ -142,12 +140,12 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
     changes.recv_timeout(DEADLINE).expect("it is told");
     // The one that was announced, and all others in one.
     for _ in 0..2 {
-        assert_eq!(asleep.change(), keys[0]);
+        assert_eq!(asleep.next_change(), keys[0]);
     }
     assert_eq!(asleep.get(&keys[0]).as_deref(), Some("last"));
     half_asleep.callback.send_int(1);
     half_asleep.callback.expect(&padded(&keys[0]));
-    assert_eq!(half_asleep.change(), keys[0]);
+    assert_eq!(half_asleep.next_change(), keys[0]);
     assert_eq!(half_asleep.get(&keys[0]).as_deref(), Some("last"));
     // Nothing more: what comes next is the answer to the next change.
     for app in [&mut asleep, &mut half_asleep] {
@@ -182,7 +180,7 @@ fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
     let mut told = HashMap::<String, usize>::new();
     // The first was announced before it changed again.
     for _ in 0..=KEYS {
-        *told.entry(asleep.change()).or_default() += 1;
+        *told.entry(asleep.next_change()).or_default() += 1;
     }
     assert_eq!(told.len(), KEYS);
     assert_eq!(told[&keys[0]], 2);
@@ -208,7 +206,7 @@ fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
         }
     }
     writer.put(&keys[0], "last").expect("it is connected");
-    assert_eq!(slow.change(), keys[0]);
+    assert_eq!(slow.next_change(), keys[0]);
     assert_eq!(writer.get(&keys[0]).expect("it is connected").as_deref(), Some(&b"last"[..]));
     assert_eq!(slow.get(&keys[0]).as_deref(), Some("last"));
 }
@@ -314,7 +312,7 @@ fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
 }
 
 /// Gets `k` and takes no answer, until no answer comes any more. How many bytes of answers are due.
-fn get_until_stuck(mut app: RawApp) -> (RawApp, usize) {
+fn get_until_stuck(mut app: RawV1App) -> (RawV1App, usize) {
     /// A socket holds more than that.
     const AT_LEAST: usize = 10_000;
     let mut due = 0;
@@ -324,7 +322,7 @@ fn get_until_stuck(mut app: RawApp) -> (RawApp, usize) {
         due += answer;
         let begin = Instant::now();
         while app.main.unread() < due {
-            let patience = if due < AT_LEAST { DEADLINE } else { LOOKED_ON };
+            let patience = if due < AT_LEAST { DEADLINE } else { QUIET_PERIOD };
             if begin.elapsed() > patience {
                 assert!(due >= AT_LEAST, "no more than {} bytes of answers", app.main.unread());
                 return (app, due);

@@ -16,8 +16,9 @@ use std::time::Instant;
 
 use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_testkit::{
-    AuthServer, DEADLINE, Driver, Finished, FramedApp, LocalServer, On, Process, Program, Seen,
-    Session, Step, Stepper, application_paths, compile_c, compile_preload, on_both_sessions,
+    AuthServer, ChannelRole, DEADLINE, Driver, LocalServer, Process, ProcessOutput, Program,
+    Protocol, RawV2App, Step, StepResult, Stepper, application_paths, compile_c, compile_preload,
+    on_both_protocols,
 };
 use nix::sys::signal::Signal;
 
@@ -30,7 +31,7 @@ struct Scene {
     watcher: Driver,
     stranger: Driver,
     /// Sees versions, in a framed session.
-    observer: RefCell<FramedApp>,
+    observer: RefCell<RawV2App>,
     /// What the server has open for them.
     descriptors: usize,
 }
@@ -61,7 +62,7 @@ impl Scene {
         mate.store("m", "0");
         mate.store("w", "0");
         assert_eq!(watcher.call("register_callback w"), 1);
-        let observer = RefCell::new(FramedApp::login(&server, "g", &secret));
+        let observer = RefCell::new(RawV2App::login(&server, "g", &secret));
         let descriptors = server.open_descriptors();
         Self { server, _auth: auth, secret, mate, watcher, stranger, observer, descriptors }
     }
@@ -101,7 +102,7 @@ impl Scene {
     fn delete_group(&self) {
         self.server.delete_group("g");
         let late = |line: &String| line.contains("have not closed yet");
-        assert!(!self.server.log_so_far().iter().any(late), "{}", self.server.report());
+        assert!(!self.server.log_lines().iter().any(late), "{}", self.server.report());
         assert_eq!(self.mate.put("m", "2"), -2);
         self.elsewhere_works();
         // Nothing is left of it.
@@ -158,28 +159,32 @@ impl Script {
     fn new(kind: Kind, secret: &str, key: &str) -> Self {
         match kind {
             Kind::Original => Self::original(secret, key),
-            Kind::Framed => Self::framed(secret, key),
+            Kind::Framed => Self::v2(secret, key),
         }
     }
 
-    fn framed(secret: &str, key: &str) -> Self {
+    fn v2(secret: &str, key: &str) -> Self {
         let name = key.as_bytes();
-        let mut steps = Step::framed_login("g", secret);
+        let mut steps = Step::v2_login("g", secret);
         let admitted = steps.len();
-        steps.extend(Step::ask(Request::Watch(WatchTarget::Key(b"m"))));
+        steps.extend(Step::send_request(Request::Watch(WatchTarget::Key(b"m"))));
         steps.extend(Step::take_ok(b""));
-        steps.extend(Step::ask(Request::Put { key: name, value: b"value", expected: None }));
+        steps.extend(Step::send_request(Request::Put {
+            key: name,
+            value: b"value",
+            expected: None,
+        }));
         let stored = steps.len();
         steps.extend(Step::take_ok(b""));
-        steps.extend(Step::ask(Request::Get(name)));
+        steps.extend(Step::send_request(Request::Get(name)));
         steps.extend(Step::take_ok(b"value"));
         let change = steps.len();
-        steps.extend(Step::framed_change("m"));
-        steps.extend(Step::ask(Request::Delete { key: name, expected: None }));
+        steps.extend(Step::v2_change("m"));
+        steps.extend(Step::send_request(Request::Delete { key: name, expected: None }));
         let deleted = steps.len();
         steps.extend(Step::take_ok(b""));
         let close = steps.len();
-        steps.extend(Step::framed_close());
+        steps.extend(Step::v2_close());
         Self { steps, admitted, stored, deleted, change, close, is_framed: true }
     }
 
@@ -194,7 +199,7 @@ impl Script {
         steps.extend(Step::change("m"));
         steps.extend(Step::call(2, key));
         let deleted = steps.len();
-        steps.extend(Step::take_int(On::Main, 1));
+        steps.extend(Step::take_int(ChannelRole::Main, 1));
         let close = steps.len();
         steps.extend(Step::close());
         Self { steps, admitted, stored, deleted, change, close, is_framed: false }
@@ -224,19 +229,19 @@ impl Halted {
         let mut halted = Self { app, key, script, taken: 0 };
         while halted.taken < count {
             let seen = halted.step(scene);
-            assert_eq!(seen, Seen::Expected, "step {} of {count}", halted.taken);
+            assert_eq!(seen, StepResult::Expected, "step {} of {count}", halted.taken);
         }
         halted
     }
 
     /// Takes the next step.
-    fn step(&mut self, scene: &Scene) -> Seen {
+    fn step(&mut self, scene: &Scene) -> StepResult {
         if self.taken == self.script.change {
             scene.mate.call("put_value m changed");
         }
         let seen = self.app.take(&self.script.steps[self.taken]);
         self.taken += 1;
-        if self.taken == self.script.stored && seen == Seen::Expected {
+        if self.taken == self.script.stored && seen == StepResult::Expected {
             // A legal application sends the code after a value in one piece. This one does not, so it
             // waits until the value has been read.
             self.await_stored(scene);
@@ -277,7 +282,7 @@ impl Halted {
                 scene.mate.store("m", "last");
                 let steps = if self.script.is_framed {
                     self.take_changes_up_to_the_last(scene);
-                    let mut steps = Step::ask(Request::Get(b"m"));
+                    let mut steps = Step::send_request(Request::Get(b"m"));
                     steps.extend(Step::take_ok(b"last"));
                     steps
                 } else {
@@ -290,7 +295,7 @@ impl Halted {
             let seen = self.step(scene);
             assert_eq!(
                 seen,
-                Seen::Expected,
+                StepResult::Expected,
                 "step {} of {}\n{}",
                 self.taken,
                 self.key,
@@ -305,8 +310,8 @@ impl Halted {
         let (last, _) = scene.observer.borrow_mut().get("m").expect("it is stored");
         let mut version = 0;
         while version < last {
-            let seen = self.app.take(&Step::Take(On::Callback, vec![0; 25]));
-            let Seen::Other(bytes) = seen else { panic!("{seen:?} for a change") };
+            let seen = self.app.take(&Step::Take(ChannelRole::Callback, vec![0; 25]));
+            let StepResult::Other(bytes) = seen else { panic!("{seen:?} for a change") };
             assert_eq!((bytes[8], bytes[24]), (192, b'm'), "{bytes:?}");
             let told = u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
             assert!(told > version, "{told} after {version}");
@@ -323,18 +328,20 @@ impl Halted {
             let Some(step) = self.script.steps.get(self.taken).cloned() else { break None };
             self.taken += 1;
             match self.app.take(&step) {
-                Seen::Expected => {}
+                StepResult::Expected => {}
                 seen => break Some((step, seen)),
             }
         };
         match seen {
             // The end of its connection, or a refusal, or the request to close.
-            Some((_, Seen::End)) => {}
+            Some((_, StepResult::End)) => {}
             None if goodbye => {}
-            Some((Step::Take(On::Main, _), Seen::Other(bytes))) if bytes == [0] => {}
-            Some((Step::Take(On::Callback, _), Seen::Other(bytes))) if bytes == [0xff] => {}
+            Some((Step::Take(ChannelRole::Main, _), StepResult::Other(bytes))) if bytes == [0] => {}
+            Some((Step::Take(ChannelRole::Callback, _), StepResult::Other(bytes)))
+                if bytes == [0xff] => {}
             // A frame without a body.
-            Some((Step::Take(On::Callback, _), Seen::Other(bytes))) if bytes == [0; 3] => {}
+            Some((Step::Take(ChannelRole::Callback, _), StepResult::Other(bytes)))
+                if bytes == [0; 3] => {}
             seen => {
                 panic!("step {} of {}: {seen:?}\n{}", self.taken, self.key, scene.server.report())
             }
@@ -416,7 +423,7 @@ fn all_are_killed(kind: Kind) {
     let scene = Scene::new();
     let halted = Halted::at_each_step(&scene, kind);
     for halted in &halted {
-        halted.app.kill9();
+        halted.app.kill();
     }
     let pids: Vec<_> = halted.iter().map(|halted| halted.app.pid()).collect();
     let was_in = |halted: &&Halted| halted.taken >= halted.script.admitted;
@@ -451,7 +458,7 @@ const TOUR: [&str; 9] = [
 
 /// One process for each of its system calls, halted after it by this signal. The last ones make fewer calls
 /// and are not halted.
-fn halted_tours(scene: &Scene, signal: Signal, session: Session) -> Vec<(String, Process)> {
+fn halted_tours(scene: &Scene, signal: Signal, protocol: Protocol) -> Vec<(String, Process)> {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [tour, halt] =
         BUILT.get_or_init(|| [compile_c("tests/c/tour.c"), compile_preload("tests/c/halt.c")]);
@@ -460,7 +467,7 @@ fn halted_tours(scene: &Scene, signal: Signal, session: Session) -> Vec<(String,
         let process = Program::new(tour)
             .args(["g", &scene.secret, &key])
             .served_by(&scene.server)
-            .speaking(session)
+            .protocol(protocol)
             .env("KVS_TIMEOUT_MS", "3600000")
             .env("LD_PRELOAD", halt)
             .env("KVS_HALT_AT", n.to_string())
@@ -472,7 +479,7 @@ fn halted_tours(scene: &Scene, signal: Signal, session: Session) -> Vec<(String,
 }
 
 /// The calls that have begun and those that have returned, by the lines before and after each.
-fn progress(finished: &Finished) -> HashMap<&str, usize> {
+fn progress(finished: &ProcessOutput) -> HashMap<&str, usize> {
     let mut seen = HashMap::new();
     for line in &finished.stdout {
         *seen.entry(line.as_str()).or_default() += 1;
@@ -488,22 +495,22 @@ fn remove_paths(pid: i32) {
 }
 
 /// Waits until all of them stand still, but for those that have come to their end.
-fn await_stops(tours: &[(String, Process)], session: Session) {
+fn await_stops(tours: &[(String, Process)], protocol: Protocol) {
     let stopped = tours.iter().filter(|(_, tour)| tour.stops()).count();
     println!("the library makes {stopped} system calls on sockets");
-    assert!((fewest(session)..CALLS).contains(&stopped), "{stopped} of {CALLS} were stopped");
+    assert!((fewest(protocol)..CALLS).contains(&stopped), "{stopped} of {CALLS} were stopped");
 }
 
 /// How many system calls on sockets the library makes at least: in a framed session an operation takes two.
-fn fewest(session: Session) -> usize {
-    if session == Session::Original { 40 } else { 30 }
+fn fewest(protocol: Protocol) -> usize {
+    if protocol == Protocol::V1 { 40 } else { 30 }
 }
 
-on_both_sessions! {
-    fn a_program_that_is_stopped_after_any_system_call_holds_nobody_up_and_goes_on(session: Session) {
+on_both_protocols! {
+    fn a_program_that_is_stopped_after_any_system_call_holds_nobody_up_and_goes_on(protocol: Protocol) {
         let scene = Scene::patient();
-        let tours = halted_tours(&scene, Signal::SIGSTOP, session);
-        await_stops(&tours, session);
+        let tours = halted_tours(&scene, Signal::SIGSTOP, protocol);
+        await_stops(&tours, protocol);
         scene.others_work();
         for (key, tour) in &tours {
             tour.signal(Signal::SIGCONT);
@@ -519,11 +526,11 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_program_that_is_stopped_after_any_system_call_learns_that_its_group_was_deleted(session: Session) {
+on_both_protocols! {
+    fn a_program_that_is_stopped_after_any_system_call_learns_that_its_group_was_deleted(protocol: Protocol) {
         let scene = Scene::patient();
-        let tours = halted_tours(&scene, Signal::SIGSTOP, session);
-        await_stops(&tours, session);
+        let tours = halted_tours(&scene, Signal::SIGSTOP, protocol);
+        await_stops(&tours, protocol);
         scene.delete_group();
         for (key, tour) in &tours {
             tour.signal(Signal::SIGCONT);
@@ -547,17 +554,17 @@ fn code(line: &str) -> Option<i32> {
     line.split(' ').find_map(|word| word.parse().ok())
 }
 
-on_both_sessions! {
-    fn a_program_that_is_killed_after_any_system_call_leaves_nothing_but_what_it_had_stored(session: Session) {
+on_both_protocols! {
+    fn a_program_that_is_killed_after_any_system_call_leaves_nothing_but_what_it_had_stored(protocol: Protocol) {
         let scene = Scene::new();
-        let tours = halted_tours(&scene, Signal::SIGKILL, session);
+        let tours = halted_tours(&scene, Signal::SIGKILL, protocol);
         let ended: Vec<_> = tours.iter().map(|(key, tour)| (key, tour, tour.finish())).collect();
         let killed = ended.iter().filter(|(_, _, ended)| ended.status.code().is_none()).count();
-        assert!((fewest(session)..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
+        assert!((fewest(protocol)..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
         let pids: Vec<_> = ended.iter().map(|(_, tour, _)| tour.pid()).collect();
         let was_in = ended.iter().filter(|(_, _, ended)| progress(ended).contains_key("establish 0"));
         let dead: Vec<_> = was_in.map(|(_, tour, _)| tour.pid()).collect();
-        assert!(dead.len() > fewest(session) - 15, "{}", dead.len());
+        assert!(dead.len() > fewest(protocol) - 15, "{}", dead.len());
         scene.expect_gone(&pids, &dead);
         let mut stored = 0;
         for (key, tour, ended) in &ended {

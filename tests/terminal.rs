@@ -322,7 +322,7 @@ fn what_the_server_says_stands_above_the_line_that_is_being_typed() {
     });
     seat.types("half a li");
     seat.expect_current("> half a li");
-    auth.kill9();
+    auth.kill();
     // The loss is seen when somebody asks.
     let socket = seat.control();
     let asked = Command::new(bin("kvs"))
@@ -423,7 +423,7 @@ fn the_terminal_is_left_as_it_was_however_a_server_ends() {
         screen.current() == ">"
             && screen.lines().iter().any(|line| line.starts_with("Group created"))
     });
-    auth.kill9();
+    auth.kill();
     seat.types("Show group info\rg\r");
     assert_eq!(seat.wait().code(), Some(1));
     assert_same(&seat.modes(), &seat.before);

@@ -64,7 +64,7 @@ fn each_server_serves_its_own_groups() {
     at_first.expect_change("k");
     assert_eq!(at_second.put("k", "changed"), 1);
     at_second.expect_change("k");
-    assert_eq!(at_second.log_so_far().len(), 1, "{}", at_second.report());
+    assert_eq!(at_second.log_lines().len(), 1, "{}", at_second.report());
 
     // The end of one is nothing to the other.
     first.quit();

@@ -1,14 +1,18 @@
-//! A real browser: headless Chromium, led by chromedriver (W3C WebDriver over HTTP).
+//! A headless Chromium, controlled through chromedriver (W3C WebDriver over HTTP).
 //!
-//! It speaks to nobody but chromedriver and the page that it is told to open, and keeps what it has to keep in a
-//! directory of its own.
+//! The browser connects only to chromedriver and the page that a test opens, and stores its
+//! profile in a temporary directory.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Process, Program, are_installed, private_dir};
+use crate::process::Process;
+use crate::program::Program;
+use crate::skip::are_installed;
+use crate::sockets::private_dir;
+use crate::wait::DEADLINE;
 
 /// A browser with one window. Closed when dropped.
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub struct Browser {
     _profile: TempDir,
 }
 
-/// What its user likes better.
+/// The color scheme that the user prefers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// Dark on light.
@@ -41,10 +45,10 @@ const ARGUMENTS: [&str; 8] = [
 ];
 
 impl Browser {
-    /// Starts one; `None`, and a line that says so, when chromedriver is not installed.
+    /// Starts a browser; `None`, reported as skipped, if chromedriver is not installed.
     ///
     /// # Panics
-    /// When it is, and does not start.
+    /// If the browser does not start.
     pub fn start() -> Option<Self> {
         if !are_installed(&["chromedriver", "chromium"], "the page in a browser") {
             return None;
@@ -81,24 +85,24 @@ impl Browser {
     /// Opens a page and waits until it is loaded.
     ///
     /// # Panics
-    /// When it cannot be.
+    /// If the page cannot be loaded.
     pub fn open(&self, url: &str) {
         self.post("url", &json!({"url": url}));
     }
 
-    /// Runs a script in the page; what it returns.
+    /// Runs a script in the page; returns its result.
     ///
     /// # Panics
-    /// When it throws something.
+    /// If the script throws.
     pub fn run(&self, script: &str) -> Value {
         self.post("execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Waits until an expression of JavaScript is true in the page, or is anything that counts as true; what it is then.
-    /// It is looked at whenever something has changed in the page, and when it throws, it is not true yet.
+    /// Waits until a JavaScript expression is truthy in the page; returns its value. It is evaluated after
+    /// every change of the page; an exception counts as false.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// If the expression stays false.
     pub fn wait_for(&self, expression: &str) -> Value {
         let script = format!(
             "const done = arguments[arguments.length - 1];
@@ -120,15 +124,15 @@ impl Browser {
         })
     }
 
-    /// A command of the DevTools protocol.
+    /// Runs a command of the DevTools protocol.
     ///
     /// # Panics
-    /// When it fails.
+    /// If the command fails.
     pub fn devtools(&self, command: &str, parameters: Value) -> Value {
         self.post("goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
     }
 
-    /// Shows pages as on a screen of this size, to a user who likes this scheme.
+    /// Emulates a screen of this size and a user who prefers this scheme.
     pub fn emulate(&self, scheme: Scheme, width: u32, height: u32) {
         let value = match scheme {
             Scheme::Light => "light",
@@ -146,7 +150,7 @@ impl Browser {
     /// Writes the whole page to a PNG file.
     ///
     /// # Panics
-    /// When it cannot.
+    /// If the file cannot be written.
     pub fn screenshot(&self, path: &Path) {
         let parameters = json!({"format": "png", "captureBeyondViewport": true});
         let answer = self.devtools("Page.captureScreenshot", parameters);
@@ -154,10 +158,10 @@ impl Browser {
         std::fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// What has been written to its console since this was asked last, errors of loading included.
+    /// The console messages since the last call, including loading errors.
     ///
     /// # Panics
-    /// When it does not say.
+    /// If the request fails.
     pub fn console(&self) -> Vec<String> {
         let entries = self.post("se/log", &json!({"type": "browser"}));
         let entries = entries.as_array().unwrap_or_else(|| panic!("no list: {entries}"));
@@ -166,9 +170,9 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// The browser ends with its session; chromedriver, after that, with its process.
+    /// Closes the WebDriver session, which ends the browser. Dropping the process then ends chromedriver.
     fn drop(&mut self) {
-        // In a failure there may be nobody to ask any more.
+        // After a failure chromedriver may be gone.
         let _ = self.agent.delete(&self.session).call();
     }
 }
@@ -177,7 +181,7 @@ fn post(agent: &ureq::Agent, url: &str, body: &Value) -> Value {
     try_post(agent, url, body).unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
-/// The value in the answer.
+/// Sends a WebDriver command; returns the value in the response.
 fn try_post(agent: &ureq::Agent, url: &str, body: &Value) -> Result<Value, String> {
     let request = agent.post(url).header("Content-Type", "application/json");
     let mut response = request.send(body.to_string()).map_err(|error| error.to_string())?;

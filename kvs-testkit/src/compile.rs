@@ -1,20 +1,20 @@
-//! Building the C and C++ programs of the tests.
+//! Compiles the C and C++ programs of the tests.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{lib_dir, project_dir};
+use crate::paths::{lib_dir, project_dir};
 
-/// The warnings under which the headers and all programs compile.
+/// The warnings that the headers and all programs must not cause.
 pub const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
-/// Compiles `source`, a path relative to the project, to `program`; `libraries` come after it, and what
-/// `KVS_TEST_CFLAGS` says (words apart from each other by spaces), for `tests/sanitize`.
+/// Compiles `source`, a path relative to the project, to `program`. `libraries` follow it, then the
+/// words of `KVS_TEST_CFLAGS`, for `tests/sanitize`.
 ///
 /// # Panics
-/// When the compiler is absent or is not content.
+/// If the compiler is missing or fails.
 pub fn compile(
     compiler: &str,
     standard: &str,
@@ -38,20 +38,21 @@ pub fn compile(
     );
 }
 
-/// Compiles a C program of the project (`source` is relative to it) and links it with `libkvs.so`. The
-/// program is beside the built ones, in `test-programs`.
+/// Compiles a C program (`source` is relative to the project) and links it with `libkvs.so`. The program
+/// is in `test-programs` beside the built ones.
 ///
 /// # Panics
-/// When the compiler is absent or is not content, or when the library has not been built.
+/// If the compiler is missing or fails, or if the library has not been built.
 pub fn compile_c(source: &str) -> PathBuf {
     let name = Path::new(source).file_stem().expect("the source is a file");
-    in_place(Path::new(name), |unfinished| {
+    build_atomically(Path::new(name), |unfinished| {
         compile("gcc", "c99", source, unfinished, &shared_library());
     })
 }
 
-/// Several tests compile the same program at the same time, and some run it already.
-fn in_place(name: &Path, build: impl FnOnce(&Path)) -> PathBuf {
+/// Builds a file and renames it into place: several tests compile the same program concurrently while
+/// others run it.
+fn build_atomically(name: &Path, build: impl FnOnce(&Path)) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let dir = lib_dir().join("test-programs");
     std::fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
@@ -64,19 +65,19 @@ fn in_place(name: &Path, build: impl FnOnce(&Path)) -> PathBuf {
     product
 }
 
-/// Compiles a C source of the project into a library to be preloaded (`LD_PRELOAD`), beside the programs of
+/// Compiles a C source of the project into a library for `LD_PRELOAD`, beside the programs of
 /// [`compile_c`].
 ///
 /// # Panics
-/// When the compiler is absent or is not content.
+/// If the compiler is missing or fails.
 pub fn compile_preload(source: &str) -> PathBuf {
     let name = Path::new(source).with_extension("so");
-    in_place(Path::new(name.file_name().expect("the source is a file")), |unfinished| {
+    build_atomically(Path::new(name.file_name().expect("the source is a file")), |unfinished| {
         compile("gcc", "c99", source, unfinished, &["-fPIC".into(), "-shared".into()]);
     })
 }
 
-/// What a program links that uses `libkvs.so` where it was built.
+/// Linker arguments for `libkvs.so` where it was built.
 pub fn shared_library() -> Vec<OsString> {
     built("libkvs.so");
     let dir = lib_dir();
@@ -84,24 +85,24 @@ pub fn shared_library() -> Vec<OsString> {
     vec!["-L".into(), dir.into(), "-lkvs".into(), rpath.into()]
 }
 
-/// What a program links that contains the library.
+/// Linker arguments for `libkvs.a`.
 pub fn static_library() -> Vec<OsString> {
     let mut libraries = vec![built("libkvs.a").into_os_string()];
     libraries.extend(["-lpthread", "-ldl", "-lm"].map(OsString::from));
     libraries
 }
 
-/// A file of the library.
+/// The path of a built library file.
 fn built(name: &str) -> PathBuf {
     let path = lib_dir().join(name);
     assert!(path.is_file(), "{} is missing: run `make build` first", path.display());
     path
 }
 
-/// Runs a tool to its end, which must be good; what it printed.
+/// Runs a tool, which must succeed; returns its standard output.
 ///
 /// # Panics
-/// When it cannot be started, or fails.
+/// If the tool cannot be started, or fails.
 pub fn tool(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(

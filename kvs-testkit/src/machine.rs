@@ -1,4 +1,4 @@
-//! Machines of their own, each with the systemd of this one (`kvs-testkit/src/machine`), and a network between them.
+//! Containers, each with a systemd of its own (`kvs-testkit/src/machine`), and a network between them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,20 +7,25 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Console, Process, Program, private_dir, project_dir, tool};
+use crate::compile::tool;
+use crate::paths::project_dir;
+use crate::process::Process;
+use crate::program::Program;
+use crate::sockets::private_dir;
+use crate::terminal::Console;
 
 /// The programs that a machine and the guides followed on it need.
 pub const MACHINE_TOOLS: [&str; 6] =
     ["systemd-analyze", "ip", "nft", "curl", "dpkg-deb", "adduser"];
 
-/// How long a command in a machine may take: a package is installed there, services are started.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest time for a script in a machine: it may install a package and start services.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a machine's shell says when a script has been run, before its status.
+/// What a machine's shell prints after a script, before its status.
 const DONE: &str = "the script is done: ";
 
-/// A machine whose shell of root runs one script after the other. It is switched off, with all that was done in it, when this is
-/// dropped.
+/// A machine whose root shell runs one script after the other. Dropping it stops the machine and
+/// discards all its changes.
 #[derive(Debug)]
 pub struct Machine {
     shell: Process,
@@ -29,13 +34,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Switches one on that is on this network, or alone.
+    /// Starts a machine with this number on this network, or without a network.
     ///
     /// # Errors
-    /// Why it cannot be had here, in a sentence.
+    /// Why this host cannot run one, in a sentence.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If the machine does not start.
     pub fn start(network: Option<(&Network, usize)>) -> Result<Self, String> {
         let dir = private_dir();
         let mut program = Program::new(project_dir().join("kvs-testkit/src/machine"));
@@ -43,8 +48,9 @@ impl Machine {
             program = program.args(["--netns", &network.name(number)]);
         }
         let shell = format!(
-            "exec 2>&1; export HOME=/root LC_ALL=C PAGER=cat SYSTEMD_PAGER=cat; cd /root; echo \"{DONE}0\"; \
-             trap 'failed=$?' ERR; while read -r file; do failed=0; . \"$file\"; echo \"{DONE}$failed\"; done"
+            "exec 2>&1; export HOME=/root LC_ALL=C PAGER=cat SYSTEMD_PAGER=cat; cd /root; \
+             echo \"{DONE}0\"; trap 'failed=$?' ERR; \
+             while read -r file; do failed=0; . \"$file\"; echo \"{DONE}$failed\"; done"
         );
         // On a terminal, as an administrator is.
         let shell = program
@@ -63,14 +69,15 @@ impl Machine {
         }
     }
 
-    /// One with the Debian package, made of what `make dist` has built, in the home directory of root.
+    /// Starts a machine with the Debian package, made from the result of `make dist`, in the home
+    /// directory of root.
     ///
     /// # Errors
     /// See [`start`](Self::start).
     pub fn with_package(network: Option<(&Network, usize)>) -> Result<Self, String> {
         let mut machine = Self::start(network)?;
         tool(Command::new(project_dir().join("packaging/deb")).arg(machine.dir()));
-        // The index of manual pages takes longer than all the rest of an installation.
+        // Building the index of manual pages takes longer than the rest of the installation.
         let prepare =
             format!("mv {}/*.deb . && rm -f /var/lib/man-db/auto-update", machine.dir().display());
         let (status, shown) = machine.run(&prepare);
@@ -78,37 +85,37 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A directory that is at the same place in the machine and here.
+    /// A directory with the same path in the machine and on the host.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Where a file of the machine is to be put, to be moved in its place by a script.
-    pub fn hand_in(&self, name: &str, text: &str) -> PathBuf {
+    /// Writes a file to the shared directory; returns its path in the machine.
+    pub fn write_file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir().join(name);
         fs::write(&path, text).expect("the directory is ours");
         path
     }
 
-    /// Runs a script of the shell in the home directory of root, and waits for its end: the status of the last of its commands that
-    /// failed, or 0, and all that the screen shows.
+    /// Runs a shell script in the home directory of root to its end; returns the status of its last
+    /// failed command, or 0, and its output.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If the script does not end.
     pub fn run(&mut self, script: &str) -> (i32, Vec<String>) {
         self.scripts += 1;
-        let path = self.hand_in(&format!(".script-{}", self.scripts), script);
+        let path = self.write_file(&format!(".script-{}", self.scripts), script);
         self.shell.send(path.to_str().expect("its name is ours"));
         self.result().unwrap_or_else(|| panic!("the machine has ended\n{}", self.shell.report()))
     }
 
-    /// Waits for the end of a script; `None`: the machine has ended.
+    /// Waits for the end of a script; `None` if the machine has stopped.
     fn result(&mut self) -> Option<(i32, Vec<String>)> {
         let mut lines = Vec::new();
         loop {
-            let line = self.shell.next_line_or_end(PATIENCE)?;
+            let line = self.shell.next_line_or_end(SCRIPT_TIMEOUT)?;
             if let Some((before, status)) = line.split_once(DONE) {
-                // A last line without an end.
+                // A last line without a line feed.
                 lines.extend((!before.is_empty()).then(|| before.to_owned()));
                 return Some((status.parse().expect("a shell knows numbers"), lines));
             }
@@ -120,22 +127,22 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.shell.end_input();
-        self.shell.wait_exit_within(PATIENCE);
+        self.shell.wait_exit_within(SCRIPT_TIMEOUT);
     }
 }
 
-/// Network namespaces that a bridge joins, as a switch joins machines: number n has the address 192.0.2.n, of a network that is
-/// reserved for examples.
+/// Network namespaces joined by a bridge, as a switch joins machines. Number n has the address 192.0.2.n of
+/// a network that is reserved for examples.
 #[derive(Debug)]
 pub struct Network {
     count: usize,
 }
 
 impl Network {
-    /// Makes one for so many machines, numbered from 1.
+    /// Creates a network for `count` machines, numbered from 1.
     ///
     /// # Errors
-    /// Why it cannot be had here.
+    /// Why this host cannot have one.
     pub fn new(count: usize) -> Result<Self, String> {
         let network = Self { count };
         let switch = network.name(0);
@@ -145,7 +152,10 @@ impl Network {
             let name = network.name(number);
             [
                 format!("netns add {name}"),
-                format!("-n {switch} link add port{number} up master switch type veth peer name eth0 netns {name}"),
+                format!(
+                    "-n {switch} link add port{number} up master switch type veth \
+                     peer name eth0 netns {name}"
+                ),
                 format!("-n {name} address add 192.0.2.{number}/24 dev eth0"),
                 format!("-n {name} link set eth0 up"),
                 format!("-n {name} link set lo up"),
@@ -169,7 +179,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for number in 0..=self.count {
-            // Those that were made.
+            // Some may not have been created.
             if Path::new("/run/netns").join(self.name(number)).exists() {
                 tool(Command::new("ip").args(["netns", "delete", &self.name(number)]));
             }

@@ -1,21 +1,19 @@
 //! UDP ports that belong to one test.
 //!
-//! Tests run at the same time, in several processes, and some of them must start a server again on the
-//! port that it had. A port that the kernel chooses is no good for that: as soon as it is free, the
-//! kernel may give it to somebody else. So blocks of ports are reserved below the range from which the
-//! kernel chooses, and below that in which every local server takes its close port ([`CLOSE_PORTS`]).
-//! The reservation is a TCP listener on the first port of the block: TCP and UDP ports are numbered
-//! apart, so it disturbs nobody, every process of the machine sees it, and it ends with its process,
-//! however that ends.
+//! Tests run concurrently in several processes, and some of them restart a server on the same port. The
+//! kernel may give a port that it chose to another process as soon as it is free. So blocks of ports are
+//! reserved below the range from which the kernel chooses, and below that of the local servers' close
+//! ports ([`CLOSE_PORTS`]). The reservation is a TCP listener on the first port of the block: it does not
+//! conflict with UDP, every process of the machine sees it, and it ends with its process in any case.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The lowest of the ports from which a local server takes the one where it is told to close.
+/// The lowest port that a local server may choose as its close port.
 const CLOSE_PORTS: u16 = 20_000;
 
-/// A reserved block of UDP ports of 127.0.0.1. Given back when dropped.
+/// A reserved block of UDP ports of 127.0.0.1, released when dropped.
 #[derive(Debug)]
 pub struct Ports {
     first: u16,
@@ -25,7 +23,8 @@ pub struct Ports {
 const _: () = assert!(Ports::LOWEST + Ports::BLOCKS * Ports::COUNT <= CLOSE_PORTS);
 
 impl Ports {
-    /// The ports of one block. An authentication server uses the first, and two for each local server.
+    /// The number of ports in a block. An authentication server uses the first, and two for each local
+    /// server.
     pub const COUNT: u16 = 32;
 
     const BLOCKS: u16 = 380;
@@ -34,9 +33,9 @@ impl Ports {
     /// Reserves a block of free ports.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     pub fn reserve() -> Self {
-        // Different processes begin at different blocks, only to be faster.
+        // Processes begin at different blocks, only to find a free one sooner.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let start = (std::process::id() as u16).wrapping_mul(13);
         for _ in 0..Self::BLOCKS {
@@ -54,7 +53,7 @@ impl Ports {
     /// The port number `n` of the block.
     ///
     /// # Panics
-    /// When `n` is not below [`COUNT`](Self::COUNT).
+    /// If `n` is not below [`COUNT`](Self::COUNT).
     pub fn port(&self, n: u16) -> u16 {
         assert!(n < Self::COUNT);
         self.first + n
@@ -66,10 +65,10 @@ impl Ports {
     }
 }
 
-/// The UDP ports of this machine that are bound now, at whatever address.
+/// The UDP ports of this machine that are bound now, at any address.
 ///
-/// To try them out would not do: a process that another test starts at that moment would inherit the
-/// socket for an instant, and the port would not be free just after it was found to be.
+/// Binding them to find out does not work: a process that another test starts at that moment inherits
+/// the socket for an instant, and keeps the port in use.
 fn udp_ports_in_use() -> HashSet<u16> {
     ["/proc/net/udp", "/proc/net/udp6"]
         .iter()
@@ -91,7 +90,7 @@ mod tests {
     use std::net::UdpSocket;
 
     #[test]
-    fn blocks_are_apart_and_bound_ports_are_seen() {
+    fn blocks_do_not_overlap_and_bound_ports_are_detected() {
         let (one, other) = (Ports::reserve(), Ports::reserve());
         assert!(one.port(0).abs_diff(other.port(0)) >= Ports::COUNT);
         let bound = UdpSocket::bind(one.addr(3)).unwrap();

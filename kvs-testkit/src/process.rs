@@ -1,213 +1,28 @@
-//! One real program: started, spoken to, listened to, ended.
+//! A running program: input, output by lines, signals, exit.
 //!
-//! Three threads belong to a process: one reads its standard output, one its standard error, one waits
-//! for its end. All they learn goes into one state behind one condition variable, so that a test can
-//! wait for any of it without ever asking twice. The process is not reaped before its end has been
-//! noted, hence a signal can never reach another process that got the same number.
+//! Three threads serve a process: one reads its standard output, one its standard error, one waits for
+//! its exit. All of them update one state behind a condition variable, so that a test waits for any of
+//! it without polling. The process is not reaped before its exit is recorded, so a signal never reaches
+//! another process that got the same number.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-use crate::terminal::{Console, open_terminal};
-use crate::{DEADLINE, Sockets};
+use crate::output::{LineHandler, Shared, State, Stream, handle_lines, read_lines};
+use crate::terminal::Console;
+use crate::wait::DEADLINE;
 
-/// A program to be started: its arguments, environment and console.
-#[derive(Debug)]
-pub struct Program {
-    path: PathBuf,
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    console: Console,
-    dir: Option<PathBuf>,
-    limits: Vec<String>,
-    handed_over: Vec<OwnedFd>,
-    listener: Option<Listener>,
-}
-
-/// The number of the first descriptor that is handed over (sd_listen_fds(3)).
-const FIRST_HANDED_OVER: i32 = 3;
-
-/// Who hears the lines of a program's standard output, and then its end.
-struct Listener(Box<Hearing>);
-
-type Hearing = dyn FnMut(Option<&str>) + Send;
-
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listener")
-    }
-}
-
-impl Program {
-    /// The program at `path`, or found by name. Its environment is the test's without any `KVS_…`, and
-    /// without the library path that cargo gives to tests: it must find the library by itself. A terminal in
-    /// front of it cannot do more than show lines (`TERM` is `dumb`).
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            console: Console::default(),
-            dir: None,
-            limits: Vec::new(),
-            handed_over: Vec::new(),
-            listener: None,
-        }
-    }
-
-    /// Adds an argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().to_owned());
-        self
-    }
-
-    /// Adds arguments.
-    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
-
-    /// Sets a variable of the environment.
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Tells it where this server is, both paths.
-    pub fn served_by(self, server: &impl Sockets) -> Self {
-        self.env("KVS_SOCKET", server.socket()).env("KVS_CALLBACK_SOCKET", server.callback_socket())
-    }
-
-    /// What stands at its standard input and output; pipes unless said otherwise.
-    pub fn console(mut self, console: Console) -> Self {
-        self.console = console;
-        self
-    }
-
-    /// The directory in which it runs.
-    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.dir = Some(dir.into());
-        self
-    }
-
-    /// The most descriptors that it may have open, whatever it does.
-    pub fn descriptors(mut self, most: u32) -> Self {
-        self.limits.push(format!("ulimit -n {most}"));
-        self
-    }
-
-    /// The permissions, in octal, that files which it makes are not to have.
-    pub fn umask(mut self, mask: &str) -> Self {
-        self.limits.push(format!("umask {mask}"));
-        self
-    }
-
-    /// Hands these descriptors over to it, as systemd does with sockets (sd_listen_fds(3)).
-    pub fn hand_over(mut self, descriptors: Vec<OwnedFd>) -> Self {
-        let count = descriptors.len();
-        let names = vec!["socket"; count].join(":");
-        // The shell becomes the program: it stays one process.
-        self.limits.push(format!("export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}"));
-        self.handed_over = descriptors;
-        self
-    }
-
-    /// Gives each line of its standard output to `listener` as soon as it comes, and `None` at the end,
-    /// instead of keeping it: for programs that say very much.
-    pub fn listener(mut self, listener: impl FnMut(Option<&str>) + Send + 'static) -> Self {
-        self.listener = Some(Listener(Box::new(listener)));
-        self
-    }
-
-    /// Starts it.
-    ///
-    /// # Panics
-    /// When it cannot be started.
-    pub fn spawn(self) -> Process {
-        let name =
-            self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned();
-        let mut command = Command::new(&self.path);
-        if !self.limits.is_empty() {
-            // The shell becomes the program: it stays one process.
-            let script = format!("{} && exec \"$0\" \"$@\"", self.limits.join(" && "));
-            command = Command::new("sh");
-            command.arg("-c").arg(script).arg(&self.path);
-        }
-        for (variable, _) in std::env::vars_os() {
-            if variable.to_string_lossy().starts_with("KVS_") {
-                command.env_remove(variable);
-            }
-        }
-        command.env_remove("LD_LIBRARY_PATH").env("TERM", "dumb");
-        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
-        }
-        let numbered = self.handed_over.into_iter().zip(FIRST_HANDED_OVER..);
-        let mappings = numbered.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-        command.fd_mappings(mappings.collect()).expect("each has a number of its own");
-        command.stderr(Stdio::piped());
-        let mut master = None;
-        match self.console {
-            Console::Pipes => {
-                command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            }
-            Console::NoInput => {
-                command.stdin(Stdio::null()).stdout(Stdio::piped());
-            }
-            Console::Terminal { echo } => {
-                let (ends, screen) = open_terminal(echo).expect("a pseudo-terminal can be opened");
-                command.stdin(ends.stdin).stdout(ends.stdout);
-                master = Some(screen.master);
-            }
-        }
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.path.display()));
-        // The command holds the program's end of the terminal, which would then never hang up.
-        drop(command);
-
-        let (input, output) = match master {
-            Some(master) => {
-                let output = master.try_clone().expect("a descriptor can be duplicated");
-                (Some(master), output)
-            }
-            None => {
-                let output = child.stdout.take().expect("standard output is a pipe");
-                (
-                    child.stdin.take().map(|pipe| File::from(OwnedFd::from(pipe))),
-                    File::from(OwnedFd::from(output)),
-                )
-            }
-        };
-        let errors = child.stderr.take().expect("standard error is a pipe");
-        let pid = Pid::from_raw(child.id().cast_signed());
-        let shared = Arc::new(Shared::default());
-        match self.listener {
-            Some(listener) => hand_over_lines(output, Arc::clone(&shared), listener),
-            None => read_lines(output, Arc::clone(&shared), |state| &mut state.stdout),
-        }
-        read_lines(OwnedFd::from(errors).into(), Arc::clone(&shared), |state| &mut state.stderr);
-        note_end(child, pid, Arc::clone(&shared));
-        Process { name, pid, console: self.console, input: Mutex::new(input), shared }
-    }
-}
-
-/// A running program, or one that has ended. Killed and reaped when dropped; when a test fails, all it
-/// ever said is printed.
+/// A program that was started. It is killed and reaped when dropped; if the test panics, its whole output
+/// is printed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -217,10 +32,10 @@ pub struct Process {
     shared: Arc<Shared>,
 }
 
-/// All that a process has left behind.
+/// Exit status and whole output of a process.
 #[derive(Debug)]
-pub struct Finished {
-    /// How it ended.
+pub struct ProcessOutput {
+    /// The exit status.
     pub status: ExitStatus,
     /// All lines of its standard output.
     pub stdout: Vec<String>,
@@ -228,88 +43,28 @@ pub struct Finished {
     pub stderr: Vec<String>,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    stdout: Stream,
-    stderr: Stream,
-    status: Option<ExitStatus>,
-}
-
-/// One of the two outputs.
-#[derive(Debug, Default)]
-struct Stream {
-    lines: Vec<String>,
-    /// The beginning of a line whose end has not come yet.
-    rest: Vec<u8>,
-    /// How many lines the test has taken.
-    taken: usize,
-    ended: bool,
-}
-
-impl Stream {
-    fn feed(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                self.end_line();
-            } else {
-                self.rest.push(byte);
-            }
-        }
-    }
-
-    fn end_line(&mut self) {
-        // A terminal ends lines with CR LF.
-        if self.rest.last() == Some(&b'\r') {
-            self.rest.pop();
-        }
-        self.lines.push(String::from_utf8_lossy(&self.rest).into_owned());
-        self.rest.clear();
-    }
-
-    fn end(&mut self) {
-        if !self.rest.is_empty() {
-            self.end_line();
-        }
-        self.ended = true;
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that failed in another thread is no reason to lose what the process said.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Waits until `look` finds something, `limit` at most.
-    fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + limit;
-        let mut state = self.lock();
-        loop {
-            if let Some(found) = look(&mut state) {
-                return Some(found);
-            }
-            let left = end.checked_duration_since(Instant::now())?;
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .0;
-        }
-    }
-
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
-        self.changed.notify_all();
-    }
-}
-
 impl Process {
+    /// Takes over a child that was started with its standard error on a pipe.
+    pub(crate) fn new(
+        name: String,
+        console: Console,
+        mut child: Child,
+        input: Option<File>,
+        output: File,
+        line_handler: Option<LineHandler>,
+    ) -> Self {
+        let errors = child.stderr.take().expect("standard error is a pipe");
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let shared = Arc::new(Shared::default());
+        match line_handler {
+            Some(handler) => handle_lines(output, Arc::clone(&shared), handler),
+            None => read_lines(output, Arc::clone(&shared), |state| &mut state.stdout),
+        }
+        read_lines(OwnedFd::from(errors).into(), Arc::clone(&shared), |state| &mut state.stderr);
+        record_exit(child, pid, Arc::clone(&shared));
+        Self { name, pid, console, input: Mutex::new(input), shared }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
@@ -318,15 +73,15 @@ impl Process {
     /// Types one line.
     ///
     /// # Panics
-    /// When it does not read its input any more.
+    /// If its input is closed.
     pub fn send(&self, line: &str) {
         self.send_bytes(format!("{line}\n").as_bytes());
     }
 
-    /// Types these bytes as they are.
+    /// Types these bytes.
     ///
     /// # Panics
-    /// When it does not read its input any more.
+    /// If its input is closed.
     pub fn send_bytes(&self, bytes: &[u8]) {
         let mut input = self.input.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let Some(input) = input.as_mut() else { panic!("the input of {} is closed", self.name) };
@@ -344,38 +99,38 @@ impl Process {
         }
     }
 
-    /// Types a last line, if it still listens, and ends its input.
+    /// Types a last line, if its input is open, and ends its input.
     pub fn end_input_with(&self, line: &str) {
         let mut input = self.input.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(input) = input.as_mut() {
-            // A program that has ended does not need it.
+            // A program that has exited does not need the line.
             let _ = input.write_all(format!("{line}\n").as_bytes());
         }
         drop(input);
         self.end_input();
     }
 
-    /// Waits for the line `line` on standard output, passing over others.
+    /// Waits for the line `line` on standard output and skips others.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If the line does not appear.
     pub fn expect_line(&self, line: &str) -> String {
         self.expect_line_where(&format!("the line {line:?}"), |seen| seen == line)
     }
 
-    /// Waits for a line on standard output that `matches`, passing over others. `what` says what is
-    /// awaited, for the message of a failure.
+    /// Waits for a line on standard output that `matches` and skips others. `what` describes the line
+    /// in the message of a failure.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If no such line appears.
     pub fn expect_line_where(&self, what: &str, matches: impl Fn(&str) -> bool) -> String {
         self.take_where(what, "standard output", DEADLINE, |state| &mut state.stdout, matches)
     }
 
-    /// Like [`expect_line_where`](Self::expect_line_where), `limit` at most: for promises about time.
+    /// As [`expect_line_where`](Self::expect_line_where) within `limit`, for promises about time.
     ///
     /// # Panics
-    /// When it does not come in time.
+    /// If no such line appears in time.
     pub fn expect_line_within(
         &self,
         limit: Duration,
@@ -385,26 +140,26 @@ impl Process {
         self.take_where(what, "standard output", limit, |state| &mut state.stdout, matches)
     }
 
-    /// The next line of standard output, whatever it is; `None`: that has ended.
+    /// The next line of standard output; `None` at its end.
     ///
     /// # Panics
-    /// When nothing comes within `limit`.
+    /// If neither occurs within `limit`.
     pub fn next_line_or_end(&self, limit: Duration) -> Option<String> {
         self.take("any line", "standard output", limit, |state| &mut state.stdout, |_| true)
     }
 
-    /// The next line of standard output, whatever it is.
+    /// The next line of standard output.
     ///
     /// # Panics
-    /// When none comes.
+    /// If none appears.
     pub fn next_line(&self) -> String {
         self.expect_line_where("any line", |_| true)
     }
 
-    /// Waits for exactly these lines on standard output, nothing before them or between them.
+    /// Waits for exactly these lines on standard output, without others before or between them.
     ///
     /// # Panics
-    /// When something else comes, or nothing.
+    /// If another line appears, or none.
     pub fn expect_next(&self, lines: &[&str]) {
         for (n, line) in lines.iter().enumerate() {
             let seen = self.take_where(
@@ -425,23 +180,23 @@ impl Process {
         }
     }
 
-    /// Waits for a line on standard error that `matches`, passing over others.
+    /// Waits for a line on standard error that `matches` and skips others.
     ///
     /// # Panics
-    /// When it does not come.
+    /// If no such line appears.
     pub fn expect_log(&self, what: &str, matches: impl Fn(&str) -> bool) -> String {
         self.take_where(what, "standard error", DEADLINE, |state| &mut state.stderr, matches)
     }
 
-    /// Waits until `text` stands in the line of standard output that has not ended yet: a prompt, and what is typed at it.
-    /// Control sequences are in it as they came.
+    /// Waits until the incomplete last line of standard output contains `text`: a prompt, and what is
+    /// typed at it, control sequences included.
     ///
     /// # Panics
-    /// When it does not come.
-    pub fn expect_unended(&self, text: &str) {
+    /// If the text does not appear.
+    pub fn expect_partial_line(&self, text: &str) {
         let seen = self.shared.wait(DEADLINE, |state| {
             let rest = String::from_utf8_lossy(&state.stdout.rest);
-            // Nothing can come any more: no need to wait for the deadline.
+            // The stream has ended: nothing else can appear.
             (rest.contains(text) || state.stdout.ended).then(|| rest.contains(text))
         });
         assert!(
@@ -452,13 +207,13 @@ impl Process {
         );
     }
 
-    /// All lines of standard error up to now, taken or not.
-    pub fn log_so_far(&self) -> Vec<String> {
+    /// All lines of standard error so far, consumed or not.
+    pub fn log_lines(&self) -> Vec<String> {
         self.shared.lock().stderr.lines.clone()
     }
 
-    /// Forgets the lines that have been taken: for runs so long that they would fill the memory.
-    pub fn forget_taken_lines(&self) {
+    /// Discards the consumed lines, so that long runs do not fill the memory.
+    pub fn discard_taken_lines(&self) {
         self.shared.update(|state| {
             for stream in [&mut state.stdout, &mut state.stderr] {
                 stream.lines.drain(..std::mem::take(&mut stream.taken));
@@ -484,7 +239,7 @@ impl Process {
         }
     }
 
-    /// The line; `None`: the stream has ended before.
+    /// Consumes lines up to one that `matches`; `None` if the stream ends first.
     fn take(
         &self,
         what: &str,
@@ -502,7 +257,7 @@ impl Process {
                     return Some(Some(line.clone()));
                 }
             }
-            // Nothing can come any more: no need to wait for the deadline.
+            // The stream has ended: nothing else can appear.
             stream.ended.then_some(None)
         });
         match taken {
@@ -515,7 +270,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal; nothing when it has ended already.
+    /// Sends a signal, unless the process has exited.
     pub fn signal(&self, signal: Signal) {
         let state = self.shared.lock();
         if state.status.is_none() {
@@ -523,61 +278,61 @@ impl Process {
         }
     }
 
-    /// Stops it (SIGSTOP) and waits until all its threads stand still. SIGCONT lets it go on.
+    /// Stops the process (SIGSTOP) and waits until all its threads have stopped. SIGCONT resumes it.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has exited.
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
-        // The system tells it to the parent when the last thread has stopped.
+        // The kernel reports the stop to the parent when the last thread has stopped.
         waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED)
             .unwrap_or_else(|error| panic!("{} cannot be stopped: {error}", self.name));
     }
 
-    /// Waits until it has stopped by itself; `false` when it has ended instead. Nothing else bounds the
-    /// wait: only for programs that do one or the other in bounded time.
+    /// Waits until the process stops itself; `false` if it exits instead. The wait has no timeout: use it
+    /// only for programs that do one or the other in bounded time.
     pub fn stops(&self) -> bool {
-        // When it has ended and was reaped, there is no such child.
+        // After its exit was reaped there is no such child.
         waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED).is_ok()
     }
 
-    /// Kills it (SIGKILL) and waits until it has ended.
-    pub fn kill9(&self) {
+    /// Kills the process (SIGKILL) and waits for its exit.
+    pub fn kill(&self) {
         self.signal(Signal::SIGKILL);
         self.wait_exit();
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not exit.
     pub fn wait_exit(&self) -> ExitStatus {
         self.wait_exit_within(DEADLINE)
     }
 
-    /// Waits for its end, `limit` at most.
+    /// Waits for its exit within `limit`.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not exit in time.
     pub fn wait_exit_within(&self, limit: Duration) -> ExitStatus {
         self.shared.wait(limit, |state| state.status).unwrap_or_else(|| {
             panic!("{} did not end within {limit:?}\n{}", self.name, self.report())
         })
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.shared.lock().status
     }
 
-    /// Waits for its end and for that of both its outputs.
+    /// Waits for its exit and for the end of both output streams.
     ///
     /// # Panics
-    /// When it does not end.
-    pub fn finish(&self) -> Finished {
+    /// If it does not exit.
+    pub fn finish(&self) -> ProcessOutput {
         let finished = self.shared.wait(DEADLINE, |state| {
             let status = state.status?;
-            (state.stdout.ended && state.stderr.ended).then(|| Finished {
+            (state.stdout.ended && state.stderr.ended).then(|| ProcessOutput {
                 status,
                 stdout: state.stdout.lines.clone(),
                 stderr: state.stderr.lines.clone(),
@@ -588,18 +343,18 @@ impl Process {
         })
     }
 
-    /// Waits for its end, and lets it say nothing on standard output but what has been taken.
+    /// Waits for its exit, without any line of standard output that was not consumed.
     ///
     /// # Panics
-    /// When it says more, or does not end.
+    /// If there is such a line, or the process does not exit.
     pub fn expect_end(&self) -> ExitStatus {
-        let Finished { status, stdout, .. } = self.finish();
+        let ProcessOutput { status, stdout, .. } = self.finish();
         let taken = self.shared.lock().stdout.taken;
         assert!(taken == stdout.len(), "{:?} before the end\n{}", &stdout[taken..], self.report());
         status
     }
 
-    /// All that it said, for the message of a failure.
+    /// Its whole output, for the message of a failure.
     pub fn report(&self) -> String {
         let state = self.shared.lock();
         let mut report = match state.status {
@@ -627,7 +382,7 @@ impl Drop for Process {
         {
             let state = self.shared.lock();
             if state.status.is_none() {
-                // It is a child that has not been reaped, so this can fail in no way that matters.
+                // The child has not been reaped, so the signal cannot reach another process.
                 let _ = kill(self.pid, Signal::SIGKILL);
             }
         }
@@ -635,34 +390,10 @@ impl Drop for Process {
     }
 }
 
-fn read_lines(mut from: File, shared: Arc<Shared>, stream: fn(&mut State) -> &mut Stream) {
+/// Records the exit status on a thread of its own.
+fn record_exit(mut child: Child, pid: Pid, shared: Arc<Shared>) {
     thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        // A terminal whose program has ended fails with EIO instead of ending.
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            shared.update(|state| stream(state).feed(&buffer[..count]));
-        }
-        shared.update(|state| stream(state).end());
-    });
-}
-
-fn hand_over_lines(from: File, shared: Arc<Shared>, Listener(mut listener): Listener) {
-    thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while let Ok(1..) = from.read_until(b'\n', &mut line) {
-            let text = String::from_utf8_lossy(&line);
-            listener(Some(text.trim_end_matches('\n')));
-            line.clear();
-        }
-        listener(None);
-        shared.update(|state| state.stdout.end());
-    });
-}
-
-fn note_end(mut child: Child, pid: Pid, shared: Arc<Shared>) {
-    thread::spawn(move || {
-        // Wait without reaping: until its end is noted its number must stay its own.
+        // Wait without reaping: until the exit is recorded the number must not be reused.
         while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).is_err() {}
         shared.update(|state| {
             state.status = Some(child.wait().expect("a child that has ended can be reaped"));
@@ -673,7 +404,9 @@ fn note_end(mut child: Child, pid: Pid, shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Program;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Instant;
 
     fn cat(console: Console) -> Process {
         Program::new("cat").console(console).spawn()
@@ -699,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_come_any_more_is_not_waited_for() {
+    fn expect_line_fails_at_end_of_output() {
         let cat = cat(Console::NoInput);
         let failure = catch_unwind(AssertUnwindSafe(|| cat.expect_line("never"))).unwrap_err();
         let message = failure.downcast_ref::<String>().unwrap();
@@ -707,10 +440,10 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_hears_every_line_and_the_end() {
+    fn line_handler_receives_every_line_and_the_end() {
         let (heard, lines) = std::sync::mpsc::channel();
         let cat = Program::new("cat")
-            .listener(move |line| {
+            .line_handler(move |line| {
                 let _ = heard.send(line.map(str::to_owned));
             })
             .spawn();
@@ -725,20 +458,20 @@ mod tests {
     }
 
     #[test]
-    fn taken_lines_can_be_forgotten_and_others_are_not() {
+    fn only_consumed_lines_are_discarded() {
         let cat = cat(Console::Pipes);
         for line in ["a", "b", "c"] {
             cat.send(line);
         }
         cat.expect_line("b");
-        cat.forget_taken_lines();
+        cat.discard_taken_lines();
         cat.expect_next(&["c"]);
         cat.end_input();
         assert_eq!(cat.finish().stdout, ["c"]);
     }
 
     #[test]
-    fn a_process_ends_with_the_value_that_stands_for_it() {
+    fn process_ends_when_dropped() {
         let cat = cat(Console::Pipes);
         let pid = cat.pid();
         assert!(cat.threads() == 1 && cat.exit_status().is_none());
@@ -747,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_what_was_used() {
+    fn cpu_ticks_count_processor_time() {
         let busy = Program::new("sh").args(["-c", "while :; do :; done"]).spawn();
         let end = Instant::now() + DEADLINE;
         while busy.cpu_ticks() < 5 {

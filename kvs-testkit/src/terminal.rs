@@ -1,4 +1,4 @@
-//! The keyboard and the screen in front of a program: pipes, or a pseudo-terminal.
+//! Standard input and output of a program: pipes, or a pseudo-terminal.
 
 use std::fs::File;
 use std::io;
@@ -8,37 +8,36 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-/// What a program finds at its standard input and output. Standard error is a pipe in any case.
+/// Standard input and output of a program. Standard error is always a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Console {
     /// Two pipes.
     #[default]
     Pipes,
-    /// Standard input is at its end from the start; standard output is a pipe.
+    /// Standard input is empty; standard output is a pipe.
     NoInput,
-    /// A pseudo-terminal in its usual line mode. With `echo` what the test types comes back as output,
-    /// as on a screen.
+    /// A pseudo-terminal in its usual line mode.
     Terminal {
-        /// Whether typed lines are shown.
+        /// Whether typed lines are echoed to the output.
         echo: bool,
     },
 }
 
-/// The program's ends, to be handed to it.
+/// The program's ends.
 pub(crate) struct Ends {
     pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
 }
 
-/// The test's ends: of a terminal, both are its master side.
+/// The test's end, for reading and writing.
 pub(crate) struct Screen {
     pub(crate) master: File,
 }
 
 /// Opens a pseudo-terminal.
 pub(crate) fn open_terminal(echo: bool) -> io::Result<(Ends, Screen)> {
-    // Not `openpty`: its descriptors would be inherited by whatever another test starts meanwhile, and
-    // the terminal then never hangs up.
+    // Not `openpty`: a program that another test starts meanwhile would inherit its descriptors, and
+    // the terminal would never hang up.
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;

@@ -36,7 +36,7 @@ fn without_a_server_the_path_is_told() {
         "no server at {path}: is KVS-LocalServer running? (KVS_SOCKET or --socket names another path)"
     );
     world.run(["get", "k", "--socket", path]).fails(3, &sentence);
-    world.server.kill9();
+    world.server.kill();
     let path = world.server.socket().to_str().unwrap();
     let sentence = format!(
         "no server at {path}: is KVS-LocalServer running? (KVS_SOCKET or --socket names another path)"
@@ -57,7 +57,7 @@ fn a_server_that_stands_still_is_not_waited_for_longer_than_told() {
 #[test]
 fn without_the_authentication_server_nobody_is_let_in() {
     let world = World::start();
-    world.auth.kill9();
+    world.auth.kill();
     let ran = world.run(["get", "k", "--json"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
     assert_eq!(crate::objects(&ran.stderr)[0]["error"], json!("no_login"), "{ran:?}");

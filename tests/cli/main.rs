@@ -13,8 +13,6 @@ mod failures;
 mod files;
 mod prompt;
 mod watch;
-#[path = "../wrapper/mod.rs"]
-mod wrapper;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -137,7 +135,7 @@ impl World {
     }
 
     fn connect(&self) -> kvs::Connection {
-        wrapper::connect(&self.server, GROUP, &self.secret).expect("it is let in")
+        kvs_testkit::connect(&self.server, GROUP, &self.secret).expect("it is let in")
     }
 }
 

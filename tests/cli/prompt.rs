@@ -42,7 +42,7 @@ impl World {
 
 /// Types a line at the prompt, which must be there, up to the end of that line on the screen.
 fn types(prompt: &Process, line: &str) {
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.send_bytes(format!("{line}\r").as_bytes());
     prompt.expect_line_where(&format!("the typed {line:?}"), |shown| shown.contains(line));
 }
@@ -54,13 +54,13 @@ fn shows(prompt: &Process, end: &str) {
 
 /// Throws away the line in which `typed` stands. What follows at once would be thrown away with it.
 fn clears(prompt: &Process, typed: &str) {
-    prompt.expect_unended(typed);
+    prompt.expect_partial_line(typed);
     prompt.send_bytes(CTRL_C);
     prompt.expect_line_where("the end of that line", |line| line.contains(typed));
 }
 
 fn quits(prompt: &Process) {
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.end_input();
     assert_eq!(prompt.wait_exit().code(), Some(0), "{}", prompt.report());
 }
@@ -69,7 +69,7 @@ fn quits(prompt: &Process) {
 fn commands_are_typed_one_after_the_other_and_no_error_ends_it() {
     let world = World::start();
     let prompt = world.prompt([]);
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     types(&prompt, "put k 'two words'");
     types(&prompt, "get k");
     shows(&prompt, "two words");
@@ -85,7 +85,7 @@ fn commands_are_typed_one_after_the_other_and_no_error_ends_it() {
     }
     types(&prompt, "");
     // Ctrl-C throws the line away.
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.send_bytes(b"delete k");
     clears(&prompt, "delete k");
     types(&prompt, "get k --json");
@@ -106,7 +106,7 @@ fn what_was_typed_is_there_the_next_time() {
     types(&prompt, " put secretly v");
     quits(&prompt);
     let prompt = world.prompt([]);
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     prompt.send_bytes(UP);
     clears(&prompt, "put k v");
     quits(&prompt);
@@ -129,21 +129,21 @@ fn the_tab_key_completes_commands_and_keys() {
     ])
     .unwrap();
     let prompt = world.prompt([]);
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     prompt.send_bytes(b"ge");
     prompt.send_bytes(TAB);
-    prompt.expect_unended("get ");
+    prompt.expect_partial_line("get ");
     prompt.send_bytes(b"tem");
     prompt.send_bytes(TAB);
-    prompt.expect_unended("get temperature ");
+    prompt.expect_partial_line("get temperature ");
     prompt.send_bytes(b"\r");
     shows(&prompt, "21.5");
     // What needs quotes gets them; what several keys begin with is completed as far as they agree.
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.send_bytes(b"get tw");
     prompt.send_bytes(TAB);
     clears(&prompt, "get 'two words' ");
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.send_bytes(b"watch temperature p");
     prompt.send_bytes(TAB);
     clears(&prompt, "watch temperature pressure:");
@@ -157,13 +157,13 @@ fn a_watch_reports_above_the_line_that_is_typed() {
     let prompt = world.prompt([]);
     types(&prompt, "watch k --prefix p:");
     prompt.expect_log("that it watches", |line| line.contains("watching \"k\""));
-    prompt.expect_unended("> ");
+    prompt.expect_partial_line("> ");
     prompt.send_bytes(b"get k");
-    prompt.expect_unended("get k");
+    prompt.expect_partial_line("get k");
     app.put("k", "1").unwrap();
     shows(&prompt, "k = 1");
     // The line is still there.
-    prompt.expect_unended("get k");
+    prompt.expect_partial_line("get k");
     app.put("p:1", vec![b'v'; 1000]).unwrap();
     prompt.expect_line_where("a long value, cut", |line| line.ends_with("v\u{2026} (1000 bytes)"));
     app.delete("k").unwrap();
@@ -185,21 +185,21 @@ fn a_watch_reports_above_the_line_that_is_typed() {
 fn a_secret_is_asked_for_without_echo_and_kept_nowhere() {
     let world = World::start();
     let prompt = world.prompt([("KVS_SECRET_FILE", "")]);
-    prompt.expect_unended("Secret of the group \"weather\": ");
+    prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(b"guess\r");
     prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
-    prompt.expect_unended("weather (not connected)> ");
+    prompt.expect_partial_line("weather (not connected)> ");
     // It need not be told, and what was typed up to then is not shown either.
     types(&prompt, "get k");
-    prompt.expect_unended("Secret of the group \"weather\": ");
+    prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(b"guess");
     prompt.send_bytes(CTRL_C);
     prompt.expect_log("that it was given up", |line| line == "kvs: interrupted");
     // The next command asks again.
     types(&prompt, "put k v");
-    prompt.expect_unended("Secret of the group \"weather\": ");
+    prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(format!("{}\r", world.secret).as_bytes());
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     // Wherever it is typed by mistake.
     types(&prompt, &format!("get {}", world.secret));
     prompt.expect_log("no such key", |line| line.contains("there is no key"));
@@ -219,18 +219,18 @@ fn another_group_is_joined_by_its_secret() {
     let other = world.server.create_group("other");
     let prompt = world.prompt([]);
     types(&prompt, "connect other");
-    prompt.expect_unended("Secret of the group \"other\": ");
+    prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(b"guess\r");
     prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
     // Then everything is as it was.
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     types(&prompt, "watch k");
     prompt.expect_log("that it watches", |line| line.contains("watching"));
     types(&prompt, "connect other");
-    prompt.expect_unended("Secret of the group \"other\": ");
+    prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(format!("{other}\r").as_bytes());
     prompt.expect_log("the end of the watch", |line| line.contains("the watches have ended"));
-    prompt.expect_unended("other> ");
+    prompt.expect_partial_line("other> ");
     types(&prompt, "put k v");
     quits(&prompt);
     assert_eq!(world.connect().get("k").unwrap(), None);
@@ -242,22 +242,22 @@ fn another_group_is_joined_by_its_secret() {
 fn a_lost_connection_is_told_at_once_and_opened_anew() {
     let world = World::start();
     let prompt = world.prompt([("KVS_SECRET_FILE", ""), ("KVS_SECRET", &*world.secret)]);
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     world.server.delete_group(GROUP);
     prompt.expect_line_where("the end of the connection", |line| {
         line.contains("has ended") && line.ends_with("the next command connects again")
     });
     types(&prompt, "put k v");
     prompt.expect_log("that there is no group", |line| line.contains("has no group \"weather\""));
-    prompt.expect_unended("weather (not connected)> ");
+    prompt.expect_partial_line("weather (not connected)> ");
     // The group is there again, with another secret.
     let renewed = world.server.create_group(GROUP);
     types(&prompt, "put k v");
     prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
     types(&prompt, "put k v");
-    prompt.expect_unended("Secret of the group \"weather\": ");
+    prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(format!("{renewed}\r").as_bytes());
-    prompt.expect_unended("weather> ");
+    prompt.expect_partial_line("weather> ");
     types(&prompt, "get k");
     prompt.expect_line("v");
     quits(&prompt);
@@ -270,13 +270,13 @@ fn a_command_on_a_terminal_asks_for_the_secret_and_ends_its_value_with_a_line_fe
     app.put("k", "v").unwrap();
     app.put("k\x1b[31m", "v").unwrap();
     let get = world.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
-    get.expect_unended("Secret of the group \"weather\": ");
+    get.expect_partial_line("Secret of the group \"weather\": ");
     get.send_bytes(format!("{}\r", world.secret).as_bytes());
     get.expect_line("v");
     assert_eq!(get.wait_exit().code(), Some(0));
     assert!(!get.finish().stdout.join("\n").contains(&world.secret));
     let get = world.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
-    get.expect_unended("Secret of the group \"weather\": ");
+    get.expect_partial_line("Secret of the group \"weather\": ");
     get.send_bytes(CTRL_C);
     assert_eq!(get.wait_exit().code(), Some(130));
     // A key commands no terminal.

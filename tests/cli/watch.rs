@@ -75,7 +75,7 @@ fn quiet_says_nothing_but_changes() {
     app.put("k", "1").unwrap();
     watch.expect_next(&["k = 1"]);
     assert_eq!(watch.expect_end().code(), Some(0));
-    assert!(watch.log_so_far().is_empty(), "{:?}", watch.log_so_far());
+    assert!(watch.log_lines().is_empty(), "{:?}", watch.log_lines());
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_end_of_the_server_or_the_group_ends_it() {
     ends(&|| world.server.delete_group(GROUP));
     let world = World::start();
     let watch = world.watch(["k", "--exec", "cat"]);
-    world.server.kill9();
+    world.server.kill();
     assert_eq!(watch.finish().status.code(), Some(3));
 }
 

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvs_testkit::{Installed, Process, private_dir, project_dir, tool};
+use kvs_testkit::{InstalledTree, Process, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 use super::{World, run};
 
 /// Builds it with the two lines of the course's Makefile.
-fn build(installed: &Installed, name: &str, compiler: &str) -> (TempDir, PathBuf) {
+fn build(installed: &InstalledTree, name: &str, compiler: &str) -> (TempDir, PathBuf) {
     let dir = private_dir();
     let source = format!("{name}.c");
     let copies = [
@@ -121,7 +121,7 @@ fn a_server_that_is_killed_during_calls_is_a_forced_close_too() {
         world
             .local
             .status_where("it puts", |status| status.iter().any(|app| app.status == "Connected"));
-        world.local.kill9();
+        world.local.kill();
         let told = app.process.expect_line(FORCED[0]);
         assert_eq!(told, FORCED[0]);
         app.process.expect_line(FORCED[1]);
@@ -174,7 +174,7 @@ fn a_program_without_the_variables_links_too() {
 
 #[test]
 fn only_the_object_for_the_course_knows_the_variables() {
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let undefined = |file: &Path| {
         let names = tool(Command::new("nm").arg(file));
         let weak = |name: &str| names.lines().any(|line| line.trim_start() == format!("w {name}"));

@@ -19,7 +19,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_testkit::{Block, Console, Ports, Process, Program, blocks, private_dir, project_dir};
+use kvs_testkit::{
+    CodeBlock, Console, Ports, Process, Program, code_blocks, private_dir, project_dir,
+};
 
 /// The reader's own terminal.
 const OWN: &str = "own";
@@ -52,7 +54,7 @@ fn follow(name: &str) {
         secrets: BTreeMap::new(),
         scripts: 0,
     };
-    let blocks = blocks(&page);
+    let blocks = code_blocks(&page);
     assert!(!blocks.is_empty());
     let mut current = OWN;
     for (n, block) in blocks.iter().enumerate() {
@@ -70,7 +72,7 @@ fn follow(name: &str) {
                 current = terminal.unwrap_or(OWN);
                 reader.run(current, &block.text);
                 let next = blocks.get(n + 1);
-                let is_shown = |next: &Block| next.language == "text" && next.marker.is_none();
+                let is_shown = |next: &CodeBlock| next.language == "text" && next.marker.is_none();
                 if current == OWN && !next.is_some_and(is_shown) {
                     let is_make = block.text.starts_with("make ");
                     let status = reader.end(current, is_make);

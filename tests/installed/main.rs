@@ -12,11 +12,11 @@ mod tree;
 
 use std::path::Path;
 
-use kvs_testkit::{AuthServer, Finished, Installed, LocalServer, Process, Program};
+use kvs_testkit::{AuthServer, InstalledTree, LocalServer, Process, ProcessOutput, Program};
 
 /// An installed tree, both servers, and a group.
 struct World {
-    installed: Installed,
+    installed: InstalledTree,
     _auth: AuthServer,
     local: LocalServer,
     secret: String,
@@ -26,7 +26,7 @@ const GROUP: &str = "g";
 
 impl World {
     fn start() -> Self {
-        let installed = Installed::new();
+        let installed = InstalledTree::new();
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group(GROUP);
@@ -48,7 +48,7 @@ impl World {
 /// What the program prints, which must end well and print nothing to standard error.
 fn run(program: Program) -> Vec<String> {
     let process: Process = program.spawn();
-    let finished: Finished = process.finish();
+    let finished: ProcessOutput = process.finish();
     assert!(finished.status.success() && finished.stderr.is_empty(), "{}", process.report());
     finished.stdout
 }

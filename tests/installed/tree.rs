@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_testkit::{Installed, are_installed, private_dir, project_dir, tool};
+use kvs_testkit::{InstalledTree, are_installed, private_dir, project_dir, tool};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
 
 #[test]
 fn the_library_has_its_soname_and_both_links() {
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let file = format!("libkvs.so.{VERSION}");
     let soname = format!("libkvs.so.{MAJOR}");
     let links_to = |name: &str| fs::read_link(installed.path("lib").join(name)).expect("a link");
@@ -65,7 +65,7 @@ fn visible(nm: &mut Command) -> Vec<String> {
 
 #[test]
 fn nothing_is_visible_but_what_the_header_declares() {
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let declared = declared(&installed.path("include/kvs.h"));
     assert!(declared.contains(&"put_value".to_owned()) && declared.len() > 20, "{declared:?}");
     let shared = installed.path("lib/libkvs.so");
@@ -82,7 +82,7 @@ fn nothing_is_visible_but_what_the_header_declares() {
 
 #[test]
 fn uninstall_leaves_nothing_of_it_and_everything_else() {
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let other = installed.path("lib/another-library.so");
     fs::write(&other, "").expect("the tree is ours");
     installed.uninstall();
@@ -115,7 +115,7 @@ fn the_debian_package_is_the_installed_tree() {
     tool(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root));
     let multiarch = tool(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH"));
     let library = root.join("usr/lib").join(multiarch.trim()).join(format!("libkvs.so.{VERSION}"));
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let same =
         |one: &Path, other: &Path| fs::read(one).expect("there") == fs::read(other).expect("there");
     assert!(same(&library, &installed.path(&format!("lib/libkvs.so.{VERSION}"))));

@@ -8,17 +8,17 @@
 
 #![forbid(unsafe_code)]
 
-mod framed;
 mod panics;
-mod peers;
 mod subject;
 mod system_calls;
+mod v1;
+mod v2;
 
 use subject::Subject;
 
 #[test]
 fn every_code_is_in_the_tables() {
     let codes: std::collections::BTreeSet<i32> =
-        peers::codes().chain(framed::codes()).chain(system_calls::codes()).collect();
+        v1::codes().chain(v2::codes()).chain(system_calls::codes()).collect();
     assert_eq!(codes, (-19..=-1).collect());
 }

@@ -10,12 +10,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use kvs_testkit::{
-    AuthServer, Driver, LocalServer, ScriptedServer, Session, Sockets, lib_dir, on_both_sessions,
+    AuthServer, Driver, LocalServer, Protocol, ScriptedServer, Sockets, lib_dir, on_both_protocols,
     project_dir, tool,
 };
 
 use crate::Subject;
-use crate::framed::close_by_server;
+use crate::v2::close_by_server;
 
 /// The directory of the library that panics.
 fn panicking_library() -> &'static Path {
@@ -35,11 +35,11 @@ fn panicking_library() -> &'static Path {
     })
 }
 
-fn subject(server: &impl Sockets, session: Session) -> Subject {
+fn subject(server: &impl Sockets, protocol: Protocol) -> Subject {
     Subject::spawn(
         Driver::program()
             .served_by(server)
-            .speaking(session)
+            .protocol(protocol)
             .env("LD_LIBRARY_PATH", panicking_library())
             // No row waits for a time-out.
             .env("KVS_TIMEOUT_MS", "60000")
@@ -110,23 +110,23 @@ const FRAMED: [Row; 22] = [
     ("register_callback missing", "reading", 1),
 ];
 
-on_both_sessions! {
-    fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked(session: Session) {
+on_both_protocols! {
+    fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked(protocol: Protocol) {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group("g");
-        let subject = subject(&local, session);
+        let subject = subject(&local, protocol);
         let driver = &subject.driver;
         let login = LOGIN.replace("SECRET", &secret);
-        let table: &[Row] = match session {
-            Session::Original => &ORIGINAL,
-            Session::Framed => &FRAMED,
+        let table: &[Row] = match protocol {
+            Protocol::V1 => &ORIGINAL,
+            Protocol::V2 => &FRAMED,
         };
         for (call, point, count) in OPENING.iter().chain(table).copied() {
             for nth in 1..=count + 1 {
                 let name = format!("{call}: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.without_growth(&name, || {
+                subject.expect_no_growth(&name, || {
                     if call != LOGIN {
                         assert_eq!(driver.call(&login), 0, "{name}");
                         driver.store("k", "v");
@@ -159,26 +159,26 @@ const LISTENING: [(&str, usize, usize); 3] =
 const LISTENING_FRAMED: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 1, 1), ("news", 1, 0)];
 
-on_both_sessions! {
-    fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells(session: Session) {
+on_both_protocols! {
+    fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group("g");
         let other = Driver::connected(&local, "g", &secret);
         other.store("k", "before");
-        let subject = subject(&local, session);
+        let subject = subject(&local, protocol);
         let driver = &subject.driver;
         let login = LOGIN.replace("SECRET", &secret);
-        let table = match session {
-            Session::Original => LISTENING,
-            Session::Framed => LISTENING_FRAMED,
+        let table = match protocol {
+            Protocol::V1 => LISTENING,
+            Protocol::V2 => LISTENING_FRAMED,
         };
         for (point, count, at_once) in table {
             // Once more, and it is after the callback.
             for nth in 1..=count + 1 {
                 let name = format!("library thread: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.without_growth(&name, || {
+                subject.expect_no_growth(&name, || {
                     panic_at(driver, point, nth);
                     assert_eq!(driver.call(&login), 0, "{name}");
                     if nth > at_once {
@@ -203,16 +203,16 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_panic_during_a_forced_close_closes_all_the_same(session: Session) {
+on_both_protocols! {
+    fn a_panic_during_a_forced_close_closes_all_the_same(protocol: Protocol) {
         let server = ScriptedServer::start();
-        let subject = subject(&server, session);
+        let subject = subject(&server, protocol);
         let driver = &subject.driver;
         let login = "establish_connection g abcde";
         // What the next call returns: whether the library knows already that it is closed.
-        let step = match session {
-            Session::Original => ("exchange step", 2, -2),
-            Session::Framed => ("sending", 1, -2),
+        let step = match protocol {
+            Protocol::V1 => ("exchange step", 2, -2),
+            Protocol::V2 => ("sending", 1, -2),
         };
         for (point, count, code) in
             [("closed by server", 1, -3), step, ("callback channel shut down", 1, -2)]
@@ -220,12 +220,12 @@ on_both_sessions! {
             for nth in 1..=count {
                 let name = format!("forced close: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.without_growth(&name, || {
+                subject.expect_no_growth(&name, || {
                     driver.begin(login);
-                    let (mut main, mut callback) = server.login_speaking(session, "g", "abcde");
+                    let (mut main, mut callback) = server.login_with(protocol, "g", "abcde");
                     assert_eq!(driver.returned(login), 0, "{name}");
                     panic_at(driver, point, nth);
-                    callback.send(&close_by_server(session));
+                    callback.send(&close_by_server(protocol));
                     assert_eq!(driver.call("await_threads 1"), 1, "{name}");
                     assert!(has_panicked(driver), "{name}");
                     assert_eq!(driver.call("get_value k"), code, "{name}");

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kvs_testkit::{Channel, DEADLINE, Driver, Program, ScriptedServer, Session, Sockets};
+use kvs_testkit::{Channel, DEADLINE, Driver, Program, Protocol, ScriptedServer, Sockets};
 
-use crate::framed::close_by_application;
-use crate::{framed, peers};
+use crate::v2::close_by_application;
+use crate::{v1, v2};
 
 /// One application. Everything goes through the C functions.
 pub(crate) struct Subject {
@@ -34,8 +34,8 @@ impl Leftovers {
 }
 
 impl Subject {
-    pub(crate) fn start(server: &impl Sockets, session: Session) -> Self {
-        Self::spawn(Driver::program().served_by(server).speaking(session))
+    pub(crate) fn start(server: &impl Sockets, protocol: Protocol) -> Self {
+        Self::spawn(Driver::program().served_by(server).protocol(protocol))
     }
 
     pub(crate) fn spawn(program: Program) -> Self {
@@ -68,7 +68,7 @@ impl Subject {
     /// Does something again and again, until it has once not made the memory grow: the first times may
     /// allocate what stays for the life of the process, such as another thread's stack for the C library to
     /// keep. What leaks does so every time.
-    pub(crate) fn without_growth(&self, row: &str, mut round: impl FnMut()) {
+    pub(crate) fn expect_no_growth(&self, row: &str, mut round: impl FnMut()) {
         const ROUNDS: usize = 6;
         round();
         let mut growth = Vec::new();
@@ -88,14 +88,14 @@ impl Subject {
 pub(crate) struct Stage {
     pub(crate) server: ScriptedServer,
     pub(crate) subject: Subject,
-    session: Session,
+    protocol: Protocol,
 }
 
 impl Stage {
-    pub(crate) fn new(session: Session) -> Self {
+    pub(crate) fn new(protocol: Protocol) -> Self {
         let server = ScriptedServer::start();
-        let subject = Subject::start(&server, session);
-        Self { server, subject, session }
+        let subject = Subject::start(&server, protocol);
+        Self { server, subject, protocol }
     }
 
     pub(crate) fn driver(&self) -> &Driver {
@@ -114,7 +114,7 @@ impl Stage {
     pub(crate) fn log_in_with(&self, timeout: Duration, login: &str) -> (Channel, Channel) {
         self.set_timeout(timeout);
         self.driver().begin(login);
-        let channels = self.server.login_speaking(self.session, "g", "abcde");
+        let channels = self.server.login_with(self.protocol, "g", "abcde");
         assert_eq!(self.driver().returned(login), 0);
         channels
     }
@@ -128,7 +128,7 @@ impl Stage {
     /// The connection is closed, nothing of it is left, and the next one works.
     pub(crate) fn expect_dead(&self, row: &str, has_handle: bool) {
         if has_handle {
-            framed::expect_unconnected_handle(self.driver(), row);
+            v2::expect_unconnected_handle(self.driver(), row);
         }
         self.subject.expect_unconnected(row);
         self.subject.expect_nothing_left(row);
@@ -143,13 +143,13 @@ impl Stage {
         (mut main, mut callback): (Channel, Channel),
         has_handle: bool,
     ) {
-        match self.session {
-            Session::Original => peers::expect_get(self.driver(), row, &mut main),
-            Session::Framed => framed::expect_get(self.driver(), row, &mut main, has_handle),
+        match self.protocol {
+            Protocol::V1 => v1::expect_get(self.driver(), row, &mut main),
+            Protocol::V2 => v2::expect_get(self.driver(), row, &mut main, has_handle),
         }
         let (close, code) = if has_handle { ("kvs_close", 0) } else { ("close_connection", 1) };
         assert_eq!(self.driver().call(close), code, "{row}: {close}");
-        main.expect(&close_by_application(self.session));
+        main.expect(&close_by_application(self.protocol));
         main.expect_end();
         callback.expect_end();
         self.subject.expect_nothing_left(row);

@@ -10,8 +10,8 @@
 use std::sync::OnceLock;
 
 use kvs_testkit::{
-    AuthServer, Driver, LocalServer, Program, ScriptedServer, Session, compile_preload,
-    on_both_sessions,
+    AuthServer, Driver, LocalServer, Program, Protocol, ScriptedServer, compile_preload,
+    on_both_protocols,
 };
 use nix::libc::{
     EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EINTR, EINVAL, EIO, EMFILE, ENFILE,
@@ -19,7 +19,7 @@ use nix::libc::{
 };
 
 use crate::Subject;
-use crate::framed::{close_by_application, close_by_server};
+use crate::v2::{close_by_application, close_by_server};
 
 /// Milliseconds: no row waits for a time-out, on the busiest machine neither.
 const PATIENCE: &str = "60000";
@@ -33,18 +33,18 @@ struct World {
     _auth: AuthServer,
     secret: String,
     other: Driver,
-    session: Session,
+    protocol: Protocol,
 }
 
 impl World {
-    fn start(session: Session) -> Self {
+    fn start(protocol: Protocol) -> Self {
         let auth = AuthServer::start();
         let local = LocalServer::start(&auth);
         let secret = local.create_group("g");
         let program = Driver::program().served_by(&local).env("KVS_TIMEOUT_MS", PATIENCE);
         let other = Driver::spawn(program);
         assert_eq!(other.establish("g", &secret), 0);
-        Self { local, _auth: auth, secret, other, session }
+        Self { local, _auth: auth, secret, other, protocol }
     }
 
     fn program(&self) -> Program {
@@ -52,7 +52,7 @@ impl World {
         let shim = SHIM.get_or_init(|| compile_preload("tests/c/shim.c"));
         Driver::program()
             .served_by(&self.local)
-            .speaking(self.session)
+            .protocol(self.protocol)
             .env("KVS_TIMEOUT_MS", PATIENCE)
             .env("LD_PRELOAD", shim)
     }
@@ -244,10 +244,10 @@ const FRAMED: &[Row] = &[
     row(Opened, "kvs_close",              "close",    &[EIO],    &[-1, -1]),
 ];
 
-fn rows(session: Session) -> impl Iterator<Item = &'static Row> {
-    OPENING.iter().chain(match session {
-        Session::Original => ORIGINAL,
-        Session::Framed => FRAMED,
+fn rows(protocol: Protocol) -> impl Iterator<Item = &'static Row> {
+    OPENING.iter().chain(match protocol {
+        Protocol::V1 => ORIGINAL,
+        Protocol::V2 => FRAMED,
     })
 }
 
@@ -333,21 +333,21 @@ fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) 
 
 /// The codes in the table.
 pub(crate) fn codes() -> impl Iterator<Item = i32> {
-    let both = rows(Session::Original).chain(rows(Session::Framed));
+    let both = rows(Protocol::V1).chain(rows(Protocol::V2));
     both.flat_map(|row| row.codes).copied().filter(|code| *code < 0)
 }
 
-on_both_sessions! {
-    fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code(protocol: Protocol) {
+        let world = World::start(protocol);
         let subject = world.subject();
         let mut failures = 0;
-        for row in rows(session) {
+        for row in rows(protocol) {
             for error in row.errors {
                 for (nth, code) in (1..).zip(row.codes.iter().map(Some).chain([None])) {
                     let name = row.name(*error, nth);
                     println!("{name}");
-                    subject.without_growth(&name, || {
+                    subject.expect_no_growth(&name, || {
                         let (seen, met) = try_row(&world, &subject, row, *error, nth);
                         assert_eq!(met, code.is_some(), "{name}: so many system calls");
                         assert_eq!(seen, *code.unwrap_or(&row.good_code()), "{name}");
@@ -360,10 +360,10 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
+on_both_protocols! {
     /// What the library does once in the life of a process.
-    fn a_first_call_that_fails_may_be_repeated(session: Session) {
-        let world = World::start(session);
+    fn a_first_call_that_fails_may_be_repeated(protocol: Protocol) {
+        let world = World::start(protocol);
         for function in ["__register_atfork", "pthread_key_create"] {
             let subject = world.subject();
             fail(&subject.driver, function, 1, 1, ENOMEM, By::Caller);
@@ -381,11 +381,11 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two(protocol: Protocol) {
+        let world = World::start(protocol);
         let subject = world.subject();
-        subject.without_growth("descriptors", || {
+        subject.expect_no_growth("descriptors", || {
             for (spare, code) in [(0, -2), (1, -2), (2, 0)] {
                 subject.driver.call(&format!("spare_descriptors {spare}"));
                 assert_eq!(subject.driver.call(&world.establish()), code, "{spare} descriptors");
@@ -400,13 +400,13 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
+on_both_protocols! {
     /// The names that the library tries first are taken; the rest is up to chance.
-    fn names_that_are_always_taken_are_given_up_after_a_bounded_number(session: Session) {
-        let world = World::start(session);
+    fn names_that_are_always_taken_are_given_up_after_a_bounded_number(protocol: Protocol) {
+        let world = World::start(protocol);
         let subject = world.subject();
         let driver = &subject.driver;
-        subject.without_growth("taken names", || {
+        subject.expect_no_growth("taken names", || {
             fail(driver, "bind", 1, i32::MAX, EADDRINUSE, By::Caller);
             assert_eq!(driver.call(&world.establish()), -11);
             assert_eq!(driver.call("failures"), 8);
@@ -445,11 +445,11 @@ on_both_sessions! {
 
 #[test]
 fn not_knowing_whether_a_value_was_read_costs_the_connection() {
-    let world = World::start(Session::Original);
+    let world = World::start(Protocol::V1);
     let subject = world.subject();
     let driver = &subject.driver;
     for call in [PUT, GET, DELETE, REGISTER, CLOSE] {
-        subject.without_growth(call, || {
+        subject.expect_no_growth(call, || {
             assert_eq!(driver.call(&world.establish()), 0);
             assert_eq!(driver.call(PUT), 1);
             fail(driver, "ioctl", 1, 1, EINVAL, By::Caller);
@@ -462,10 +462,10 @@ fn not_knowing_whether_a_value_was_read_costs_the_connection() {
     }
 }
 
-on_both_sessions! {
-    fn a_thousand_connections_leave_nothing_behind(session: Session) {
+on_both_protocols! {
+    fn a_thousand_connections_leave_nothing_behind(protocol: Protocol) {
         const COUNT: usize = 1000;
-        let world = World::start(session);
+        let world = World::start(protocol);
         let subject = world.subject();
         let driver = &subject.driver;
         let connect = |count| {
@@ -508,23 +508,23 @@ const LISTENING_FRAMED: &[Listening] = &[
     ("send", &[EPIPE], true, 0),
 ];
 
-on_both_sessions! {
-    fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
+        let world = World::start(protocol);
         let subject = world.subject();
         let driver = &subject.driver;
         world.other.store("k", "before");
         let change = || assert_eq!(world.other.put("k", "after"), 1);
-        let (table, last) = match session {
-            Session::Original => (LISTENING, 3),
-            Session::Framed => (LISTENING_FRAMED, 2),
+        let (table, last) = match protocol {
+            Protocol::V1 => (LISTENING, 3),
+            Protocol::V2 => (LISTENING_FRAMED, 2),
         };
         for (function, errors, lost, count) in table {
             for error in *errors {
                 for nth in 1..=*count + usize::from(*lost) {
                     let name = format!("listening: {function} no. {nth}, error {error}");
                     println!("{name}");
-                    subject.without_growth(&name, || {
+                    subject.expect_no_growth(&name, || {
                         fail(driver, function, nth, 1, *error, By::LibraryThread);
                         assert_eq!(driver.call(&world.establish()), 0, "{name}");
                         let at_once = *function == "recv" && nth == 1 && *lost;
@@ -562,14 +562,14 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection(session: Session) {
-        let world = World::start(session);
+on_both_protocols! {
+    fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection(protocol: Protocol) {
+        let world = World::start(protocol);
         let subject = world.subject();
         let driver = &subject.driver;
         world.other.store("k", "before");
         let row = "pthread_create after pthread_exit";
-        subject.without_growth(row, || {
+        subject.expect_no_growth(row, || {
             assert_eq!(driver.call(&world.establish()), 0);
             assert_eq!(driver.call("register_exiting_callback k"), 1);
             fail(driver, "pthread_create", 1, 1, EAGAIN, By::LibraryThread);
@@ -584,29 +584,29 @@ on_both_sessions! {
     }
 }
 
-on_both_sessions! {
-    fn a_system_call_that_fails_during_a_forced_close_changes_nothing(session: Session) {
+on_both_protocols! {
+    fn a_system_call_that_fails_during_a_forced_close_changes_nothing(protocol: Protocol) {
         let server = ScriptedServer::start();
-        let world = World::start(session);
+        let world = World::start(protocol);
         let subject = Subject::spawn(world.program().served_by(&server));
         let driver = &subject.driver;
         let login = "establish_connection g abcde";
-        let shutdowns = if session == Session::Framed { 4 } else { 3 };
+        let shutdowns = if protocol == Protocol::V2 { 4 } else { 3 };
         for (function, count) in [("send", 1), ("shutdown", shutdowns), ("close", 2)] {
             for nth in 1..=count + 1 {
                 let name = format!("forced close: {function} no. {nth}");
                 println!("{name}");
-                subject.without_growth(&name, || {
+                subject.expect_no_growth(&name, || {
                     driver.begin(login);
-                    let (mut main, mut callback) = server.login_speaking(session, "g", "abcde");
+                    let (mut main, mut callback) = server.login_with(protocol, "g", "abcde");
                     assert_eq!(driver.returned(login), 0);
                     fail(driver, function, nth, 1, EIO, By::LibraryThread);
-                    callback.send(&close_by_server(session));
+                    callback.send(&close_by_server(protocol));
                     assert_eq!(driver.call("await_threads 1"), 1, "{name}");
                     assert_eq!(driver.call("failures"), i32::from(nth <= count), "{name}");
                     fail_nothing(driver);
                     if function != "send" || nth > count {
-                        main.expect(&close_by_application(session));
+                        main.expect(&close_by_application(protocol));
                     }
                     main.expect_end();
                     callback.expect_end();

@@ -10,15 +10,15 @@ use kvs::Swap;
 use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 use kvs_testkit::{
-    AuthServer, Channel, Driver, Fate, FramedApp, LocalServer, Page, RawFrame, Relay, Scrape,
-    Session, Site, Sockets, are_installed, on_both_sessions, until,
+    AuthServer, Channel, Delivery, Driver, HttpResponse, LocalServer, MetricsClient, Protocol,
+    RawFrame, RawV2App, Relay, Scrape, Sockets, are_installed, on_both_protocols, until,
 };
 use nix::sys::signal::Signal;
 
 use crate::{GROUP, Scene};
 
-fn driver(scene: &Scene, session: Session) -> Driver {
-    let driver = Driver::spawn(Driver::program().served_by(&scene.server).speaking(session));
+fn driver(scene: &Scene, protocol: Protocol) -> Driver {
+    let driver = Driver::spawn(Driver::program().served_by(&scene.server).protocol(protocol));
     assert_eq!(driver.establish(GROUP, &scene.secret), 0, "establish_connection");
     driver
 }
@@ -42,7 +42,7 @@ fn expect_operations(scene: &Scene, expected: &[(&str, u64)]) {
 }
 
 /// Waits until so many latencies of this kind were observed; they must be in buckets that make sense.
-fn expect_latencies(site: &Site, operation: &str, count: u64) {
+fn expect_latencies(site: &MetricsClient, operation: &str, count: u64) {
     let name = format!("kvs_operation_duration_seconds_count{{operation=\"{operation}\"}}");
     site.expect(&name, count as f64);
     let scrape = site.scrape();
@@ -63,10 +63,10 @@ fn expect_latencies(site: &Site, operation: &str, count: u64) {
     assert!(sum > 0.0 && sum < count as f64, "{count} took {sum} s");
 }
 
-on_both_sessions! {
-    fn every_operation_of_a_c_program_is_counted_once(session: Session) {
+on_both_protocols! {
+    fn every_operation_of_a_c_program_is_counted_once(protocol: Protocol) {
         let scene = Scene::new();
-        let app = driver(&scene, session);
+        let app = driver(&scene, protocol);
         for (key, value) in [("a", "1"), ("b", "22"), ("c", "333")] {
             assert_eq!(app.put(key, value), 1);
         }
@@ -86,9 +86,9 @@ on_both_sessions! {
         let of_group = |name: &str| scrape.get(&format!("{name}{{group=\"g\"}}"));
         assert_eq!((of_group("kvs_group_pairs"), of_group("kvs_group_bytes")), (2.0, 5.0));
         assert_eq!((scrape.get("kvs_pairs"), scrape.get("kvs_pairs_bytes")), (2.0, 5.0));
-        let (own, other) = match session {
-            Session::Original => ("original", "framed"),
-            Session::Framed => ("framed", "original"),
+        let (own, other) = match protocol {
+            Protocol::V1 => ("original", "framed"),
+            Protocol::V2 => ("framed", "original"),
         };
         let connected =
             |session| scrape.get(&format!("kvs_group_applications{{group=\"g\",session=\"{session}\"}}"));
@@ -101,9 +101,9 @@ on_both_sessions! {
         scene.site.expect("kvs_sessions_ended_total{reason=\"goodbye\"}", 1.0);
     }
 
-    fn what_a_limit_refuses_is_counted_as_such(session: Session) {
+    fn what_a_limit_refuses_is_counted_as_such(protocol: Protocol) {
         let scene = Scene::with(|server| server.args(["--max-pairs-per-user", "2"]));
-        let app = driver(&scene, session);
+        let app = driver(&scene, protocol);
         assert_eq!((app.put("a", "1"), app.put("b", "2")), (1, 1));
         assert_eq!(app.get("b").as_deref(), Ok("2"));
         let scrape = scene.site.scrape();
@@ -116,16 +116,16 @@ on_both_sessions! {
         assert_eq!(scene.site.scrape().get("kvs_pairs"), 2.0);
     }
 
-    fn changes_for_a_stopped_watcher_are_counted_as_merged(session: Session) {
+    fn changes_for_a_stopped_watcher_are_counted_as_merged(protocol: Protocol) {
         let scene = Scene::new();
-        let (watcher, app) = (driver(&scene, session), scene.connect());
+        let (watcher, app) = (driver(&scene, protocol), scene.connect());
         app.put("k", "0").expect("there is room");
         assert_eq!(watcher.call("register_callback k"), 1);
         watcher.stop();
         // An original session answers no handshake, so the second change waits; a framed one is full first.
-        let puts = match session {
-            Session::Original => 10,
-            Session::Framed => 20_000,
+        let puts = match protocol {
+            Protocol::V1 => 10,
+            Protocol::V2 => 20_000,
         };
         for n in 0..puts {
             app.put("k", n.to_string()).expect("there is room");
@@ -133,12 +133,12 @@ on_both_sessions! {
         scene.site.expect("kvs_changes_noted_total", f64::from(puts));
         let scrape = scene.site.scrape();
         let merged = scrape.get("kvs_callbacks_merged_total");
-        match session {
-            Session::Original => {
+        match protocol {
+            Protocol::V1 => {
                 scene.site.expect("kvs_callbacks_sent_total", 1.0);
                 assert_eq!(merged, 8.0);
             }
-            Session::Framed => assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged"),
+            Protocol::V2 => assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged"),
         }
         watcher.signal(Signal::SIGCONT);
         // Each change was sent or merged.
@@ -170,11 +170,11 @@ fn operations_that_only_framed_sessions_have_are_counted_too() {
     assert_eq!(results.expect("all are answered").len(), 500);
 
     // What the library does not even send.
-    let mut raw = FramedApp::login(&scene.server, GROUP, &scene.secret);
-    let long = raw.outcome(Request::Put { key: b"k", value: &[b'v'; 201], expected: None });
+    let mut raw = RawV2App::login(&scene.server, GROUP, &scene.secret);
+    let long = raw.status_of(Request::Put { key: b"k", value: &[b'v'; 201], expected: None });
     assert_eq!(long.0, Status::TooLarge);
     raw.main.send(&RawFrame { number: 2, kind: 99, ..RawFrame::default() }.bytes());
-    assert_eq!(raw.main.answer().status, Status::Unknown);
+    assert_eq!(raw.main.response().status, Status::Unknown);
     expect_operations(
         &scene,
         &[
@@ -227,7 +227,7 @@ fn refused_logins_are_counted_by_reason() {
     confused.expect_end();
     scene.site.expect("kvs_logins_total{result=\"malformed\"}", 1.0);
 
-    scene.auth.kill9();
+    scene.auth.kill();
     assert_eq!(scene.try_connect(GROUP, &scene.secret).expect_err("nobody knows").code(), -8);
     scene.site.expect("kvs_logins_total{result=\"auth_unavailable\"}", 1.0);
     scene.auth.restart();
@@ -267,7 +267,7 @@ fn the_loss_and_return_of_the_authentication_server_are_seen() {
     let mut scene = Scene::new();
     let before = scene.site.scrape();
     assert_eq!((before.get("kvs_auth_up"), before.get("kvs_auth_reconnects_total")), (1.0, 0.0));
-    scene.auth.kill9();
+    scene.auth.kill();
     // It is noticed as soon as somebody asks.
     assert!(scene.try_connect(GROUP, &scene.secret).is_err());
     let lost = scene.site.scrape();
@@ -285,12 +285,12 @@ fn a_lost_datagram_is_a_retry() {
     let lose_next = Arc::new(AtomicBool::new(false));
     let losing = Arc::clone(&lose_next);
     let relay = Relay::start(&auth, move |_| match losing.swap(false, Ordering::SeqCst) {
-        true => Fate::Lost,
-        false => Fate::Arrives,
+        true => Delivery::Dropped,
+        false => Delivery::OnTime,
     });
     let server = LocalServer::builder(relay.addr()).args(["--metrics", "127.0.0.1:0"]).start();
     server.create_group(GROUP);
-    let site = Site::of(&server);
+    let site = MetricsClient::of(&server);
     let retries = || site.scrape().get("kvs_auth_retries_total");
     assert_eq!(retries(), 0.0);
     lose_next.store(true, Ordering::SeqCst);
@@ -370,7 +370,7 @@ fn no_answer_has_a_secret_a_key_or_a_value() {
     app.watch("k3y-of-a-pair", |_| {}).expect("it exists");
     assert!(scene.try_connect(GROUP, "wr0ng-secret").is_err());
     for path in ["/", "/style.css", "/script.js", "/icon.svg", "/metrics", "/api/status", "/none"] {
-        let Page { headers, body, .. } = scene.site.get(path);
+        let HttpResponse { headers, body, .. } = scene.site.get(path);
         let said = format!("{headers:?}\n{body}");
         for hidden in [&scene.secret, "k3y-of", "v4lue-of", "wr0ng"] {
             assert!(!said.contains(hidden), "{path} has {hidden:?}:\n{said}");
@@ -381,7 +381,7 @@ fn no_answer_has_a_secret_a_key_or_a_value() {
 #[test]
 fn the_status_tells_of_every_application() {
     let scene = Scene::new();
-    let app = driver(&scene, Session::Framed);
+    let app = driver(&scene, Protocol::V2);
     assert_eq!((app.put("k", "v"), app.call("register_callback k")), (1, 1));
     drop(scene.connect());
     let status = until("the second one has gone", || {

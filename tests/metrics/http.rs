@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_testkit::{AT_ONCE, AuthServer, Ending, LocalServer, Site, until};
+use kvs_testkit::{AT_ONCE, AuthServer, LocalServer, MetricsClient, StopOnDrop, until};
 
 use crate::{GROUP, Scene};
 
@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 64;
 const GROWTH: u64 = 16 * 1024;
 
 /// Sends these bytes on a connection of their own; all that is answered until its end.
-fn answer_to(site: &Site, request: &[u8]) -> String {
+fn answer_to(site: &MetricsClient, request: &[u8]) -> String {
     let mut stream = site.connect().expect("there is room");
     // The server may have closed it before the end.
     let _ = stream.write_all(request);
@@ -31,7 +31,7 @@ fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn get(site: &Site, path: &str, host: &str) -> String {
+fn get(site: &MetricsClient, path: &str, host: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     answer_to(site, request.as_bytes())
 }
@@ -43,7 +43,7 @@ fn without_the_option_there_is_no_thread_and_no_port() {
     off.create_group(GROUP);
     assert!(!off.thread_names().contains(&"metrics".to_owned()));
     assert_eq!(off.tcp_sockets(), 0);
-    assert!(!off.log_so_far().iter().any(|line| line.contains("metrics")));
+    assert!(!off.log_lines().iter().any(|line| line.contains("metrics")));
     // The same look finds both where they are.
     let scene = Scene::new();
     assert_eq!(scene.server.thread_names().iter().filter(|name| *name == "metrics").count(), 1);
@@ -66,7 +66,7 @@ fn only_loopback_addresses_are_accepted() {
         assert_eq!(server.wait_exit().code(), Some(2), "{address}");
     }
     let server = LocalServer::builder(auth.addr()).env("KVS_METRICS", "localhost:0").start();
-    assert_eq!(Site::of(&server).get("/metrics").status, 200);
+    assert_eq!(MetricsClient::of(&server).get("/metrics").status, 200);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn taken(server: &LocalServer) -> (usize, usize, u64) {
 
 /// Attacks while an application works, which must not notice, and the server must not grow; what is left of the
 /// attack is kept until then.
-fn attack<T>(scene: &Scene, attack: impl FnOnce(&Site) -> T) {
+fn attack<T>(scene: &Scene, attack: impl FnOnce(&MetricsClient) -> T) {
     let app = scene.connect();
     app.put("k", "v").expect("there is room");
     // So that what is allocated once is there already.
@@ -158,7 +158,7 @@ fn attack<T>(scene: &Scene, attack: impl FnOnce(&Site) -> T) {
     let before = taken(&scene.server);
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        let ending = Ending(&ended);
+        let ending = StopOnDrop(&ended);
         let worker = scope.spawn(|| {
             let (mut slowest, mut count) = (Duration::ZERO, 0);
             while !ended.load(Ordering::Relaxed) || count < 1000 {
@@ -329,7 +329,7 @@ fn when_the_thread_cannot_work_that_is_logged_and_the_server_goes_on() {
         let server = LocalServer::builder(auth.addr()).args(["--metrics", "127.0.0.1:0"]);
         let server = server.descriptors(descriptors).spawn();
         let is_serving = until("it serves or ends", || {
-            let log = server.log_so_far();
+            let log = server.log_lines();
             let said = |what: &str| log.iter().any(|line| line.contains(what));
             match server.exit_status() {
                 Some(_) => Some(None),
@@ -341,7 +341,7 @@ fn when_the_thread_cannot_work_that_is_logged_and_the_server_goes_on() {
         (is_serving == Some(true)).then_some(server)
     });
     let server = failed.expect("there is such a number");
-    let log = server.log_so_far().join("\n");
+    let log = server.log_lines().join("\n");
     assert!(log.contains("ERROR") && log.contains("Too many open files"), "{log}");
     server.expect_line_where("`Port Number: N`", |line| line.starts_with("Port Number: "));
     assert_eq!(server.lines_of("Show application status"), [""; 0]);

@@ -10,14 +10,14 @@ mod counts;
 mod http;
 mod page;
 
-use kvs_testkit::{AuthServer, LocalServer, LocalServerBuilder, Site, Sockets};
+use kvs_testkit::{AuthServer, LocalServer, LocalServerBuilder, MetricsClient, Sockets};
 
 /// A server with metrics and one group.
 struct Scene {
     server: LocalServer,
     auth: AuthServer,
     secret: String,
-    site: Site,
+    site: MetricsClient,
 }
 
 const GROUP: &str = "g";
@@ -32,7 +32,7 @@ impl Scene {
         let server = LocalServer::builder(auth.addr()).args(["--metrics", "127.0.0.1:0"]);
         let server = configure(server).start();
         let secret = server.create_group(GROUP);
-        let site = Site::of(&server);
+        let site = MetricsClient::of(&server);
         Self { server, auth, secret, site }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use kvs_testkit::{
-    Browser, Driver, Ending, FramedApp, LocalServer, Scheme, Sockets, private_dir, project_dir,
+    Browser, Driver, LocalServer, RawV2App, Scheme, Sockets, StopOnDrop, private_dir, project_dir,
 };
 
 use crate::{GROUP, Scene};
@@ -82,7 +82,7 @@ fn expect_no_overflow(browser: &Browser, what: &str) {
 fn while_applications_work<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        let _ending = Ending(&ended);
+        let _stop_on_drop = StopOnDrop(&ended);
         for number in 0..2 {
             let (app, ended) = (scene.connect(), &ended);
             app.watch_prefix("temperature", |_| {}).expect("it may");
@@ -195,7 +195,7 @@ fn names_of_groups_are_text_whatever_they_look_like() {
     let dir = private_dir();
     for (n, name) in names.iter().enumerate() {
         let secret = scene.server.create_group(name);
-        apps.push(FramedApp::login_as(&scene.server, dir.path(), &n.to_string(), name, &secret));
+        apps.push(RawV2App::login_as(&scene.server, dir.path(), &n.to_string(), name, &secret));
     }
     let Some(browser) = open(&scene) else { return };
     let all = serde_json::json!(names);
@@ -221,9 +221,9 @@ fn hundreds_of_applications_are_filtered_sorted_and_shown_in_parts() {
     let dir = private_dir();
     let own = Driver::connected(&scene.server, GROUP, &scene.secret);
     let login = |n: usize| {
-        FramedApp::login_as(&scene.server, dir.path(), &n.to_string(), GROUP, &scene.secret)
+        RawV2App::login_as(&scene.server, dir.path(), &n.to_string(), GROUP, &scene.secret)
     };
-    let _apps: Vec<FramedApp> = (0..MANY).map(login).collect();
+    let _apps: Vec<RawV2App> = (0..MANY).map(login).collect();
     let rows = "document.querySelectorAll('#applications tbody tr').length";
     browser.wait_for(&format!(
         "{rows} === 100 && document.querySelector('#applications-more').textContent.includes('151 more')"
@@ -276,7 +276,7 @@ fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
     let Some(browser) = open(&scene) else { return };
     browser.wait_for("document.querySelector('#groups tbody th').textContent === 'g'");
     assert_eq!(browser.run("return document.getElementById('banner').checkVisibility()"), false);
-    scene.server.kill9();
+    scene.server.kill();
     let said = browser.wait_for(
         "document.getElementById('banner').checkVisibility() && document.getElementById('banner').textContent",
     );

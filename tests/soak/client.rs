@@ -12,10 +12,10 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 
-use kvs_testkit::{Process, Program, RawApp, Sockets, compile_c};
+use kvs_testkit::{Process, Program, RawV1App, SocketPaths, Sockets, compile_c};
 
+use crate::env::SoakServer;
 use crate::model::{Line, NO_SUCH};
-use crate::world::Site;
 
 /// The time-out of every call, in milliseconds. The machine may be very busy, and applications are stopped in
 /// the middle of calls; that calls end in time is not what the soak is for.
@@ -92,21 +92,19 @@ enum Link {
 
 impl Client {
     /// Starts one for this server, not connected.
-    pub(crate) fn start(id: u64, kind: Kind, site: &Site, reports: &Sender<Report>) -> Self {
+    pub(crate) fn start(id: u64, kind: Kind, site: &SoakServer, reports: &Sender<Report>) -> Self {
         let reports = reports.clone();
         let link = match kind {
             Kind::Program => Link::Process(start_program(id, site, reports)),
             Kind::Crate => {
                 let log = Log::new(id, reports);
-                let (socket, callback_socket) =
-                    (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
+                let sockets = SocketPaths::of(site);
                 let protocol = match speaks_original(id) {
                     true => kvs::Protocol::V1,
                     false => kvs::Protocol::V2,
                 };
                 let connection = ByCrate {
-                    socket,
-                    callback_socket,
+                    sockets,
                     protocol,
                     log: log.clone(),
                     versions: Versions::default(),
@@ -116,9 +114,8 @@ impl Client {
             }
             Kind::Original => {
                 let log = Log::new(id, reports);
-                let (socket, callback_socket) =
-                    (site.socket().to_path_buf(), site.callback_socket().to_path_buf());
-                start_thread(log.clone(), AsOriginal { socket, callback_socket, log, line: None })
+                let sockets = SocketPaths::of(site);
+                start_thread(log.clone(), AsOriginal { sockets, log, line: None })
             }
         };
         Self { id, kind, link }
@@ -151,7 +148,7 @@ impl Client {
     /// Ends it at once, whatever it is doing. [`Event::Ended`] follows all it had to say.
     pub(crate) fn kill(&self, random: u64) {
         match &self.link {
-            Link::Process(process) => process.kill9(),
+            Link::Process(process) => process.kill(),
             Link::Thread(_) => self.command(Command::Die(random)),
         }
     }
@@ -176,14 +173,14 @@ fn speaks_original(id: u64) -> bool {
     id.is_multiple_of(3)
 }
 
-fn start_program(id: u64, site: &Site, reports: Sender<Report>) -> Process {
+fn start_program(id: u64, site: &SoakServer, reports: Sender<Report>) -> Process {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let mut index = 0;
     Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/soak_app.c")))
         .served_by(site)
         .env("KVS_TIMEOUT_MS", TIMEOUT_MS)
         .env("KVS_PROTOCOL", if speaks_original(id) { "original" } else { "best" })
-        .listener(move |line| {
+        .line_handler(move |line| {
             let event = match line {
                 Some(text) => parse(text, index).unwrap_or_else(|| panic!("{id}: {text:?}")),
                 None => Event::Ended,
@@ -299,8 +296,7 @@ impl Versions {
 
 #[derive(Debug)]
 struct ByCrate {
-    socket: PathBuf,
-    callback_socket: PathBuf,
+    sockets: SocketPaths,
     protocol: kvs::Protocol,
     log: Log,
     versions: Versions,
@@ -311,8 +307,8 @@ impl ByCrate {
     fn establish(&mut self, group: &str, secret: &str) -> Result<i32, kvs::Error> {
         let timeout = TIMEOUT_MS.parse().expect("it is a number");
         let connection = kvs::Connection::builder()
-            .socket(&self.socket)
-            .callback_socket(&self.callback_socket)
+            .socket(self.sockets.socket())
+            .callback_socket(self.sockets.callback_socket())
             .timeout(std::time::Duration::from_millis(timeout))
             .protocol(self.protocol)
             .open(group, secret)?;
@@ -396,8 +392,7 @@ impl Connection for ByCrate {
 
 #[derive(Debug)]
 struct AsOriginal {
-    socket: PathBuf,
-    callback_socket: PathBuf,
+    sockets: SocketPaths,
     log: Log,
     line: Option<Arc<OriginalLine>>,
 }
@@ -523,7 +518,7 @@ impl AsOriginal {
         // Sockets without a name are told apart by their process only, and this one has many.
         static LOGIN: Mutex<()> = Mutex::new(());
         let login = LOGIN.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = RawApp::try_login(&self.socket, &self.callback_socket, group, secret);
+        let result = RawV1App::try_login(&self.sockets, group, secret);
         drop(login);
         let app = match result {
             Ok(app) => app,

@@ -9,12 +9,12 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use kvs_testkit::{AppStatus, Dice, application_paths};
+use kvs_testkit::{AppStatus, SeededRng, application_paths};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};
+use crate::env::{Count, PATIENCE, Recent, SoakEnv, SoakServer, Ticket, created, lock, say};
 use crate::model::{Call, Model};
-use crate::world::{Count, PATIENCE, Recent, Site, Ticket, World, created, lock, say};
 
 /// How many calls each application has been told to make, at most.
 const WINDOW: usize = 16;
@@ -36,8 +36,8 @@ const FAULTS: usize = 2500;
 const STOPPED_FOR: u64 = 400;
 
 pub(crate) struct Run<'a> {
-    world: &'a World,
-    site: &'a Site,
+    env: &'a SoakEnv,
+    site: &'a SoakServer,
     name: String,
     secret: String,
     /// How many groups of this coordinator there were, and how many applications.
@@ -45,7 +45,7 @@ pub(crate) struct Run<'a> {
     clients: u64,
     model: Model,
     members: Vec<Member>,
-    dice: Dice,
+    rng: SeededRng,
     sender: Sender<Report>,
     reports: Receiver<Report>,
     results: u64,
@@ -67,14 +67,14 @@ struct Member {
 
 /// A group that stays until the end, and whose applications are killed. To be finished by
 /// [`Run::leave_in_part`] and [`Run::end_after_quit`].
-pub(crate) fn steady<'a>(world: &'a World, site: &'a Site, name: &str, seed: u64) -> Run<'a> {
-    let _party = world.pace.party();
+pub(crate) fn steady<'a>(env: &'a SoakEnv, site: &'a SoakServer, name: &str, seed: u64) -> Run<'a> {
+    let _party = env.pace.party();
     use Kind::{Crate, Original, Program};
-    let mut run = Run::new(world, site, name, &[Program, Program, Crate, Program, Original], seed);
+    let mut run = Run::new(env, site, name, &[Program, Program, Crate, Program, Original], seed);
     run.open();
     run.rest();
-    while world.pace.rest() {
-        while !world.pace.is_time_up() && !world.report.is_full() {
+    while env.pace.rest() {
+        while !env.pace.is_time_up() && !env.report.is_full() {
             run.load(true);
             run.rest();
         }
@@ -85,12 +85,12 @@ pub(crate) fn steady<'a>(world: &'a World, site: &'a Site, name: &str, seed: u64
 }
 
 /// Groups of the same name that come and go under load, all with the same applications.
-pub(crate) fn churning(world: &World, site: &Site, name: &str, seed: u64) {
-    let _party = world.pace.party();
+pub(crate) fn churning(env: &SoakEnv, site: &SoakServer, name: &str, seed: u64) {
+    let _party = env.pace.party();
     use Kind::{Crate, Original, Program};
-    let mut run = Run::new(world, site, name, &[Program, Crate, Program, Original], seed);
-    while world.pace.rest() {
-        while !world.pace.is_time_up() && !world.report.is_full() {
+    let mut run = Run::new(env, site, name, &[Program, Crate, Program, Original], seed);
+    while env.pace.rest() {
+        while !env.pace.is_time_up() && !env.report.is_full() {
             run.open();
             run.load(false);
             run.rest();
@@ -101,10 +101,10 @@ pub(crate) fn churning(world: &World, site: &Site, name: &str, seed: u64) {
 }
 
 impl<'a> Run<'a> {
-    fn new(world: &'a World, site: &'a Site, name: &str, kinds: &[Kind], seed: u64) -> Self {
+    fn new(env: &'a SoakEnv, site: &'a SoakServer, name: &str, kinds: &[Kind], seed: u64) -> Self {
         let (sender, reports) = mpsc::channel();
         let mut run = Self {
-            world,
+            env,
             site,
             name: name.to_owned(),
             secret: String::new(),
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
             clients: 0,
             model: Model::new(0, []),
             members: Vec::new(),
-            dice: Dice::new(seed),
+            rng: SeededRng::new(seed),
             sender,
             reports,
             results: 0,
@@ -139,10 +139,10 @@ impl<'a> Run<'a> {
 
     fn violation(&self, seat: usize, what: &str, why: &str) {
         let Member { client, recent, .. } = &self.members[seat];
-        self.world.report.violation(format_args!(
+        self.env.report.violation(format_args!(
             "(seed {}) group {} number {} on server {}, application {seat} (number {}, {:?}, pid {}): \
              {what}: {why}; before that:{recent}",
-            self.world.seed,
+            self.env.seed,
             self.name,
             self.generation,
             self.site.name,
@@ -153,9 +153,9 @@ impl<'a> Run<'a> {
     }
 
     fn group_violation(&self, why: &str) {
-        self.world.report.violation(format_args!(
+        self.env.report.violation(format_args!(
             "(seed {}) group {} number {} on server {}: {why}",
-            self.world.seed, self.name, self.generation, self.site.name
+            self.env.seed, self.name, self.generation, self.site.name
         ));
     }
 
@@ -193,11 +193,11 @@ impl<'a> Run<'a> {
 
     fn create(&mut self) {
         loop {
-            let ticket = self.world.outages.ticket();
+            let ticket = self.env.outages.ticket();
             let answer = lock(&self.site.server).ask("Create group", &self.name);
             if let Some(secret) = created(&answer) {
                 self.secret = secret.to_owned();
-                self.world.report.count(Count::Created);
+                self.env.report.count(Count::Created);
                 return;
             }
             self.expect_refusal(&answer, "Group not created: ", ticket);
@@ -211,34 +211,34 @@ impl<'a> Run<'a> {
             why.starts_with("the authentication server ") && why.ends_with("does not answer");
         // When it is back too late.
         let lossy = why.starts_with("the network to the authentication server ");
-        if (silent || lossy) && self.world.outages.since(ticket) {
-            self.world.report.count(Count::CommandRefused);
+        if (silent || lossy) && self.env.outages.since(ticket) {
+            self.env.report.count(Count::CommandRefused);
         } else {
             self.group_violation(&format!("the console says {answer:?}"));
-            assert!(!self.world.report.is_full(), "nothing goes on like this");
+            assert!(!self.env.report.is_full(), "nothing goes on like this");
         }
-        self.world.outages.wait_for_end();
+        self.env.outages.wait_for_end();
     }
 
     /// Lets an application that is not connected enter, and take over its keys.
     fn enter(&mut self, seat: usize) {
         loop {
-            let ticket = self.world.outages.ticket();
+            let ticket = self.env.outages.ticket();
             let (group, secret) = (self.name.clone(), self.secret.clone());
             let code = self.log_in(seat, group, secret);
             match code {
                 0 => break,
-                -8 if self.world.outages.since(ticket) => {
-                    self.world.report.count(Count::RefusedOutage);
-                    self.world.outages.wait_for_end();
+                -8 if self.env.outages.since(ticket) => {
+                    self.env.report.count(Count::RefusedOutage);
+                    self.env.outages.wait_for_end();
                 }
                 other => {
                     self.violation(seat, "login with the right secret", &format!("code {other}"));
-                    assert!(!self.world.report.is_full(), "nothing goes on like this");
+                    assert!(!self.env.report.is_full(), "nothing goes on like this");
                 }
             }
         }
-        self.world.report.count(Count::Login);
+        self.env.report.count(Count::Login);
         for key in self.own_keys(seat) {
             self.model.take_over(seat, key);
             self.command(seat, Command::Get(self.model.key_name(key).to_owned()));
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
         let seq = self.model.next_seq(key);
         let mut value = format!("{seq}.{client}.{}.{key}:", self.generation);
         while value.len() < len {
-            let random = self.dice.number().to_string();
+            let random = self.rng.number().to_string();
             value.push_str(&random);
         }
         value.truncate(len);
@@ -295,11 +295,11 @@ impl<'a> Run<'a> {
     }
 
     fn random_call(&mut self, seat: usize) {
-        let own = seat * KEYS + self.dice.below(KEYS);
-        let any = self.dice.below(self.members.len() * KEYS);
-        match self.dice.below(100) {
+        let own = seat * KEYS + self.rng.below(KEYS);
+        let any = self.rng.below(self.members.len() * KEYS);
+        match self.rng.below(100) {
             0..40 => {
-                let len = self.dice.below(MAX_VALUE + 1);
+                let len = self.rng.below(MAX_VALUE + 1);
                 self.put(seat, own, len);
             }
             40..43 => {
@@ -363,7 +363,7 @@ impl<'a> Run<'a> {
                 }
             }
             Event::Callback { line, key, code, value } => {
-                self.world.report.count(Count::Callback);
+                self.env.report.count(Count::Callback);
                 let verdict = self.model.callback(seat, line, &key, code, value.as_deref());
                 self.note(seat, format_args!("callback for {key}: {code} {value:?}"));
                 if let Err(why) = verdict {
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
             Call::Ask => Count::Ask,
             Call::Close => Count::Close,
         };
-        self.world.report.count(count);
+        self.env.report.count(count);
     }
 
     /// Hears what comes until that is so; meanwhile all others go on as they were told.
@@ -430,21 +430,21 @@ impl<'a> Run<'a> {
         {
             self.kill(seat);
         }
-        let end = self.results + (ROUND / 2 + self.dice.below(ROUND)) as u64;
-        let mut next_fault = self.results + self.dice.below(FAULTS) as u64;
-        while self.results < end && !self.world.report.is_full() {
+        let end = self.results + (ROUND / 2 + self.rng.below(ROUND)) as u64;
+        let mut next_fault = self.results + self.rng.below(FAULTS) as u64;
+        while self.results < end && !self.env.report.is_full() {
             self.fill();
             self.hear();
             if faults && self.results >= next_fault {
-                next_fault = self.results + (FAULTS / 2 + self.dice.below(FAULTS)) as u64;
+                next_fault = self.results + (FAULTS / 2 + self.rng.below(FAULTS)) as u64;
                 self.fault();
             }
         }
     }
 
     fn fault(&mut self) {
-        let seat = self.dice.below(self.members.len());
-        match (self.dice.below(8), self.members[seat].client.kind) {
+        let seat = self.rng.below(self.members.len());
+        match (self.rng.below(8), self.members[seat].client.kind) {
             (0..4, Kind::Program) => self.stop(seat),
             (4, _) => self.kill_in_login(),
             _ => self.kill(seat),
@@ -457,7 +457,7 @@ impl<'a> Run<'a> {
         {
             process.stop();
             self.members[seat].stopped = Some(self.results);
-            self.world.report.count(Count::Stop);
+            self.env.report.count(Count::Stop);
         }
     }
 
@@ -473,7 +473,7 @@ impl<'a> Run<'a> {
     fn kill(&mut self, seat: usize) {
         self.members[seat].ready = false;
         self.model.leave(seat);
-        let random = self.dice.number();
+        let random = self.rng.number();
         let Member { client, .. } = &self.members[seat];
         let (kind, pid) = (client.kind, client.pid());
         client.kill(random);
@@ -484,8 +484,8 @@ impl<'a> Run<'a> {
         }
         self.model.vacate(seat);
         match kind {
-            Kind::Program => self.world.report.count(Count::Kill),
-            Kind::Crate | Kind::Original => self.world.report.count(Count::Drop),
+            Kind::Program => self.env.report.count(Count::Kill),
+            Kind::Crate | Kind::Original => self.env.report.count(Count::Drop),
         }
         // Until then the server may still be doing what it had sent.
         self.compare_status("after a kill", |status| {
@@ -510,9 +510,9 @@ impl<'a> Run<'a> {
         let (group, secret) = (self.name.clone(), self.secret.clone());
         client.command(Command::Establish { group, secret });
         // The moment is random; there is no event to wait for.
-        thread::sleep(self.dice.time(Duration::from_millis(4)));
+        thread::sleep(self.rng.time(Duration::from_millis(4)));
         client.kill(0);
-        self.world.report.count(Count::KillInLogin);
+        self.env.report.count(Count::KillInLogin);
         for path in application_paths(client.pid()) {
             // Bound by it a moment before its death, and nobody else's to remove.
             let _ = std::fs::remove_file(path);
@@ -560,7 +560,7 @@ impl<'a> Run<'a> {
         }
         self.drain();
         self.compare_status("at rest", |_| true);
-        self.world.report.count(Count::Check);
+        self.env.report.count(Count::Check);
     }
 
     /// Asks the server for its status until it agrees with the model and with `also`.
@@ -570,7 +570,7 @@ impl<'a> Run<'a> {
             let status: Vec<_> = {
                 let server = lock(&self.site.server);
                 let status = server.status();
-                server.forget_taken_lines();
+                server.discard_taken_lines();
                 status.into_iter().filter(|app| app.group == self.name).collect()
             };
             match self.differs(&status) {
@@ -583,7 +583,7 @@ impl<'a> Run<'a> {
                 _ => {}
             }
         }
-        self.world.report.count(Count::Status);
+        self.env.report.count(Count::Status);
     }
 
     /// Where the status is not what the model says.
@@ -624,15 +624,15 @@ impl<'a> Run<'a> {
     /// Logins that must be refused, and what the console says of the group. Once in a period, as wrong secrets
     /// that come too fast are slowed down.
     fn probe(&mut self) {
-        let ticket = self.world.outages.ticket();
-        let report = &self.world.report;
+        let ticket = self.env.outages.ticket();
+        let report = &self.env.report;
         for (group, secret, expected, count) in [
             (self.name.as_str(), "wrong", -9, Count::RefusedSecret),
             ("no such group", self.secret.as_str(), -7, Count::RefusedGroup),
         ] {
             match self.site.try_login(group, secret) {
                 code if code == expected => report.count(count),
-                -8 if expected == -9 && self.world.outages.since(ticket) => {
+                -8 if expected == -9 && self.env.outages.since(ticket) => {
                     report.count(Count::RefusedOutage);
                 }
                 code => {
@@ -644,7 +644,7 @@ impl<'a> Run<'a> {
         }
         match lock(&self.site.server).group_info(&self.name) {
             Ok(info) if info.secret == self.secret && info.pairs == self.model.pairs() => {}
-            Err(_) if self.world.outages.since(ticket) => report.count(Count::CommandRefused),
+            Err(_) if self.env.outages.since(ticket) => report.count(Count::CommandRefused),
             other => self.group_violation(&format!("its info is {other:?}")),
         }
     }
@@ -653,14 +653,14 @@ impl<'a> Run<'a> {
 
     /// Has the group deleted in the midst of its load. Its applications are closed by force, and stay.
     fn delete(&mut self) {
-        let stopped = self.dice.below(self.members.len() * 2);
+        let stopped = self.rng.below(self.members.len() * 2);
         loop {
             self.fill();
             // One may be stopped when the server wants it to close.
             if self.members.get(stopped).is_some_and(|member| member.client.kind == Kind::Program) {
                 self.stop(stopped);
             }
-            let ticket = self.world.outages.ticket();
+            let ticket = self.env.outages.ticket();
             self.model.begin_closing();
             let (site, name, reports) = (self.site, self.name.clone(), self.sender.clone());
             self.answer = None;
@@ -693,7 +693,7 @@ impl<'a> Run<'a> {
             self.rest();
         }
         self.model.closed();
-        self.world.report.count(Count::Deleted);
+        self.env.report.count(Count::Deleted);
         for seat in self.seats() {
             self.resume(seat);
             self.members[seat].ready = false;
@@ -703,14 +703,14 @@ impl<'a> Run<'a> {
         }
         self.drain();
         for seat in self.seats() {
-            self.world.report.count(Count::Forced);
+            self.env.report.count(Count::Forced);
             // The group is gone; only the answer of a server can say so.
             let (group, secret) = (self.name.clone(), self.secret.clone());
             let code = self.log_in(seat, group, secret);
             if code != -7 {
                 self.violation(seat, "login to a deleted group", &format!("code {code}"));
             }
-            self.world.report.count(Count::RefusedGroup);
+            self.env.report.count(Count::RefusedGroup);
             self.model.vacate(seat);
         }
     }

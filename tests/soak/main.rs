@@ -10,7 +10,7 @@
 //!
 //! - `model.rs` says what an application may see, and when.
 //! - `client.rs` are the applications, `group.rs` commands them, kills them and listens to them.
-//! - `world.rs` is what all of them share; here are the outages, the periods, and the end.
+//! - `env.rs` is what all of them share; here are the outages, the periods, and the end.
 //!
 //! After each period all rest, all that is known is compared, and the servers' memory and descriptors are
 //! looked at. The seed decides what is done; in which order the machine does it is new each time.
@@ -18,16 +18,16 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod env;
 mod group;
 mod model;
-mod world;
 
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_testkit::{AuthServer, Dice, Process, Sockets, number_from_env};
-use world::{Count, Outages, Pace, Site, Size, World, lock, say};
+use env::{Count, Outages, Pace, Size, SoakEnv, SoakServer, lock, say};
+use kvs_testkit::{AuthServer, Process, SeededRng, Sockets, number_from_env};
 
 /// From one point where all rest to the next.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -55,88 +55,87 @@ const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
 #[test]
 fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
     let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(0.5);
-    let seed =
-        number_from_env("KVS_SOAK_SEED").unwrap_or_else(|| Dice::from_time().number() % 1_000_000);
+    let seed = number_from_env("KVS_SOAK_SEED")
+        .unwrap_or_else(|| SeededRng::from_time().number() % 1_000_000);
     say(format_args!("soak for {minutes} minutes with seed {seed}"));
 
     let auth = AuthServer::start();
-    let sites = [Site::start("A", &auth), Site::start("B", &auth)];
-    let world = World {
+    let sites = [SoakServer::start("A", &auth), SoakServer::start("B", &auth)];
+    let env = SoakEnv {
         seed,
         outages: Outages::new(auth.pid(), sites.iter().map(|site| site.pid).collect()),
         auth: Mutex::new(auth),
         sites,
         pace: Pace::new(7),
-        report: world::Report::default(),
+        report: env::Report::default(),
     };
     let begin = Instant::now();
     let end = begin + Duration::from_secs_f64(minutes * 60.0);
     let mut sizes = Sizes::default();
     let runs = thread::scope(|scope| {
-        let mut seeds = Dice::new(seed);
+        let mut seeds = SeededRng::new(seed);
         let mut steady = Vec::new();
-        for site in &world.sites {
+        for site in &env.sites {
             for n in 0..2 {
-                let (world, name, seed) =
-                    (&world, format!("steady-{}{n}", site.name), seeds.number());
-                steady.push(scope.spawn(move || group::steady(world, site, &name, seed)));
+                let (env, name, seed) = (&env, format!("steady-{}{n}", site.name), seeds.number());
+                steady.push(scope.spawn(move || group::steady(env, site, &name, seed)));
             }
-            let (world, name, seed) = (&world, format!("churn-{}", site.name), seeds.number());
-            scope.spawn(move || group::churning(world, site, &name, seed));
+            let (env, name, seed) = (&env, format!("churn-{}", site.name), seeds.number());
+            scope.spawn(move || group::churning(env, site, &name, seed));
         }
         let seed = seeds.number();
-        let world = &world;
-        scope.spawn(move || restart_auth_server(world, seed));
+        let env = &env;
+        scope.spawn(move || restart_auth_server(env, seed));
 
-        let mut result = world.pace.wait_until_all_rest();
-        while result.is_ok() && Instant::now() < end && !world.report.is_full() {
-            result = world.pace.run_for(PERIOD.min(end - Instant::now()));
+        let mut result = env.pace.wait_until_all_rest();
+        while result.is_ok() && Instant::now() < end && !env.report.is_full() {
+            result = env.pace.run_for(PERIOD.min(end - Instant::now()));
             if result.is_ok() {
-                sizes.look(world, begin);
+                sizes.look(env, begin);
             }
         }
         if let Err(why) = result {
-            world.report.violation(why);
+            env.report.violation(why);
         }
-        world.pace.end();
+        env.pace.end();
         steady.into_iter().map(|thread| thread.join()).collect::<Result<Vec<_>, _>>()
     });
     let runs = runs.expect("no coordinator has panicked");
-    if !world.report.is_full() {
-        sizes.judge(&world);
-        quit(&world, runs);
+    if !env.report.is_full() {
+        sizes.judge(&env);
+        quit(&env, runs);
     }
-    say(format_args!("{}\nseed {seed}", world.report));
-    assert_eq!(world.report.violations(), 0, "see above; the seed is {seed}");
+    say(format_args!("{}\nseed {seed}", env.report));
+    assert_eq!(env.report.violations(), 0, "see above; the seed is {seed}");
 }
 
 /// Kills the authentication server now and then, and starts it again.
-fn restart_auth_server(world: &World, seed: u64) {
-    let _party = world.pace.party();
-    let mut dice = Dice::new(seed);
-    while world.pace.rest() {
-        while !world.pace.is_time_up() && !world.report.is_full() {
-            world.pace.wait(dice.time(Duration::from_millis(5000)));
-            world.outages.begin();
-            lock(&world.auth).kill9();
+fn restart_auth_server(env: &SoakEnv, seed: u64) {
+    let _party = env.pace.party();
+    let mut rng = SeededRng::new(seed);
+    while env.pace.rest() {
+        while !env.pace.is_time_up() && !env.report.is_full() {
+            env.pace.wait(rng.time(Duration::from_millis(5000)));
+            env.outages.begin();
+            lock(&env.auth).kill();
             // Sometimes it is back before anybody has noticed.
-            if !dice.one_in(3) {
-                check_outage(world);
-                world.pace.wait(dice.time(Duration::from_millis(2000)));
+            if !rng.one_in(3) {
+                check_outage(env);
+                env.pace.wait(rng.time(Duration::from_millis(2000)));
             }
-            lock(&world.auth).restart();
-            for site in &world.sites {
-                wait_until_back(world, site);
+            lock(&env.auth).restart();
+            for site in &env.sites {
+                wait_until_back(env, site);
             }
-            world.outages.end(lock(&world.auth).pid());
-            world.report.count(Count::Outage);
+            env.outages.end(lock(&env.auth).pid());
+            env.report.count(Count::Outage);
         }
     }
 }
 
 /// What needs the authentication server says that it is away, and nothing hangs.
-fn check_outage(world: &World) {
-    for site in &world.sites {
+fn check_outage(env: &SoakEnv) {
+    for site in &env.sites {
         for command in ["Create group", "Delete group"] {
             let (door, _) = &site.door;
             let (name, prefix) = match command {
@@ -145,9 +144,9 @@ fn check_outage(world: &World) {
             };
             let answer = lock(&site.server).ask(command, name);
             if answer.starts_with(prefix) && answer.ends_with(" does not answer") {
-                world.report.count(Count::CommandRefused);
+                env.report.count(Count::CommandRefused);
             } else {
-                world.report.violation(format_args!("{command} in an outage: {answer:?}"));
+                env.report.violation(format_args!("{command} in an outage: {answer:?}"));
             }
         }
         let (group, secret) = &site.door;
@@ -157,8 +156,8 @@ fn check_outage(world: &World) {
             ("no such group", "wrong", -7, Count::RefusedGroup),
         ] {
             match site.try_login(group, secret) {
-                code if code == expected => world.report.count(count),
-                code => world.report.violation(format_args!(
+                code if code == expected => env.report.count(count),
+                code => env.report.violation(format_args!(
                     "code {code} in an outage, at the login to {group} on server {}",
                     site.name
                 )),
@@ -168,15 +167,15 @@ fn check_outage(world: &World) {
 }
 
 /// Logs in until it works again.
-fn wait_until_back(world: &World, site: &Site) {
+fn wait_until_back(env: &SoakEnv, site: &SoakServer) {
     let (group, secret) = &site.door;
-    let end = Instant::now() + world::PATIENCE;
+    let end = Instant::now() + env::PATIENCE;
     loop {
         match site.try_login(group, secret) {
-            0 => return world.report.count(Count::Login),
-            -8 if Instant::now() < end => world.report.count(Count::RefusedOutage),
+            0 => return env.report.count(Count::Login),
+            -8 if Instant::now() < end => env.report.count(Count::RefusedOutage),
             code => {
-                world.report.violation(format_args!(
+                env.report.violation(format_args!(
                     "code {code} after an outage, at the login to {group} on server {}",
                     site.name
                 ));
@@ -196,23 +195,23 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn look(&mut self, world: &World, begin: Instant) {
+    fn look(&mut self, env: &SoakEnv, begin: Instant) {
         let first = self.series.first();
         let size = |n: usize, process: &Process| {
             Size::settled(process, first.map(|first| first[n].descriptors))
         };
         let sizes = [
-            size(0, &lock(&world.auth)),
-            size(1, &lock(&world.sites[0].server)),
-            size(2, &lock(&world.sites[1].server)),
+            size(0, &lock(&env.auth)),
+            size(1, &lock(&env.sites[0].server)),
+            size(2, &lock(&env.sites[1].server)),
         ];
         self.series.push(sizes);
-        let [a, b] = world.sites.each_ref().map(|site| {
+        let [a, b] = env.sites.each_ref().map(|site| {
             let status = lock(&site.server).status();
             status.iter().filter(|app| app.status == "Closed").count() as u64
         });
         self.past.push([0, a, b]);
-        let report = &world.report;
+        let report = &env.report;
         let columns = sizes.map(|size| format!("{} KiB {} fds", size.rss, size.descriptors));
         say(format_args!(
             "{:>4} s: {} calls, {} callbacks, {} kills, {} drops, {} stops, {} groups deleted, {} outages, \
@@ -233,7 +232,7 @@ impl Sizes {
     }
 
     /// Whether the servers have stayed as they were.
-    fn judge(&self, world: &World) {
+    fn judge(&self, env: &SoakEnv) {
         let Some(last) = self.series.last() else { return };
         for (n, name) in ["authentication server", "server A", "server B"].iter().enumerate() {
             let rss: Vec<u64> = self.series.iter().map(|sizes| sizes[n].rss).collect();
@@ -245,14 +244,14 @@ impl Sizes {
             ));
             let may_vary = if n == 0 { GIVEN_UP_LINKS } else { 0 };
             if most.unwrap_or(0) > least.unwrap_or(0) + may_vary {
-                world.report.violation(format_args!("descriptors of {name}: {:?}", self.series));
+                env.report.violation(format_args!("descriptors of {name}: {:?}", self.series));
             }
             // The first point is after one period.
             if let Some(warm) = self.series.get(WARM_UP - 1) {
                 let past = self.past[self.past.len() - 1][n] - self.past[WARM_UP - 1][n];
                 let allowed = warm[n].rss + NOISE + past * PAST_APPLICATION / 1024;
                 if last[n].rss > allowed {
-                    world.report.violation(format_args!(
+                    env.report.violation(format_args!(
                         "memory of {name}: {} KiB, more than {allowed}",
                         last[n].rss
                     ));
@@ -264,40 +263,40 @@ impl Sizes {
 
 /// Idle servers use no time; then half of the applications leave, one server quits by itself, the
 /// authentication server and with it the other one; and nothing is left.
-fn quit(world: &World, mut runs: Vec<group::Run<'_>>) {
-    let ticks = |world: &World| {
-        let [a, b] = world.sites.each_ref().map(|site| lock(&site.server).cpu_ticks());
-        [lock(&world.auth).cpu_ticks(), a, b]
+fn quit(env: &SoakEnv, mut runs: Vec<group::Run<'_>>) {
+    let ticks = |env: &SoakEnv| {
+        let [a, b] = env.sites.each_ref().map(|site| lock(&site.server).cpu_ticks());
+        [lock(&env.auth).cpu_ticks(), a, b]
     };
-    let before = ticks(world);
+    let before = ticks(env);
     // Over real time, as in the test of idle servers: the absence of events is the promise.
     thread::sleep(IDLE.0);
     let used: Vec<_> =
-        ticks(world).iter().zip(before).map(|(after, before)| after - before).collect();
+        ticks(env).iter().zip(before).map(|(after, before)| after - before).collect();
     say(format_args!("idle for {:?} with all applications: {used:?} ticks", IDLE.0));
     if used.iter().any(|ticks| *ticks > IDLE.1) {
-        world.report.violation(format_args!("idle servers used {used:?} ticks"));
+        env.report.violation(format_args!("idle servers used {used:?} ticks"));
     }
 
     for run in &mut runs {
         run.leave_in_part();
     }
-    let [first, second] = world.sites.each_ref().map(|site| lock(&site.server));
+    let [first, second] = env.sites.each_ref().map(|site| lock(&site.server));
     first.quit();
-    let auth = lock(&world.auth);
+    let auth = lock(&env.auth);
     auth.send("Quit");
     auth.expect_line("Exiting Authentification Server...");
     for process in [&**auth, &**second] {
         let status = process.wait_exit();
         if !status.success() {
-            world.report.violation(format_args!("a server has ended with {status}"));
+            env.report.violation(format_args!("a server has ended with {status}"));
         }
     }
     drop((first, second, auth));
-    for site in &world.sites {
+    for site in &env.sites {
         for path in [site.socket(), site.callback_socket()] {
             if path.exists() {
-                world.report.violation(format_args!("{} is left", path.display()));
+                env.report.violation(format_args!("{} is left", path.display()));
             }
         }
     }

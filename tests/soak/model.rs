@@ -140,7 +140,7 @@ enum Watch {
     /// The key may have been deleted just before or just after the registration.
     Unsure,
     /// The key was deleted; what was put before may still be told.
-    Ending,
+    StopOnDrop,
 }
 
 impl Key {
@@ -220,7 +220,7 @@ impl Model {
         for Pending { call, .. } in std::mem::take(&mut self.seats[seat].pending) {
             if let Call::Delete(key) = call {
                 for view in self.seats.iter_mut().filter_map(|seat| seat.views.get_mut(key)) {
-                    if view.watch == Watch::Ending {
+                    if view.watch == Watch::StopOnDrop {
                         view.watch = Watch::Unsure;
                     }
                 }
@@ -287,7 +287,7 @@ impl Model {
             self.keys[key].push(None);
             for view in self.seats.iter_mut().map(|seat| &mut seat.views[key]) {
                 if view.watch != Watch::None {
-                    view.watch = Watch::Ending;
+                    view.watch = Watch::StopOnDrop;
                 }
             }
         }
@@ -610,7 +610,7 @@ impl Model {
             key.history.drain(..(last - key.first) as usize);
             key.first = last;
             for view in self.seats.iter_mut().map(|seat| &mut seat.views[at]) {
-                if view.watch == Watch::Ending {
+                if view.watch == Watch::StopOnDrop {
                     view.watch = Watch::None;
                 }
                 view.seen.clear();
@@ -624,7 +624,7 @@ impl Model {
         let (mut sure, mut perhaps) = (Vec::new(), Vec::new());
         for (view, key) in self.seats[seat].views.iter().zip(&self.keys) {
             match view.watch {
-                Watch::None | Watch::Ending => {}
+                Watch::None | Watch::StopOnDrop => {}
                 Watch::Since(_) => sure.push(key.name.as_str()),
                 Watch::Unsure => perhaps.push(key.name.as_str()),
             }

@@ -41,7 +41,10 @@ impl Holder {
     fn starts(&self, auth: &AuthServer) -> LocalServer {
         // They have no order.
         let both = [&self.callback, &self.main].map(duplicate);
-        LocalServer::builder(auth.addr()).socket(self.socket()).hand_over(both.into()).start()
+        LocalServer::builder(auth.addr())
+            .socket(self.socket())
+            .socket_activation(both.into())
+            .start()
     }
 
     /// Waits until somebody is in the queue of the main socket.
@@ -76,7 +79,7 @@ fn duplicate(socket: &UnixListener) -> OwnedFd {
 }
 
 /// The rest of its login, and that it is served.
-fn expect_service([mut main, mut callback]: [Channel; 2], server: &LocalServer) {
+fn expect_served([mut main, mut callback]: [Channel; 2], server: &LocalServer) {
     let secret = server.create_group("g");
     main.begin_login("g", &secret);
     callback.expect_int(1);
@@ -115,7 +118,7 @@ fn systemd_hands_both_sockets_over_and_the_first_client_starts_the_server() {
 fn clients_that_come_between_two_servers_wait_for_the_next() {
     let auth = AuthServer::start();
     let holder = Holder::new();
-    for end in [LocalServer::quit, |server: &LocalServer| server.kill9()] {
+    for end in [LocalServer::quit, |server: &LocalServer| server.kill()] {
         let server = holder.starts(&auth);
         let secret = server.create_group("g");
         Driver::connected(&server, "g", &secret).store("k", "v");
@@ -132,7 +135,7 @@ fn clients_that_come_between_two_servers_wait_for_the_next() {
         let queued = holder.queued();
         let server = holder.starts(&auth);
         assert_eq!(driver.returned(call), NOT_FOUND);
-        expect_service(queued, &server);
+        expect_served(queued, &server);
         server.quit();
     }
 }
@@ -153,7 +156,7 @@ fn clients_that_come_while_a_server_quits_wait_for_the_next() {
     server.wait_exit();
     drop(slow);
     let next = holder.starts(&auth);
-    expect_service(queued, &next);
+    expect_served(queued, &next);
 }
 
 #[test]
@@ -166,7 +169,7 @@ fn what_was_handed_over_stays_as_it_is_and_no_program_inherits_it() {
     let server = LocalServer::builder(auth.addr())
         .socket(holder.socket())
         .args(["--socket-mode", "660"])
-        .hand_over(both.into())
+        .socket_activation(both.into())
         .start();
     assert_eq!(mode(holder.socket()), 0o604);
     server.expect_log("that the mode is not changed", |line| {
@@ -195,7 +198,7 @@ fn a_socket_that_was_not_handed_over_is_bound_as_always() {
     fs::remove_file(holder.callback_socket()).expect("it is there");
     let server = LocalServer::builder(auth.addr())
         .socket(holder.socket())
-        .hand_over(vec![duplicate(&holder.main)])
+        .socket_activation(vec![duplicate(&holder.main)])
         .start();
     let secret = server.create_group("g");
     server.raw_app("g", &secret).put("k", "v");
@@ -220,7 +223,8 @@ fn expect_refusal(descriptor: impl Into<OwnedFd>, sentences: &[&str]) {
     let auth = AuthServer::start();
     let holder = Holder::new();
     let all = vec![duplicate(&holder.main), duplicate(&holder.callback), descriptor.into()];
-    let server = LocalServer::builder(auth.addr()).socket(holder.socket()).hand_over(all).spawn();
+    let server =
+        LocalServer::builder(auth.addr()).socket(holder.socket()).socket_activation(all).spawn();
     let finished = server.finish();
     assert_eq!(finished.status.code(), Some(1), "{}", server.report());
     let said = finished.stderr.last().expect("an error");

@@ -11,7 +11,7 @@ fn the_services_work_from_the_installation_to_the_purge() {
         Ok(machine) => machine,
         Err(why) => return skipped("the services in a machine", &why),
     };
-    let script = machine.hand_in("in_machine", include_str!("in_machine"));
+    let script = machine.write_file("in_machine", include_str!("in_machine"));
     let (status, shown) = machine.run(&format!("bash {}", script.display()));
     assert!(
         status == 0 && shown.last().is_some_and(|line| line == "all promises hold"),

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use kvs_testkit::{
-    AuthServer, Channel, DEADLINE, LOOKED_ON, LocalServer, LocalServerBuilder, RawLocalServer,
+    AuthServer, Channel, DEADLINE, LocalServer, LocalServerBuilder, QUIET_PERIOD, RawLocalServer,
     Sockets, private_dir,
 };
 use nix::sys::signal::Signal;
@@ -68,7 +68,7 @@ fn a_local_server_is_ready_when_a_client_is_served_and_tells_of_its_link() {
     Channel::connect("callback", server.callback_socket()).expect("there, too");
     client.expect_int(1);
 
-    auth.kill9();
+    auth.kill();
     assert!(server.ask("Create group", "g").starts_with("Group not created: "));
     supervisor.expect(&format!(
         "STATUS=The authentication server {addr} does not answer: no new logins and no group commands until it does"
@@ -90,7 +90,7 @@ fn a_local_server_is_not_ready_before_the_authentication_server_answers() {
     auth.stop();
     let _server = supervisor.starts(LocalServer::builder(auth.addr())).spawn();
     supervisor.expect(&format!("STATUS=Looking for the authentication server {}", auth.addr()));
-    assert_eq!(supervisor.told_within(LOOKED_ON), None);
+    assert_eq!(supervisor.told_within(QUIET_PERIOD), None);
     auth.signal(Signal::SIGCONT);
     supervisor.expect(&connected(&auth, auth.addr().port() + 1));
     supervisor.expect("READY=1");
@@ -100,7 +100,7 @@ fn a_local_server_is_not_ready_before_the_authentication_server_answers() {
 fn a_local_server_that_finds_no_authentication_server_fails_and_was_never_ready() {
     let supervisor = Supervisor::new();
     let auth = AuthServer::start();
-    auth.kill9();
+    auth.kill();
     let server = supervisor.starts(LocalServer::builder(auth.addr())).spawn();
     assert_eq!(server.wait_exit().code(), Some(1));
     supervisor.expect(&format!("STATUS=Looking for the authentication server {}", auth.addr()));

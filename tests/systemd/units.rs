@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use kvs_testkit::{Installed, are_installed, bin, private_dir, project_dir, tool};
+use kvs_testkit::{InstalledTree, are_installed, bin, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
 /// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a service without any
@@ -106,7 +106,7 @@ fn the_files_of_options_name_every_option_with_its_default() {
 
 #[test]
 fn what_the_administrator_has_changed_is_neither_overwritten_nor_removed() {
-    let installed = Installed::new();
+    let installed = InstalledTree::new();
     let [changed, unchanged] =
         ["local-server.toml", "auth-server.toml"].map(|name| installed.path("etc/kvs").join(name));
     let original = fs::read_to_string(&unchanged).expect("it is installed");

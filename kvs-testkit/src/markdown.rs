@@ -1,33 +1,33 @@
-//! A page of documentation in Markdown, block by block, for tests that follow it to the letter.
+//! The code blocks of a Markdown page, for tests that execute a page literally.
 
-/// A block of a page.
+/// A code block of a page.
 #[derive(Debug)]
-pub struct Block {
+pub struct CodeBlock {
     /// The number of its first line.
     pub line: usize,
-    /// What its first line begins with.
+    /// The language after the opening fence.
     pub language: String,
-    /// What follows there, `NAME=VALUE`, as its two parts. No reader sees it.
+    /// The marker `NAME=VALUE` after the language, which is not rendered.
     pub marker: Option<(String, String)>,
-    /// The name in backticks with which the text before it ends, if a colon follows that.
+    /// The file name in backticks and a colon that end the text before the block.
     pub file: Option<String>,
     /// Its lines.
     pub text: String,
 }
 
-/// All blocks of a page.
+/// All code blocks of a page.
 ///
 /// # Panics
-/// When there is one of another form.
-pub fn blocks(page: &str) -> Vec<Block> {
+/// If a block is neither fenced with backticks nor closed.
+pub fn code_blocks(page: &str) -> Vec<CodeBlock> {
     let mut blocks = Vec::new();
-    // The last line of the text before a block.
+    // The last line of text before a block.
     let mut text_before = "";
     let mut is_after_text = false;
     let mut lines = page.lines().zip(1..);
     while let Some((line, number)) = lines.next() {
         let Some(info) = line.strip_prefix("```") else {
-            // Markdown knows other ways to write a block.
+            // Markdown has other forms of blocks, which pages must not use.
             let hidden = line.contains("```") || line.contains("~~~");
             let indented = !is_after_text && (line.starts_with("    ") || line.starts_with('\t'));
             assert!(!hidden && !indented, "line {number}: a block of another form: {line}");
@@ -53,7 +53,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
             }
         }
         let file = text_before.strip_suffix("`:").and_then(|text| text.rsplit('`').next());
-        blocks.push(Block {
+        blocks.push(CodeBlock {
             line: number,
             language: language.to_owned(),
             marker,

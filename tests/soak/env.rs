@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kvs_testkit::{AuthServer, LocalServer, Process, Sockets};
+use kvs_testkit::{AuthServer, LocalServer, Process, SocketPaths, Sockets};
 
 /// The longest that anything may take. Nothing that works comes near it, on a very busy machine neither.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,10 +16,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// After so many violations nothing is learnt from more.
 const MOST_VIOLATIONS: u64 = 20;
 
-pub(crate) struct World {
+pub(crate) struct SoakEnv {
     pub(crate) seed: u64,
     pub(crate) auth: Mutex<AuthServer>,
-    pub(crate) sites: [Site; 2],
+    pub(crate) sites: [SoakServer; 2],
     pub(crate) outages: Outages,
     pub(crate) pace: Pace,
     pub(crate) report: Report,
@@ -41,18 +41,17 @@ pub(crate) fn created(answer: &str) -> Option<&str> {
 }
 
 /// A local server.
-pub(crate) struct Site {
+pub(crate) struct SoakServer {
     pub(crate) name: &'static str,
     /// Its console, on which one dialogue goes on at a time.
     pub(crate) server: Mutex<LocalServer>,
-    socket: PathBuf,
-    callback_socket: PathBuf,
+    sockets: SocketPaths,
     pub(crate) pid: i32,
     /// A group in which nobody stays, and its secret: for logins that only try whether one can.
     pub(crate) door: (String, String),
 }
 
-impl Site {
+impl SoakServer {
     pub(crate) fn start(name: &'static str, auth: &AuthServer) -> Self {
         let server = LocalServer::start(auth);
         let door = format!("door-{name}");
@@ -67,8 +66,7 @@ impl Site {
         };
         Self {
             name,
-            socket: server.socket().to_owned(),
-            callback_socket: server.callback_socket().to_owned(),
+            sockets: SocketPaths::of(&server),
             pid: server.pid(),
             server: Mutex::new(server),
             door: (door, secret),
@@ -77,25 +75,20 @@ impl Site {
 
     /// A login that is over at once; its code.
     pub(crate) fn try_login(&self, group: &str, secret: &str) -> i32 {
-        let login = kvs::Connection::builder()
-            .socket(&self.socket)
-            .callback_socket(&self.callback_socket)
-            .timeout(kvs_testkit::DEADLINE)
-            .open(group, secret);
-        match login.and_then(|connection| connection.close()) {
+        match kvs_testkit::connect(self, group, secret).and_then(|connection| connection.close()) {
             Ok(()) => 0,
             Err(error) => error.code(),
         }
     }
 }
 
-impl Sockets for Site {
+impl Sockets for SoakServer {
     fn socket(&self) -> &Path {
-        &self.socket
+        self.sockets.socket()
     }
 
     fn callback_socket(&self) -> &Path {
-        &self.callback_socket
+        self.sockets.callback_socket()
     }
 }
 

@@ -14,7 +14,7 @@ use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
 use kvs_testkit::{
-    Channel, Dice, FramedApp, RawApp, RawFrame, Sockets, entries, framed, framed_put,
+    Channel, RawFrame, RawV1App, RawV2App, SeededRng, Sockets, encode_put, encode_request, entries,
     number_from_env,
 };
 
@@ -28,8 +28,8 @@ const MIB: usize = 1 << 20;
 /// A server, and witnesses of both kinds that it serves and has stored what it should.
 struct Court {
     scene: Scene,
-    witness: FramedApp,
-    original: RawApp,
+    witness: RawV2App,
+    original: RawV1App,
     descriptors: usize,
     rounds: usize,
 }
@@ -48,14 +48,14 @@ impl Court {
     }
 
     /// The witnesses are served, and told of nothing but what they do themselves: nobody else stores anything.
-    fn expect_service(&mut self, what: &str) {
+    fn expect_served(&mut self, what: &str) {
         self.rounds += 1;
         let value = self.rounds.to_string();
         self.original.put("k", &value);
         assert_eq!(self.original.get("k").as_ref(), Some(&value));
         let version = self.witness.get("k").filter(|(_, seen)| *seen == value.as_bytes());
         let (version, _) = version.unwrap_or_else(|| panic!("{what}: k has another value"));
-        let told = self.witness.change();
+        let told = self.witness.next_change();
         assert_eq!(told, (b"k".to_vec(), version), "{what}");
     }
 
@@ -65,7 +65,7 @@ impl Court {
 
     /// All is as before.
     fn expect_nothing_left(&mut self) {
-        self.expect_service("at the end");
+        self.expect_served("at the end");
         self.expect_nothing_stored("at the end");
         self.scene.server.expect_open_descriptors(self.descriptors);
         // There is no event to wait for: that nothing happens is the promise.
@@ -77,8 +77,8 @@ impl Court {
 }
 
 /// The server ends both connections.
-fn expect_closed(app: FramedApp) {
-    let FramedApp { mut main, mut callback, .. } = app;
+fn expect_closed(app: RawV2App) {
+    let RawV2App { mut main, mut callback, .. } = app;
     main.rest();
     callback.rest();
 }
@@ -204,21 +204,30 @@ fn refused() -> Vec<(String, Vec<u8>, Status)> {
     };
     let (key, longest) = (&body[..=MAX_KEY], &body[..MAX_KEY]);
     let value = &body[..=MAX_VALUE];
-    let put = |key, value| framed_put(1, key, value);
-    too_large("a get with a long key", framed(1, Request::Get(key)));
+    let put = |key, value| encode_put(1, key, value);
+    too_large("a get with a long key", encode_request(1, Request::Get(key)));
     too_large("a put with a long key", put(key, b"v"));
     too_large("a put with a long value", put(b"x", value));
     too_large("a put with the longest key and a long value", put(longest, value));
-    too_large("a deletion with a long key", framed(1, Request::Delete { key, expected: None }));
-    too_large("a watch of a long key", framed(1, Request::Watch(WatchTarget::Key(key))));
-    too_large("a watch of a long prefix", framed(1, Request::Watch(WatchTarget::Prefix(key))));
-    too_large("an unwatch of a long key", framed(1, Request::Unwatch(WatchTarget::Key(key))));
+    too_large(
+        "a deletion with a long key",
+        encode_request(1, Request::Delete { key, expected: None }),
+    );
+    too_large("a watch of a long key", encode_request(1, Request::Watch(WatchTarget::Key(key))));
+    too_large(
+        "a watch of a long prefix",
+        encode_request(1, Request::Watch(WatchTarget::Prefix(key))),
+    );
+    too_large(
+        "an unwatch of a long key",
+        encode_request(1, Request::Unwatch(WatchTarget::Key(key))),
+    );
     too_large(
         "keys with a long prefix",
-        framed(1, Request::Keys { prefix: key, cursor: 0, limit: 1 }),
+        encode_request(1, Request::Keys { prefix: key, cursor: 0, limit: 1 }),
     );
     let mut many = |what: &str, pairs: Vec<(&[u8], &[u8])>| {
-        too_large(what, framed(1, Request::PutMany(entries(pairs).entries())));
+        too_large(what, encode_request(1, Request::PutMany(entries(pairs).entries())));
     };
     many("entries with a long key", vec![(b"x", b""), (key, b"")]);
     many("entries with a long value", vec![(b"x", b""), (b"y", value)]);
@@ -237,8 +246,8 @@ fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_store
     let mut court = Court::new();
     let all = malformed();
     println!("{} malformed frames", all.len());
-    let good = framed(5, Request::Get(b"k"));
-    let later = framed_put(6, b"later", b"value");
+    let good = encode_request(5, Request::Get(b"k"));
+    let later = encode_put(6, b"later", b"value");
     for (what, frame) in all {
         // Alone; between others in one piece; and byte by byte.
         for way in 0..3 {
@@ -263,7 +272,7 @@ fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_store
                 assert!(answer.is_empty() || answer.len() > HEADER_LEN, "{what}: {answer:?}");
             }
             expect_closed(app);
-            court.expect_service(&what);
+            court.expect_served(&what);
         }
         court.expect_nothing_stored(&what);
     }
@@ -285,12 +294,12 @@ fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
             if !rest.is_empty() {
                 app.main.send(rest);
             }
-            let reply = app.answer(1);
+            let reply = app.response(1);
             assert_eq!((reply.status, reply.version), (*status, 0), "{what}, cut at {cut}");
             assert!(reply.body.is_empty());
-            app.expect_service();
+            app.expect_served();
         }
-        court.expect_service(what);
+        court.expect_served(what);
         court.expect_nothing_stored(what);
     }
     // Whatever is announced is answered when its header is here, and passed over when it comes.
@@ -299,19 +308,19 @@ fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
         let frame = RawFrame { body_len: Some(u32::MAX), number: 3, kind, ..RawFrame::default() };
         app.main.send(&frame.bytes());
         let status = if kind == 9 { Status::Unknown } else { Status::TooLarge };
-        assert_eq!(app.answer(3).status, status);
+        assert_eq!(app.response(3).status, status);
         app.main.send(&vec![0; MIB]);
         drop(app);
-        court.expect_service("4 GiB");
+        court.expect_served("4 GiB");
     }
     // The longest of all that is taken.
     let longest = vec![b'k'; MAX_KEY];
     let value = vec![b'v'; MAX_VALUE];
     let version = app.put(&longest, &value);
     assert_eq!(app.get(&longest), Some((version, value)));
-    assert_eq!(court.witness.change(), (longest.clone(), version));
+    assert_eq!(court.witness.next_change(), (longest.clone(), version));
     assert!(app.delete(&longest));
-    assert_eq!(court.witness.change(), (longest, 0));
+    assert_eq!(court.witness.next_change(), (longest, 0));
     app.close();
     court.expect_nothing_left();
 }
@@ -341,7 +350,7 @@ fn frames_may_be_cut_and_glued_at_every_byte() {
                 app.main.send(piece);
             }
         }
-        let replies: Vec<_> = (0..7).map(|number| app.answer(number)).collect();
+        let replies: Vec<_> = (0..7).map(|number| app.response(number)).collect();
         let statuses: Vec<_> = replies.iter().map(|reply| reply.status).collect();
         use Status::{NoSuchKey, Ok};
         assert_eq!(statuses, [Ok, Ok, Ok, Ok, Ok, Ok, NoSuchKey], "cut at {cut}");
@@ -357,7 +366,7 @@ fn frames_may_be_cut_and_glued_at_every_byte() {
             ("c", 0),
         ] {
             // A put and its deletion may be told as one.
-            let told = court.witness.change();
+            let told = court.witness.next_change();
             if told != (key.into(), version) {
                 assert_eq!(told.1, 0, "cut at {cut}");
                 break;
@@ -366,8 +375,8 @@ fn frames_may_be_cut_and_glued_at_every_byte() {
         // What is left of them; then nothing.
         court.rounds += 1;
         app.put("k", "again");
-        while court.witness.change().0 != b"k" {}
-        court.expect_service("a cut");
+        while court.witness.next_change().0 != b"k" {}
+        court.expect_served("a cut");
     }
     app.close();
     court.expect_nothing_left();
@@ -376,9 +385,10 @@ fn frames_may_be_cut_and_glued_at_every_byte() {
 #[test]
 fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
     let mut court = Court::new();
-    let put = framed_put(1, b"key", b"value");
-    let large = framed_put(1, b"key", &vec![b'v'; MAX_VALUE]);
-    let many = framed(1, Request::PutMany(entries([(&b"key"[..], &b"v"[..]); 3]).entries()));
+    let put = encode_put(1, b"key", b"value");
+    let large = encode_put(1, b"key", &vec![b'v'; MAX_VALUE]);
+    let many =
+        encode_request(1, Request::PutMany(entries([(&b"key"[..], &b"v"[..]); 3]).entries()));
     let mut cuts: Vec<(&[u8], usize)> = (0..put.len()).map(|cut| (&put[..], cut)).collect();
     cuts.extend((HEADER_LEN..many.len()).step_by(5).map(|cut| (&many[..], cut)));
     cuts.extend([100, 4096, 4121, 65_536, large.len() - 1].map(|cut| (&large[..], cut)));
@@ -393,25 +403,25 @@ fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
         match n % 3 {
             0 => drop(app),
             1 => {
-                let FramedApp { main, callback, .. } = app;
+                let RawV2App { main, callback, .. } = app;
                 drop(callback);
                 drop(main);
             }
             _ => {
-                let FramedApp { main, mut callback, .. } = app;
+                let RawV2App { main, mut callback, .. } = app;
                 drop(main);
                 callback.expect_end();
             }
         }
-        court.expect_service(&format!("cut at {cut}, {how:?}"));
+        court.expect_served(&format!("cut at {cut}, {how:?}"));
     }
     // Without its callback channel an application is told nothing, and served.
     for how in [Shutdown::Write, Shutdown::Both] {
         let mut app = court.scene.app();
         app.watch("k");
         app.callback.stream().shutdown(how).expect("it is connected");
-        court.expect_service("no callback channel");
-        app.expect_service();
+        court.expect_served("no callback channel");
+        app.expect_served();
         app.close();
     }
     court.expect_nothing_left();
@@ -441,7 +451,7 @@ fn bodies_that_are_announced_and_never_sent_take_no_memory() {
             app
         })
         .collect();
-    witness.expect_service();
+    witness.expect_served();
     let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
     println!("{APPS} announced bodies: {grown} KiB");
     assert!(grown < 2048, "{grown} KiB for {APPS} bodies that never came");
@@ -453,7 +463,7 @@ fn bodies_that_are_announced_and_never_sent_take_no_memory() {
 fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
     let mut court = Court::new();
     let ready = 1i32.to_ne_bytes();
-    let close = framed(0, Request::Close);
+    let close = encode_request(0, Request::Close);
     let huge = vec![0; MIB];
     for bytes in [&b"\0"[..], &b"x"[..], &ready, &close, &huge] {
         // With nothing told, with changes read, and with changes that wait.
@@ -462,14 +472,14 @@ fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
             let mut app = court.scene.app();
             if state > 0 {
                 app.watch("k");
-                court.expect_service(&what);
+                court.expect_served(&what);
             }
             if state == 1 {
-                assert_eq!(app.change().0, b"k");
+                assert_eq!(app.next_change().0, b"k");
             }
             let _ = app.callback.try_send(bytes);
             expect_closed(app);
-            court.expect_service(&what);
+            court.expect_served(&what);
         }
     }
     court.expect_nothing_left();
@@ -522,7 +532,7 @@ fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
     main.send(b"\0kvs2");
     main.expect_end();
     // Nothing may come before the verdict.
-    for early in [framed(1, Request::Get(b"k")), vec![0], framed_put(1, b"x", b"y")] {
+    for early in [encode_request(1, Request::Get(b"k")), vec![0], encode_put(1, b"x", b"y")] {
         let mut main = begin(b"g\0kvs2");
         main.expect_int(2);
         main.send(court.scene.secret.as_bytes());
@@ -530,7 +540,7 @@ fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
         let _ = main.try_send(&early);
         main.rest();
     }
-    court.expect_service("offers");
+    court.expect_served("offers");
     court.expect_nothing_left();
 }
 
@@ -541,8 +551,8 @@ fn descriptors_and_out_of_band_data_that_come_with_frames_are_no_part_of_them() 
     let many = vec![null.as_fd(); 253];
     for n in 0..30 {
         let mut app = court.scene.app();
-        app.main.try_send_with(&framed_put(1, b"x", b"y"), &many).expect("it is connected");
-        assert_eq!(app.answer(1).status, Status::Ok);
+        app.main.try_send_with(&encode_put(1, b"x", b"y"), &many).expect("it is connected");
+        assert_eq!(app.response(1).status, Status::Ok);
         assert!(app.delete("x"));
         assert!(court.scene.server.open_descriptors() < court.descriptors + 100);
         // The byte becomes a part of the stream as soon as there is another: then it is a frame cut short, or
@@ -553,16 +563,16 @@ fn descriptors_and_out_of_band_data_that_come_with_frames_are_no_part_of_them() 
         let _ = channel.try_send_with(b"\xff", &many[..3]);
         drop(app);
         // Both are told, or as one that the pair is gone.
-        while court.witness.change().1 != 0 {}
-        court.expect_service("passed descriptors");
+        while court.witness.next_change().1 != 0 {}
+        court.expect_served("passed descriptors");
     }
     court.expect_nothing_left();
 }
 
 /// One that cannot be, whatever follows.
-fn broken(dice: &mut Dice) -> Vec<u8> {
-    let mut header: Vec<u8> = (0..HEADER_LEN).map(|_| dice.number() as u8).collect();
-    match dice.below(2) {
+fn broken(rng: &mut SeededRng) -> Vec<u8> {
+    let mut header: Vec<u8> = (0..HEADER_LEN).map(|_| rng.number() as u8).collect();
+    match rng.below(2) {
         0 => header[10] |= 1,
         _ => header[11] |= 0x80,
     }
@@ -571,24 +581,24 @@ fn broken(dice: &mut Dice) -> Vec<u8> {
 
 /// Frames that store nothing, most of them legal; bodies that announce more than they bring make what follows
 /// theirs.
-fn harmless(dice: &mut Dice) -> Vec<u8> {
+fn harmless(rng: &mut SeededRng) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for number in 0..dice.below(6) as u32 {
-        let key = vec![b'k'; 1 + dice.below(3)];
-        match dice.below(8) {
+    for number in 0..rng.below(6) as u32 {
+        let key = vec![b'k'; 1 + rng.below(3)];
+        match rng.below(8) {
             0 => Request::Get(&key).encode(number, &mut bytes),
             1 => Request::Watch(WatchTarget::Prefix(&key)).encode(number, &mut bytes),
             2 => Request::Watch(WatchTarget::Key(&key)).encode(number, &mut bytes),
             3 => Request::Unwatch(WatchTarget::Prefix(&key)).encode(number, &mut bytes),
-            4 => Request::Keys { prefix: b"", cursor: dice.number(), limit: dice.below(5) as u32 }
+            4 => Request::Keys { prefix: b"", cursor: rng.number(), limit: rng.below(5) as u32 }
                 .encode(number, &mut bytes),
-            5 => Request::Delete { key: b"none", expected: Some(dice.number()) }
+            5 => Request::Delete { key: b"none", expected: Some(rng.number()) }
                 .encode(number, &mut bytes),
             6 => Request::Put { key: &key, value: b"v", expected: Some(u64::MAX) }
                 .encode(number, &mut bytes),
             _ => {
-                let body = vec![7; dice.below(20_000)];
-                let kind = 9 + dice.below(200) as u8;
+                let body = vec![7; rng.below(20_000)];
+                let kind = 9 + rng.below(200) as u8;
                 bytes.extend(RawFrame { number, kind, body: &body, ..RawFrame::default() }.bytes());
             }
         }
@@ -599,10 +609,10 @@ fn harmless(dice: &mut Dice) -> Vec<u8> {
 #[test]
 fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(2_000);
-    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
     let mut court = Court::new();
-    let mut dice = Dice::new(seed);
+    let mut rng = SeededRng::new(seed);
     let mut resident = 0;
     let warm = count / 3;
     for number in 0..count {
@@ -611,16 +621,16 @@ fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
             resident = court.scene.server.resident_kib();
         }
         let mut app = court.scene.app();
-        let mut bytes = harmless(&mut dice);
-        bytes.extend(broken(&mut dice));
-        bytes.extend(framed_put(1, b"stored", b"nothing"));
-        bytes.extend((0..dice.below(2000)).map(|_| dice.number() as u8));
+        let mut bytes = harmless(&mut rng);
+        bytes.extend(broken(&mut rng));
+        bytes.extend(encode_put(1, b"stored", b"nothing"));
+        bytes.extend((0..rng.below(2000)).map(|_| rng.number() as u8));
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let most = if dice.one_in(3) { 30 } else { 5000 };
-            let (piece, later) = rest.split_at(1 + dice.below(most.min(rest.len())));
+            let most = if rng.one_in(3) { 30 } else { 5000 };
+            let (piece, later) = rest.split_at(1 + rng.below(most.min(rest.len())));
             rest = later;
-            if dice.one_in(30) {
+            if rng.one_in(30) {
                 // Without this piece, what follows it would be another stream.
                 let _ = app.callback.try_send(piece);
                 break;
@@ -629,12 +639,12 @@ fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
                 break;
             }
         }
-        if dice.one_in(2) {
+        if rng.one_in(2) {
             expect_closed(app);
         } else {
             drop(app);
         }
-        court.expect_service(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+        court.expect_served(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         if number % 100 == 0 {
             court.expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         }

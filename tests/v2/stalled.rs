@@ -10,7 +10,8 @@ use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 use kvs_proto::v2::{HEADER_LEN, NO_VERSION, Version};
 use kvs_testkit::{
-    Dice, Ending, FramedApp, LOOKED_ON, entries, framed, framed_put, number_from_env, until,
+    QUIET_PERIOD, RawV2App, SeededRng, StopOnDrop, encode_put, encode_request, entries,
+    number_from_env, until,
 };
 
 use super::{GROUP, Scene, forget_peak, peak_kib};
@@ -19,17 +20,17 @@ use super::{GROUP, Scene, forget_peak, peak_kib};
 const PIPELINE: usize = 100;
 
 /// Puts as fast as the protocol allows; the version of the last one.
-fn put_all(app: &mut FramedApp, key: &[u8], count: usize) -> Version {
+fn put_all(app: &mut RawV2App, key: &[u8], count: usize) -> Version {
     let mut last = 0;
     let mut left = count;
     while left > 0 {
         let now = left.min(PIPELINE);
         left -= now;
         let mut bytes = Vec::new();
-        (0..now).for_each(|n| bytes.extend(framed_put(n as u32, key, left.to_string().as_bytes())));
+        (0..now).for_each(|n| bytes.extend(encode_put(n as u32, key, left.to_string().as_bytes())));
         app.main.send(&bytes);
         for n in 0..now {
-            let reply = app.answer(n as u32);
+            let reply = app.response(n as u32);
             assert_eq!(reply.status, Status::Ok);
             assert!(reply.version > last);
             last = reply.version;
@@ -39,10 +40,10 @@ fn put_all(app: &mut FramedApp, key: &[u8], count: usize) -> Version {
 }
 
 /// Takes all changes up to one of this key and version. Versions never go back, and nothing is told twice.
-fn changes_up_to(app: &mut FramedApp, key: &[u8], version: Version) -> Vec<(Vec<u8>, Version)> {
+fn changes_up_to(app: &mut RawV2App, key: &[u8], version: Version) -> Vec<(Vec<u8>, Version)> {
     let mut all: Vec<(Vec<u8>, Version)> = Vec::new();
     loop {
-        all.push(app.change());
+        all.push(app.next_change());
         if all.last().is_some_and(|last| last.0 == key && last.1 == version) {
             return all;
         }
@@ -66,7 +67,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
     forget_peak(scene.server.pid());
     let begin = Instant::now();
     let told = thread::scope(|scope| {
-        let ending = Ending(&done);
+        let ending = StopOnDrop(&done);
         let told = scope.spawn(|| {
             // One that reads is told of versions that only grow.
             let (mut last, mut count) = (0, 0u64);
@@ -75,7 +76,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
                     thread::yield_now();
                     continue;
                 }
-                let (_, version) = awake.change();
+                let (_, version) = awake.next_change();
                 assert!(version > last, "{version} after {last}");
                 (last, count) = (version, count + 1);
             }
@@ -118,7 +119,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
     for writer in &mut writers[..3] {
         let next = writer.put("k", "next");
         for app in [&mut asleep, &mut by_prefix, &mut awake] {
-            assert_eq!(app.change(), (b"k".to_vec(), next));
+            assert_eq!(app.next_change(), (b"k".to_vec(), next));
         }
     }
 }
@@ -127,25 +128,25 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
 fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in_order() {
     const KEYS: usize = 500;
     const STEPS: usize = 30_000;
-    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| Dice::from_time().number());
+    let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = SeededRng::new(seed);
     let scene = Scene::new();
     let (mut asleep, mut writer) = (scene.app(), scene.app());
     asleep.watch_prefix("key");
     let mut versions: HashMap<Vec<u8>, Version> = HashMap::new();
     let mut steps: Vec<(Vec<u8>, Version)> = Vec::new();
     for number in 0..STEPS {
-        let key = format!("key{}", dice.below(KEYS)).into_bytes();
+        let key = format!("key{}", rng.below(KEYS)).into_bytes();
         let had = versions.get(&key).copied().unwrap_or(NO_VERSION);
-        let version = match dice.below(3) {
+        let version = match rng.below(3) {
             0 if had != NO_VERSION => {
                 assert!(writer.delete(&key));
                 NO_VERSION
             }
             1 => {
                 let pairs = [(&key[..], &b"1"[..]), (b"elsewhere", b""), (&key, b"2")];
-                writer.done(Request::PutMany(entries(pairs).entries()))
+                writer.expect_ok(Request::PutMany(entries(pairs).entries()))
             }
             _ => writer.put(&key, number.to_string()),
         };
@@ -228,13 +229,13 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
     forget_peak(scene.server.pid());
     for app in &mut apps {
         // More than is read at once.
-        app.main.send(&framed(7, Request::Get(b"large")).repeat(GETS));
+        app.main.send(&encode_request(7, Request::Get(b"large")).repeat(GETS));
         until("the first answer fills the socket", || (app.main.unread() > 60_000).then_some(()));
     }
     let mut times: Vec<_> = (0..1000)
         .map(|_| {
             let begin = Instant::now();
-            other.expect_service();
+            other.expect_served();
             begin.elapsed()
         })
         .collect();
@@ -250,13 +251,13 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
     writer.put("large", "other");
     assert!(writer.delete("large"));
     let mut app = apps.pop().expect("there are some");
-    let reply = app.answer(7);
+    let reply = app.response(7);
     assert_eq!((reply.status, reply.version), (Status::Ok, version));
     assert!(reply.body == large, "the value is another");
     for _ in 1..GETS {
-        assert_eq!(app.answer(7).status, Status::NoSuchKey);
+        assert_eq!(app.response(7).status, Status::NoSuchKey);
     }
-    app.expect_service();
+    app.expect_served();
     // Gone: the last one to hold it frees it.
     drop((apps, app));
     until("the memory is given back", || {
@@ -273,9 +274,9 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
     let mut app = scene.app();
     let resident = scene.server.resident_kib();
     forget_peak(scene.server.pid());
-    let gets = framed(7, Request::Get(b"k")).repeat(1000);
+    let gets = encode_request(7, Request::Get(b"k")).repeat(1000);
     let mut sent = 0;
-    app.main.stream().set_write_timeout(Some(LOOKED_ON)).expect("not zero");
+    app.main.stream().set_write_timeout(Some(QUIET_PERIOD)).expect("not zero");
     while app.main.try_send(&gets).is_ok() {
         sent += 1000;
         assert!(sent < 1_000_000, "the server reads although its answers are not taken");
@@ -283,14 +284,14 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
     let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
     println!("after {sent} gets or more it reads no more; {grown} KiB");
     assert!(grown < 2048, "the server grew by {grown} KiB");
-    other.expect_service();
+    other.expect_served();
     // When they are taken, all that was sent whole is answered.
     for _ in 0..sent {
-        let reply = app.answer(7);
+        let reply = app.response(7);
         assert_eq!((reply.status, reply.body.len()), (Status::Ok, 1000));
     }
     drop(app);
-    other.expect_service();
+    other.expect_served();
     assert_eq!(scene.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
 }
 
@@ -302,7 +303,7 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     let scene = Scene::new();
     let mut other = scene.app();
     let value = vec![b'v'; 16 << 20];
-    let put = framed_put(3, b"large", &value);
+    let put = encode_put(3, b"large", &value);
     let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
     let resident = scene.server.resident_kib();
     // A byte now and then; then the half of it; then all but a byte.
@@ -310,14 +311,14 @@ fn large_puts_in_small_bites_hold_up_nobody() {
         for app in &mut apps {
             app.main.send(&put[n..=n]);
         }
-        other.expect_service();
+        other.expect_served();
     }
     let half = put.len() / 2;
     for (from, to) in [(100, half), (half, put.len() - 1)] {
         for app in &mut apps {
             app.main.send(&put[from..to]);
         }
-        other.expect_service();
+        other.expect_served();
         assert_eq!(other.get("large"), None);
     }
     let grown = scene.server.resident_kib() - resident;
@@ -325,7 +326,7 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     assert!(grown < (APPS as u64 * 17) << 10, "{grown} KiB");
     for (n, app) in apps.iter_mut().enumerate() {
         app.main.send(&put[put.len() - 1..]);
-        let reply = app.answer(3);
+        let reply = app.response(3);
         assert_eq!((reply.status, reply.version), (Status::Ok, n as u64 + 1));
     }
     assert!(other.get("large").expect("it is stored").1 == value);
@@ -336,7 +337,7 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     for _ in 0..6 {
         let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
         apps.iter_mut().for_each(|app| app.main.send(&put));
-        apps.iter_mut().for_each(|app| assert_eq!(app.answer(3).status, Status::Ok));
+        apps.iter_mut().for_each(|app| assert_eq!(app.response(3).status, Status::Ok));
         assert!(other.delete("large"));
         drop(apps);
         until("all are gone", || {
@@ -347,5 +348,5 @@ fn large_puts_in_small_bites_hold_up_nobody() {
     let after = scene.server.resident_kib();
     println!("{resident} KiB at first, {after} KiB after six rounds");
     assert!(after < resident + (200 << 10), "{after} KiB");
-    assert!(!scene.server.log_so_far().iter().any(|line| line.contains(GROUP)));
+    assert!(!scene.server.log_lines().iter().any(|line| line.contains(GROUP)));
 }

@@ -1,38 +1,40 @@
-//! What the local server shows over HTTP when it is started with `--metrics`.
+//! A client of the HTTP pages that the local server has with `--metrics`.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use crate::{DEADLINE, LocalServer, Process, until};
+use crate::process::Process;
+use crate::wait::{DEADLINE, until};
 
-/// The pages of one server.
+/// The HTTP pages of one local server.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct MetricsClient {
     address: SocketAddr,
     agent: ureq::Agent,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
-pub struct Page {
-    /// Its status code.
+pub struct HttpResponse {
+    /// The status code.
     pub status: u16,
-    /// Its headers, their names in lower case.
+    /// The headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// What it says.
+    /// The body.
     pub body: String,
 }
 
-/// What `/metrics` says at one moment: the values by name and labels, as they are written there.
+/// All values of `/metrics` at one moment, by name and labels as written there.
 #[derive(Debug, Clone)]
 pub struct Scrape(BTreeMap<String, f64>);
 
-impl Site {
-    /// That of a server which was started with `--metrics 127.0.0.1:0`, or another port. Waits until it says where.
+impl MetricsClient {
+    /// The pages of a server that was started with `--metrics`. Waits until it logs their address.
     ///
     /// # Panics
-    /// When it does not.
-    pub fn of(server: &LocalServer) -> Self {
+    /// If it does not log the address.
+    pub fn of(server: &Process) -> Self {
         let line =
             server.expect_log("`metrics on …`", |line| line.contains("metrics on http://"));
         let address = line.split("http://").nth(1).and_then(|rest| rest.strip_suffix('/'));
@@ -40,7 +42,7 @@ impl Site {
         Self::at(address.unwrap_or_else(|| panic!("an address in {line:?}")))
     }
 
-    /// That at an address.
+    /// The pages at this address.
     pub fn at(address: SocketAddr) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -49,7 +51,7 @@ impl Site {
         Self { address, agent: config.into() }
     }
 
-    /// Where it is.
+    /// Their address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -59,11 +61,11 @@ impl Site {
         format!("http://{}{path}", self.address)
     }
 
-    /// Asks for a path.
+    /// Requests a path.
     ///
     /// # Panics
-    /// When there is no answer.
-    pub fn get(&self, path: &str) -> Page {
+    /// If there is no response.
+    pub fn get(&self, path: &str) -> HttpResponse {
         let url = self.url(path);
         let fail = |error: ureq::Error| -> ! { panic!("{url}: {error}") };
         let mut response = self.agent.get(&url).call().unwrap_or_else(|error| fail(error));
@@ -75,13 +77,13 @@ impl Site {
             .collect();
         let status = response.status().as_u16();
         let body = response.body_mut().read_to_string().unwrap_or_else(|error| fail(error));
-        Page { status, headers, body }
+        HttpResponse { status, headers, body }
     }
 
-    /// All metrics, now.
+    /// Requests all metrics.
     ///
     /// # Panics
-    /// When they are not what they should be.
+    /// If the page is malformed.
     pub fn scrape(&self) -> Scrape {
         let page = self.get("/metrics");
         assert_eq!(page.status, 200, "{}", page.body);
@@ -94,14 +96,14 @@ impl Site {
         let values: Vec<(String, f64)> = lines.map(parse).collect();
         let count = values.len();
         let scrape = Scrape(values.into_iter().collect());
-        assert_eq!(scrape.0.len(), count, "a metric stands there twice:\n{}", page.body);
+        assert_eq!(scrape.0.len(), count, "a metric occurs twice:\n{}", page.body);
         scrape
     }
 
-    /// Waits until a metric has this value: what happens after an answer is out is not told by any event.
+    /// Waits until a metric has this value: the server may count after it has sent its response.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// If the metric keeps another value.
     pub fn expect(&self, name: &str, value: f64) {
         let mut last = None;
         let what = format!("{name} is {value}");
@@ -115,23 +117,22 @@ impl Site {
         });
     }
 
-    /// What the page asks for.
+    /// Requests the status that the page displays.
     ///
     /// # Panics
-    /// When it is not JSON.
+    /// If the response is not JSON.
     pub fn status(&self) -> serde_json::Value {
         let page = self.get("/api/status");
         assert_eq!(page.status, 200, "{}", page.body);
         serde_json::from_str(&page.body).unwrap_or_else(|error| panic!("{error}: {}", page.body))
     }
 
-    /// A connection, for whoever wants to speak HTTP byte by byte, or badly.
+    /// Opens a connection for raw or malformed HTTP.
     ///
-    /// # Panics
-    /// When the system does not let it be set up.
+    /// # Errors
+    /// As `connect(2)`.
     pub fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream =
-            TcpStream::connect_timeout(&self.address, std::time::Duration::from_millis(200))?;
+        let stream = TcpStream::connect_timeout(&self.address, Duration::from_millis(200))?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         Ok(stream)
@@ -139,62 +140,22 @@ impl Site {
 }
 
 impl Scrape {
-    /// The value of a metric, as in `kvs_groups` or `kvs_group_pairs{group="g"}`.
+    /// The value of a metric, such as `kvs_groups` or `kvs_group_pairs{group="g"}`.
     pub fn find(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
     }
 
-    /// The value of a metric that must be there.
+    /// The value of an existing metric.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it does not exist.
     pub fn get(&self, name: &str) -> f64 {
         self.find(name).unwrap_or_else(|| panic!("there is no {name} among {:#?}", self.0))
     }
 
-    /// All metrics whose name begins with this.
+    /// All metrics whose names begin with `prefix`.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         let named = self.0.iter().map(|(name, value)| (name.as_str(), *value));
         named.filter(move |(name, _)| name.starts_with(prefix))
-    }
-}
-
-impl Process {
-    /// The names of its threads, as the kernel has them.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn thread_names(&self) -> Vec<String> {
-        let path = format!("/proc/{}/task", self.pid());
-        let tasks = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // One that has ended meanwhile has no name any more.
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
-            .map(|name| name.trim_end().to_owned())
-            .collect()
-    }
-
-    /// How many TCP sockets it has, listening or not.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn tcp_sockets(&self) -> usize {
-        let tables: String = ["/proc/net/tcp", "/proc/net/tcp6"]
-            .iter()
-            .filter_map(|table| std::fs::read_to_string(table).ok())
-            .collect();
-        // The tenth field is the inode.
-        let inodes: Vec<&str> =
-            tables.lines().filter_map(|line| line.split_whitespace().nth(9)).collect();
-        let path = format!("/proc/{}/fd", self.pid());
-        let open = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        targets
-            .filter(|target| {
-                let target = target.to_string_lossy();
-                let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
-                inode.is_some_and(|inode| inodes.contains(&inode))
-            })
-            .count()
     }
 }

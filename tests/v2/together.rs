@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_proto::v2::response::Status;
-use kvs_testkit::{FramedApp, RawApp, Told, entries, framed, framed_put, until};
+use kvs_testkit::{RawEvent, RawV1App, RawV2App, encode_put, encode_request, entries, until};
 
 use super::{GROUP, Scene};
 
 /// A put of an original session has no answer: that to a later call shows that it was done.
-fn store(app: &mut RawApp, key: &str, value: &str) {
+fn store(app: &mut RawV1App, key: &str, value: &str) {
     app.put(key, value);
     assert_eq!(app.get(key).as_deref(), Some(value));
 }
 
-fn told(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<Told> {
-    Some(Told { key: key.into(), version, by_key, by_prefix })
+fn told(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<RawEvent> {
+    Some(RawEvent { key: key.into(), version, by_key, by_prefix })
 }
 
 /// Nothing has been told that was not received: what is told of a change that comes now is the next.
-fn expect_silence(framed: &mut [&mut FramedApp], original: &mut RawApp) {
+fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
     store(original, "silence", "v");
     for app in framed {
-        assert_eq!(app.change().0, b"silence");
+        assert_eq!(app.next_change().0, b"silence");
         app.delete("silence");
     }
 }
@@ -45,7 +45,7 @@ fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
     let (third, _) = framed.get("a").expect("it is stored");
     assert!(third > second);
     let stale = Request::Put { key: b"a", value: b"stale", expected: Some(second) };
-    assert_eq!(framed.outcome(stale), (Status::Conflict, third));
+    assert_eq!(framed.status_of(stale), (Status::Conflict, third));
     assert_eq!(original.get("a").as_deref(), Some("again"));
     assert!(framed.delete("a"));
     assert_eq!(original.get("a"), None);
@@ -88,11 +88,11 @@ fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
         assert!(original.register("k"));
         let next = framed.put("k", &value);
         assert!(next > version);
-        assert_eq!(original.change(), "k");
+        assert_eq!(original.next_change(), "k");
         store(&mut original, "k", "short");
-        assert_eq!(original.change(), "k");
+        assert_eq!(original.next_change(), "k");
         framed.put("k", &value);
-        assert_eq!(original.change(), "k");
+        assert_eq!(original.next_change(), "k");
         original.main.send_int(2);
         original.main.expect_int(1);
         original.main.send(b"k");
@@ -129,24 +129,24 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
         } else {
             writer.put("key", "2");
         }
-        assert_eq!(original.change(), "key");
+        assert_eq!(original.next_change(), "key");
         let (version, _) = writer.get("key").expect("it is stored");
         assert!(version > last);
         last = version;
-        assert_eq!(by_key.news(), told("key", version, true, false));
-        assert_eq!(by_prefix.news(), told("key", version, false, true));
-        assert_eq!(by_both.news(), told("key", version, true, true));
+        assert_eq!(by_key.next_event(), told("key", version, true, false));
+        assert_eq!(by_prefix.next_event(), told("key", version, false, true));
+        assert_eq!(by_both.next_event(), told("key", version, true, true));
     }
     // Several in one message, each told with its own version, in their order.
     let many = entries([(&b"key"[..], &b"3"[..]), (b"kin", b"1"), (b"other", b"1")]);
-    let last = writer.done(Request::PutMany(many.entries()));
-    assert_eq!(original.change(), "key");
-    assert_eq!(by_key.news(), told("key", last - 2, true, false));
-    assert_eq!(by_prefix.news(), told("key", last - 2, false, true));
-    assert_eq!(by_prefix.news(), told("kin", last - 1, false, true));
-    assert_eq!(by_both.news(), told("key", last - 2, true, true));
-    assert_eq!(by_both.news(), told("kin", last - 1, false, true));
-    assert_eq!(by_both.news(), told("other", last, false, true));
+    let last = writer.expect_ok(Request::PutMany(many.entries()));
+    assert_eq!(original.next_change(), "key");
+    assert_eq!(by_key.next_event(), told("key", last - 2, true, false));
+    assert_eq!(by_prefix.next_event(), told("key", last - 2, false, true));
+    assert_eq!(by_prefix.next_event(), told("kin", last - 1, false, true));
+    assert_eq!(by_both.next_event(), told("key", last - 2, true, true));
+    assert_eq!(by_both.next_event(), told("kin", last - 1, false, true));
+    assert_eq!(by_both.next_event(), told("other", last, false, true));
     // One kind deletes, then the other.
     for round in 0..2 {
         if round == 0 {
@@ -157,15 +157,15 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
         } else {
             assert!(writer.delete("key"));
         }
-        assert_eq!(by_prefix.news(), told("key", 0, false, true));
-        assert_eq!(by_both.news(), told("key", 0, false, true));
+        assert_eq!(by_prefix.next_event(), told("key", 0, false, true));
+        assert_eq!(by_both.next_event(), told("key", 0, false, true));
         // It is there again, and those who watched it alone are not told.
         let version = writer.put("key", "new");
-        assert_eq!(by_prefix.news(), told("key", version, false, true));
-        assert_eq!(by_both.news(), told("key", version, false, true));
+        assert_eq!(by_prefix.next_event(), told("key", version, false, true));
+        assert_eq!(by_both.next_event(), told("key", version, false, true));
         for app in [&mut by_key, &mut by_both] {
             let again = Request::Unwatch(WatchTarget::Key(b"key"));
-            assert_eq!(app.outcome(again), (Status::NoSuchKey, 0));
+            assert_eq!(app.status_of(again), (Status::NoSuchKey, 0));
         }
         assert_eq!(by_key.callback.waiting(), b"");
         assert_eq!(original.callback.waiting(), b"");
@@ -176,16 +176,16 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
         }
     }
     // No longer by a prefix; the others stay.
-    assert_eq!(by_both.outcome(Request::Unwatch(WatchTarget::Prefix(b"ke"))), (Status::Ok, 0));
+    assert_eq!(by_both.status_of(Request::Unwatch(WatchTarget::Prefix(b"ke"))), (Status::Ok, 0));
     assert_eq!(
-        by_both.outcome(Request::Unwatch(WatchTarget::Prefix(b"ke"))),
+        by_both.status_of(Request::Unwatch(WatchTarget::Prefix(b"ke"))),
         (Status::NoSuchKey, 0)
     );
     expect_silence(&mut [&mut by_both], &mut original);
-    assert_eq!(by_prefix.outcome(Request::Unwatch(WatchTarget::Prefix(b"k"))), (Status::Ok, 0));
+    assert_eq!(by_prefix.status_of(Request::Unwatch(WatchTarget::Prefix(b"k"))), (Status::Ok, 0));
     writer.put("key", "unseen");
-    assert_eq!(by_both.change().0, b"silence");
-    assert_eq!(by_both.change().0, b"key");
+    assert_eq!(by_both.next_change().0, b"silence");
+    assert_eq!(by_both.next_change().0, b"key");
     assert_eq!(by_prefix.callback.waiting(), b"");
 }
 
@@ -219,7 +219,7 @@ fn the_status_shows_what_both_kinds_watch() {
         "{:?}",
         watched[1][4]
     );
-    framed.done(Request::Unwatch(WatchTarget::Prefix(b"")));
+    framed.expect_ok(Request::Unwatch(WatchTarget::Prefix(b"")));
     assert!(framed.delete("a"));
     let watched = shown("Connected");
     assert_eq!(watched[0], [""; 0]);
@@ -250,24 +250,24 @@ fn each_key_of_one_message_is_told_once_however_often_it_is_in_it() {
     let order = ["b", "a", "b", "c", "a", "b", "b"];
     for _ in 0..100 {
         let many = entries(order.map(|key| (key.as_bytes(), &b"v"[..])));
-        let last = writer.done(Request::PutMany(many.entries()));
+        let last = writer.expect_ok(Request::PutMany(many.entries()));
         let expected = [("a", last - 2), ("b", last), ("c", last - 3)];
         for app in [&mut by_key, &mut by_prefix, &mut by_both] {
-            let mut told = [(); 3].map(|()| app.change());
+            let mut told = [(); 3].map(|()| app.next_change());
             told.sort();
             assert_eq!(told, expected.map(|(key, version)| (key.into(), version)));
         }
         // In an original session it has its handshake before the next one, so it is told of no more either.
-        let mut told = [(); 3].map(|()| original.change());
+        let mut told = [(); 3].map(|()| original.next_change());
         told.sort();
         assert_eq!(told, expected.map(|(key, _)| key));
     }
     // There is nothing behind the last.
     let version = writer.put("c", "end");
     for app in [&mut by_key, &mut by_prefix, &mut by_both] {
-        assert_eq!(app.change(), (b"c".to_vec(), version));
+        assert_eq!(app.next_change(), (b"c".to_vec(), version));
     }
-    assert_eq!(original.change(), "c");
+    assert_eq!(original.next_change(), "c");
 }
 
 /// Of many who count up with what they have read, and some of whom vanish in the middle of it, none writes over
@@ -292,7 +292,7 @@ fn counters_by_compare_and_swap_lose_no_update() {
                         let (version, value) = app.get("counter").unwrap_or((0, b"0".to_vec()));
                         let value = (number(&value) + 1).to_string();
                         let (key, expected) = (b"counter", Some(version));
-                        app.ask(Request::Put { key, value: value.as_bytes(), expected });
+                        app.send_request(Request::Put { key, value: value.as_bytes(), expected });
                         uncertain.fetch_add(1, Ordering::Relaxed);
                         drop(app);
                         connection = scene.library();
@@ -335,9 +335,9 @@ fn number(value: &[u8]) -> u64 {
 /// Applications in a framed session, each in the middle of something that it does not go on with.
 struct Busy {
     /// They can be told: with what is in the socket before that they have not taken.
-    told: Vec<(&'static str, FramedApp)>,
+    told: Vec<(&'static str, RawV2App)>,
     /// They cannot: what they have not taken fills the socket.
-    full: Vec<(&'static str, FramedApp)>,
+    full: Vec<(&'static str, RawV2App)>,
 }
 
 fn busy(scene: &Scene) -> Busy {
@@ -354,13 +354,13 @@ fn busy(scene: &Scene) -> Busy {
     writer.put("small", "w");
     told.push(("with changes unread", app));
     let mut app = scene.app();
-    app.main.send(&framed_put(1, b"unfinished", b"value")[..10]);
+    app.main.send(&encode_put(1, b"unfinished", b"value")[..10]);
     told.push(("in the middle of a header", app));
     let mut app = scene.app();
-    app.main.send(&framed_put(1, b"unfinished", &large)[..1_000_000]);
+    app.main.send(&encode_put(1, b"unfinished", &large)[..1_000_000]);
     told.push(("in the middle of a large put", app));
     let mut app = scene.app();
-    app.main.send(&framed(1, Request::Get(b"large")).repeat(1000));
+    app.main.send(&encode_request(1, Request::Get(b"large")).repeat(1000));
     told.push(("with large answers unread", app));
     let mut app = scene.app();
     app.watch_prefix("k");
@@ -382,8 +382,8 @@ fn busy(scene: &Scene) -> Busy {
 /// Each is closed; those that can be are told first. Whoever is told says goodbye, and is closed at once.
 fn expect_all_closed(busy: Busy) {
     for (what, mut app) in busy.told {
-        while app.news().is_some() {}
-        let _ = app.main.try_send(&framed(0, Request::Close));
+        while app.next_event().is_some() {}
+        let _ = app.main.try_send(&encode_request(0, Request::Close));
         app.main.rest();
         app.callback.expect_end();
         println!("{what}: told, and closed");
@@ -397,7 +397,7 @@ fn expect_all_closed(busy: Busy) {
 
 fn expect_none_late(scene: &Scene) {
     let late = |line: &String| line.contains("have not closed yet");
-    assert!(!scene.server.log_so_far().iter().any(late), "{}", scene.server.report());
+    assert!(!scene.server.log_lines().iter().any(late), "{}", scene.server.report());
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn a_group_can_be_deleted_whatever_its_framed_sessions_are_in_the_middle_of() {
         assert!(took < Duration::from_secs(3), "{took:?}");
     });
     expect_none_late(&scene);
-    other.expect_service();
+    other.expect_served();
     // Nothing of it is there for a group of the same name.
     let secret = scene.server.create_group(GROUP);
     let mut new = scene.app_of(GROUP, &secret);
@@ -451,9 +451,9 @@ fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done()
     thread::scope(|scope| {
         for mut app in apps {
             scope.spawn(move || {
-                assert_eq!(app.change().0, b"k");
+                assert_eq!(app.next_change().0, b"k");
                 // The request to close comes before the changes that still wait.
-                while app.news().is_some() {}
+                while app.next_event().is_some() {}
                 app.close();
             });
         }
@@ -472,16 +472,16 @@ fn everything_that_was_sent_before_a_goodbye_is_carried_out() {
     let mut app = scene.app();
     let mut bytes = Vec::new();
     for n in 0..1000u32 {
-        bytes.extend(framed_put(n, n.to_string().as_bytes(), b"v"));
+        bytes.extend(encode_put(n, n.to_string().as_bytes(), b"v"));
     }
-    bytes.extend(framed(0, Request::Close));
+    bytes.extend(encode_request(0, Request::Close));
     app.main.send(&bytes);
     app.callback.expect_end();
     drop(app);
     assert_eq!(witness.keys("", 100).len(), 1000);
     // What is sent behind it is not even read.
     let mut app = scene.app();
-    app.main.send(&[framed(0, Request::Close), framed_put(1, b"late", b"v")].concat());
+    app.main.send(&[encode_request(0, Request::Close), encode_put(1, b"late", b"v")].concat());
     app.main.rest();
     assert_eq!(witness.get("late"), None);
     let mut stream = app.main.stream();

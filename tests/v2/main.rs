@@ -13,13 +13,11 @@ mod limits;
 mod malformed;
 mod stalled;
 mod together;
-#[path = "../wrapper/mod.rs"]
-mod wrapper;
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kvs_testkit::{AuthServer, FramedApp, LocalServer, LocalServerBuilder, RawApp, private_dir};
+use kvs_testkit::{AuthServer, LocalServer, LocalServerBuilder, RawV1App, RawV2App, private_dir};
 use tempfile::TempDir;
 
 /// A server with one group.
@@ -51,23 +49,23 @@ impl Scene {
     }
 
     /// One more application in a framed session.
-    fn app(&self) -> FramedApp {
-        FramedApp::login_as(&self.server, self.dir.path(), &self.name(), GROUP, &self.secret)
+    fn app(&self) -> RawV2App {
+        RawV2App::login_as(&self.server, self.dir.path(), &self.name(), GROUP, &self.secret)
     }
 
     /// One in another group.
-    fn app_of(&self, group: &str, secret: &str) -> FramedApp {
-        FramedApp::login_as(&self.server, self.dir.path(), &self.name(), group, secret)
+    fn app_of(&self, group: &str, secret: &str) -> RawV2App {
+        RawV2App::login_as(&self.server, self.dir.path(), &self.name(), group, secret)
     }
 
     /// One more application in an original session.
-    fn original(&self) -> RawApp {
-        RawApp::login_as(&self.server, self.dir.path(), &self.name(), GROUP, &self.secret)
+    fn original(&self) -> RawV1App {
+        RawV1App::login_as(&self.server, self.dir.path(), &self.name(), GROUP, &self.secret)
     }
 
     /// One more with the library.
     fn library(&self) -> kvs::Connection {
-        wrapper::connect(&self.server, GROUP, &self.secret).expect("the server knows the group")
+        kvs_testkit::connect(&self.server, GROUP, &self.secret).expect("the server knows the group")
     }
 
     fn pairs(&self) -> usize {

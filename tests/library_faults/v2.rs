@@ -7,10 +7,10 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Instant;
 
-use kvs_testkit::{Channel, DEADLINE, Driver, OFFER, Session, WELCOME};
+use kvs_testkit::{Channel, DEADLINE, Driver, OFFER, Protocol, WELCOME};
 
-use crate::peers::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
 use crate::subject::Stage;
+use crate::v1::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
 
 const GET: u8 = 1;
 const PUT: u8 = 2;
@@ -42,18 +42,18 @@ fn frame(kind: u8, number: u32, flags: u8, key: u32, version: u64, body: &[u8]) 
 }
 
 /// What a server says when the application is to close.
-pub(crate) fn close_by_server(session: Session) -> Vec<u8> {
-    match session {
-        Session::Original => (-1i32).to_ne_bytes().to_vec(),
-        Session::Framed => frame(CLOSES, 0, 0, 0, 0, &[]),
+pub(crate) fn close_by_server(protocol: Protocol) -> Vec<u8> {
+    match protocol {
+        Protocol::V1 => (-1i32).to_ne_bytes().to_vec(),
+        Protocol::V2 => frame(CLOSES, 0, 0, 0, 0, &[]),
     }
 }
 
 /// What an application says when it closes.
-pub(crate) fn close_by_application(session: Session) -> Vec<u8> {
-    match session {
-        Session::Original => 4i32.to_ne_bytes().to_vec(),
-        Session::Framed => frame(CLOSE, 0, 0, 0, 0, &[]),
+pub(crate) fn close_by_application(protocol: Protocol) -> Vec<u8> {
+    match protocol {
+        Protocol::V1 => 4i32.to_ne_bytes().to_vec(),
+        Protocol::V2 => frame(CLOSE, 0, 0, 0, 0, &[]),
     }
 }
 
@@ -281,12 +281,12 @@ fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
 
 #[test]
 fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let rows = fault_rows(false);
     for (call, nth) in &rows {
         let row = format!("{}: {:?}", call.line, faults(call, 1)[*nth]);
         println!("{row}");
-        stage.subject.without_growth(&row, || stage.try_fault(call, *nth));
+        stage.subject.expect_no_growth(&row, || stage.try_fault(call, *nth));
     }
     println!("{} rows", rows.len());
 }
@@ -300,7 +300,7 @@ fn an_answer_that_does_not_come_costs_the_timeout_and_no_more() {
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new(Session::Framed);
+                let stage = Stage::new(Protocol::V2);
                 for (call, nth) in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}: {:?}", call.line, faults(call, 1)[*nth]);
                     stage.try_fault(call, *nth);
@@ -317,7 +317,7 @@ const REFUSALS: [(u8, i32, i32); 3] =
 
 #[test]
 fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let mut rows = Vec::new();
     for call in CALLS {
         for (kind, code, code_of_handle) in REFUSALS {
@@ -336,7 +336,7 @@ fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
     for (call, kind, code) in rows {
         let row = format!("{}: the answer {kind}", call.line);
         println!("{row}");
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             let (mut main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
             stage.driver().begin(call.line);
             let number = call.hear(&mut main);
@@ -345,7 +345,7 @@ fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
             assert_eq!(stage.driver().returned(call.line), code, "{row}");
             if code == -5 {
                 // As in an original session.
-                main.expect(&close_by_application(Session::Framed));
+                main.expect(&close_by_application(Protocol::V2));
                 main.expect_end();
                 stage.expect_dead(&row, false);
             } else {
@@ -474,13 +474,13 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
         for login in ["establish_connection g abcde", "kvs_open g abcde"] {
             for point in points() {
                 scope.spawn(move || {
-                    let stage = Stage::new(Session::Framed);
+                    let stage = Stage::new(Protocol::V2);
                     for fault in point.faults() {
                         let row = format!("{login}, {}: {fault:?}", point.name);
                         if fault.waits() {
                             try_login(&stage, login, &point, &fault);
                         } else {
-                            stage.subject.without_growth(&row, || {
+                            stage.subject.expect_no_growth(&row, || {
                                 try_login(&stage, login, &point, &fault);
                             });
                         }
@@ -493,10 +493,10 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
 
 #[test]
 fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     for call in [&CALLS[0], &CALLS[1]] {
         let row = format!("{}, when an answer is there before the request", call.line);
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             let (mut main, callback) = stage.log_in(DEADLINE);
             main.send(&frame(OK, 0, 0, 0, 1, &[]));
             assert_eq!(stage.driver().call(call.line), call.malformed, "{row}");
@@ -510,11 +510,11 @@ fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
 
 #[test]
 fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     for call in CALLS {
         for gone in [true, false] {
             let row = format!("{}, server gone: {gone}", call.line);
-            stage.subject.without_growth(&row, || {
+            stage.subject.expect_no_growth(&row, || {
                 let (main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
                 let ends = if gone {
                     drop((main, callback));
@@ -534,7 +534,7 @@ fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
 /// At some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let row = "put_value, 256 KiB, to a server that reads nothing";
     let (main, callback) = stage.log_in(TIMEOUT);
     let begin = Instant::now();
@@ -547,7 +547,7 @@ fn a_server_that_does_not_read_costs_the_timeout() {
 /// Two threads wait for a silent server, each for its own answer.
 #[test]
 fn calls_of_two_threads_cost_one_timeout() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = stage.log_in(TIMEOUT);
     stage.driver().begin("register_reading_callback k");
@@ -601,12 +601,12 @@ fn bad_news() -> Vec<Fault> {
 
 #[test]
 fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let right = frame(CHANGED, 0, 1, 1, 2, b"k");
     for fault in bad_news() {
         let row = format!("callback channel: {fault:?}");
         println!("{row}");
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             let (mut main, callback) = stage.log_in(DEADLINE);
             let mut callback = Some(callback);
             fault.happen(&mut callback, &right);
@@ -616,7 +616,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
             drop(callback);
             stage.expect_dead(&row, false);
         });
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             let (mut main, callback) = stage.log_in_with(DEADLINE, "kvs_open g abcde");
             let mut callback = Some(callback);
             assert_eq!(stage.driver().call("kvs_on_disconnect"), 0, "{row}");
@@ -633,7 +633,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 /// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
 #[test]
 fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let row = "half a change, then silence";
     let (main, mut callback) = stage.log_in(TIMEOUT);
     callback.send(&frame(CHANGED, 0, 3, 7, 2, b"nobody's"[..7].into()));
@@ -644,7 +644,7 @@ fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
 /// Changes may be cut and glued in any way.
 #[test]
 fn changes_are_told_however_they_are_cut() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let (mut main, mut callback) = stage.log_in(DEADLINE);
     stage.driver().begin("register_callback k");
     let number = CALLS[3].hear(&mut main);
@@ -667,13 +667,13 @@ fn changes_are_told_however_they_are_cut() {
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
-        stage.subject.without_growth(row, || {
+        stage.subject.expect_no_growth(row, || {
             let (mut main, mut callback) = stage.log_in(DEADLINE);
-            callback.send(&close_by_server(Session::Framed));
+            callback.send(&close_by_server(Protocol::V2));
             if !hangs_up {
-                main.expect(&close_by_application(Session::Framed));
+                main.expect(&close_by_application(Protocol::V2));
                 main.expect_end();
                 callback.expect_end();
             }
@@ -701,7 +701,7 @@ fn end_watch(stage: &Stage, main: &mut Channel, function: &str, number: u32, ver
 
 fn times_changed(stage: &Stage, key: &str) -> usize {
     let line = format!("changed {key}");
-    stage.driver().log_so_far().iter().filter(|seen| **seen == line).count()
+    stage.driver().log_lines().iter().filter(|seen| **seen == line).count()
 }
 
 /// When the server says that a key is not watched, or not there, another application has deleted it. Changes that were
@@ -709,7 +709,7 @@ fn times_changed(stage: &Stage, key: &str) -> usize {
 #[test]
 fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
-        let stage = Stage::new(Session::Framed);
+        let stage = Stage::new(Protocol::V2);
         let (mut main, mut callback) = stage.log_in_for(DEADLINE, call.has_handle());
         for key in ["k", "o"] {
             let number = begin_watch(&stage, &mut main, function, key);
@@ -729,7 +729,7 @@ fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
 /// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
 #[test]
 fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_answer() {
-    let stage = Stage::new(Session::Framed);
+    let stage = Stage::new(Protocol::V2);
     let (mut main, mut callback) = stage.log_in(DEADLINE);
     let function = "register_callback";
     let number = begin_watch(&stage, &mut main, function, "o");

@@ -1,22 +1,21 @@
-//! Where the built programs and the library are: beside the test that runs.
+//! Paths of the project, and of the built programs and libraries.
 
 use std::path::{Path, PathBuf};
 
-/// The directory of the project.
+/// The root directory of the project.
 pub fn project_dir() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The directory of the built programs, of `libkvs.so` and of `libkvs.a`: that of the profile with which
-/// the running test was built (`target/release`), or that of `KVS_TEST_PROGRAMS`, where `tests/sanitize` has
-/// instrumented ones.
+/// The directory of the built programs, `libkvs.so` and `libkvs.a`: that of the running test's profile
+/// (`target/release`), or `KVS_TEST_PROGRAMS`, where `tests/sanitize` has instrumented ones.
 pub fn lib_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("KVS_TEST_PROGRAMS") {
         return dir.into();
     }
-    let exe = std::env::current_exe().expect("the system tells the path of this program");
+    let exe = std::env::current_exe().expect("the kernel knows the path of this program");
     let dir = exe.parent().expect("a program is in a directory");
-    // Tests are in `deps`, benches and examples too or one beside it.
+    // Tests are in `deps`, examples in `examples`.
     match dir.file_name() {
         Some(name) if name == "deps" || name == "examples" => {
             dir.parent().expect("deps is in the directory of the profile").to_owned()
@@ -28,7 +27,7 @@ pub fn lib_dir() -> PathBuf {
 /// The path of the built program `name`.
 ///
 /// # Panics
-/// When it has not been built.
+/// If it has not been built.
 pub fn bin(name: &str) -> PathBuf {
     let path = lib_dir().join(name);
     assert!(path.is_file(), "{} is missing: run `make build` first", path.display());

@@ -1,5 +1,6 @@
-//! The local server, and its administrator.
+//! A running local server, and the commands of its console.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
@@ -8,7 +9,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{AuthServer, Console, DEADLINE, Process, Program, RawApp, Sockets, bin, private_dir};
+use crate::auth_server::AuthServer;
+use crate::paths::bin;
+use crate::process::Process;
+use crate::program::Program;
+use crate::raw_v1::RawV1App;
+use crate::sockets::{Sockets, private_dir};
+use crate::terminal::Console;
+use crate::wait::DEADLINE;
 
 /// A running `KVS-LocalServer` on socket paths of its own.
 #[derive(Debug)]
@@ -18,11 +26,11 @@ pub struct LocalServer {
     callback_socket: PathBuf,
     echo: bool,
     port: u16,
-    /// The directory of the sockets, unless the test chose one.
+    /// The directory of the sockets, unless the test chose their path.
     _dir: Option<TempDir>,
 }
 
-/// How a [`LocalServer`] is started.
+/// Options of a [`LocalServer`].
 #[derive(Debug)]
 pub struct LocalServerBuilder {
     program: Program,
@@ -32,7 +40,7 @@ pub struct LocalServerBuilder {
     echo: bool,
 }
 
-/// What `Show group info` says about a group.
+/// The output of `Show group info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupInfo {
     /// `Name:`
@@ -43,10 +51,10 @@ pub struct GroupInfo {
     pub pairs: usize,
 }
 
-/// What `Show application status` says about one application. The times are as printed.
+/// The output of `Show application status` for one application. The times are as printed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AppStatus {
-    /// The line before it that ends with a colon.
+    /// The preceding line that ends with a colon.
     pub group: String,
     /// `App N`
     pub number: usize,
@@ -65,13 +73,13 @@ pub struct AppStatus {
 }
 
 impl LocalServer {
-    /// Starts one that belongs to `auth` and waits until it serves.
+    /// Starts a server that belongs to `auth` and waits until it serves.
     pub fn start(auth: &AuthServer) -> Self {
         Self::builder(auth.addr()).start()
     }
 
-    /// One that is still to be started, for the authentication server at this address: on paths of its
-    /// own, its console over pipes.
+    /// A server to be configured, for the authentication server at this address: on paths of its own,
+    /// with its console on pipes.
     pub fn builder(auth: impl Display) -> LocalServerBuilder {
         LocalServerBuilder {
             program: Program::new(bin("KVS-LocalServer")),
@@ -82,14 +90,13 @@ impl LocalServer {
         }
     }
 
-    /// The port number that it printed at its start.
+    /// The port number that it printed on startup.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A command to which a group id belongs, up to and including the answer's first line.
-    ///
-    /// Lines about the authentication server, which may come at any time, are passed over.
+    /// Types a command and the group id that it asks for; returns the first line of the response.
+    /// Skips lines about the authentication server, which may appear at any time.
     pub fn ask(&self, command: &str, group: &str) -> String {
         self.send(command);
         self.expect_line("Insert group id:");
@@ -100,10 +107,10 @@ impl LocalServer {
         })
     }
 
-    /// Creates a group; its secret.
+    /// Creates a group; returns its secret.
     ///
     /// # Panics
-    /// When it is not created.
+    /// If the group is not created.
     pub fn create_group(&self, group: &str) -> String {
         let answer = self.ask("Create group", group);
         match answer
@@ -118,16 +125,16 @@ impl LocalServer {
     /// Deletes a group.
     ///
     /// # Panics
-    /// When it is not deleted.
+    /// If the group is not deleted.
     pub fn delete_group(&self, group: &str) {
         let answer = self.ask("Delete group", group);
         assert_eq!(answer, "Group deleted!", "Delete group {group:?}\n{}", self.report());
     }
 
-    /// What `Show group info` says.
+    /// Runs `Show group info`.
     ///
     /// # Errors
-    /// The answer, when it is not the information.
+    /// The response, if it is not the information.
     pub fn group_info(&self, group: &str) -> Result<GroupInfo, String> {
         let answer = self.ask("Show group info", group);
         let Some(name) = answer.strip_prefix("Name: ") else { return Err(answer) };
@@ -148,8 +155,8 @@ impl LocalServer {
         }
     }
 
-    /// The lines that answer a command, however many: up to the answer of an unknown one after it.
-    /// Lines about the authentication server, which may come at any time, are passed over.
+    /// All lines of the response to a command: those before the response to an unknown command that
+    /// follows it. Skips lines about the authentication server, which may appear at any time.
     pub fn lines_of(&self, command: &str) -> Vec<String> {
         self.send(command);
         self.send("end of the answer");
@@ -166,20 +173,20 @@ impl LocalServer {
         }
     }
 
-    /// What `Show application status` says.
+    /// Runs `Show application status`.
     ///
     /// # Panics
-    /// When it is not as it should be.
+    /// If the output is malformed.
     pub fn status(&self) -> Vec<AppStatus> {
         let lines = self.lines_of("Show application status");
         parse_status(&lines)
             .unwrap_or_else(|| panic!("the status is not as it should be\n{}", self.report()))
     }
 
-    /// Asks for the status until it is as `wanted`; what it was then.
+    /// Polls the status until it is as `wanted`; returns it.
     ///
     /// # Panics
-    /// When it does not come to that within `limit`.
+    /// If the condition does not hold within `limit`.
     pub fn status_within(
         &self,
         limit: Duration,
@@ -188,7 +195,7 @@ impl LocalServer {
     ) -> Vec<AppStatus> {
         let end = Instant::now() + limit;
         loop {
-            // Every question waits for its answer, so this does not run faster than the server.
+            // Each command waits for its response, so this loop is not faster than the server.
             let status = self.status();
             if wanted(&status) {
                 return status;
@@ -200,10 +207,10 @@ impl LocalServer {
         }
     }
 
-    /// Asks for the status until it is as `wanted`; what it was then.
+    /// Polls the status until it is as `wanted`; returns it.
     ///
     /// # Panics
-    /// When it does not come to that.
+    /// If the condition does not hold within [`DEADLINE`].
     pub fn status_where(
         &self,
         what: &str,
@@ -212,18 +219,18 @@ impl LocalServer {
         self.status_within(DEADLINE, what, wanted)
     }
 
-    /// An application without the library, logged in.
+    /// Logs in a v1 application without the library, from unnamed sockets.
     ///
     /// # Panics
-    /// When the server refuses it.
-    pub fn raw_app(&self, group: &str, secret: &str) -> RawApp {
-        RawApp::login(&self.socket, &self.callback_socket, group, secret)
+    /// If the login fails.
+    pub fn raw_app(&self, group: &str, secret: &str) -> RawV1App {
+        RawV1App::login(self, group, secret)
     }
 
-    /// `Quit` on the console, up to the end of the process.
+    /// Types `Quit` and waits for the exit of the process.
     ///
     /// # Panics
-    /// When it does not end well.
+    /// If the server does not exit with success.
     pub fn quit(&self) {
         self.send("Quit");
         self.expect_line("Exiting Local Server...");
@@ -242,7 +249,7 @@ impl Sockets for LocalServer {
     }
 }
 
-/// `None` when a line is not where it belongs.
+/// Parses `Show application status`; `None` if it is malformed.
 fn parse_status(lines: &[String]) -> Option<Vec<AppStatus>> {
     let mut apps: Vec<AppStatus> = Vec::new();
     let mut group = None;
@@ -280,7 +287,7 @@ fn parse_status(lines: &[String]) -> Option<Vec<AppStatus>> {
 
 impl LocalServerBuilder {
     /// Adds an argument.
-    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.program = self.program.arg(arg);
         self
     }
@@ -297,50 +304,50 @@ impl LocalServerBuilder {
         self
     }
 
-    /// The most descriptors that it may have open.
-    pub fn descriptors(mut self, most: u32) -> Self {
-        self.program = self.program.descriptors(most);
+    /// Limits the number of its open descriptors.
+    pub fn descriptors(mut self, max: u32) -> Self {
+        self.program = self.program.descriptors(max);
         self
     }
 
-    /// The permissions, in octal, that files which it makes are not to have.
+    /// Sets its umask, in octal.
     pub fn umask(mut self, mask: &str) -> Self {
         self.program = self.program.umask(mask);
         self
     }
 
-    /// Has `starter` start it: a program whose last arguments are another program and its arguments.
+    /// Starts it through `starter`, a program whose last arguments are a program and its arguments.
     pub fn started_by(mut self, starter: Program) -> Self {
         self.program = starter.arg(bin("KVS-LocalServer"));
         self
     }
 
-    /// Hands these descriptors over to it, as systemd does with sockets.
-    pub fn hand_over(mut self, descriptors: Vec<OwnedFd>) -> Self {
-        self.program = self.program.hand_over(descriptors);
+    /// Passes these descriptors as systemd does on socket activation.
+    pub fn socket_activation(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        self.program = self.program.socket_activation(descriptors);
         self
     }
 
-    /// What stands at its standard input and output.
+    /// Selects its standard input and output.
     pub fn console(mut self, console: Console) -> Self {
         self.echo = console == Console::Terminal { echo: true };
         self.program = self.program.console(console);
         self
     }
 
-    /// The path of the main socket, instead of one in a new directory.
+    /// Sets the path of the main socket, instead of one in a new directory.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.socket = Some(path.into());
         self
     }
 
-    /// The path of the callback socket. Without it the server chooses: the main path and `_cb`.
+    /// Sets the path of the callback socket. By default the server appends `_cb` to the main path.
     pub fn callback_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.callback_socket = Some(path.into());
         self
     }
 
-    /// Starts it without waiting for anything: for servers that shall not come to serve.
+    /// Starts it without waiting, for servers that are expected to fail.
     pub fn spawn(self) -> LocalServer {
         let (socket, dir) = match self.socket {
             Some(socket) => (socket, None),
@@ -368,7 +375,7 @@ impl LocalServerBuilder {
     /// Starts it and waits until it serves.
     ///
     /// # Panics
-    /// When it does not come to serve.
+    /// If it does not serve.
     pub fn start(self) -> LocalServer {
         let mut server = self.spawn();
         let line =

@@ -1,27 +1,27 @@
-//! The recorded conversations of the original programs, from `tests/transcripts`.
+//! The recorded conversations of the original programs in `tests/transcripts`.
 
 use serde::Deserialize;
 
-use crate::project_dir;
+use crate::paths::project_dir;
 
-/// One message as it was recorded.
+/// One recorded message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct RecordedMessage {
     /// `main`, `callback`, `listen port`, `command port` or `close port`.
     pub channel: String,
     /// `app` or `server`; `local-server` or `auth-server`.
     pub from: String,
-    /// What was sent.
+    /// The bytes that were sent.
     pub bytes: Vec<u8>,
 }
 
 /// One recorded conversation.
 #[derive(Debug, Clone)]
-pub struct Conversation {
-    /// What it is, in words.
+pub struct Transcript {
+    /// A description of the conversation.
     pub about: String,
-    /// All messages in the order in which they were sent.
-    pub messages: Vec<Message>,
+    /// All messages in the order of sending.
+    pub messages: Vec<RecordedMessage>,
 }
 
 #[derive(Deserialize)]
@@ -36,11 +36,11 @@ struct Line {
     hex: String,
 }
 
-impl Conversation {
+impl Transcript {
     /// Reads `tests/transcripts/NAME.jsonl`.
     ///
     /// # Panics
-    /// When it cannot be read or is not a conversation.
+    /// If the file cannot be read or is malformed.
     pub fn load(name: &str) -> Self {
         let path = project_dir().join("tests/transcripts").join(format!("{name}.jsonl"));
         let text = std::fs::read_to_string(&path)
@@ -49,21 +49,21 @@ impl Conversation {
         let bad = |error: serde_json::Error| -> ! { panic!("{}: {error}", path.display()) };
         let header: Header = serde_json::from_str(lines.next().unwrap_or_default())
             .unwrap_or_else(|error| bad(error));
-        let messages: Vec<Message> = lines
+        let messages: Vec<RecordedMessage> = lines
             .map(|line| {
                 let line: Line = serde_json::from_str(line).unwrap_or_else(|error| bad(error));
-                Message { channel: line.channel, from: line.from, bytes: unhex(&line.hex) }
+                RecordedMessage { channel: line.channel, from: line.from, bytes: unhex(&line.hex) }
             })
             .collect();
         assert!(!messages.is_empty(), "{} has no messages", path.display());
         Self { about: header.about, messages }
     }
 
-    /// Replaces, in every message that is exactly `recorded` or `recorded` followed by NULs, that by
-    /// `real` (and as many NULs): secrets and ports differ from one run to the next.
+    /// Replaces every message that is `recorded`, with or without NULs after it, by `real` and as many
+    /// NULs: secrets and ports differ between runs.
     ///
     /// # Panics
-    /// When no message has it: then the caller is wrong about the recording. When the lengths differ.
+    /// If no message is `recorded`, or the lengths differ.
     pub fn substitute(&mut self, recorded: &[u8], real: &[u8]) {
         assert_eq!(
             recorded.len(),

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    Channel, DEADLINE, Driver, ScriptedServer, Session, Sockets, padded, private_dir, tool,
+    Channel, DEADLINE, Driver, Protocol, ScriptedServer, Sockets, padded, private_dir, tool,
 };
 
 use crate::Subject;
@@ -352,11 +352,11 @@ pub(crate) fn expect_timeout(name: &str, begin: Instant) {
 
 #[test]
 fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     let mut count = 0;
     for row in rows().into_iter().filter(|row| !row.waits()) {
         println!("{}", row.name());
-        stage.subject.without_growth(&row.name(), || stage.try_row(row));
+        stage.subject.expect_no_growth(&row.name(), || stage.try_row(row));
         count += 1;
     }
     println!("{count} rows");
@@ -371,7 +371,7 @@ fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more(
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new(Session::Original);
+                let stage = Stage::new(Protocol::V1);
                 for row in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}", row.name());
                     stage.try_row(*row);
@@ -388,10 +388,10 @@ const CALLS: [&str; 5] =
 
 #[test]
 fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     for call in CALLS {
         let row = format!("{call}, after the server has hung up");
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             drop(stage.log_in(DEADLINE));
             assert_eq!(stage.driver().call(call), -3, "{row}");
             stage.expect_dead(&row, false);
@@ -404,7 +404,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
     thread::scope(|scope| {
         for call in CALLS {
             scope.spawn(move || {
-                let stage = Stage::new(Session::Original);
+                let stage = Stage::new(Protocol::V1);
                 let row = format!("{call}, while a value is unread");
                 let (mut main, callback) = stage.log_in(TIMEOUT);
                 stage.leave_value_unread(&row, &mut main);
@@ -421,7 +421,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
 /// It answers in advance and reads nothing, so at some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     let row = "get_value, until the socket is full";
     let (mut main, callback) = stage.log_in(TIMEOUT);
     let code = loop {
@@ -444,7 +444,7 @@ fn a_server_that_does_not_read_costs_the_timeout() {
 /// One thread of the application waits for a silent server; another one waits for the first, and no longer.
 #[test]
 fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = stage.log_in(TIMEOUT);
     stage.driver().begin("register_reading_callback k");
@@ -479,9 +479,9 @@ const IN_VAIN: [(&str, i32); 7] = [
 
 #[test]
 fn a_call_that_cannot_be_made_leaves_the_connection_alone() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     for (call, code) in IN_VAIN {
-        stage.subject.without_growth(call, || {
+        stage.subject.expect_no_growth(call, || {
             let (main, callback) = stage.log_in(DEADLINE);
             assert_eq!(stage.driver().call(call), code, "{call}");
             assert!(main.waiting().is_empty(), "{call}: nothing is sent");
@@ -533,7 +533,7 @@ fn a_path_without_a_server_is_told_within_the_timeout() {
                 .env("KVS_CALLBACK_SOCKET", server.callback_socket())
                 .env("KVS_TIMEOUT_MS", "60000"),
         );
-        subject.without_growth(what, || {
+        subject.expect_no_growth(what, || {
             // At once: the call is over long before its time-out.
             assert_eq!(subject.driver.call(Establish.line()), -12, "{what}");
             subject.expect_unconnected(what);
@@ -571,13 +571,13 @@ fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
 
 #[test]
 fn a_server_with_a_full_backlog_costs_the_timeout() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     let dir = private_dir();
     let path = dir.path().join("full");
     let _full = full(&path);
     let program = |main: &Path, callback: &Path| {
         Driver::program()
-            .speaking(Session::Original)
+            .protocol(Protocol::V1)
             .env("KVS_SOCKET", main)
             .env("KVS_CALLBACK_SOCKET", callback)
             .env("KVS_TIMEOUT_MS", TIMEOUT.as_millis().to_string())
@@ -685,8 +685,8 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
     thread::scope(|scope| {
         for (row, fault) in CALLBACK_FAULTS {
             scope.spawn(move || {
-                let stage = Stage::new(Session::Original);
-                stage.subject.without_growth(row, || {
+                let stage = Stage::new(Protocol::V1);
+                stage.subject.expect_no_growth(row, || {
                     println!("callback channel: {row}");
                     let mut ends = Ends::of(stage.log_in(TIMEOUT));
                     fault(&mut ends);
@@ -702,9 +702,9 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
-        stage.subject.without_growth(row, || {
+        stage.subject.expect_no_growth(row, || {
             let (mut main, mut callback) = stage.log_in(DEADLINE);
             callback.send_int(-1);
             if !hangs_up {
@@ -723,10 +723,10 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
 /// The connection is lost, and the server has not read the last value: nobody waits for that any more.
 #[test]
 fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     for call in CALLS.into_iter().chain([Establish.line()]) {
         let row = format!("{call}, after a hang-up, with a value unread");
-        stage.subject.without_growth(&row, || {
+        stage.subject.expect_no_growth(&row, || {
             let (mut main, callback) = stage.log_in(DEADLINE);
             stage.leave_value_unread(&row, &mut main);
             drop(callback);
@@ -753,7 +753,7 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
 /// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
 #[test]
 fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
-    let stage = Stage::new(Session::Original);
+    let stage = Stage::new(Protocol::V1);
     let row = "half a flag on the callback channel, then silence";
     let (main, mut callback) = stage.log_in(TIMEOUT);
     callback.send(&ONE[..2]);

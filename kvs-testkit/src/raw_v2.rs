@@ -1,4 +1,4 @@
-//! An application without the library in a framed session: every frame is the test's.
+//! A v2 application without the library, of which the test chooses every frame.
 
 use std::path::Path;
 
@@ -7,54 +7,55 @@ use kvs_proto::v2::request::{EntriesBuilder, Request, WatchTarget};
 use kvs_proto::v2::response::{Response, Status};
 use kvs_proto::v2::{FrameHeader, HEADER_LEN, Version, response};
 
-use crate::{Channel, Sockets};
+use crate::channel::Channel;
+use crate::sockets::Sockets;
 
-/// An application in a framed session. Its process is the test's.
+/// A v2 application in the test's process.
 ///
-/// The methods are single requests, each of which waits for its answer; what they do not cover is done with
-/// [`ask`](Self::ask) and [`answer`](Self::answer), or on the channels directly.
+/// Most methods send one request and wait for its response. [`send_request`](Self::send_request) and
+/// [`response`](Self::response) do one of the two. Tests use the channels for everything else.
 #[derive(Debug)]
-pub struct FramedApp {
+pub struct RawV2App {
     /// The main channel.
     pub main: Channel,
     /// The callback channel.
     pub callback: Channel,
-    /// The longest value that the server takes.
+    /// The longest value that the server accepts.
     pub max_value: u64,
     last_number: u32,
 }
 
-/// An answer, or what the server says first.
+/// A response, or the welcome frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// Of the request.
+pub struct RawResponse {
+    /// The number of the request.
     pub number: u32,
-    /// How it went.
+    /// The status.
     pub status: Status,
-    /// Of the key, or a cursor, or the longest value.
+    /// The version of the key, a cursor, or the longest value.
     pub version: Version,
-    /// A value, or keys.
+    /// A value, or a page of keys.
     pub body: Vec<u8>,
 }
 
-/// A change as it was told.
+/// A received change event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// Of this key.
+pub struct RawEvent {
+    /// The key.
     pub key: Vec<u8>,
-    /// Its version; 0: it was deleted.
+    /// Its version; 0 if it was deleted.
     pub version: Version,
-    /// It is watched by itself.
+    /// The application watches the key.
     pub by_key: bool,
-    /// It is watched by a prefix.
+    /// The application watches a prefix of the key.
     pub by_prefix: bool,
 }
 
-/// Any frame, of bytes: nothing in it need fit together. The body length is that of `body` unless
-/// [`body_len`](Self::body_len) says otherwise.
+/// Any frame, valid or not. The body length is that of `body` unless [`body_len`](Self::body_len)
+/// overrides it.
 #[derive(Debug, Clone, Default)]
 pub struct RawFrame<'a> {
-    /// What the header says about its length.
+    /// The body length in the header.
     pub body_len: Option<u32>,
     /// The number.
     pub number: u32,
@@ -62,18 +63,18 @@ pub struct RawFrame<'a> {
     pub kind: u8,
     /// The flags.
     pub flags: u8,
-    /// What should be 0.
+    /// The reserved bytes, which should be 0.
     pub reserved: [u8; 2],
-    /// What the header says about the length of the key.
+    /// The key length in the header.
     pub key_len: u32,
     /// The version.
     pub version: u64,
-    /// What follows the header.
+    /// The bytes after the header.
     pub body: &'a [u8],
 }
 
 impl RawFrame<'_> {
-    /// As it goes over the wire.
+    /// The encoded frame.
     pub fn bytes(&self) -> Vec<u8> {
         let body_len =
             self.body_len.unwrap_or_else(|| u32::try_from(self.body.len()).expect("short"));
@@ -89,19 +90,19 @@ impl RawFrame<'_> {
     }
 }
 
-/// A request as it goes over the wire.
-pub fn framed(number: u32, request: Request<'_>) -> Vec<u8> {
+/// An encoded request.
+pub fn encode_request(number: u32, request: Request<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     request.encode(number, &mut bytes);
     bytes
 }
 
-/// A put as it goes over the wire.
-pub fn framed_put(number: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
-    framed(number, Request::Put { key, value, expected: None })
+/// An encoded put.
+pub fn encode_put(number: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
+    encode_request(number, Request::Put { key, value, expected: None })
 }
 
-/// Several puts in one message.
+/// The entries of a put_many request.
 pub fn entries<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> EntriesBuilder {
     let mut entries = EntriesBuilder::default();
     pairs.into_iter().for_each(|(key, value)| entries.push(key, value));
@@ -109,11 +110,11 @@ pub fn entries<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Ent
 }
 
 impl Channel {
-    /// As [`begin_login`](Self::begin_login), with the offer of a framed session, which must be taken.
+    /// As [`begin_login`](Self::begin_login), with the offer of protocol v2.
     ///
     /// # Panics
-    /// When the server does not know the group, does not take the offer, or ends the login.
-    pub fn begin_framed_login(&mut self, group: &str, secret: &str) {
+    /// If the server does not know the group, does not accept the offer, or closes the connection.
+    pub fn begin_v2_login(&mut self, group: &str, secret: &str) {
         self.expect_int(1);
         self.send(&[group.as_bytes(), b"\0kvs2"].concat());
         self.expect_int(2);
@@ -123,7 +124,7 @@ impl Channel {
     /// Receives one frame.
     ///
     /// # Panics
-    /// When none comes, or something else.
+    /// If none arrives, or something else.
     pub fn frame(&mut self) -> (FrameHeader, Vec<u8>) {
         let header = self.take(HEADER_LEN).try_into().expect("so many were asked for");
         let header = FrameHeader::decode(&header).expect("the server sends frames");
@@ -131,30 +132,31 @@ impl Channel {
         (header, body)
     }
 
-    /// Receives one answer.
+    /// Receives one response.
     ///
     /// # Panics
-    /// When none comes.
-    pub fn answer(&mut self) -> Reply {
+    /// If none arrives.
+    pub fn response(&mut self) -> RawResponse {
         let (header, body) = self.frame();
         let Response { number, status, version, body } =
-            Response::decode(&header, &body).expect("the server sends answers");
-        Reply { number, status, version, body: body.to_vec() }
+            Response::decode(&header, &body).expect("the server sends responses");
+        RawResponse { number, status, version, body: body.to_vec() }
     }
 }
 
-impl FramedApp {
-    /// Connects and logs in. The sockets have no names: only one of this process at a time.
+impl RawV2App {
+    /// Connects from unnamed sockets and logs in. The server pairs channels by process then, so only one
+    /// such login of this process may be in progress at a time.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// If the server refuses.
     pub fn login(server: &impl Sockets, group: &str, secret: &str) -> Self {
         let connect = |name, path: &Path| {
             Channel::connect(name, path)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
         let mut main = connect("main", server.socket());
-        main.begin_framed_login(group, secret);
+        main.begin_v2_login(group, secret);
         let mut callback = connect("callback", server.callback_socket());
         callback.expect_int(1);
         Self::begin(main, callback)
@@ -163,7 +165,7 @@ impl FramedApp {
     /// Connects and logs in under a name that tells it apart from other applications of this process.
     ///
     /// # Panics
-    /// When the server refuses.
+    /// If the server refuses.
     pub fn login_as(
         server: &impl Sockets,
         dir: &Path,
@@ -172,82 +174,82 @@ impl FramedApp {
         secret: &str,
     ) -> Self {
         let [main, callback] =
-            Channel::both_as(server, dir, name, |main| main.begin_framed_login(group, secret));
+            Channel::connect_pair_as(server, dir, name, |main| main.begin_v2_login(group, secret));
         Self::begin(main, callback)
     }
 
     fn begin(mut main: Channel, callback: Channel) -> Self {
         main.expect_int(1);
-        let welcome = main.answer();
+        let welcome = main.response();
         assert_eq!((welcome.number, welcome.status), (0, Status::Welcome));
         assert!(welcome.body.is_empty());
         Self { main, callback, max_value: welcome.version, last_number: 0 }
     }
 
-    /// Sends a request and does not wait for its answer; its number.
+    /// Sends a request without waiting for its response; returns its number.
     ///
     /// # Panics
-    /// When the server does not take it.
-    pub fn ask(&mut self, request: Request<'_>) -> u32 {
+    /// If the send fails or times out.
+    pub fn send_request(&mut self, request: Request<'_>) -> u32 {
         self.last_number += 1;
-        self.main.send(&framed(self.last_number, request));
+        self.main.send(&encode_request(self.last_number, request));
         self.last_number
     }
 
-    /// Receives the answer to the request of this number.
+    /// Receives the response to the request of this number.
     ///
     /// # Panics
-    /// When another comes, or none.
-    pub fn answer(&mut self, number: u32) -> Reply {
-        let reply = self.main.answer();
-        assert_eq!(reply.number, number, "an answer out of order: {reply:?}");
+    /// If another one arrives, or none.
+    pub fn response(&mut self, number: u32) -> RawResponse {
+        let reply = self.main.response();
+        assert_eq!(reply.number, number, "a response out of order: {reply:?}");
         reply
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its response.
     ///
     /// # Panics
-    /// When none comes.
-    pub fn call(&mut self, request: Request<'_>) -> Reply {
-        let number = self.ask(request);
-        self.answer(number)
+    /// If none arrives.
+    pub fn request(&mut self, request: Request<'_>) -> RawResponse {
+        let number = self.send_request(request);
+        self.response(number)
     }
 
-    /// Status and version of the answer to a request.
+    /// Sends a request; returns status and version of its response.
     ///
     /// # Panics
-    /// When none comes, or one with a body.
-    pub fn outcome(&mut self, request: Request<'_>) -> (Status, Version) {
-        let reply = self.call(request);
+    /// If none arrives, or one with a body.
+    pub fn status_of(&mut self, request: Request<'_>) -> (Status, Version) {
+        let reply = self.request(request);
         assert!(reply.body.is_empty(), "{reply:?}");
         (reply.status, reply.version)
     }
 
-    /// A request that must succeed; the version in its answer.
+    /// Sends a request that must succeed; returns the version in its response.
     ///
     /// # Panics
-    /// When it does not.
-    pub fn done(&mut self, request: Request<'_>) -> Version {
-        let (status, version) = self.outcome(request);
+    /// If it does not succeed.
+    pub fn expect_ok(&mut self, request: Request<'_>) -> Version {
+        let (status, version) = self.status_of(request);
         assert_eq!(status, Status::Ok, "{request:?}");
         version
     }
 
-    /// Stores a value; its version.
+    /// Stores a value; returns its version.
     ///
     /// # Panics
-    /// When it is refused.
+    /// If the server refuses.
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Version {
         let (key, value) = (key.as_ref(), value.as_ref());
-        self.done(Request::Put { key, value, expected: None })
+        self.expect_ok(Request::Put { key, value, expected: None })
     }
 
-    /// Asks for a value; with its version.
+    /// Reads a value and its version.
     ///
     /// # Panics
-    /// When the answer is neither a value nor that there is none.
+    /// If the response is neither a value nor "no such key".
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Option<(Version, Vec<u8>)> {
-        let reply = self.call(Request::Get(key.as_ref()));
+        let reply = self.request(Request::Get(key.as_ref()));
         match reply.status {
             Status::Ok => Some((reply.version, reply.body)),
             Status::NoSuchKey => None,
@@ -255,42 +257,42 @@ impl FramedApp {
         }
     }
 
-    /// Deletes a pair; whether there was one.
+    /// Deletes a pair; `false` if the key does not exist.
     ///
     /// # Panics
-    /// When the answer is something else.
+    /// If the request fails otherwise.
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> bool {
-        match self.outcome(Request::Delete { key: key.as_ref(), expected: None }) {
+        match self.status_of(Request::Delete { key: key.as_ref(), expected: None }) {
             (Status::Ok, 0) => true,
             (Status::NoSuchKey, 0) => false,
             other => panic!("{other:?} to a delete"),
         }
     }
 
-    /// Watches a key that exists; its version.
+    /// Watches an existing key; returns its version.
     ///
     /// # Panics
-    /// When it does not exist.
+    /// If it does not exist.
     pub fn watch(&mut self, key: impl AsRef<[u8]>) -> Version {
-        self.done(Request::Watch(WatchTarget::Key(key.as_ref())))
+        self.expect_ok(Request::Watch(WatchTarget::Key(key.as_ref())))
     }
 
     /// Watches all keys with a prefix.
     ///
     /// # Panics
-    /// When it is refused.
+    /// If the server refuses.
     pub fn watch_prefix(&mut self, prefix: impl AsRef<[u8]>) {
-        self.done(Request::Watch(WatchTarget::Prefix(prefix.as_ref())));
+        self.expect_ok(Request::Watch(WatchTarget::Prefix(prefix.as_ref())));
     }
 
     /// All keys with a prefix, page by page, sorted.
     ///
     /// # Panics
-    /// When a page is refused.
+    /// If a page is refused.
     pub fn keys(&mut self, prefix: impl AsRef<[u8]>, limit: u32) -> Vec<Vec<u8>> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         loop {
-            let reply = self.call(Request::Keys { prefix: prefix.as_ref(), cursor, limit });
+            let reply = self.request(Request::Keys { prefix: prefix.as_ref(), cursor, limit });
             assert_eq!(reply.status, Status::Ok);
             let keys = response::decode_keys(&reply.body).expect("a page is whole");
             all.extend(keys.into_iter().map(<[u8]>::to_vec));
@@ -302,43 +304,44 @@ impl FramedApp {
         }
     }
 
-    /// Receives one change; `None`: it is asked to close.
+    /// Receives one event: a change, or `None` for the request to close.
     ///
     /// # Panics
-    /// When none comes.
-    pub fn news(&mut self) -> Option<Told> {
+    /// If none arrives.
+    pub fn next_event(&mut self) -> Option<RawEvent> {
         let (header, body) = self.callback.frame();
-        match ServerEvent::decode(&header, &body).expect("the server sends changes") {
-            ServerEvent::Changed { key, version, matched_by: watches } => Some(Told {
+        match ServerEvent::decode(&header, &body).expect("the server sends events") {
+            ServerEvent::Changed { key, version, matched_by } => Some(RawEvent {
                 key: key.to_vec(),
                 version,
-                by_key: watches.key,
-                by_prefix: watches.prefix,
+                by_key: matched_by.key,
+                by_prefix: matched_by.prefix,
             }),
             ServerEvent::Close => None,
         }
     }
 
-    /// Receives one change: its key and version.
+    /// Receives one change event; returns its key and version.
     ///
     /// # Panics
-    /// When none comes.
-    pub fn change(&mut self) -> (Vec<u8>, Version) {
-        let told = self.news().expect("a change was awaited, not the request to close");
-        (told.key, told.version)
+    /// If none arrives.
+    pub fn next_change(&mut self) -> (Vec<u8>, Version) {
+        let event =
+            self.next_event().expect("a change event was expected, not the request to close");
+        (event.key, event.version)
     }
 
-    /// Says goodbye and closes both sockets.
+    /// Sends the close request and closes both sockets.
     pub fn close(mut self) {
-        self.ask(Request::Close);
+        self.send_request(Request::Close);
     }
 
-    /// Everything that the server had to do for this application is done: it answers, and what it has told was
-    /// told before.
+    /// Waits for a response: the server has then processed all earlier requests of this application and
+    /// sent their events.
     ///
     /// # Panics
-    /// When it does not answer.
-    pub fn expect_service(&mut self) {
+    /// If none arrives.
+    pub fn expect_served(&mut self) {
         assert_eq!(self.get("no such key"), None);
     }
 }

@@ -1,25 +1,27 @@
-//! What `make dist` has built, installed into a temporary directory as a packager would.
+//! The result of `make dist`, installed into a temporary directory as a packager would.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::{private_dir, project_dir, tool};
+use crate::compile::tool;
+use crate::paths::project_dir;
+use crate::sockets::private_dir;
 
-/// An installed tree, which is removed with this.
-pub struct Installed {
+/// An installed tree, removed when dropped.
+pub struct InstalledTree {
     dir: TempDir,
 }
 
-/// Not a directory where compilers look by themselves.
+/// A prefix that compilers do not search by default.
 const PREFIX: &str = "/opt/kvs";
 
-impl Installed {
-    /// Installs.
+impl InstalledTree {
+    /// Installs the tree.
     ///
     /// # Panics
-    /// When it cannot, for one when nothing was built.
+    /// If nothing was built, or the installation fails.
     pub fn new() -> Self {
         let complete = project_dir().join("target/install/complete");
         assert!(complete.is_file(), "{} is missing: run `make dist` first", complete.display());
@@ -28,12 +30,12 @@ impl Installed {
         installed
     }
 
-    /// Installs over what is there, as a new version does.
+    /// Installs over the existing tree, as a new version does.
     pub fn again(&self) {
         self.make("install");
     }
 
-    /// Takes everything away again, as `make uninstall` does.
+    /// Removes the tree, as `make uninstall` does.
     pub fn uninstall(&self) {
         self.make("uninstall");
     }
@@ -47,7 +49,7 @@ impl Installed {
         );
     }
 
-    /// Where the tree is.
+    /// The directory of the tree.
     pub fn dest(&self) -> &Path {
         self.dir.path()
     }
@@ -57,7 +59,7 @@ impl Installed {
         self.dir.path().join(PREFIX.trim_start_matches('/')).join(below)
     }
 
-    /// What pkg-config says that a program needs, as words.
+    /// The words that pkg-config prints for these options.
     pub fn pkg_config(&self, options: &[&str]) -> Vec<String> {
         let mut command = Command::new("pkg-config");
         command.env("PKG_CONFIG_LIBDIR", self.path("lib/pkgconfig"));
@@ -65,13 +67,13 @@ impl Installed {
         tool(command.args(options).arg("kvs")).split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Where the dynamic linker has to look: for `LD_LIBRARY_PATH`.
+    /// The directory of the shared library, for `LD_LIBRARY_PATH`.
     pub fn libraries(&self) -> PathBuf {
         self.path("lib")
     }
 }
 
-impl Default for Installed {
+impl Default for InstalledTree {
     fn default() -> Self {
         Self::new()
     }

@@ -1,19 +1,22 @@
-//! A local server that says what the test says, for the library to talk to.
+//! A local server of which the test chooses every byte, for tests of the library.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use kvs_proto::Protocol;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use tempfile::TempDir;
 
-use crate::{Channel, DEADLINE, Session, Sockets, private_dir};
+use crate::channel::Channel;
+use crate::sockets::{Sockets, private_dir};
+use crate::wait::DEADLINE;
 
-/// What follows the name of the group when the library would rather have a framed session.
+/// The offer of protocol v2 that the library appends to the name of the group.
 pub const OFFER: &[u8] = b"\0kvs2";
 
-/// The first frame of a server that takes values of 16 MiB.
+/// The welcome frame of a server that accepts values of 16 MiB.
 pub const WELCOME: [u8; 24] =
     [0, 0, 0, 0, 0, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
 
@@ -31,47 +34,47 @@ impl ScriptedServer {
     /// Listens on both paths.
     ///
     /// # Panics
-    /// When it cannot.
+    /// If a socket cannot be bound.
     pub fn start() -> Self {
-        let server = Self::like_the_original();
+        let server = Self::start_like_v1();
         server.callback_listener();
         server
     }
 
-    /// Listens on the main path only. The callback path appears when a callback channel is awaited,
-    /// which the original server does after it has received the secret.
+    /// Listens on the main path only, and binds the callback path when it accepts a callback channel, as
+    /// the original server does after it has received the secret.
     ///
     /// # Panics
-    /// When it cannot.
-    pub fn like_the_original() -> Self {
+    /// If the socket cannot be bound.
+    pub fn start_like_v1() -> Self {
         let dir = private_dir();
         let [socket, callback_socket] = ["sock", "sock_cb"].map(|name| dir.path().join(name));
         let main = listen(&socket);
         Self { socket, callback_socket, _dir: dir, main, callback: OnceLock::new() }
     }
 
-    /// Waits for an application to connect its main channel.
+    /// Accepts the main channel of an application.
     ///
     /// # Panics
-    /// When none does.
+    /// If none connects.
     pub fn accept_main(&self) -> Channel {
         accept("main", &self.main)
     }
 
-    /// Waits for an application to connect its callback channel.
+    /// Accepts the callback channel of an application.
     ///
     /// # Panics
-    /// When none does.
+    /// If none connects.
     pub fn accept_callback(&self) -> Channel {
         accept("callback", self.callback_listener())
     }
 
-    /// Plays its part of a login up to the callback channel, which has connected and awaits its
-    /// greeting; both channels.
+    /// Accepts a v1 login up to the callback channel, which is connected and not greeted yet; returns
+    /// both channels.
     ///
     /// # Panics
-    /// When no application logs in, or not so.
-    pub fn half_a_login(&self, group: &str, secret: &str) -> (Channel, Channel) {
+    /// If no application logs in, or it deviates from the protocol.
+    pub fn accept_login(&self, group: &str, secret: &str) -> (Channel, Channel) {
         let mut main = self.accept_main();
         main.send_int(1);
         main.expect(group.as_bytes());
@@ -80,28 +83,23 @@ impl ScriptedServer {
         (main, self.accept_callback())
     }
 
-    /// Plays its part of a whole login; both channels.
+    /// Completes a v1 login; returns both channels.
     ///
     /// # Panics
-    /// When no application logs in, or not so.
+    /// If no application logs in, or it deviates from the protocol.
     pub fn login(&self, group: &str, secret: &str) -> (Channel, Channel) {
-        let (mut main, mut callback) = self.half_a_login(group, secret);
+        let (mut main, mut callback) = self.accept_login(group, secret);
         callback.send_int(1);
         main.send_int(1);
         (main, callback)
     }
 
-    /// Plays its part of a whole login to this kind of session; both channels.
+    /// Completes a login in this protocol; returns both channels.
     ///
     /// # Panics
-    /// When no application logs in, or not so.
-    pub fn login_speaking(
-        &self,
-        session: Session,
-        group: &str,
-        secret: &str,
-    ) -> (Channel, Channel) {
-        if session == Session::Original {
+    /// If no application logs in, or it deviates from the protocol.
+    pub fn login_with(&self, protocol: Protocol, group: &str, secret: &str) -> (Channel, Channel) {
+        if protocol == Protocol::V1 {
             return self.login(group, secret);
         }
         let mut main = self.accept_main();
@@ -135,7 +133,7 @@ impl Sockets for ScriptedServer {
 fn listen(path: &Path) -> UnixListener {
     let listener = UnixListener::bind(path)
         .unwrap_or_else(|error| panic!("listening on {}: {error}", path.display()));
-    // accept(2) keeps to the receive timeout of the listening socket.
+    // accept(2) observes the receive timeout of the listening socket.
     let limit = TimeVal::seconds(DEADLINE.as_secs().cast_signed());
     setsockopt(&listener, sockopt::ReceiveTimeout, &limit).expect("a timeout can be set");
     listener
@@ -151,19 +149,18 @@ fn accept(name: &'static str, listener: &UnixListener) -> Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RawApp;
+    use crate::raw_v1::RawV1App;
     use std::thread;
 
     #[test]
-    fn the_scripted_server_and_the_raw_application_understand_each_other() {
+    fn scripted_server_and_raw_v1_app_agree_on_protocol_v1() {
         let server = ScriptedServer::start();
         thread::scope(|scope| {
             let app = scope.spawn(|| {
-                let mut app =
-                    RawApp::login(server.socket(), server.callback_socket(), "g", "abcde");
+                let mut app = RawV1App::login(&server, "g", "abcde");
                 app.put("k", "v");
                 let value = app.get("k");
-                let change = app.change();
+                let change = app.next_change();
                 app.close();
                 (value, change)
             });

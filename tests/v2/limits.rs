@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use kvs_proto::v2::request::{EntriesBuilder, Request, WatchTarget};
 use kvs_proto::v2::response::{self, Status};
 use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
-use kvs_testkit::{Ending, FramedApp, RawFrame, entries, framed, framed_put, until};
+use kvs_testkit::{RawFrame, RawV2App, StopOnDrop, encode_put, encode_request, entries, until};
 
 use super::{GROUP, Scene, forget_peak, peak_kib};
 
 // --- what one application can do to others --------------------------------------------------------
 
 /// Others in a group of their own, one or more on each thread of the server.
-struct Others(Vec<FramedApp>);
+struct Others(Vec<RawV2App>);
 
 impl Others {
     fn new(scene: &Scene) -> Self {
@@ -55,7 +55,7 @@ impl Others {
 fn flood<'s>(
     scope: &'s thread::Scope<'s, '_>,
     stop: &'s AtomicBool,
-    app: &'s FramedApp,
+    app: &'s RawV2App,
     requests: &'s [u8],
 ) {
     scope.spawn(move || {
@@ -76,14 +76,14 @@ fn under_attack(
     scene: &Scene,
     others: &mut Others,
     what: &str,
-    attackers: Vec<FramedApp>,
+    attackers: Vec<RawV2App>,
     requests: &[u8],
 ) -> [Duration; 3] {
     forget_peak(scene.server.pid());
     let before = scene.server.resident_kib();
     let stop = AtomicBool::new(false);
     let latency = thread::scope(|scope| {
-        let _ending = Ending(&stop);
+        let _stop_on_drop = StopOnDrop(&stop);
         attackers.iter().for_each(|app| flood(scope, &stop, app, requests));
         // The attack is to be under way; how far is no event.
         thread::sleep(Duration::from_millis(50));
@@ -121,19 +121,19 @@ fn requests_without_end_keep_nobody_else_from_being_served() {
     let attack = |others: &mut Others, what, attackers, requests: &[u8]| {
         under_attack(&scene, others, what, attackers, requests)
     };
-    let gets = framed(1, Request::Get(b"k")).repeat(2500);
+    let gets = encode_request(1, Request::Get(b"k")).repeat(2500);
     attack(&mut others, "gets without end", apps(4), &gets);
-    let puts = framed_put(1, b"k", b"v").repeat(2500);
+    let puts = encode_put(1, b"k", b"v").repeat(2500);
     attack(&mut others, "puts without end", apps(4), &puts);
-    let large = framed(1, Request::Get(b"large")).repeat(100);
+    let large = encode_request(1, Request::Get(b"large")).repeat(100);
     attack(&mut others, "gets of 16 MiB without end", apps(4), &large);
     let unknown = RawFrame { kind: 99, body: &[0; 60_000], ..RawFrame::default() }.bytes();
     attack(&mut others, "unknown requests of 60 kB without end", apps(4), &unknown);
-    let put_many = framed(1, Request::PutMany(ten_thousand.entries()));
+    let put_many = encode_request(1, Request::PutMany(ten_thousand.entries()));
     attack(&mut others, "put_many of 10,000 without end", apps(4), &put_many);
     // 10,000 keys are there now; with a prefix that none of them has, a page costs as much and says nothing.
     for (what, prefix) in [("keys without end", &b""[..]), ("keys that do not exist", b"none")] {
-        let keys = framed(1, Request::Keys { prefix, cursor: 0, limit: 0 }).repeat(1000);
+        let keys = encode_request(1, Request::Keys { prefix, cursor: 0, limit: 0 }).repeat(1000);
         attack(&mut others, what, apps(4), &keys);
     }
 }
@@ -150,11 +150,11 @@ fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
     let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
     let key = |prefix: &str, n: usize| [prefix.as_bytes(), &n.to_le_bytes()[..3]].concat();
     for prefix in ["sixteen", "hundred"] {
-        let puts: Vec<u8> = (0..2500).flat_map(|n| framed_put(1, &key(prefix, n), b"v")).collect();
+        let puts: Vec<u8> = (0..2500).flat_map(|n| encode_put(1, &key(prefix, n), b"v")).collect();
         let what = format!("puts for {prefix} watchers");
         under_attack(&scene, &mut others, &what, apps(4), &puts);
         let entries = many(10_000, |n| (key(prefix, n), b"v".to_vec()));
-        let put_many = framed(1, Request::PutMany(entries.entries()));
+        let put_many = encode_request(1, Request::PutMany(entries.entries()));
         let what = format!("put_many for {prefix} watchers");
         under_attack(&scene, &mut others, &what, apps(1), &put_many);
     }
@@ -176,10 +176,10 @@ fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
     let begin = Instant::now();
     writer.put("k", "v");
     println!("a put of a short one: {:?}", begin.elapsed());
-    assert_eq!(watcher.change().0, key);
-    let puts = framed_put(1, &key, b"v").repeat(10);
+    assert_eq!(watcher.next_change().0, key);
+    let puts = encode_put(1, &key, b"v").repeat(10);
     under_attack(&scene, &mut others, "puts of long keys", vec![scene.app()], &puts);
-    let puts = framed_put(1, &key[..1000], b"v").repeat(100);
+    let puts = encode_put(1, &key[..1000], b"v").repeat(100);
     under_attack(&scene, &mut others, "puts of keys of 1000 bytes", vec![scene.app()], &puts);
     let begin = Instant::now();
     watcher.close();
@@ -205,18 +205,18 @@ fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
     for numbers in numbers.chunks(100) {
         let asked = numbers.iter().map(|n| {
             let prefix = [b"p", &n.to_le_bytes()[..]].concat();
-            watcher.ask(Request::Watch(WatchTarget::Prefix(&prefix)))
+            watcher.send_request(Request::Watch(WatchTarget::Prefix(&prefix)))
         });
         let asked: Vec<_> = asked.collect();
-        asked.into_iter().for_each(|n| assert_eq!(watcher.answer(n).status, Status::Ok));
+        asked.into_iter().for_each(|n| assert_eq!(watcher.response(n).status, Status::Ok));
     }
     let value = vec![b'v'; (many as usize * 512).min(16_000_000)];
     let put = Request::Put { key: b"large", value: &value, expected: None };
-    assert_eq!(others.0[4].outcome(put).0, Status::Limit);
+    assert_eq!(others.0[4].status_of(put).0, Status::Limit);
     drop(watcher);
     let latency = others.latency(Duration::from_micros(2 * u64::from(many)));
     println!("{many} watches: a get takes {latency:.1?} while they are taken away");
-    until("they are given back", || (others.0[4].outcome(put).0 == Status::Ok).then_some(()));
+    until("they are given back", || (others.0[4].status_of(put).0 == Status::Ok).then_some(()));
 }
 
 // --- memory ---------------------------------------------------------------------------------------
@@ -232,13 +232,13 @@ fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
     let value = vec![b'v'; 8 << 20];
     let mut limited = 0;
     for _ in 0..40 {
-        match writer.outcome(Request::Put { key: b"large", value: &value, expected: None }) {
+        match writer.status_of(Request::Put { key: b"large", value: &value, expected: None }) {
             (Status::Ok, _) => {}
             (Status::Limit, 0) => limited += 1,
             other => panic!("{other:?}"),
         }
         let mut app = scene.app();
-        app.ask(Request::Get(b"large"));
+        app.send_request(Request::Get(b"large"));
         until("an answer", || (app.main.unread() > 0).then_some(()));
         asleep.push(app);
     }
@@ -249,7 +249,7 @@ fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
     drop(asleep);
     until("it may store again", || {
         let put = Request::Put { key: b"large", value: &value, expected: None };
-        (writer.outcome(put).0 == Status::Ok).then_some(())
+        (writer.status_of(put).0 == Status::Ok).then_some(())
     });
 }
 
@@ -268,13 +268,13 @@ fn pages_of_long_keys_are_short() {
     let mut asleep: Vec<_> = (0..20).map(|_| scene.app()).collect();
     for app in &mut asleep {
         for _ in 0..10 {
-            app.ask(Request::Keys { prefix: b"", cursor: 0, limit: 0 });
+            app.send_request(Request::Keys { prefix: b"", cursor: 0, limit: 0 });
         }
     }
     let mut largest = 0;
     let (mut all, mut cursor) = (0, 0);
     loop {
-        let reply = app.call(Request::Keys { prefix: b"", cursor, limit: 0 });
+        let reply = app.request(Request::Keys { prefix: b"", cursor, limit: 0 });
         assert_eq!(reply.status, Status::Ok);
         largest = largest.max(reply.body.len());
         all += response::decode_keys(&reply.body).expect("a page").len();
@@ -306,7 +306,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     let key = |n: usize| format!("job {n}");
     for from in [0, KEYS / 2] {
         let entries = many(KEYS / 2, |n| (key(from + n).into_bytes(), Vec::new()));
-        writer.done(Request::PutMany(entries.entries()));
+        writer.expect_ok(Request::PutMany(entries.entries()));
     }
     awake.watch_prefix("job");
     asleep.watch_prefix("");
@@ -317,7 +317,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     // Who stores something meanwhile is told of the limit; but a deletion is never refused.
     while deleted < KEYS && (deleted % 500 != 0 || !is_closed()) {
         assert!(writer.delete(key(deleted)));
-        assert_eq!(awake.change(), (key(deleted).into_bytes(), 0));
+        assert_eq!(awake.next_change(), (key(deleted).into_bytes(), 0));
         deleted += 1;
     }
     assert!(is_closed(), "{deleted} changes gather");
@@ -328,25 +328,25 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     assert!(grown < 16 << 10, "{grown} KiB");
     (deleted..KEYS).for_each(|n| {
         assert!(writer.delete(key(n)));
-        assert_eq!(awake.change(), (key(n).into_bytes(), 0));
+        assert_eq!(awake.next_change(), (key(n).into_bytes(), 0));
     });
     asleep.main.expect_end();
     asleep.callback.rest();
     until("it is logged", || {
-        let log = scene.server.log_so_far();
+        let log = scene.server.log_lines();
         log.iter().any(|line| line.contains("pending events exceed")).then_some(())
     });
     // All others are as they were, and what waited is given back.
     let version = writer.put("kept", "w");
-    assert_eq!(full.change(), (b"kept".to_vec(), version));
-    assert_eq!(original.change(), "kept");
+    assert_eq!(full.next_change(), (b"kept".to_vec(), version));
+    assert_eq!(original.next_change(), "kept");
     writer.put("large", vec![b'v'; BYTES as usize - 100_000]);
     // However full of pairs a user is, it is told of changes.
     let put = Request::Put { key: b"more", value: &[b'v'; 200_000], expected: None };
-    assert_eq!(writer.outcome(put).0, Status::Limit);
+    assert_eq!(writer.status_of(put).0, Status::Limit);
     writer.put("kept", "x");
-    full.change();
-    original.change();
+    full.next_change();
+    original.next_change();
     assert!(writer.delete("large"));
     until("the memory is given back", || {
         (scene.server.resident_kib() < resident + 4096).then_some(())
@@ -365,11 +365,11 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
     // So many at once would hold up everybody.
     let entries = many(10_000, pair);
     let too_large = (Status::TooLarge, 0);
-    assert_eq!(writer.outcome(Request::PutMany(entries.entries())), too_large);
+    assert_eq!(writer.status_of(Request::PutMany(entries.entries())), too_large);
     assert_eq!(writer.get("key 0"), None, "all or none");
     for half in [0, 5000] {
         let entries = many(5000, |n| pair(half + n));
-        writer.done(Request::PutMany(entries.entries()));
+        writer.expect_ok(Request::PutMany(entries.entries()));
     }
     let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
     println!("10,000 keys for {} watchers: {grown} KiB", asleep.len());
@@ -378,7 +378,7 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
         let status = scene.server.status();
         (status.iter().filter(|app| app.status == "Closed").count() > 20).then_some(())
     });
-    writer.expect_service();
+    writer.expect_served();
 }
 
 /// Where changes are put together for the socket, no room is kept when they are gone.
@@ -391,12 +391,12 @@ fn sessions_for_which_nothing_waits_keep_nothing() {
     let long = vec![b'l'; MAX_KEY];
     apps.iter_mut().for_each(|app| app.watch_prefix("l"));
     writer.put("l", "v");
-    apps.iter_mut().for_each(|app| _ = app.change());
+    apps.iter_mut().for_each(|app| _ = app.next_change());
     let before = scene.server.resident_kib();
     for _ in 0..3 {
         let last = writer.put(&long, "v");
         for app in &mut apps {
-            assert_eq!(app.change(), (long.clone(), last));
+            assert_eq!(app.next_change(), (long.clone(), last));
         }
     }
     let grown = scene.server.resident_kib().saturating_sub(before);
@@ -421,62 +421,63 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
         app.put(key, "v");
     }
     let three = entries([(&b"d"[..], &b"v"[..]), (b"e", b"v"), (b"f", b"v")]);
-    assert_eq!(app.outcome(Request::PutMany(three.entries())), limit);
+    assert_eq!(app.status_of(Request::PutMany(three.entries())), limit);
     assert_eq!(app.get("d"), None);
     let fitting = entries([(&b"d"[..], &b"v"[..]), (b"a", b"w"), (b"e", b"v")]);
-    let last = app.done(Request::PutMany(fitting.entries()));
-    assert_eq!(app.outcome(put(b"f", b"v")), limit);
+    let last = app.expect_ok(Request::PutMany(fitting.entries()));
+    assert_eq!(app.status_of(put(b"f", b"v")), limit);
     let new = Request::Put { key: b"f", value: b"v", expected: Some(0) };
-    assert_eq!(app.outcome(new), limit);
+    assert_eq!(app.status_of(new), limit);
     assert_eq!(app.get("f"), None);
     // Overwriting, also on a condition; and a version is given to nothing that was refused.
     assert_eq!(app.put("a", "x"), last + 1);
     let stale = Request::Put { key: b"a", value: b"y", expected: Some(last) };
-    assert_eq!(app.outcome(stale), (Status::Conflict, last + 1));
+    assert_eq!(app.status_of(stale), (Status::Conflict, last + 1));
     assert!(app.delete("e"));
     assert_eq!(app.put("f", "v"), last + 2);
     // Bytes, of a message in one piece and of one in many.
     let value = vec![b'v'; 200_000];
-    assert_eq!(app.outcome(put(b"a", &value)), limit);
-    assert_eq!(app.outcome(put(b"a", &value[..199_990])), limit);
+    assert_eq!(app.status_of(put(b"a", &value)), limit);
+    assert_eq!(app.status_of(put(b"a", &value[..199_990])), limit);
     assert_eq!(app.get("a").map(|(_, value)| value), Some(b"x".to_vec()));
     app.put("a", &value[..100_000]);
     // What comes in pieces counts while it comes.
     let mut other = scene.app();
-    let large = framed_put(9, b"b", &value[..90_000]);
+    let large = encode_put(9, b"b", &value[..90_000]);
     // When a request before it is answered, its beginning was read.
-    other.main.send(&[&framed(8, Request::Get(b"none"))[..], &large[..20_000]].concat());
-    assert_eq!(other.answer(8).status, Status::NoSuchKey);
-    assert_eq!(app.outcome(put(b"c", &value[..20_000])), limit);
+    other.main.send(&[&encode_request(8, Request::Get(b"none"))[..], &large[..20_000]].concat());
+    assert_eq!(other.response(8).status, Status::NoSuchKey);
+    assert_eq!(app.status_of(put(b"c", &value[..20_000])), limit);
     other.main.send(&large[20_000..]);
-    assert_eq!(other.answer(9).status, Status::Ok);
+    assert_eq!(other.response(9).status, Status::Ok);
     app.put("b", "v");
     // Watches of keys and prefixes: 512, and what a long one has above 99.
     let long = vec![b'k'; 60_099];
     app.watch_prefix(&long);
-    assert_eq!(app.outcome(Request::Watch(WatchTarget::Prefix(&long[1..]))), limit);
+    assert_eq!(app.status_of(Request::Watch(WatchTarget::Prefix(&long[1..]))), limit);
     let mut watches = 0;
-    while app.outcome(Request::Watch(WatchTarget::Prefix(format!("{watches}").as_bytes()))) != limit
+    while app.status_of(Request::Watch(WatchTarget::Prefix(format!("{watches}").as_bytes())))
+        != limit
     {
         watches += 1;
     }
     println!("{watches} watches beside the long one");
     assert!((60..80).contains(&watches), "{watches}");
-    assert_eq!(app.outcome(Request::Watch(WatchTarget::Key(b"a"))), limit);
-    assert_eq!(app.outcome(Request::Unwatch(WatchTarget::Prefix(&long))), (Status::Ok, 0));
+    assert_eq!(app.status_of(Request::Watch(WatchTarget::Key(b"a"))), limit);
+    assert_eq!(app.status_of(Request::Unwatch(WatchTarget::Prefix(&long))), (Status::Ok, 0));
     app.watch("a");
-    app.done(Request::Unwatch(WatchTarget::Key(b"a")));
+    app.expect_ok(Request::Unwatch(WatchTarget::Key(b"a")));
     // The same again takes nothing.
     app.watch_prefix("0");
     // All is given back with the application; its pairs stay.
     app.close();
     until("the watches are given back", || {
-        (other.outcome(put(b"b", &value[..90_000])).0 == Status::Ok).then_some(())
+        (other.status_of(put(b"b", &value[..90_000])).0 == Status::Ok).then_some(())
     });
     assert_eq!(scene.pairs(), 5);
     // Each limit once, however often it was met.
     let lines = || {
-        let lines = scene.server.log_so_far();
+        let lines = scene.server.log_lines();
         lines.iter().filter(|line| line.contains("-per-user")).count()
     };
     until("both limits are logged", || (lines() == 2).then_some(()));
@@ -490,12 +491,12 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
     let value = vec![b'v'; 1_000_000];
     app.put("k", &value);
     let put = Request::Put { key: b"more", value: &value, expected: None };
-    app.done(put);
+    app.expect_ok(put);
     app.delete("more");
     // An answer that is not taken.
-    asleep.ask(Request::Get(b"k"));
+    asleep.send_request(Request::Get(b"k"));
     until("it counts", || {
-        let refused = app.outcome(put).0 == Status::Limit;
+        let refused = app.status_of(put).0 == Status::Limit;
         if !refused {
             app.delete("more");
         }
@@ -503,8 +504,8 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
     });
     // Whatever waits, one reads.
     assert!(app.get("k").is_some());
-    assert_eq!(asleep.main.answer().body, value);
-    until("it is given back", || (app.outcome(put).0 == Status::Ok).then_some(()));
+    assert_eq!(asleep.main.response().body, value);
+    until("it is given back", || (app.status_of(put).0 == Status::Ok).then_some(()));
     app.delete("more");
     // Changes of long keys.
     let key = |n: u8| [&vec![b'k'; 60_000][..], &[n]].concat();
@@ -513,12 +514,12 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
         app.put(key(n), "");
         assert!(app.delete(key(n)));
     }
-    assert_eq!(app.outcome(put).0, Status::Limit);
+    assert_eq!(app.status_of(put).0, Status::Limit);
     for _ in 0..20 {
         // Some as a put and a deletion.
-        while asleep.change().1 != 0 {}
+        while asleep.next_change().1 != 0 {}
     }
-    until("they are given back", || (app.outcome(put).0 == Status::Ok).then_some(()));
+    until("they are given back", || (app.status_of(put).0 == Status::Ok).then_some(()));
 }
 
 /// Whoever is full can still make room, and is told when he cannot read.
@@ -539,7 +540,7 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
     // Two answers wait, but for what the sockets hold; behind one of them more requests.
     let mut asleep = [scene.app(), scene.app()];
     for one in &mut asleep {
-        one.ask(Request::Get(b"large"));
+        one.send_request(Request::Get(b"large"));
         until("an answer", || (one.main.unread() > 0).then_some(()));
     }
     let [first, second] = &mut asleep;
@@ -549,30 +550,30 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
         Request::Delete { key: b"gone", expected: None },
         Request::Get(b"small"),
     ];
-    let numbers = behind.map(|request| first.ask(request));
-    until("they count", || (app.outcome(put) == limit).then_some(()));
-    assert_eq!(app.outcome(Request::PutMany(many.entries())), limit);
+    let numbers = behind.map(|request| first.send_request(request));
+    until("they count", || (app.status_of(put) == limit).then_some(()));
+    assert_eq!(app.status_of(Request::PutMany(many.entries())), limit);
     until("no third one may wait", || {
         let mut third = scene.app();
-        (third.call(Request::Get(b"large")).status == Status::Limit).then_some(())
+        (third.request(Request::Get(b"large")).status == Status::Limit).then_some(())
     });
     assert!(app.get("small").is_some());
     assert!(app.delete("gone, too"));
     // Nor is a deletion refused that comes in pieces.
-    let delete = framed(9, Request::Delete { key: &long_key, expected: None });
+    let delete = encode_request(9, Request::Delete { key: &long_key, expected: None });
     let (beginning, end) = delete.split_at(30_000);
     app.main.send(beginning);
-    scene.app().expect_service();
+    scene.app().expect_served();
     app.main.send(end);
-    assert_eq!(app.main.answer().status, Status::Ok);
+    assert_eq!(app.main.response().status, Status::Ok);
     // The same holds for what has waited behind an answer: the other one still takes the room.
-    assert_eq!(first.main.answer().body.len(), 1_000_000);
-    let answers = numbers.map(|number| first.answer(number).status);
+    assert_eq!(first.main.response().body.len(), 1_000_000);
+    let answers = numbers.map(|number| first.response(number).status);
     assert_eq!(answers, [Status::Limit, Status::Limit, Status::Ok, Status::Ok]);
     assert_eq!(scene.pairs(), 3);
     assert_eq!(app.get("new"), None);
-    assert_eq!(second.main.answer().body.len(), 1_000_000);
-    until("there is room again", || (app.outcome(put).0 == Status::Ok).then_some(()));
+    assert_eq!(second.main.response().body.len(), 1_000_000);
+    until("there is room again", || (app.status_of(put).0 == Status::Ok).then_some(()));
 }
 
 /// A connection that has sent half a frame is one of its user, like any other.
@@ -584,13 +585,13 @@ fn halves_of_frames_on_many_connections_take_little() {
     let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
     let resident = scene.server.resident_kib();
     // The most for which nobody is asked whether there is room.
-    let half = framed_put(1, b"k", &[b'v'; 4090]);
+    let half = encode_put(1, b"k", &[b'v'; 4090]);
     for (n, app) in apps.iter_mut().enumerate() {
         let cut = if n % 2 == 0 { half.len() - 1 } else { HEADER_LEN - 1 };
         app.main.send(&half[..cut]);
     }
     // Events are served in their order, on each thread.
-    witnesses.iter_mut().for_each(FramedApp::expect_service);
+    witnesses.iter_mut().for_each(RawV2App::expect_served);
     let grown = scene.server.resident_kib().saturating_sub(resident);
     println!("{APPS} halves of frames: {grown} KiB");
     assert!(grown < APPS as u64 * 5, "{grown} KiB");
