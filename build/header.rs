@@ -1,24 +1,47 @@
-//! Reads the C header that cbindgen has written: its head comment, and each declaration with the comment before it.
+//! A parser for `kvs.h`: the comment at its top, and each declaration with the comment before it.
 //!
-//! Nothing here knows what the text says. A declaration is what ends with `;` outside of braces, or one `#define`.
+//! It knows the layout of comments, not their wording. A declaration ends with `;` outside of
+//! braces, or is one `#define`. In a comment, blank lines separate blocks, and the indentation says
+//! what a block is:
+//!
+//! ```text
+//! A paragraph, from the first column.
+//!   term      a row of a table: two spaces, the term, two spaces or more, the text,
+//!             which goes on with a deeper indentation
+//!   term, term
+//!             terms that are too long have their text on the next line
+//! - an entry of a list
+//!     code, indented by four spaces or more
+//! ```
+//!
+//! A comment that is followed by a blank line belongs to no declaration: it is a title in the
+//! header.
 
-/// The header, apart.
+/// The parsed header.
 pub(crate) struct Header {
     pub(crate) head: Head,
     pub(crate) items: Vec<Item>,
 }
 
-/// A declaration, on one line unless it has braces, and what is said about it.
+/// A declaration, on one line unless it has braces, with its documentation.
 pub(crate) struct Item {
     pub(crate) declaration: String,
     pub(crate) doc: Vec<Block>,
 }
 
-/// The comment at the top: text, and sections that begin with a term and two spaces or more.
+/// The comment at the top: blocks, then sections. A section is a title in the first column with a
+/// body that is indented by two spaces.
 #[derive(Default)]
 pub(crate) struct Head {
     pub(crate) text: Vec<Block>,
-    pub(crate) sections: Vec<(String, Vec<Block>)>,
+    pub(crate) sections: Vec<Section>,
+}
+
+/// A section of the comment at the top.
+#[derive(Clone)]
+pub(crate) struct Section {
+    pub(crate) title: String,
+    pub(crate) body: Vec<Block>,
 }
 
 /// A part of a comment.
@@ -26,10 +49,19 @@ pub(crate) struct Head {
 pub(crate) enum Block {
     /// Without line breaks.
     Paragraph(String),
+    /// Terms, each with its text.
+    Table(Vec<Row>),
     /// The entries of a list.
     List(Vec<String>),
-    /// What was indented, as it was.
+    /// Lines of code, with their indentation.
     Code(Vec<String>),
+}
+
+/// A row of a table: `KVS_ERROR_LIMIT  the user's limit is reached`.
+#[derive(Clone, Default)]
+pub(crate) struct Row {
+    pub(crate) term: String,
+    pub(crate) text: String,
 }
 
 impl Header {
@@ -50,10 +82,9 @@ impl Header {
             } else if line.starts_with("#define ") {
                 let declaration = line.to_owned();
                 items.push(Item { declaration, doc: std::mem::take(&mut doc) });
-            } else if !(line.is_empty()
-                || line.starts_with(['#', '}'])
-                || line.starts_with("extern \"C\""))
-            {
+            } else if line.is_empty() {
+                doc.clear();
+            } else if !(line.starts_with(['#', '}']) || line.starts_with("extern \"C\"")) {
                 let declaration = declaration(line, &mut lines);
                 items.push(Item { declaration, doc: std::mem::take(&mut doc) });
             }
@@ -63,13 +94,13 @@ impl Header {
 }
 
 impl Item {
-    /// Name and value, if it is a constant.
+    /// Name and value, if the item is a constant.
     pub(crate) fn constant(&self) -> Option<(&str, &str)> {
         let (name, value) = self.declaration.strip_prefix("#define ")?.split_once(' ')?;
         Some((name, value.trim().trim_start_matches('(').trim_end_matches(')')))
     }
 
-    /// The name, if it is a type.
+    /// The name, if the item is a type.
     pub(crate) fn type_name(&self) -> Option<&str> {
         if let Some((before, _)) = self.declaration.split_once('{')
             && !before.starts_with("typedef ")
@@ -83,7 +114,7 @@ impl Item {
         }
     }
 
-    /// The name, if it is a function.
+    /// The name, if the item is a function.
     pub(crate) fn function_name(&self) -> Option<&str> {
         if !self.declaration.ends_with(");") || self.declaration.starts_with("typedef ") {
             return None;
@@ -94,37 +125,31 @@ impl Item {
 
 impl Head {
     fn parse(lines: &[String]) -> Self {
-        let mut head = Self::default();
-        let mut section: Option<(String, Vec<String>)> = None;
-        let mut text = Vec::new();
-        let mut column = usize::MAX;
-        for line in lines {
-            if let Some((term, rest)) = term(line) {
-                head.sections.extend(section.take().map(|(term, lines)| (term, blocks(&lines))));
-                column = line.len() - rest.len();
-                section = Some((term.to_owned(), vec![rest.to_owned()]));
-            } else if let Some((_, lines)) = &mut section {
-                // The text of a section stands below its beginning.
-                let indented = line.len() - line.trim_start().len() == column;
-                lines.push(if indented { line[column..].to_owned() } else { line.clone() });
-            } else {
-                text.push(line.clone());
-            }
-        }
-        head.sections.extend(section.map(|(term, lines)| (term, blocks(&lines))));
-        head.text = blocks(&text);
-        head
+        let starts: Vec<usize> = (0..lines.len()).filter(|&at| is_title(lines, at)).collect();
+        let first = starts.first().copied().unwrap_or(lines.len());
+        let ends = starts.iter().skip(1).copied().chain([lines.len()]);
+        let sections = starts.iter().zip(ends).map(|(&start, end)| {
+            let body = lines[start + 1..end].iter();
+            let body: Vec<_> =
+                body.map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned()).collect();
+            Section { title: lines[start].clone(), body: blocks(&body) }
+        });
+        Self { text: blocks(&lines[..first]), sections: sections.collect() }
     }
 }
 
-/// A line such as `Threads    Every function`, apart.
-fn term(line: &str) -> Option<(&str, &str)> {
-    let (term, rest) = line.split_once("  ")?;
-    let is_term = line.starts_with(char::is_alphabetic) && !term.ends_with(['.', ':', ';', ',']);
-    is_term.then(|| (term, rest.trim_start()))
+/// Whether the line is the title of a section: it follows a blank line, and an indented one follows
+/// it.
+fn is_title(lines: &[String], at: usize) -> bool {
+    let indentation = |line: &String| line.len() - line.trim_start().len();
+    at > 0
+        && lines[at - 1].trim().is_empty()
+        && lines[at].starts_with(char::is_alphabetic)
+        && !lines[at].ends_with(['.', ':', ';', ','])
+        && lines.get(at + 1).is_some_and(|next| !next.trim().is_empty() && indentation(next) == 2)
 }
 
-/// The lines of a comment, without what makes it one. `first` has its beginning.
+/// The lines of a comment without its delimiters and its left border. `first` is its first line.
 fn comment<'a>(first: &'a str, lines: &mut impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut comment = Vec::new();
     let mut line = first.strip_prefix("/*").unwrap_or(first).trim_start_matches('*');
@@ -143,7 +168,7 @@ fn comment<'a>(first: &'a str, lines: &mut impl Iterator<Item = &'a str>) -> Vec
     }
 }
 
-/// A declaration to its end.
+/// A whole declaration. `first` is its first line.
 fn declaration<'a>(first: &'a str, lines: &mut impl Iterator<Item = &'a str>) -> String {
     let (mut whole, mut line) = (String::new(), first);
     loop {
@@ -159,24 +184,45 @@ fn declaration<'a>(first: &'a str, lines: &mut impl Iterator<Item = &'a str>) ->
     if whole.contains('{') { whole } else { joined(&whole) }
 }
 
-/// With single spaces.
+/// The words of a text with single spaces between them.
 pub(crate) fn joined(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Blank lines part blocks.
 fn blocks(lines: &[String]) -> Vec<Block> {
+    let mut blocks = Vec::new();
     let is_blank = |line: &String| line.trim().is_empty();
-    lines.split(is_blank).filter(|lines| !lines.is_empty()).map(block).collect()
+    for lines in lines.split(is_blank).filter(|lines| !lines.is_empty()) {
+        // A table may follow its paragraph without a blank line.
+        let is_row = |line: &String| line.starts_with("  ");
+        let end = if is_row(&lines[0]) || lines[0].starts_with("- ") {
+            0
+        } else {
+            lines.iter().position(is_row).unwrap_or(lines.len())
+        };
+        let (paragraph, rest) = lines.split_at(end);
+        if !paragraph.is_empty() {
+            blocks.push(Block::Paragraph(joined(&paragraph.join(" "))));
+        }
+        if !rest.is_empty() {
+            blocks.push(block(rest));
+        }
+    }
+    blocks
 }
 
+/// A block that is not a paragraph.
 fn block(lines: &[String]) -> Block {
-    if lines.iter().all(|line| line.starts_with("  ")) {
+    if lines.iter().all(|line| line.starts_with("    ")) {
         return Block::Code(lines.to_vec());
     }
-    if !lines[0].starts_with("- ") {
-        return Block::Paragraph(joined(&lines.join(" ")));
+    if lines[0].starts_with("- ") {
+        return Block::List(list(lines));
     }
+    Block::Table(table(lines))
+}
+
+fn list(lines: &[String]) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();
     for line in lines {
         match (line.strip_prefix("- "), entries.last_mut()) {
@@ -187,5 +233,23 @@ fn block(lines: &[String]) -> Block {
             (begins, _) => entries.push(begins.unwrap_or(line).to_owned()),
         }
     }
-    Block::List(entries)
+    entries
+}
+
+fn table(lines: &[String]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for line in lines {
+        let starts_row = !line.starts_with("   ");
+        let (term, text) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
+        match rows.last_mut() {
+            Some(row) if !starts_row => row.text = joined(&format!("{} {line}", row.text)),
+            // Terms over several lines.
+            Some(row) if row.term.ends_with(',') && row.text.is_empty() => {
+                row.term.push_str(&format!(" {term}"));
+                row.text = joined(text);
+            }
+            _ => rows.push(Row { term: term.to_owned(), text: joined(text) }),
+        }
+    }
+    rows
 }

@@ -1,21 +1,21 @@
-//! The language of manual pages, as far as they need it here: escapes, fonts, and declarations in a synopsis.
+//! The subset of roff that the pages use: escapes, fonts, and prototypes in a synopsis.
 
 use std::collections::BTreeSet;
 
 use crate::header::joined;
 
-/// For the width of a terminal, less the margin of manual pages.
+/// The width of a terminal less the margin of a page.
 const WIDTH: usize = 71;
 
-/// The longest line of text in a page's source, less what guards it.
+/// The longest line of text in the source of a page, without the escape at its beginning.
 const LINE: usize = 78;
 
-/// Text that is printed as it is, a hyphen as a minus.
+/// Escapes text that is printed literally: a hyphen is a minus.
 pub(crate) fn literal(text: &str) -> String {
     escaped(text).replace('-', "\\-")
 }
 
-/// Text whose hyphens are hyphens.
+/// Escapes prose: a hyphen stays a hyphen.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -33,12 +33,12 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A line of text must not look like a request.
+/// Escapes the beginning of a line that roff would take for a request.
 pub(crate) fn guarded(line: &str) -> String {
     if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() }
 }
 
-/// Code as it is.
+/// A block of code.
 pub(crate) fn example(lines: &[String]) -> String {
     let margin = |line: &String| line.len() - line.trim_start().len();
     let lines_with_text = lines.iter().filter(|line| !line.trim().is_empty());
@@ -52,18 +52,18 @@ pub(crate) fn example(lines: &[String]) -> String {
     out
 }
 
-/// How words in a text are set.
+/// Which words of a text are set in bold.
 pub(crate) struct Style<'a> {
     /// The functions that have a page.
     pub(crate) functions: &'a BTreeSet<&'a str>,
-    /// Those on this page, which need no reference to it.
+    /// The functions of this page, which get no `(3)`.
     pub(crate) own: &'a [&'a str],
     /// Types and constants.
     pub(crate) names: &'a BTreeSet<&'a str>,
 }
 
 impl Style<'_> {
-    /// A paragraph; each sentence begins a line, and none is long.
+    /// A paragraph. Each sentence begins a line, and long lines are wrapped.
     pub(crate) fn text(&self, paragraph: &str) -> String {
         let mut out = String::new();
         for sentence in sentences(paragraph) {
@@ -81,7 +81,7 @@ impl Style<'_> {
         out
     }
 
-    /// `Code` in backticks is bold, and so are the names of this library outside of them.
+    /// Sets `code` in backticks and the names of this library in bold.
     fn inline(&self, text: &str) -> String {
         let mut out = String::new();
         let mut parts = text.split('`');
@@ -94,14 +94,14 @@ impl Style<'_> {
                     self.bold(code, prose, &mut out);
                     self.prose(prose, &mut out);
                 }
-                // A backtick of its own.
+                // A single backtick.
                 None => out.push_str(&escaped(&format!("`{code}"))),
             }
         }
         out
     }
 
-    /// `next` follows it.
+    /// Sets a word in bold. `next` is the text after it.
     fn bold(&self, word: &str, next: &str, out: &mut String) {
         out.push_str(&format!("\\fB{}\\fP", literal(word)));
         if self.functions.contains(word) && !self.own.contains(&word) && !next.starts_with('(') {
@@ -142,7 +142,7 @@ impl Style<'_> {
     }
 }
 
-/// Where a sentence ends, so does a line.
+/// Splits a paragraph into sentences.
 fn sentences(paragraph: &str) -> Vec<&str> {
     let mut sentences = Vec::new();
     let mut start = 0;
@@ -158,13 +158,14 @@ fn sentences(paragraph: &str) -> Vec<&str> {
     sentences
 }
 
-/// A declaration with parameters for a synopsis: bold, its parameters italic, a line as long as the terminal's.
+/// A prototype for a synopsis: bold, the names of parameters italic, wrapped at the width of a
+/// terminal.
 pub(crate) fn prototype(declaration: &str) -> String {
     let Some((before, parameters)) = parameters(declaration) else {
         return format!(".B {}\n", quoted(declaration));
     };
     let mut out = String::new();
-    // The parts of a line, bold and italic in turn.
+    // The parts of a line, alternately bold and italic.
     let mut parts = vec![before.to_owned()];
     let mut width = before.len();
     for (n, parameter) in parameters.iter().enumerate() {
@@ -208,7 +209,7 @@ fn quoted(text: &str) -> String {
     if text.is_empty() || text.contains(' ') { format!("\"{text}\"") } else { text }
 }
 
-/// What is before the parameters, with the parenthesis, and each of them.
+/// Splits a prototype into the text up to the parenthesis and its parameters.
 pub(crate) fn parameters(declaration: &str) -> Option<(&str, Vec<String>)> {
     let body = declaration.strip_suffix(");")?;
     let mut depth = 1;
@@ -238,7 +239,7 @@ pub(crate) fn parameters(declaration: &str) -> Option<(&str, Vec<String>)> {
     Some((before, parameters.iter().map(|parameter| joined(parameter)).collect()))
 }
 
-/// A parameter: what is before its name, the name, what is behind it.
+/// Splits a parameter into the text before its name, the name, and the text after it.
 fn parameter_name(parameter: &str) -> (&str, &str, &str) {
     let (start, end) = match parameter.find("(*") {
         Some(at) => {

@@ -1,14 +1,16 @@
 /*
- * KVS-lib.c - what KVS-lib.o has besides the library: the habits of the course's own library.
+ * KVS-lib.c - KVS-lib.o: the six functions with the behaviour of the original library.
  *
- * packaging/build puts these functions around the library's, whose names begin with kvs_course_ here. They say on
- * standard output what has gone wrong, as the programs of the course expect, and keep the variables up to date that the
- * original library shared with its program. The program may define all of these variables, some, or none: what it does
- * not define has the address NULL here.
+ * packaging/build links these functions with those of the library, whose names begin with
+ * kvs_course_ here. The wrappers print errors on standard output, as the programs of the course
+ * expect, and maintain the variables that the original library shared with its program. A program
+ * may define all of these variables, some, or none. The variables are weak symbols: one that the
+ * program does not define has the address NULL here.
  *
- * A forced close (the group was deleted, or the server has closed or gone) is told by the library's callback thread,
- * whoever has noticed it first; all else happens on the thread that calls. The mutex is never held while the library is
- * called, or something printed. pthread_cancel takes effect after a call, as in the library.
+ * The library's callback thread reports a forced close: the group was deleted, or the server has
+ * closed the connection or was killed. Everything else happens on the thread of the caller.
+ * The mutex is never held during a call of the library or while printing. As in the library,
+ * pthread_cancel takes effect after a call.
  */
 
 #define _GNU_SOURCE
@@ -23,31 +25,25 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "kvs-course.h"
 #include "kvs.h"
 
 #define SHARED extern __attribute__((weak))
 
-/* The descriptors of the two sockets; -1 when there is no connection. */
+/* The descriptors of the two sockets, -1 without a connection. */
 SHARED int cfd, cfd_cb;
 
-/* The addresses of both ends of both. */
+/* The addresses of both ends of both sockets. */
 SHARED struct sockaddr_un cl_addr, sv_addr, cl_addr_cb, sv_addr_cb;
 
-/* A thread that the program may cancel before it calls close_connection. */
+/* A thread that the program may cancel before it calls close_connection. See placeholder(). */
 SHARED pthread_t callback_tid;
 
-/* The program's own thread, which is cancelled at a forced close; and then this becomes 1. */
+/* A forced close cancels the program's thread tid, then sets exit_flag to 1. */
 SHARED pthread_t tid;
 SHARED int exit_flag;
 
-/* kvs-lib/src/capi/course.rs */
-struct kvs_course_sockets {
-    int main_fd, callback_fd;
-    struct sockaddr_un own, server, own_callback, server_callback;
-};
-int kvs_course_open(const char *group_id, const char *secret, struct kvs_course_sockets *sockets,
-                    kvs_disconnect_fn ended, void *user);
-
+/* The six functions of the library; packaging/build gives them these names. */
 int kvs_course_put_value(const char *key, const char *value);
 int kvs_course_get_value(const char *key, char **value);
 int kvs_course_delete_value(const char *key);
@@ -56,19 +52,23 @@ int kvs_course_close_connection(void);
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* Connections are counted. The one that the variables are about; 0: none. */
+/* Connections have numbers, counted from 1. The connection that the variables describe; 0: none. */
 static uintptr_t current;
 
-/* Given out last; made last; closed last by the program; ended last by itself. */
-static uintptr_t given, made, closed, ended;
+/*
+ * The highest number in use; the last connection that was opened, that the program closed, and that
+ * ended otherwise.
+ */
+static uintptr_t last_number, last_opened, last_closed, last_ended;
 
-/* The thread of callback_tid: whether it runs in this process, and that it may end. */
-static bool has_stand_in, may_end;
-static pthread_cond_t ending = PTHREAD_COND_INITIALIZER;
+/* The thread of callback_tid: whether it runs in this process, and whether it is to exit. */
+static bool has_placeholder, placeholder_exits;
+static pthread_cond_t placeholder_exit = PTHREAD_COND_INITIALIZER;
 
 /*
- * Cancellation waits until what these enclose is over. A thread that does nothing else is cancelled here, before anything
- * has been done, or it would never be.
+ * begin() and end() enclose each function and defer cancellation to its end. begin() is a
+ * cancellation point: otherwise a thread that does nothing but call these functions could never be
+ * cancelled.
  */
 static int begin(void)
 {
@@ -99,8 +99,8 @@ static void set_address(struct sockaddr_un *variable, const struct sockaddr_un *
         *variable = *address;
 }
 
-/* The variables are about no connection any more, unless they are about another than this. With the mutex. */
-static void forget(uintptr_t connection)
+/* Resets the variables if they describe this connection. The caller holds the mutex. */
+static void clear_variables(uintptr_t connection)
 {
     if (current == connection) {
         current = 0;
@@ -108,7 +108,7 @@ static void forget(uintptr_t connection)
     }
 }
 
-/* The mutex is taken for a fork, so that it is free in the child, which has no connection and none of the threads. */
+/* fork() runs with the mutex held, so that it is unlocked in the child. */
 static void before_fork(void)
 {
     pthread_mutex_lock(&mutex);
@@ -119,17 +119,18 @@ static void after_fork(void)
     pthread_mutex_unlock(&mutex);
 }
 
+/* The child has no connection and none of the threads. */
 static void in_child(void)
 {
-    closed = given;
-    has_stand_in = false;
-    /* The thread that waited for it is not here. */
-    ending = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
-    forget(current);
+    last_closed = last_number;
+    has_placeholder = false;
+    /* The condition variable of the parent has a waiter that does not exist here. */
+    placeholder_exit = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    clear_variables(current);
     pthread_mutex_unlock(&mutex);
 }
 
-/* Before main: nothing is connected. */
+/* Runs before main. */
 __attribute__((constructor)) static void prepare(void)
 {
     set_descriptors(-1, -1);
@@ -137,51 +138,52 @@ __attribute__((constructor)) static void prepare(void)
 }
 
 /*
- * The thread of callback_tid. The library's own would not survive to be cancelled; this one does nothing, is never
- * cancelled, and stays until the program has closed the connection, so that it may be cancelled at any time before.
+ * The thread of callback_tid, which programs of the course cancel. The library's callback thread
+ * must not be cancelled, so this thread takes its place: it does nothing, ignores cancellation, and
+ * runs until the program closes the connection, so that callback_tid stays valid until then.
  */
-static void *stand_in(void *unused)
+static void *placeholder(void *unused)
 {
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_mutex_lock(&mutex);
-    while (!may_end)
-        pthread_cond_wait(&ending, &mutex);
-    may_end = false;
+    while (!placeholder_exits)
+        pthread_cond_wait(&placeholder_exit, &mutex);
+    placeholder_exits = false;
     pthread_mutex_unlock(&mutex);
     return unused;
 }
 
-/* Starts it, unless it runs or the program has no callback_tid. With the mutex. */
-static bool start_stand_in(void)
+/* Starts the placeholder if the program has a callback_tid. The caller holds the mutex. */
+static bool start_placeholder(void)
 {
     pthread_attr_t attributes;
     sigset_t all, before;
 
-    if (&callback_tid == NULL || has_stand_in)
+    if (&callback_tid == NULL || has_placeholder)
         return true;
-    may_end = false;
+    placeholder_exits = false;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN + 32 * 1024);
-    has_stand_in = pthread_create(&callback_tid, &attributes, stand_in, NULL) == 0;
+    has_placeholder = pthread_create(&callback_tid, &attributes, placeholder, NULL) == 0;
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return has_stand_in;
+    return has_placeholder;
 }
 
-/* With the mutex. */
-static void end_stand_in(void)
+/* The caller holds the mutex. */
+static void end_placeholder(void)
 {
-    if (has_stand_in) {
-        has_stand_in = false;
-        may_end = true;
-        pthread_cond_signal(&ending);
+    if (has_placeholder) {
+        has_placeholder = false;
+        placeholder_exits = true;
+        pthread_cond_signal(&placeholder_exit);
     }
 }
 
-static uintptr_t connection_now(void)
+static uintptr_t current_connection(void)
 {
     uintptr_t connection;
 
@@ -191,8 +193,8 @@ static uintptr_t connection_now(void)
     return connection;
 }
 
-/* What has come of a call on this connection: says what has gone wrong, and takes note when that has closed it. */
-static int reported(uintptr_t connection, int code)
+/* Prints the error of a call, and resets the variables if it closed this connection. */
+static int report(uintptr_t connection, int code)
 {
     switch (code) {
     case KVS_ERROR_SEND_REQUEST:
@@ -202,7 +204,7 @@ static int reported(uintptr_t connection, int code)
     case KVS_ERROR_RECEIVE_ANSWER:
     case KVS_ERROR_RECEIVE_VALUE:
         pthread_mutex_lock(&mutex);
-        forget(connection);
+        clear_variables(connection);
         pthread_mutex_unlock(&mutex);
     }
     if (code < 0)
@@ -210,20 +212,20 @@ static int reported(uintptr_t connection, int code)
     return code;
 }
 
-/* The connection has ended, and not by close_connection. On the library's thread. */
-static void forced(void *user, int reason)
+/* The connection has ended other than by close_connection. Runs on the library's thread. */
+static void forced_close(void *user, int reason)
 {
     uintptr_t connection = (uintptr_t)user;
-    bool is_news;
+    bool is_forced;
 
     (void)reason;
     pthread_mutex_lock(&mutex);
-    ended = connection;
-    forget(connection);
-    /* Not when the program has closed it, or made another one, after a call that has failed. */
-    is_news = connection > closed && connection >= made;
+    last_ended = connection;
+    clear_variables(connection);
+    /* After a failed call the program may have closed the connection or opened another one. */
+    is_forced = connection > last_closed && connection >= last_opened;
     pthread_mutex_unlock(&mutex);
-    if (!is_news)
+    if (!is_forced)
         return;
     printf("App: Closing connection due to deletion of group or closed server\n");
     if (&tid != NULL && tid != 0)
@@ -234,28 +236,28 @@ static void forced(void *user, int reason)
 
 int establish_connection(const char *group_id, const char *secret)
 {
-    struct kvs_course_sockets sockets;
+    kvs_course_sockets sockets;
     int code, before = begin();
     uintptr_t connection, previous;
     bool is_ready;
 
     pthread_mutex_lock(&mutex);
     previous = current;
-    connection = ++given;
-    is_ready = start_stand_in();
+    connection = ++last_number;
+    is_ready = start_placeholder();
     pthread_mutex_unlock(&mutex);
     if (!is_ready)
-        return end(before, reported(0, KVS_ERROR_INVALID));
-    code = kvs_course_open(group_id, secret, &sockets, forced, (void *)connection);
+        return end(before, report(0, KVS_ERROR_INVALID));
+    code = kvs_course_open(group_id, secret, &sockets, forced_close, (void *)connection);
     if (code < 0)
-        /* A connection that there was before is not affected, whatever the code. */
-        return end(before, reported(0, code));
+        /* An error does not affect a connection that existed before. */
+        return end(before, report(0, code));
 
     pthread_mutex_lock(&mutex);
-    made = connection;
-    /* The one before had broken, unnoticed. */
-    forget(previous);
-    if (ended != connection) {
+    last_opened = connection;
+    /* The previous connection had broken, and no call had noticed that. */
+    clear_variables(previous);
+    if (last_ended != connection) {
         current = connection;
         set_descriptors(sockets.main_fd, sockets.callback_fd);
         set_address(&cl_addr, &sockets.own);
@@ -270,54 +272,54 @@ int establish_connection(const char *group_id, const char *secret)
 int put_value(const char *key, const char *value)
 {
     int before = begin();
-    uintptr_t connection = connection_now();
+    uintptr_t connection = current_connection();
     int code = kvs_course_put_value(key, value);
 
-    /* The question whether there is a connection: see kvs.h. */
+    /* This only asks whether the process is connected: see Disconnection in kvs.h. */
     if (key == NULL && value == NULL)
         return end(before, code);
-    return end(before, reported(connection, code));
+    return end(before, report(connection, code));
 }
 
 int get_value(const char *key, char **value)
 {
     int before = begin();
-    uintptr_t connection = connection_now();
+    uintptr_t connection = current_connection();
 
-    return end(before, reported(connection, kvs_course_get_value(key, value)));
+    return end(before, report(connection, kvs_course_get_value(key, value)));
 }
 
 int delete_value(const char *key)
 {
     int before = begin();
-    uintptr_t connection = connection_now();
+    uintptr_t connection = current_connection();
 
-    return end(before, reported(connection, kvs_course_delete_value(key)));
+    return end(before, report(connection, kvs_course_delete_value(key)));
 }
 
 int register_callback(const char *key, void (*callback_function)(char *))
 {
     int before = begin();
-    uintptr_t connection = connection_now();
+    uintptr_t connection = current_connection();
 
-    return end(before, reported(connection, kvs_course_register_callback(key, callback_function)));
+    return end(before, report(connection, kvs_course_register_callback(key, callback_function)));
 }
 
 int close_connection(void)
 {
     int code, before = begin();
-    uintptr_t connection = connection_now();
+    uintptr_t connection = current_connection();
 
     code = kvs_course_close_connection();
-    /* With -15 the connection is still there. */
+    /* After KVS_ERROR_INVALID the connection is still open. */
     if (code != KVS_ERROR_INVALID) {
         pthread_mutex_lock(&mutex);
-        /* With -2 it was the server, and that is told. */
-        if (code != KVS_ERROR_NOT_CONNECTED && connection > closed)
-            closed = connection;
-        forget(connection);
-        end_stand_in();
+        /* After KVS_ERROR_NOT_CONNECTED it was a forced close, which is reported as such. */
+        if (code != KVS_ERROR_NOT_CONNECTED && connection > last_closed)
+            last_closed = connection;
+        clear_variables(connection);
+        end_placeholder();
         pthread_mutex_unlock(&mutex);
     }
-    return end(before, reported(0, code));
+    return end(before, report(0, code));
 }

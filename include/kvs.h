@@ -1,41 +1,112 @@
 /*
- * kvs.h - key-value pairs shared by the programs of one machine, with a callback when a key changes.
+ * kvs.h - key-value pairs shared by the programs of one machine, with callbacks on changes
  *
- * Generated from kvs-lib/src/capi; changes belong there.
+ * Generated from build/head.txt and kvs-lib/src/capi; changes belong there.
  *
- *   cc program.c -lkvs
+ * A program joins a group at the local server (KVS-LocalServer) with the name and the secret of the
+ * group. All programs of a group read and write the same pairs of a key and a value. A program can
+ * watch a key: the library then calls a function of the program whenever any program changes that
+ * key.
  *
- * Two ways   The six functions of the original system: one connection for the process, strings. And the kvs_
- *            functions: any number of connections (kvs_t), bytes with their lengths, versions, prefixes. Both
- *            may be used in one program.
- * Sessions   With a KVS-LocalServer of this project, sessions are framed: every call is one round trip and
- *            acknowledged. With one of the original system, with KVS_PROTOCOL=original in the environment, and in
- *            a group whose name has more than 95 bytes, they are as they were. The program need not know; what an original session cannot do returns -17.
- * Strings    Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. For keys and values
- *            see KVS_MAX_KEY and KVS_MAX_VALUE; in original sessions, and for the programs of the original system
- *            in the same group, they have at most KVS_MAX_TEXT bytes without NUL.
- * Threads    Every function may be called by any thread at any time, callbacks included. In a framed session
- *            threads do not wait for each other; in an original one calls take turns. Callbacks run on one thread
- *            of the library for each connection.
- * Time       No call waits longer for the server than KVS_TIMEOUT_MS (environment, 5000 unless set).
- * fork       A child starts unconnected and may establish a connection of its own; the parent's is not
- *            affected.
- * Signals    The library handles none, raises none (no SIGPIPE), and its thread has all blocked.
- *            pthread_cancel takes effect after the call, where the program next may be cancelled: the functions are no such
- *            places. PTHREAD_CANCEL_ASYNCHRONOUS must not be set during a call.
- * Closed     kvs_on_disconnect tells the end of a kvs_t. For the six functions there is no such event: a program
- *            that only waits for callbacks asks now and then: put_value(NULL, NULL) sends nothing, and
- *            returns -15 while connected and -2 when not. After connecting again the callbacks must be registered again.
- * Output     The library prints nothing, unless KVS_DEBUG=1 is in the environment: then one line to
- *            stderr for each call that fails. (A bug in the library, which is caught and makes a call
- *            return -15 and the connection close, says so there in any case.)
+ *     kvs_t *kvs;
+ *     if (kvs_open(&kvs, "weather", secret) == 0) {
+ *         kvs_put(kvs, "celsius", 7, "21.5", 4, NULL);
+ *         kvs_close(kvs);
+ *     }
  *
- * Codes      Functions return 0 or 1 (see each), or a negative code. After -3 -4 -5 -6 -8 and -10 of a
- *            connected program the connection is closed; calls return -2 until establish_connection
- *            succeeds again; a kvs_t is for kvs_close. The same holds after the server has closed the connection, because the
- *            group was deleted or the server quits. When the server was killed, the first call returns one of these codes,
- *            mostly -3, and later ones -2; close_connection and kvs_close return -3 if they are the first.
- *            What each code means is said at the constants KVS_ERROR_CLOSE and following.
+ * Compile and link with
+ *
+ *     cc program.c -lkvs
+ *
+ * Six functions
+ *   establish_connection, put_value, get_value, delete_value, register_callback and
+ *   close_connection are the functions of the original system. A process has one connection for
+ *   them. Keys and values are C strings. These functions return 1 for success, establish_connection
+ *   0.
+ *
+ * kvs_ functions
+ *   A process can have any number of connections, each of them a kvs_t from kvs_open. Keys and
+ *   values are bytes with a length. Values have versions, so that kvs_cas can replace one only if
+ *   it is unchanged; kvs_put_many stores pairs atomically, kvs_keys lists keys, kvs_watch_prefix
+ *   watches many keys at once. These functions return 0 for success. A program may use both kinds
+ *   of functions.
+ *
+ * Sessions
+ *   A local server of this project speaks protocol v2: each call is one round trip, and the server
+ *   acknowledges it. The library uses protocol v1, that of the original system, if the server
+ *   speaks no other, if the environment has KVS_PROTOCOL=original, or if the group name has more
+ *   than 95 bytes. Then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not
+ *   acknowledged, there are no versions, and the functions that need protocol v2 return
+ *   KVS_ERROR_UNSUPPORTED. kvs_protocol returns the protocol of a connection.
+ *
+ * Limits
+ *   Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. Keys have 1 to
+ *   KVS_MAX_KEY bytes, values 0 to as many as the server accepts, at most KVS_MAX_VALUE. A pair
+ *   that programs with protocol v1 in the same group are to read must keep to the limits of v1. The
+ *   server limits the pairs and the memory of each user: see KVS_ERROR_LIMIT.
+ *
+ * Memory
+ *   The library reads the strings and bytes that are passed to it only during the call. A value
+ *   from get_value or kvs_get belongs to the program, which releases it with free().
+ *
+ * Threads
+ *   Any thread may call any function at any time, callbacks included. With protocol v2 threads do
+ *   not wait for each other; with v1 the library serialises the calls on a connection.
+ *
+ * Callbacks
+ *   Each connection has one thread of the library, which calls all callbacks of this connection one
+ *   after the other, with all signals blocked. A callback may call any function of this library and
+ *   may block; meanwhile changes of a key are merged, and the callback is called once for the last
+ *   of them. It may exit the process. pthread_exit ends only this call of the callback. A callback
+ *   must not leave by longjmp or a C++ exception: no frame of the program is below it.
+ *
+ * Timeouts
+ *   No call waits for the server longer than KVS_TIMEOUT_MS.
+ *
+ * fork
+ *   A child process starts without a connection and may open its own. Connections of the parent are
+ *   not affected. In the child a kvs_t of the parent returns KVS_ERROR_NOT_CONNECTED; the child
+ *   releases it with kvs_close.
+ *
+ * Signals
+ *   The library installs no signal handlers and raises no signals (no SIGPIPE). The functions are
+ *   not cancellation points: pthread_cancel takes effect at the first cancellation point after the
+ *   call. A thread must not have PTHREAD_CANCEL_ASYNCHRONOUS set during a call.
+ *
+ * Disconnection
+ *   The server closes a connection when the group is deleted and when the server exits. After any
+ *   of the errors that close a connection, or when the server closes it, calls return
+ *   KVS_ERROR_NOT_CONNECTED. A program with the six functions then calls establish_connection
+ *   again; a kvs_t can only be passed to kvs_close. After reconnecting, the program must register
+ *   its callbacks again. kvs_on_disconnect reports the end of a kvs_t. The six functions have no
+ *   such report: put_value(NULL, NULL) sends nothing and returns KVS_ERROR_INVALID while the
+ *   process is connected, KVS_ERROR_NOT_CONNECTED when not. When the server was killed, the first
+ *   call returns one of the errors that close the connection, mostly KVS_ERROR_SEND_REQUEST.
+ *
+ * Output
+ *   The library prints nothing unless KVS_DEBUG is set. One exception: when the library finds a bug
+ *   in itself, it prints one line to stderr, the call returns KVS_ERROR_INVALID, and the connection
+ *   closes.
+ *
+ * Environment
+ *   The library reads these variables in establish_connection and kvs_open. An empty variable
+ *   counts as unset.
+ *
+ *     KVS_SOCKET           path of the server's socket; default: /tmp/server_sock
+ *     KVS_CALLBACK_SOCKET  path of the server's callback socket; default: that of KVS_SOCKET with
+ *                          _cb appended
+ *     KVS_TIMEOUT_MS       how long a call waits for the server, in milliseconds, from 1 to
+ *                          2147483647; default: 5000
+ *     KVS_PROTOCOL         "original" for protocol v1; "best", the default, for v2 if the server
+ *                          speaks it
+ *     KVS_DEBUG            anything but 0: print one line to stderr for each call that returns an
+ *                          error
+ *
+ * Errors
+ *   Errors are negative, and each function lists those that it returns. These close a connection
+ *   that was open: KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY,
+ *   KVS_ERROR_SEND_STRING, KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE. kvs_strerror returns
+ *   the text of an error.
  */
 
 #ifndef KVS_H
@@ -44,158 +115,116 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Closing a socket failed; it is closed all the same. */
+#define KVS_ERROR_CLOSE (-1)
+/* There is no connection, or a socket could not be created. */
+#define KVS_ERROR_NOT_CONNECTED (-2)
+/* Sending a request failed; the connection is closed. */
+#define KVS_ERROR_SEND_REQUEST (-3)
+/* Receiving the ready flag or the length of a value failed; the connection is closed. */
+#define KVS_ERROR_RECEIVE_READY (-4)
 /*
- Closing a socket failed.
+ * Protocol v1 and the six functions: the server refused the request, mostly because the user has
+ * reached a limit; the connection is closed.
  */
-#define KVS_ERROR_CLOSE -1
+#define KVS_ERROR_NOT_READY (-5)
+/* Sending a key, a value, a group name or a secret failed; the connection is closed. */
+#define KVS_ERROR_SEND_STRING (-6)
+/* There is no such key, group or watch, depending on the function. */
+#define KVS_ERROR_NOT_FOUND (-7)
+/* Receiving a response failed; the connection is closed. */
+#define KVS_ERROR_RECEIVE_ANSWER (-8)
+/* The group has another secret. */
+#define KVS_ERROR_WRONG_SECRET (-9)
+/* Receiving a value failed; the connection is closed. */
+#define KVS_ERROR_RECEIVE_VALUE (-10)
+/* bind(2) of a socket of the library failed. */
+#define KVS_ERROR_BIND (-11)
+/* connect(2) to the server failed, or the path of its socket is too long. */
+#define KVS_ERROR_CONNECT (-12)
+/* The server accepted the connection and did not send its greeting. */
+#define KVS_ERROR_NO_GREETING (-13)
+/* The server refused the connection. */
+#define KVS_ERROR_REFUSED (-14)
+/* An argument is invalid, or an error occurred that has no code of its own. */
+#define KVS_ERROR_INVALID (-15)
+/* establish_connection: the process is connected already. */
+#define KVS_ERROR_ALREADY_CONNECTED (-16)
+/* The function needs protocol v2, and the connection uses protocol v1. */
+#define KVS_ERROR_UNSUPPORTED (-17)
+/* kvs_cas: the key has another version. */
+#define KVS_ERROR_CONFLICT (-18)
+/*
+ * kvs_ functions with protocol v2: the user has reached a limit of the server; nothing was
+ * changed.
+ */
+#define KVS_ERROR_LIMIT (-19)
 
 /*
- Not connected, or no socket could be created.
- */
-#define KVS_ERROR_NOT_CONNECTED -2
-
-/*
- Sending the function code failed.
- */
-#define KVS_ERROR_SEND_REQUEST -3
-
-/*
- Receiving the ready flag failed.
- */
-#define KVS_ERROR_RECEIVE_READY -4
-
-/*
- The server is not ready, or (six functions) the user is at its limit.
- */
-#define KVS_ERROR_NOT_READY -5
-
-/*
- Sending a key, group name, value or secret failed.
- */
-#define KVS_ERROR_SEND_STRING -6
-
-/*
- No such key, group or watch.
- */
-#define KVS_ERROR_NOT_FOUND -7
-
-/*
- Receiving the answer to a key, group name or secret failed.
- */
-#define KVS_ERROR_RECEIVE_ANSWER -8
-
-/*
- Wrong secret.
- */
-#define KVS_ERROR_WRONG_SECRET -9
-
-/*
- Receiving the value failed.
- */
-#define KVS_ERROR_RECEIVE_VALUE -10
-
-/*
- bind(2) failed.
- */
-#define KVS_ERROR_BIND -11
-
-/*
- connect(2) failed, or the path is too long.
- */
-#define KVS_ERROR_CONNECT -12
-
-/*
- Receiving the server's greeting failed.
- */
-#define KVS_ERROR_NO_GREETING -13
-
-/*
- The server refused the connection.
- */
-#define KVS_ERROR_REFUSED -14
-
-/*
- Invalid argument, or any other error.
- */
-#define KVS_ERROR_INVALID -15
-
-/*
- Already connected (six functions).
- */
-#define KVS_ERROR_ALREADY_CONNECTED -16
-
-/*
- An original session cannot do that.
- */
-#define KVS_ERROR_UNSUPPORTED -17
-
-/*
- kvs_cas: the key has another version.
- */
-#define KVS_ERROR_CONFLICT -18
-
-/*
- The user is at its limit (kvs_ functions).
- */
-#define KVS_ERROR_LIMIT -19
-
-/*
- The most bytes that a group name or secret may have, its terminating NUL not counted; with a server of the original
- system, a key or value, too.
+ * The longest group name and secret, in bytes without the terminating NUL; with protocol v1 also
+ * the longest key and value.
  */
 #define KVS_MAX_TEXT 99
 
-/*
- The most bytes that a key may have.
- */
+/* The longest key, in bytes. */
 #define KVS_MAX_KEY 65536
 
 /*
- The most bytes that a value may have at any server. Each has a limit of its own, 16777216 unless its administrator says
- otherwise.
+ * The longest value that any server accepts, in bytes. Each server has a limit of its own,
+ * 16777216 unless its administrator changes it.
  */
 #define KVS_MAX_VALUE 67108864
 
-/*
- A connection to a group; see kvs_open. Its inside is nobody's business.
- */
+/* A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it. */
 typedef struct kvs_t kvs_t;
 
-/*
- A key and its value, for kvs_put_many.
- */
+/* A key and its value, for kvs_put_many. */
 typedef struct kvs_pair_t {
-  /*
-   `key_len` bytes.
-   */
-  const void *key;
-  size_t key_len;
-  /*
-   `value_len` bytes; may be NULL when that is 0.
-   */
-  const void *value;
-  size_t value_len;
+    /* `key_len` bytes. */
+    const void *key;
+    size_t key_len;
+    /* `value_len` bytes; may be NULL when that is 0. */
+    const void *value;
+    size_t value_len;
 } kvs_pair_t;
 
 /*
- Called for one key, on the thread that has called kvs_keys. The key has `key_len` bytes, with no NUL behind them, and
- is valid until the function returns.
+ * The type of a function that kvs_keys calls for each key, on the thread that has called kvs_keys.
+ *
+ *   key   `key_len` bytes without a NUL after them, valid until the function returns
+ *   user  the pointer that was passed to kvs_keys
  */
 typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
 
 /*
- Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
- a NUL, and is valid until the function returns. `version` is that of the value that was put, or 0 when the key was
- deleted; in an original session it is always 0. A watch of a key is not told of its deletion; if the key was put and deleted
- before the callback ran, that change comes with version 0. What holds for callbacks is said at register_callback.
+ * The type of a function that kvs_watch or kvs_watch_prefix registers. See Callbacks at the top of
+ * kvs.h and in kvs(3).
+ *
+ *   key      the key that has changed: `key_len` bytes followed by a NUL, valid until the function
+ *            returns
+ *   version  the version of the value that was put; 0 if the key was deleted, and always 0 with
+ *            protocol v1
+ *   user     the pointer that was registered with the function
+ *
+ * The callback of a key is not called when the key is deleted. If the key was put and then deleted
+ * before the callback ran, the callback is called for the put, with version 0.
  */
 typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
 
 /*
- Called when the connection has ended, with what it was registered with, and the reason: KVS_ERROR_NOT_CONNECTED (the server
- closed it: the group was deleted, or the server is shutting down), KVS_ERROR_RECEIVE_ANSWER (it was lost, a call timed out, or the
- server violated the protocol), KVS_ERROR_NOT_READY (protocol v1: the server refused an operation, as at a limit), or
- KVS_ERROR_INVALID (the library could not go on).
+ * The type of a function that kvs_on_disconnect registers.
+ *
+ *   user    the pointer that was registered with the function
+ *   reason  why the connection ended, as an error code
+ *
+ * `reason` is
+ *   KVS_ERROR_NOT_CONNECTED  the server closed the connection: the group was deleted, or the
+ *                            server is shutting down
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection was lost, a call timed out, or the server violated the
+ *                            protocol
+ *   KVS_ERROR_NOT_READY      protocol v1: the server refused a request, for example at a limit
+ *   KVS_ERROR_INVALID        the library could not continue, for example for lack of memory
  */
 typedef void (*kvs_disconnect_fn)(void *user, int reason);
 
@@ -203,343 +232,492 @@ typedef void (*kvs_disconnect_fn)(void *user, int reason);
 extern "C" {
 #endif /* __cplusplus */
 
+/* The six functions: one connection per process ------------------------------------------------ */
+
 /*
- Joins the group `group_id` at the local server.
-
- The six functions have one connection at a time. The environment is read here; a variable that is empty counts as unset:
- `KVS_SOCKET` (path of the server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by
- `_cb` unless set), `KVS_TIMEOUT_MS` (the longest time that any call waits for the server, 1 to 2147483647, 5000 unless set),
- `KVS_PROTOCOL` ("original": the original protocol in any case; "best", as when unset: framed sessions, if the server speaks
- them), `KVS_DEBUG` (anything but empty or 0: one line to stderr for each call that returns a negative code).
-
- Both strings are only read, and not used after the call.
-
- Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
- group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
- secret; -11 the client's own socket could not be bound; -12 no server at that path, or the path is too long; -13 the server
- did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
- number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
- thread; -16 connected already. After an error nothing is left open.
-
- Each argument is NULL or points to a NUL-terminated string.
+ * Join a group by connecting the process to the local server.
+ *
+ *   group_id  name of the group, 1 to KVS_MAX_TEXT bytes
+ *   secret    secret of the group, 1 to KVS_MAX_TEXT bytes
+ *
+ * Returns 0 when the process is connected, or
+ *   KVS_ERROR_NOT_FOUND      there is no group with this name
+ *   KVS_ERROR_WRONG_SECRET   the group has another secret
+ *   KVS_ERROR_ALREADY_CONNECTED
+ *                            the process is connected already
+ *   KVS_ERROR_CONNECT        no server listens at the path, or the path is too long
+ *   KVS_ERROR_REFUSED        the server refused the connection
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the server did not answer the login: the authentication server may be
+ *                            unreachable, or too many logins of this user failed just before
+ *   KVS_ERROR_SEND_STRING    the group name or the secret could not be sent
+ *   KVS_ERROR_NO_GREETING    the server did not send its greeting
+ *   KVS_ERROR_BIND           a socket of the library could not be bound
+ *   KVS_ERROR_NOT_CONNECTED  a socket could not be created
+ *   KVS_ERROR_INVALID        a string is NULL, empty or too long, KVS_TIMEOUT_MS or KVS_PROTOCOL
+ *                            has an invalid value, another thread was connecting until the
+ *                            timeout, or the system refused a thread or memory
+ *
+ * The function reads the environment variables (see Environment at the top of kvs.h and in
+ * kvs(3)). After an error nothing stays open, and a connection that existed before is not
+ * affected.
  */
-int establish_connection(const char *group_id,
-                         const char *secret);
+int establish_connection(const char *group_id, const char *secret);
 
 /*
- Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
- all who watch the key. The value may be the empty string, and as long as the server takes (see KVS_MAX_VALUE). When the
- function returns, the value is stored.
-
- With a server of the original system, key and value have at most KVS_MAX_TEXT bytes, and there is no answer to a put:
- when the function returns, the value has been sent. Every
- later call in this process sees it; another process may see the value before for an instant. (An empty
- value is followed by a get of the same key, as it cannot be sent otherwise.)
-
- Both strings are only read, and not used after the call.
-
- Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke, or the user is at its limit (-5), and is closed;
- -15 a string is NULL or too long, the key is empty, or other threads kept the connection busy; nothing was changed.
-
- Each argument is NULL or points to a NUL-terminated string.
+ * Store `value` under `key`, replacing any previous value, and notify every watch on the key.
+ *
+ *   key    NUL-terminated, 1 to KVS_MAX_KEY bytes
+ *   value  NUL-terminated, may be empty; for its longest length see KVS_MAX_VALUE
+ *
+ * Returns 1 when the value is stored, or
+ *   KVS_ERROR_NOT_CONNECTED  there is no connection
+ *   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or other threads
+ *                            kept the connection busy until the timeout; nothing was changed
+ *   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+ *                            the connection broke and is closed; whether the value was stored is
+ *                            unknown
+ *
+ * With protocol v1 key and value have at most KVS_MAX_TEXT bytes, and the server does not
+ * acknowledge a put: the function returns when the value has been sent. Every later call in this
+ * process sees the value; another process may still see the previous one for a moment.
  */
-int put_value(const char *key,
-              const char *value);
+int put_value(const char *key, const char *value);
 
 /*
- Gets the value of `key`: `*value` points to a copy of it, NUL-terminated, made with `malloc`. The caller
- releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
- it for a string.)
-
- Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the connection broke and is closed
- (-5 also when the values that programs of this user have asked for, and do not read, fill the user's memory at the server);
- -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy (nothing was sent), or
- there is no memory.
-
- `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
+ * Read the value of `key`.
+ *
+ *   key    NUL-terminated, 1 to KVS_MAX_KEY bytes
+ *   value  receives a NUL-terminated copy of the value; the caller releases it with free(). NULL
+ *          after an error
+ *
+ * Returns 1 when `*value` is set, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  there is no connection
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
+ *                            the connection busy until the timeout, or there is no memory
+ *   KVS_ERROR_NOT_READY      the values that programs of this user have requested and not yet read
+ *                            use all memory that the server grants the user, or the connection
+ *                            broke; it is closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_VALUE
+ *                            the connection broke and is closed
+ *
+ * A value that kvs_put has stored may contain NUL bytes. The copy has all bytes of it, but string
+ * functions stop at the first NUL.
  */
-int get_value(const char *key,
-              char **value);
+int get_value(const char *key, char **value);
 
 /*
- Deletes the pair of `key`, and the watches of all applications of the group on it. No callback is
- called, but those that applications have for prefixes (kvs_watch_prefix).
-
- The string is only read, and not used after the call.
-
- Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
- -15 the key is NULL, empty or too long, or other threads kept the connection busy; nothing was sent.
-
- `key` is NULL or points to a NUL-terminated string.
+ * Delete the pair of `key` and the watches on this key of all programs in the group.
+ *
+ *   key  NUL-terminated, 1 to KVS_MAX_KEY bytes
+ *
+ * Returns 1 when the pair is deleted, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  there is no connection
+ *   KVS_ERROR_INVALID        the key is NULL, empty or too long, or other threads kept the
+ *                            connection busy until the timeout; nothing was changed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
  */
 int delete_value(const char *key);
 
 /*
- Has `callback_function` called with the key whenever any application of the group, this one included,
- puts `key`. The key must exist. A function registered before for the key is replaced.
-
- The function runs on a thread of the library, with all signals blocked, one call after the other. It may
- call every function of this library, and may take as long as it likes: changes of a key that it
- misses meanwhile may be told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
- may end the process. It must not leave by `longjmp`, nor by a C++ exception, as there is nothing of the
- program's below it to go to. The key is its own copy, valid until it returns. The new value is
- stored before: `get_value` in the callback finds it, or a newer one.
-
- Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
- -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy; nothing
- was sent.
-
- `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
- another thread until the connection is closed, whatever happens to the key.
+ * Watch a key by having a function called whenever any program of the group, this one included,
+ * puts the key.
+ *
+ *   key                NUL-terminated, 1 to KVS_MAX_KEY bytes; the key must exist
+ *   callback_function  the function to call; it replaces one that was registered for the key
+ *                      before. Its argument is a NUL-terminated copy of the key, valid until it
+ *                      returns
+ *
+ * Returns 1 when the key is watched, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  there is no connection
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+ *                            kept the connection busy until the timeout; nothing was changed
+ *   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * The function runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
+ * The value is stored before the function is called, so that get_value in the function returns
+ * this value or a newer one. The watch ends when the key is deleted or the connection is closed;
+ * until the connection is closed, the function must stay callable.
  */
-int register_callback(const char *key,
-                      void (*callback_function)(char*));
+int register_callback(const char *key, void (*callback_function)(char *));
 
 /*
- Leaves the group: forgets the callbacks, tells the server, closes both sockets. No callback begins
- after it has returned, but one that had been taken up already may still run to its end.
-
- Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told (it was killed, perhaps); the
- connection is closed all the same; -15 other threads kept the connection busy: call again.
+ * Leave the group, end all watches and close the connection.
+ *
+ * Returns 1 when the connection is closed, or
+ *   KVS_ERROR_NOT_CONNECTED  there is no connection
+ *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+ *   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
+ *                            the connection is closed all the same
+ *   KVS_ERROR_INVALID        other threads kept the connection busy until the timeout; it stays
+ *                            open
+ *
+ * No callback begins after the function has returned, but one that has begun before may still be
+ * running.
  */
 int close_connection(void);
 
-/*
- The text for a code that a function returned, in English, without a line feed. For 0 and 1 it says
- that there was no error; for an unknown code it says so.
+/* For every program ---------------------------------------------------------------------------- */
 
- The string is constant: it must not be changed or released. Needs no connection.
+/*
+ * Return the English text of a code that a function has returned.
+ *
+ *   code  any number
+ *
+ * Returns a constant string without a line feed, which must not be changed or released: "no error"
+ * for 0 and 1, a text for each KVS_ERROR_ code, and "unknown error code" for all others. It needs
+ * no connection.
  */
 const char *kvs_strerror(int code);
 
 /*
- The version of the library, such as "1.0.0". The string is constant.
+ * Return the version of the library, such as "1.0.0".
+ *
+ * Returns a constant string, which must not be changed or released.
  */
 const char *kvs_version(void);
 
-/*
- Joins the group `group` at the local server, with a connection of its own: a process may have any number of them, of
- the same or of different groups, besides that of establish_connection. The environment is read as there.
-
- `*kvs` is what the other kvs_ functions take, until kvs_close gives it back; NULL after an error. Both strings are only
- read, and not used after the call.
-
- A kvs_t may be used by any number of threads at once, and by callbacks: in a framed session none waits for the round
- trip of another. In a forked child it is dead (-2): the child gives it back with kvs_close and opens its own.
-
- Returns 0, or a code as establish_connection does; never -16.
-
- `kvs` points to a writable pointer; each string is NULL or NUL-terminated.
- */
-int kvs_open(struct kvs_t **kvs,
-             const char *group,
-             const char *secret);
+/* The kvs_ functions: any number of connections ------------------------------------------------ */
 
 /*
- Leaves the group and gives `kvs` back, whatever it returns: it must not be used again, so no other thread may be in a
- call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
-
- Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
- could not be told (it was killed, perhaps); -15 it is NULL, or a callback has not come to its end within the time-out,
- and is still running.
-
- `kvs` is NULL or comes from kvs_open, and was not given back before.
+ * Join a group by opening a connection to the local server.
+ *
+ *   kvs     receives the handle for the other kvs_ functions, NULL after an error; the caller
+ *           releases it with kvs_close
+ *   group   name of the group, 1 to KVS_MAX_TEXT bytes
+ *   secret  secret of the group, 1 to KVS_MAX_TEXT bytes
+ *
+ * Returns 0 when the connection is open, or an error of establish_connection, but never
+ * KVS_ERROR_ALREADY_CONNECTED. KVS_ERROR_INVALID also if `kvs` is NULL.
+ *
+ * A process can have any number of these connections, to the same group or to different ones,
+ * besides that of establish_connection. The function reads the same environment variables. Any
+ * number of threads and callbacks can use a handle at the same time; with protocol v2 no thread
+ * waits for the round trip of another.
+ *
+ * After fork a handle is unusable in the child: functions return KVS_ERROR_NOT_CONNECTED. The
+ * child releases it with kvs_close and opens its own.
  */
-int kvs_close(struct kvs_t *kvs);
+int kvs_open(kvs_t **kvs, const char *group, const char *secret);
 
 /*
- The version of the protocol that the session speaks: 2, or 1 if the server speaks the original protocol only, or
- `KVS_PROTOCOL` is "original", or the group name has more than 95 bytes. In protocol 1 keys and values have at most
- KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0, and kvs_cas, kvs_put_many, kvs_keys and
- prefixes are not supported (-17). -15: `kvs` is NULL.
-
- `kvs` is NULL or comes from kvs_open.
+ * Leave the group, close the connection and release the handle.
+ *
+ *   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so no
+ *        other thread may be using it
+ *
+ * Returns 0 when the connection is closed, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
+ *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+ *   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
+ *                            the connection is closed all the same
+ *   KVS_ERROR_INVALID        `kvs` is NULL, or a callback has not returned within the timeout and
+ *                            is still running
+ *
+ * When the function has returned, no callback of the handle runs or will run, with two exceptions:
+ * the callback that kvs_close was called from, and one that has exceeded the timeout.
  */
-int kvs_protocol(const struct kvs_t *kvs);
+int kvs_close(kvs_t *kvs);
 
 /*
- Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
- many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
- returns 0, the value is stored, and `*version` is its version (0 in protocol 1, and after an error). `version` may be NULL.
-
- Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
- threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
- the connection broke and is closed (-5 also: the user is at its limit, in an original session).
-
- `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0;
- `version` is NULL or writable.
+ * Return the protocol of the connection.
+ *
+ *   kvs  a handle from kvs_open
+ *
+ * Returns 2 for protocol v2, 1 for protocol v1 (see Sessions at the top of kvs.h and in kvs(3)),
+ * or
+ *   KVS_ERROR_INVALID  `kvs` is NULL
  */
-int kvs_put(struct kvs_t *kvs,
-            const void *key,
-            size_t key_len,
-            const void *value,
-            size_t value_len,
+int kvs_protocol(const kvs_t *kvs);
+
+/*
+ * Store `value` under `key`, replacing any previous value, and notify every watch on the key.
+ *
+ *   kvs      a handle from kvs_open
+ *   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+ *   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
+ *            see KVS_MAX_VALUE
+ *   version  receives the new version of the key, 0 with protocol v1 and after an error; may be
+ *            NULL
+ *
+ * Returns 0 when the value is stored, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or (protocol v1)
+ *                            other threads kept the connection busy until the timeout; nothing was
+ *                            changed
+ *   KVS_ERROR_LIMIT          protocol v2: the user has reached the limit of pairs or bytes;
+ *                            nothing was changed
+ *   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
+ *                            it is closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+ *                            the connection broke and is closed; whether the value was stored is
+ *                            unknown
+ *
+ * With protocol v1 the server does not acknowledge a put: see put_value.
+ */
+int kvs_put(kvs_t *kvs, const void *key, size_t key_len, const void *value, size_t value_len,
             uint64_t *version);
 
 /*
- Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
- the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
- more than the longest value. `*version` is that of the last pair (0 after an error), and may be NULL. Where many applications are connected to the group, and keys or prefixes of it are watched, it
- is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
-
- Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
- key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
- closed.
-
- `pairs` points to `count` pairs; `version` is NULL or writable.
+ * Store all of `pairs` atomically: with an error none is stored, and no reader ever sees only some
+ * of them.
+ *
+ *   kvs      a handle from kvs_open
+ *   pairs    `count` pairs; of equal keys the last counts
+ *   count    1 to 10,000
+ *   version  receives the version of the last pair, 0 after an error; may be NULL
+ *
+ * Returns 0 when the pairs are stored, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        there is no pair, there are too many, an argument is NULL or too
+ *                            long, or a key is empty; nothing was changed
+ *   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
+ *   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed; whether the pairs were stored is
+ *                            unknown
+ *
+ * All keys and values together, with 8 bytes for each pair, may exceed the longest value of the
+ * server by 65,600 bytes at most. In a group with watches the number of pairs is limited further:
+ * the number of connected programs plus the number of different lengths of watched prefixes,
+ * multiplied by the number of pairs, must not exceed 200,000.
  */
-int kvs_put_many(struct kvs_t *kvs,
-                 const struct kvs_pair_t *pairs,
-                 size_t count,
-                 uint64_t *version);
+int kvs_put_many(kvs_t *kvs, const kvs_pair_t *pairs, size_t count, uint64_t *version);
 
 /*
- Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
- that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
-
- After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
- stores a value if there still is no such key.
-
- Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, there is no memory,
- or (in an original session) other threads kept the connection busy; -19 the values that programs of this user have asked
- for, and do not read, fill the user's memory at the server, in a framed session; -3 -4 -5 -6 -8 -10 the connection broke and
- is closed (-5 also: as -19, in an original session).
-
- `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
- writable.
+ * Read the value and the version of `key`.
+ *
+ *   kvs        a handle from kvs_open
+ *   key        `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+ *   value      receives a copy of the value, followed by a NUL that `*value_len` does not count;
+ *              the caller releases it with free(). NULL after an error
+ *   value_len  receives the length of the value in bytes, 0 after an error; may be NULL
+ *   version    receives the version of the value, 0 after an error and with protocol v1; may be
+ *              NULL
+ *
+ * Returns 0 when `*value` is set, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, there is no
+ *                            memory, or (protocol v1) other threads kept the connection busy until
+ *                            the timeout
+ *   KVS_ERROR_LIMIT          protocol v2: the values that programs of this user have requested and
+ *                            not yet read use all memory that the server grants the user
+ *   KVS_ERROR_NOT_READY      protocol v1: as KVS_ERROR_LIMIT, or the connection broke; it is
+ *                            closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+ *                            the connection broke and is closed
+ *
+ * After KVS_ERROR_NOT_FOUND, too, `*version` can be passed to kvs_cas, which then stores a value
+ * only if there still is no such key.
  */
-int kvs_get(struct kvs_t *kvs,
-            const void *key,
-            size_t key_len,
-            void **value,
-            size_t *value_len,
+int kvs_get(kvs_t *kvs, const void *key, size_t key_len, void **value, size_t *value_len,
             uint64_t *version);
 
 /*
- Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
-
- Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
- kept the connection busy; -3 -4 -5 -6 -8 the connection broke and is closed.
-
- `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ * Delete the pair of `key` and the watches on this key of all programs in the group.
+ *
+ *   kvs  a handle from kvs_open
+ *   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+ *
+ * Returns 0 when the pair is deleted, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+ *                            kept the connection busy until the timeout; nothing was changed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
  */
-int kvs_delete(struct kvs_t *kvs,
-               const void *key,
-               size_t key_len);
+int kvs_delete(kvs_t *kvs, const void *key, size_t key_len);
 
 /*
- Stores `value` under `key` if the key has the version `*version`; with 0, if there is no such key ("put if absent").
- Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
- "no such key". After any other code it is unchanged.
-
- Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; -2 not connected; -15
- an argument is NULL or too long, or the key is empty; -19 the user is at its limit; -3 -8 the connection broke and is closed
- (whether the value was stored is not known).
-
- As for kvs_put; `version` is NULL (-15) or may be read and written.
+ * Store `value` under `key` if the key has a given version (compare and swap).
+ *
+ *   kvs      a handle from kvs_open
+ *   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+ *   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
+ *            see KVS_MAX_VALUE
+ *   version  the expected version, 0 for "there is no such key". Receives the version of the key:
+ *            the new one after 0, the current one after KVS_ERROR_CONFLICT (0 for no such key);
+ *            unchanged after other errors
+ *
+ * Returns 0 when the value is stored, or
+ *   KVS_ERROR_CONFLICT       the key has another version; nothing was changed
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL or too long, or the key is empty; nothing was
+ *                            changed
+ *   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
+ *   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed; whether the value was stored is
+ *                            unknown
  */
-int kvs_cas(struct kvs_t *kvs,
-            const void *key,
-            size_t key_len,
-            const void *value,
-            size_t value_len,
+int kvs_cas(kvs_t *kvs, const void *key, size_t key_len, const void *value, size_t value_len,
             uint64_t *version);
 
 /*
- Calls `each` for the keys that begin with `prefix` (all keys, if it is empty), one page at a time: `*cursor` is 0 before
- the first call, and each call moves it on to the next page, or to 0 after the last one. A page has 10,000 keys at most,
- in no order, and may have none although more follow:
-
-    uint64_t cursor = 0;
-    do {
-       code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL);
-    } while (code == 0 && cursor != 0);
-
- Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
-
- Returns 0, or, with `*cursor` unchanged: -17 in an original session; -2 not connected; -15 an argument is NULL, or the
- prefix is longer than a key may be; -3 -8 the connection broke and is closed.
-
- `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
- written; `each` must return: it must not leave by longjmp or end its thread.
+ * List the keys that begin with `prefix`, one page per call:
+ *
+ *     uint64_t cursor = 0;
+ *     do {
+ *         code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL);
+ *     } while (code == 0 && cursor != 0);
+ *
+ *   kvs     a handle from kvs_open
+ *   prefix  `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0, which lists
+ *           all keys
+ *   cursor  where the page begins: 0 for the first one. Receives where the next page begins, 0
+ *           after the last one; unchanged after an error
+ *   each    called for each key of the page; it must return, and not leave by longjmp or
+ *           pthread_exit
+ *   user    passed to `each`
+ *
+ * Returns 0 when the page is complete, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, or the prefix is longer than a key may be
+ *   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * A page has 0 to 10,000 keys in no particular order; an empty page is not necessarily the last
+ * one. A key that exists from the first page to the last is listed exactly once. A key that is put
+ * or deleted in the meantime may be missing.
  */
-int kvs_keys(struct kvs_t *kvs,
-             const void *prefix,
-             size_t prefix_len,
-             uint64_t *cursor,
-             kvs_key_fn each,
+int kvs_keys(kvs_t *kvs, const void *prefix, size_t prefix_len, uint64_t *cursor, kvs_key_fn each,
              void *user);
 
 /*
- Has `callback` called with `user` whenever any application of the group, this one included, puts `key`, until the key is
- deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
- said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
-
- Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
- kept the connection busy; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 the connection broke and is
- closed (-5 also: the user is at its limit, in an original session).
-
- `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
- until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
- nothing: the one before may be running still.)
+ * Watch a key by having a function called whenever any program of the group, this one included,
+ * puts the key.
+ *
+ *     static void on_change(const void *key, size_t key_len,
+ *                           uint64_t version, void *user)
+ *     {
+ *         printf("changed: %.*s\n", (int)key_len, (const char *)key);
+ *     }
+ *
+ *     code = kvs_watch(kvs, "celsius", 7, on_change, NULL);
+ *
+ *   kvs       a handle from kvs_open
+ *   key       `key_len` bytes, 1 to KVS_MAX_KEY, any bytes; the key must exist
+ *   callback  the function to call; it replaces one that was registered for the key on this handle
+ *             before
+ *   user      passed to `callback`
+ *
+ * Returns 0 when the key is watched, or
+ *   KVS_ERROR_NOT_FOUND      there is no such key
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+ *                            kept the connection busy until the timeout
+ *   KVS_ERROR_LIMIT          protocol v2: the user has reached a limit
+ *   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
+ *                            it is closed
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+ *   KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * The watch ends when the key is deleted. The callback runs on a thread of the library: see
+ * Callbacks at the top of kvs.h and in kvs(3). It must stay callable with `user` until kvs_unwatch
+ * or kvs_close has returned, even if the key is deleted or another callback replaces this one: the
+ * library may be calling it at that moment.
  */
-int kvs_watch(struct kvs_t *kvs,
-              const void *key,
-              size_t key_len,
-              kvs_watch_fn callback,
-              void *user);
+int kvs_watch(kvs_t *kvs, const void *key, size_t key_len, kvs_watch_fn callback, void *user);
 
 /*
- As kvs_watch, for every key that begins with `prefix` (every key at all, if it is empty). There need not be such a key.
- It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
- called as well.
-
- Returns 0, or: -17 in an original session; -2 not connected; -15 an argument is NULL, the prefix is longer than a key may be,
- or other threads kept the connection busy; -19 the user is at its limit; -3 -8 the connection broke and is closed.
-
- As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
+ * Watch all keys that begin with `prefix`, as kvs_watch watches one key.
+ *
+ *   kvs       a handle from kvs_open
+ *   prefix    `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0, which
+ *             watches all keys
+ *   callback  the function to call; it replaces one that was registered for the prefix on this
+ *             handle before
+ *   user      passed to `callback`
+ *
+ * Returns 0 when the prefix is watched, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, the prefix is longer than a key may be, or other
+ *                            threads kept the connection busy until the timeout
+ *   KVS_ERROR_LIMIT          the user has reached a limit
+ *   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * No key with the prefix need exist. The callback is also called for deletions, with version 0,
+ * and the watch does not end by them. A change that matches several watches calls the callback of
+ * each.
  */
-int kvs_watch_prefix(struct kvs_t *kvs,
-                     const void *prefix,
-                     size_t prefix_len,
-                     kvs_watch_fn callback,
+int kvs_watch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len, kvs_watch_fn callback,
                      void *user);
 
 /*
- Has the callback of `key` called no more. When it returns 0 or -7, the callback does not run any more either, so that what
- `user` points to may be released; unless this is called from a callback of this kvs_t.
-
- Returns 0, or: -7 it is not watched (any more, if the key was deleted); -2 not connected; -15 an argument is NULL, the key is
- empty or too long, other threads kept the connection busy, or the callback has not come to its end within the time-out (it
- will not be called again); -3 -8 the connection broke and is closed.
-
- `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+ * Stop calling the callback for `key`.
+ *
+ *   kvs  a handle from kvs_open
+ *   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+ *
+ * Returns 0 when the watch has ended, or
+ *   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or does not any more because the
+ *                            key was deleted
+ *   KVS_ERROR_NOT_CONNECTED  the connection is closed
+ *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
+ *                            the connection busy until the timeout, or the callback has not
+ *                            returned within the timeout and is still running; it is not called
+ *                            again
+ *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+ *                            the connection broke and is closed
+ *
+ * After 0 and KVS_ERROR_NOT_FOUND the callback is not running any more, so that `user` may be
+ * released; unless the function was called from a callback of the same handle.
  */
-int kvs_unwatch(struct kvs_t *kvs,
-                const void *key,
-                size_t key_len);
+int kvs_unwatch(kvs_t *kvs, const void *key, size_t key_len);
 
 /*
- Has the callback of `prefix` called no more, as kvs_unwatch.
-
- Returns as kvs_unwatch, or -17 in an original session.
-
- `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0.
+ * Stop calling the callback for `prefix`.
+ *
+ *   kvs     a handle from kvs_open
+ *   prefix  `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0
+ *
+ * Returns 0 when the watch has ended, or an error of kvs_unwatch, or
+ *   KVS_ERROR_UNSUPPORTED  the connection uses protocol v1
  */
-int kvs_unwatch_prefix(struct kvs_t *kvs, const void *prefix, size_t prefix_len);
+int kvs_unwatch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len);
 
 /*
- Has `callback` called once with `user`, when the connection has ended other than by kvs_close: the group was deleted, the
- server quits or is gone, or a call has failed in a way that closes it. It runs on the library's thread, after the last
- callback, and all watches are gone then. It may call kvs_close. One registered before is replaced.
-
- Returns 0, or: -2 that has already happened; -15 an argument is NULL.
-
- `kvs` comes from kvs_open; `callback` may be called with `user` from another thread until kvs_close has returned.
+ * Register a function that the library calls once when the connection ends other than by
+ * kvs_close.
+ *
+ *   kvs       a handle from kvs_open
+ *   callback  the function to call; it replaces one that was registered before
+ *   user      passed to `callback`
+ *
+ * Returns 0 when the function is registered, or
+ *   KVS_ERROR_NOT_CONNECTED  the connection has ended already
+ *   KVS_ERROR_INVALID        an argument is NULL
+ *
+ * The function is called when the group was deleted, when the server exits or is killed, and when
+ * an error of a call closes the connection. It runs on the library's thread after the last
+ * callback, when all watches have ended. It may call kvs_close. It must stay callable with `user`
+ * until kvs_close has returned.
  */
-int kvs_on_disconnect(struct kvs_t *kvs,
-                      kvs_disconnect_fn callback,
-                      void *user);
+int kvs_on_disconnect(kvs_t *kvs, kvs_disconnect_fn callback, void *user);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -1,5 +1,6 @@
-//! The manual pages: `man`, `whatis` and groff take all of them, and each refers to pages that exist. Each C function has one, and its prototype
-//! is that of the header. And what `build/man.rs` makes of texts that the header does not have now.
+//! The manual pages: `man`, `whatis` and groff accept them, references lead to existing pages, and
+//! each C function has a page with the prototype of the header. Also the pages that `build/man.rs`
+//! makes of forms of text that the header does not have now.
 
 #![forbid(unsafe_code)]
 
@@ -17,11 +18,10 @@ use std::process::{Command, Output};
 
 use kvs_testkit::{are_installed, private_dir, project_dir};
 
-/// The page that is about the library, not about a function.
+/// The page about the library as a whole.
 const OVERVIEW: &str = "kvs";
 
-/// The functions that the header declares, with their prototypes. It is read here in another way than by
-/// `build/header.rs`.
+/// The functions that the header declares, with their prototypes. Independent of `build/header.rs`.
 fn declared() -> BTreeMap<String, String> {
     let header = fs::read_to_string(project_dir().join("include/kvs.h")).expect("there is kvs.h");
     let mut code = String::new();
@@ -45,7 +45,7 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The pages in `man/man3`, which `packaging/install` installs all: their texts by their names.
+/// The texts of all pages in `man/man3` by their names. `packaging/install` installs all of them.
 fn pages() -> BTreeMap<String, String> {
     let dir = project_dir().join("man/man3");
     let page = |entry: fs::DirEntry| {
@@ -58,7 +58,7 @@ fn pages() -> BTreeMap<String, String> {
     entries.map(|entry| page(entry.expect("the directory can be read"))).collect()
 }
 
-/// The page itself, or the one that it leads to.
+/// The page itself, or the page that it leads to with `.so`.
 fn followed<'a>(pages: &'a BTreeMap<String, String>, name: &str) -> &'a str {
     let page = &pages[name];
     match page.strip_prefix(".so man3/") {
@@ -73,7 +73,7 @@ fn section<'a>(page: &'a str, title: &str) -> &'a str {
     rest.split("\n.SH ").next().expect("there is always a first part")
 }
 
-/// What a synopsis declares, without its fonts.
+/// The declarations of a synopsis without fonts.
 fn synopsis(page: &str) -> Vec<String> {
     let mut code = String::new();
     for line in section(page, "SYNOPSIS").lines().take_while(|line| *line != ".fi") {
@@ -82,7 +82,7 @@ fn synopsis(page: &str) -> Vec<String> {
         if rest.starts_with('#') {
             continue;
         }
-        // Outside of quotes a space parts two fonts, and is not printed.
+        // Outside of quotes a space separates two fonts and is not printed.
         for (n, part) in rest.split('"').enumerate() {
             code.push_str(&if n % 2 == 0 { part.replace(' ', "") } else { part.to_owned() });
         }
@@ -118,7 +118,7 @@ fn on_page(tool: &mut Command, page: &str) -> Output {
 }
 
 #[test]
-fn each_function_of_the_header_has_a_page_and_each_page_a_function() {
+fn each_function_of_the_header_has_a_page() {
     let declared = declared();
     assert!(declared.contains_key("put_value") && declared.contains_key("kvs_put"));
     let mut expected: BTreeSet<_> = declared.into_keys().collect();
@@ -127,7 +127,7 @@ fn each_function_of_the_header_has_a_page_and_each_page_a_function() {
 }
 
 #[test]
-fn the_synopsis_of_a_page_has_the_prototype_of_the_header() {
+fn synopsis_has_the_prototype_of_the_header() {
     let pages = pages();
     for (name, prototype) in declared() {
         let synopsis = synopsis(followed(&pages, &name));
@@ -136,7 +136,7 @@ fn the_synopsis_of_a_page_has_the_prototype_of_the_header() {
 }
 
 #[test]
-fn a_page_names_the_version_and_refers_to_pages_that_exist() {
+fn page_has_version_and_references_existing_pages() {
     let pages = pages();
     for name in pages.keys() {
         let page = followed(&pages, name);
@@ -150,22 +150,22 @@ fn a_page_names_the_version_and_refers_to_pages_that_exist() {
 }
 
 #[test]
-fn the_codes_of_a_function_and_the_environment_are_lists() {
+fn errors_and_environment_variables_are_listed_by_name() {
     let pages = pages();
     let put = section(&pages["put_value"], "\"RETURN VALUE\"");
-    assert!(put.starts_with("Returns 1, or:\n.TP\n"), "{put}");
-    for page in [OVERVIEW, "establish_connection"] {
+    let list = "Returns 1 when the value is stored, or\n.TP\n.B KVS_ERROR_NOT_CONNECTED\n";
+    assert!(put.starts_with(list), "{put}");
+    assert!(section(&pages["put_value"], "PARAMETERS").contains(".TP\n.B key\n"));
+    for page in [OVERVIEW, "establish_connection", "kvs_open"] {
         let environment = section(&pages[page], "ENVIRONMENT");
         for variable in ["SOCKET", "CALLBACK_SOCKET", "TIMEOUT_MS", "PROTOCOL", "DEBUG"] {
             let tag = format!(".TP\n.B KVS_{variable}\n");
             assert!(environment.contains(&tag), "{page}: {environment}");
         }
     }
-    let codes = section(&pages[OVERVIEW], "CODES");
-    let lists = |code: &i32| {
-        codes.contains(&format!("\\-{code}\n")) || codes.contains(&format!("(\\-{code})\"\n"))
-    };
-    assert_eq!((1..=19).filter(|code| !lists(code)).count(), 0, "{codes}");
+    let errors = section(&pages[OVERVIEW], "ERRORS");
+    let is_missing = |code: &i32| !errors.contains(&format!("(\\-{code})\"\n"));
+    assert_eq!((1..=19).filter(is_missing).count(), 0, "{errors}");
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn whatis_finds_each_page() {
 }
 
 #[test]
-fn a_terminal_of_80_columns_shows_each_page_without_a_warning() {
-    if !are_installed(&["groff"], "a_terminal_of_80_columns_shows_each_page_without_a_warning") {
+fn each_page_fits_80_columns_without_a_warning() {
+    if !are_installed(&["groff"], "each_page_fits_80_columns_without_a_warning") {
         return;
     }
     for page in all_pages() {
         let groff = &mut Command::new("groff");
-        // Of text that is not ASCII it knows with -K.
+        // -K says how text that is not ASCII is encoded.
         shown(&page, &on_page(groff.args(["-man", "-Tutf8", "-Kutf8", "-ww", "-P-cbou"]), &page));
     }
     if !are_installed(&["lexgrog"], "man --warnings") {
@@ -205,7 +205,7 @@ fn a_terminal_of_80_columns_shows_each_page_without_a_warning() {
 }
 
 #[test]
-fn the_pages_of_programs_refer_to_pages_that_exist() {
+fn pages_of_programs_reference_existing_pages() {
     let pages = all_pages();
     let mut references = 0;
     for page in pages.iter().filter(|page| !page.starts_with("man3/")) {
@@ -236,20 +236,28 @@ fn shown(page: &str, output: &Output) {
     }
 }
 
-/// A header with what the real one may have one day.
+/// A header with forms of text and declarations that the real one does not have now.
 const OTHER: &str = r#"/*
  * kvs.h - pairs of a test.
  *
- *   cc program.c -lother
+ * Text.
  *
- * Threads    Any.
+ *     code();
  *
- *            Really any.
+ * Threads
+ *   Any.
  *
- * Codes      These:
+ *   Really any.
  *
- *    -1 one            -2 two
- *    -3 three
+ * Environment
+ *   Read once.
+ *
+ *     KVS_A    the first
+ *     KVS_BCD  the second,
+ *              wrapped
+ *
+ * Errors
+ *   These:
  */
 #ifndef KVS_H
 #define KVS_H
@@ -277,61 +285,90 @@ enum kvs_other
 };
 typedef int32_t kvs_other;
 
+/* A title, not documentation --- */
+
+int establish_connection(void);
+
 /*
- .Looks like a request. 'So does this \ and a lone ` with "quotes", umlauts ä.
-
- - one
-   more
- - two
-
- Returns a handle or NULL, by its mood.
+ * .Looks like a request. 'So does this \ and a lone ` with "quotes", umlauts ä.
+ *
+ * - one
+ *   more
+ * - two
+ *
+ *   mode  how
+ *   other, compare
+ *         with what, and whether the text
+ *         goes on
+ *
+ * Returns a handle or NULL, depending on the mode.
  */
-struct kvs_t *kvs_make(kvs_mode mode, kvs_other other, int (*compare)(const void *a, const void *b));
+struct kvs_t *kvs_make(kvs_mode mode, kvs_other other,
+                       int (*compare)(const void *a, const void *b));
 
 /*
  Frees. e.g. this (see kvs_make): and more.
 
- Returns 0, or a code as kvs_make does; KVS_E_TWO (-2) when two; -1, -3 else; nothing was done.
+ Returns 0, or an error of kvs_make, or
+   KVS_E_TWO  when two
+   KVS_BARE, KVS_E_ONE,
+   KVS_E_THREE
+              else; nothing was done
+
  Then it ends. All of it.
  */
 int kvs_free(
   void
 );
-
-int establish_connection(void);
 #endif
 "#;
 
 #[test]
-fn text_of_any_form_becomes_a_page_without_a_warning() {
+fn comment_of_any_form_becomes_a_page() {
     let pages: BTreeMap<_, _> = man::pages(OTHER, "9.9", "int main;\n").into_iter().collect();
     let names: Vec<_> = pages.keys().map(String::as_str).collect();
     assert_eq!(names, ["establish_connection.3", "kvs.3", "kvs_free.3", "kvs_make.3"]);
 
-    let codes = section(&pages["kvs.3"], "CODES");
-    let list = ".TP\n.B \\-1\none\n.TP\n.BR KVS_E_TWO \" (\\-2)\"\nNot two.\n.TP\n.B \\-3\nthree\n.TP\n.BR KVS_BARE";
-    assert!(codes.contains(list), "{codes}");
-    assert!(pages["kvs.3"].contains(".SS Threads\nAny.\n.PP\nReally any.\n"), "{}", pages["kvs.3"]);
-    assert!(pages["kvs.3"].contains("\"cc program.c \\-lother\""), "{}", pages["kvs.3"]);
+    let kvs = &pages["kvs.3"];
+    let errors = section(kvs, "ERRORS");
+    let list = "These:\n.TP\n.BR KVS_E_TWO \" (\\-2)\"\nNot two.\n\
+                .TP\n.BR KVS_BARE \" (\\-4)\"";
+    assert_eq!(errors, list);
+    assert!(kvs.contains(".SS Threads\nAny.\n.PP\nReally any.\n"), "{kvs}");
+    assert!(kvs.contains("Text.\n.PP\n.in +4n\n.EX\ncode();\n.EE\n"), "{kvs}");
+    for page in ["kvs.3", "establish_connection.3"] {
+        let list = "Read once.\n.TP\n.B KVS_A\nthe first\n.TP\n.B KVS_BCD\nthe second, wrapped";
+        assert_eq!(section(&pages[page], "ENVIRONMENT").trim_end(), list, "{page}");
+    }
+    assert!(!pages["establish_connection.3"].contains("A title"));
 
     let free = &pages["kvs_free.3"];
     let returns = section(free, "\"RETURN VALUE\"");
-    let list = "Returns 0, or a code as \\fBkvs_make\\fP(3) does; besides:\n.TP\n.B KVS_E_TWO (\\-2)\nwhen two\n\
-                .TP\n.B \\-1, \\-3\nelse; nothing was done\n.PP\nThen it ends.\nAll of it.";
+    let list = "Returns 0, or an error of \\fBkvs_make\\fP(3), or\n\
+                .TP\n.B KVS_E_TWO\nwhen two\n\
+                .TP\n.B KVS_BARE,\n.TQ\n.B KVS_E_ONE,\n.TQ\n.B KVS_E_THREE\nelse; nothing was done";
     assert_eq!(returns, list);
+    assert_eq!(section(free, "NOTES"), "Then it ends.\nAll of it.");
     assert_eq!(synopsis(free), ["int kvs_free(void);"]);
 
     let make = &pages["kvs_make.3"];
-    assert_eq!(section(make, "\"RETURN VALUE\""), "Returns a handle or NULL, by its mood.");
-    let declaration = "struct kvs_t *kvs_make(kvs_mode mode, kvs_other other, int (*compare)(const void *a, const void *b));";
+    assert_eq!(
+        section(make, "\"RETURN VALUE\""),
+        "Returns a handle or NULL, depending on the mode."
+    );
+    let declaration = "struct kvs_t *kvs_make(kvs_mode mode, kvs_other other, \
+                       int (*compare)(const void *a, const void *b));";
     assert!(synopsis(make).contains(&declaration.to_owned()), "{make}");
     assert!(
         make.contains(".SS kvs_mode\n") && make.contains(".SS kvs_other\nAnother.\n"),
         "{make}"
     );
     assert!(make.contains(".IP \\(bu 3\none more\n.IP \\(bu 3\ntwo\n"), "{make}");
+    let table = ".TP\n.B mode\nhow\n\
+                 .TP\n.B other,\n.TQ\n.B compare\nwith what, and whether the text goes on";
+    assert_eq!(section(make, "PARAMETERS"), table);
 
-    if !are_installed(&["groff"], "text_of_any_form_becomes_a_page_without_a_warning") {
+    if !are_installed(&["groff"], "comment_of_any_form_becomes_a_page") {
         return;
     }
     let dir = private_dir();

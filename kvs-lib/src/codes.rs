@@ -1,4 +1,5 @@
-//! The codes of the C functions, by name. [`Error::code`](crate::Error::code) gives them, and the header has them.
+//! The codes of the C functions, by name. [`Error::code`](crate::Error::code) gives them, and the
+//! header has them.
 //!
 //! A number is never given another meaning: those to -16 are of the original system.
 
@@ -7,41 +8,43 @@
 
 use std::ffi::c_int;
 
-/// Closing a socket failed.
+/// Closing a socket failed; it is closed all the same.
 pub const KVS_ERROR_CLOSE: c_int = -1;
-/// Not connected, or no socket could be created.
+/// There is no connection, or a socket could not be created.
 pub const KVS_ERROR_NOT_CONNECTED: c_int = -2;
-/// Sending the function code failed.
+/// Sending a request failed; the connection is closed.
 pub const KVS_ERROR_SEND_REQUEST: c_int = -3;
-/// Receiving the ready flag failed.
+/// Receiving the ready flag or the length of a value failed; the connection is closed.
 pub const KVS_ERROR_RECEIVE_READY: c_int = -4;
-/// The server is not ready, or (six functions) the user is at its limit.
+/// Protocol v1 and the six functions: the server refused the request, mostly because the user has
+/// reached a limit; the connection is closed.
 pub const KVS_ERROR_NOT_READY: c_int = -5;
-/// Sending a key, group name, value or secret failed.
+/// Sending a key, a value, a group name or a secret failed; the connection is closed.
 pub const KVS_ERROR_SEND_STRING: c_int = -6;
-/// No such key, group or watch.
+/// There is no such key, group or watch, depending on the function.
 pub const KVS_ERROR_NOT_FOUND: c_int = -7;
-/// Receiving the answer to a key, group name or secret failed.
+/// Receiving a response failed; the connection is closed.
 pub const KVS_ERROR_RECEIVE_ANSWER: c_int = -8;
-/// Wrong secret.
+/// The group has another secret.
 pub const KVS_ERROR_WRONG_SECRET: c_int = -9;
-/// Receiving the value failed.
+/// Receiving a value failed; the connection is closed.
 pub const KVS_ERROR_RECEIVE_VALUE: c_int = -10;
-/// bind(2) failed.
+/// bind(2) of a socket of the library failed.
 pub const KVS_ERROR_BIND: c_int = -11;
-/// connect(2) failed, or the path is too long.
+/// connect(2) to the server failed, or the path of its socket is too long.
 pub const KVS_ERROR_CONNECT: c_int = -12;
-/// Receiving the server's greeting failed.
+/// The server accepted the connection and did not send its greeting.
 pub const KVS_ERROR_NO_GREETING: c_int = -13;
 /// The server refused the connection.
 pub const KVS_ERROR_REFUSED: c_int = -14;
-/// Invalid argument, or any other error.
+/// An argument is invalid, or an error occurred that has no code of its own.
 pub const KVS_ERROR_INVALID: c_int = -15;
-/// Already connected (six functions).
+/// establish_connection: the process is connected already.
 pub const KVS_ERROR_ALREADY_CONNECTED: c_int = -16;
-/// An original session cannot do that.
+/// The function needs protocol v2, and the connection uses protocol v1.
 pub const KVS_ERROR_UNSUPPORTED: c_int = -17;
 /// kvs_cas: the key has another version.
 pub const KVS_ERROR_CONFLICT: c_int = -18;
-/// The user is at its limit (kvs_ functions).
+/// kvs_ functions with protocol v2: the user has reached a limit of the server; nothing was
+/// changed.
 pub const KVS_ERROR_LIMIT: c_int = -19;

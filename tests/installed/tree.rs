@@ -172,7 +172,7 @@ fn a_change_of_the_interface_needs_a_new_version() {
     let next_major = "2.0.0";
     assert!(check(&header, VERSION).0);
 
-    let with_another_code = header.replace("KVS_ERROR_CONFLICT -18", "KVS_ERROR_CONFLICT -20");
+    let with_another_code = header.replace("KVS_ERROR_CONFLICT (-18)", "KVS_ERROR_CONFLICT (-20)");
     assert_ne!(with_another_code, header);
     let (passed, said) = check(&with_another_code, VERSION);
     assert!(!passed && said.contains("constants"), "{said}");

@@ -16,7 +16,7 @@ use crate::connection::{Connection, Swap, Versioned};
 use crate::error::{Error, Invalid};
 use crate::sys::User;
 
-/// A connection to a group; see kvs_open. Its inside is nobody's business.
+/// A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct kvs_t {
@@ -36,10 +36,17 @@ pub struct kvs_pair_t {
     pub value_len: usize,
 }
 
-/// Called when a watched key has changed, with what it was registered with. The key has `key_len` bytes, is followed by
-/// a NUL, and is valid until the function returns. `version` is that of the value that was put, or 0 when the key was
-/// deleted; in an original session it is always 0. A watch of a key is not told of its deletion; if the key was put and deleted
-/// before the callback ran, that change comes with version 0. What holds for callbacks is said at register_callback.
+/// The type of a function that kvs_watch or kvs_watch_prefix registers. See Callbacks at the top of
+/// kvs.h and in kvs(3).
+///
+///   key      the key that has changed: `key_len` bytes followed by a NUL, valid until the function
+///            returns
+///   version  the version of the value that was put; 0 if the key was deleted, and always 0 with
+///            protocol v1
+///   user     the pointer that was registered with the function
+///
+/// The callback of a key is not called when the key is deleted. If the key was put and then deleted
+/// before the callback ran, the callback is called for the put, with version 0.
 #[allow(non_camel_case_types)]
 pub type kvs_watch_fn = Option<
     unsafe extern "C-unwind" fn(
@@ -50,31 +57,47 @@ pub type kvs_watch_fn = Option<
     ),
 >;
 
-/// Called for one key, on the thread that has called kvs_keys. The key has `key_len` bytes, with no NUL behind them, and
-/// is valid until the function returns.
+/// The type of a function that kvs_keys calls for each key, on the thread that has called kvs_keys.
+///
+///   key   `key_len` bytes without a NUL after them, valid until the function returns
+///   user  the pointer that was passed to kvs_keys
 #[allow(non_camel_case_types)]
 pub type kvs_key_fn =
     Option<unsafe extern "C-unwind" fn(key: *const c_void, key_len: usize, user: *mut c_void)>;
 
-/// Called when the connection has ended, with what it was registered with, and the reason: KVS_ERROR_NOT_CONNECTED (the server
-/// closed it: the group was deleted, or the server is shutting down), KVS_ERROR_RECEIVE_ANSWER (it was lost, a call timed out, or the
-/// server violated the protocol), KVS_ERROR_NOT_READY (protocol v1: the server refused an operation, as at a limit), or
-/// KVS_ERROR_INVALID (the library could not go on).
+/// The type of a function that kvs_on_disconnect registers.
+///
+///   user    the pointer that was registered with the function
+///   reason  why the connection ended, as an error code
+///
+/// `reason` is
+///   KVS_ERROR_NOT_CONNECTED  the server closed the connection: the group was deleted, or the
+///                            server is shutting down
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the connection was lost, a call timed out, or the server violated the
+///                            protocol
+///   KVS_ERROR_NOT_READY      protocol v1: the server refused a request, for example at a limit
+///   KVS_ERROR_INVALID        the library could not continue, for example for lack of memory
 #[allow(non_camel_case_types)]
 pub type kvs_disconnect_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void, reason: c_int)>;
 
-/// Joins the group `group` at the local server, with a connection of its own: a process may have any number of them, of
-/// the same or of different groups, besides that of establish_connection. The environment is read as there.
+/// Join a group by opening a connection to the local server.
 ///
-/// `*kvs` is what the other kvs_ functions take, until kvs_close gives it back; NULL after an error. Both strings are only
-/// read, and not used after the call.
+///   kvs     receives the handle for the other kvs_ functions, NULL after an error; the caller
+///           releases it with kvs_close
+///   group   name of the group, 1 to KVS_MAX_TEXT bytes
+///   secret  secret of the group, 1 to KVS_MAX_TEXT bytes
 ///
-/// A kvs_t may be used by any number of threads at once, and by callbacks: in a framed session none waits for the round
-/// trip of another. In a forked child it is dead (-2): the child gives it back with kvs_close and opens its own.
+/// Returns 0 when the connection is open, or an error of establish_connection, but never
+/// KVS_ERROR_ALREADY_CONNECTED. KVS_ERROR_INVALID also if `kvs` is NULL.
 ///
-/// Returns 0, or a code as establish_connection does; never -16.
+/// A process can have any number of these connections, to the same group or to different ones,
+/// besides that of establish_connection. The function reads the same environment variables. Any
+/// number of threads and callbacks can use a handle at the same time; with protocol v2 no thread
+/// waits for the round trip of another.
 ///
-/// `kvs` points to a writable pointer; each string is NULL or NUL-terminated.
+/// After fork a handle is unusable in the child: functions return KVS_ERROR_NOT_CONNECTED. The
+/// child releases it with kvs_close and opens its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_open(
     kvs: *mut *mut kvs_t,
@@ -97,14 +120,21 @@ pub unsafe extern "C" fn kvs_open(
     })
 }
 
-/// Leaves the group and gives `kvs` back, whatever it returns: it must not be used again, so no other thread may be in a
-/// call with it. No callback begins after it has returned, and none runs, unless it is called from one of them.
+/// Leave the group, close the connection and release the handle.
 ///
-/// Returns 0, or: -2 it was closed already, by the server or by a failure; -1 closing a socket failed; -3 the server
-/// could not be told (it was killed, perhaps); -15 it is NULL, or a callback has not come to its end within the time-out,
-/// and is still running.
+///   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so no
+///        other thread may be using it
 ///
-/// `kvs` is NULL or comes from kvs_open, and was not given back before.
+/// Returns 0 when the connection is closed, or
+///   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
+///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+///   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
+///                            the connection is closed all the same
+///   KVS_ERROR_INVALID        `kvs` is NULL, or a callback has not returned within the timeout and
+///                            is still running
+///
+/// When the function has returned, no callback of the handle runs or will run, with two exceptions:
+/// the callback that kvs_close was called from, and one that has exceeded the timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
     guarded("kvs_close", || {
@@ -118,12 +148,13 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
     })
 }
 
-/// The version of the protocol that the session speaks: 2, or 1 if the server speaks the original protocol only, or
-/// `KVS_PROTOCOL` is "original", or the group name has more than 95 bytes. In protocol 1 keys and values have at most
-/// KVS_MAX_TEXT bytes without NUL, a put is not acknowledged, versions are 0, and kvs_cas, kvs_put_many, kvs_keys and
-/// prefixes are not supported (-17). -15: `kvs` is NULL.
+/// Return the protocol of the connection.
 ///
-/// `kvs` is NULL or comes from kvs_open.
+///   kvs  a handle from kvs_open
+///
+/// Returns 2 for protocol v2, 1 for protocol v1 (see Sessions at the top of kvs.h and in kvs(3)),
+/// or
+///   KVS_ERROR_INVALID  `kvs` is NULL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_protocol(kvs: *const kvs_t) -> c_int {
     guarded("kvs_protocol", || {
@@ -135,16 +166,30 @@ pub unsafe extern "C" fn kvs_protocol(kvs: *const kvs_t) -> c_int {
     })
 }
 
-/// Stores `value` under `key`, in place of the value before, if any. Any bytes; the key has 1 to KVS_MAX_KEY, the value as
-/// many as the server takes (16 MiB unless its administrator says otherwise, never more than KVS_MAX_VALUE). When this
-/// returns 0, the value is stored, and `*version` is its version (0 in protocol 1, and after an error). `version` may be NULL.
+/// Store `value` under `key`, replacing any previous value, and notify every watch on the key.
 ///
-/// Returns 0, or: -2 not connected; -15 an argument is NULL or too long, the key is empty, or (in an original session) other
-/// threads kept the connection busy; nothing was changed; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 -10
-/// the connection broke and is closed (-5 also: the user is at its limit, in an original session).
+///   kvs      a handle from kvs_open
+///   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+///   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
+///            see KVS_MAX_VALUE
+///   version  receives the new version of the key, 0 with protocol v1 and after an error; may be
+///            NULL
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes, `value` to `value_len`, or is NULL when that is 0;
-/// `version` is NULL or writable.
+/// Returns 0 when the value is stored, or
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or (protocol v1)
+///                            other threads kept the connection busy until the timeout; nothing was
+///                            changed
+///   KVS_ERROR_LIMIT          protocol v2: the user has reached the limit of pairs or bytes;
+///                            nothing was changed
+///   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
+///                            it is closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+///                            the connection broke and is closed; whether the value was stored is
+///                            unknown
+///
+/// With protocol v1 the server does not acknowledge a put: see put_value.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_put(
     kvs: *mut kvs_t,
@@ -168,16 +213,28 @@ pub unsafe extern "C" fn kvs_put(
     })
 }
 
-/// Stores all of `pairs`, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
-/// the last counts. There are 1 to 10,000 pairs; all keys and values, with 8 bytes for each pair, have at most 65,600 bytes
-/// more than the longest value. `*version` is that of the last pair (0 after an error), and may be NULL. Where many applications are connected to the group, and keys or prefixes of it are watched, it
-/// is fewer: their number, plus that of the different lengths of watched prefixes, times the pairs is 200,000 at most.
+/// Store all of `pairs` atomically: with an error none is stored, and no reader ever sees only some
+/// of them.
 ///
-/// Returns 0, or: -15 there is no pair, or there are too many in one of these ways, or an argument is NULL or too long, or a
-/// key is empty; -17 in an original session; -19 the user is at its limit; -2 not connected; -3 -8 the connection broke and is
-/// closed.
+///   kvs      a handle from kvs_open
+///   pairs    `count` pairs; of equal keys the last counts
+///   count    1 to 10,000
+///   version  receives the version of the last pair, 0 after an error; may be NULL
 ///
-/// `pairs` points to `count` pairs; `version` is NULL or writable.
+/// Returns 0 when the pairs are stored, or
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        there is no pair, there are too many, an argument is NULL or too
+///                            long, or a key is empty; nothing was changed
+///   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
+///   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed; whether the pairs were stored is
+///                            unknown
+///
+/// All keys and values together, with 8 bytes for each pair, may exceed the longest value of the
+/// server by 65,600 bytes at most. In a group with watches the number of pairs is limited further:
+/// the number of connected programs plus the number of different lengths of watched prefixes,
+/// multiplied by the number of pairs, must not exceed 200,000.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_put_many(
     kvs: *mut kvs_t,
@@ -214,19 +271,32 @@ pub unsafe extern "C" fn kvs_put_many(
     })
 }
 
-/// Gets the value of `key`: `*value` points to a copy of its `*value_len` bytes, made with malloc, and followed by a NUL
-/// that does not count. The caller releases it with free. `*version` is its version. `value_len` and `version` may be NULL.
+/// Read the value and the version of `key`.
 ///
-/// After an error `*value` is NULL, `*value_len` and `*version` are 0. So after -7, too, kvs_cas with this version is right: it
-/// stores a value if there still is no such key.
+///   kvs        a handle from kvs_open
+///   key        `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+///   value      receives a copy of the value, followed by a NUL that `*value_len` does not count;
+///              the caller releases it with free(). NULL after an error
+///   value_len  receives the length of the value in bytes, 0 after an error; may be NULL
+///   version    receives the version of the value, 0 after an error and with protocol v1; may be
+///              NULL
 ///
-/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, there is no memory,
-/// or (in an original session) other threads kept the connection busy; -19 the values that programs of this user have asked
-/// for, and do not read, fill the user's memory at the server, in a framed session; -3 -4 -5 -6 -8 -10 the connection broke and
-/// is closed (-5 also: as -19, in an original session).
+/// Returns 0 when `*value` is set, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, there is no
+///                            memory, or (protocol v1) other threads kept the connection busy until
+///                            the timeout
+///   KVS_ERROR_LIMIT          protocol v2: the values that programs of this user have requested and
+///                            not yet read use all memory that the server grants the user
+///   KVS_ERROR_NOT_READY      protocol v1: as KVS_ERROR_LIMIT, or the connection broke; it is
+///                            closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+///                            the connection broke and is closed
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `value` to a writable pointer; the others are NULL or
-/// writable.
+/// After KVS_ERROR_NOT_FOUND, too, `*version` can be passed to kvs_cas, which then stores a value
+/// only if there still is no such key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_get(
     kvs: *mut kvs_t,
@@ -278,12 +348,21 @@ pub unsafe extern "C" fn kvs_get(
     })
 }
 
-/// Deletes the pair of `key`, and all watches on the key. Callbacks are not called, but those of watched prefixes.
+/// Delete the pair of `key` and the watches on this key of all programs in the group.
 ///
-/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
-/// kept the connection busy; -3 -4 -5 -6 -8 the connection broke and is closed.
+///   kvs  a handle from kvs_open
+///   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+/// Returns 0 when the pair is deleted, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+///                            kept the connection busy until the timeout; nothing was changed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
+///
+/// A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_delete(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_delete", || {
@@ -293,15 +372,26 @@ pub unsafe extern "C" fn kvs_delete(kvs: *mut kvs_t, key: *const c_void, key_len
     })
 }
 
-/// Stores `value` under `key` if the key has the version `*version`; with 0, if there is no such key ("put if absent").
-/// Afterwards `*version` is that of the key: of the new value (0 returned), or the one that stood in the way (-18), 0 for
-/// "no such key". After any other code it is unchanged.
+/// Store `value` under `key` if the key has a given version (compare and swap).
 ///
-/// Returns 0, or: -18 the key has another version, and nothing was changed; -17 in an original session; -2 not connected; -15
-/// an argument is NULL or too long, or the key is empty; -19 the user is at its limit; -3 -8 the connection broke and is closed
-/// (whether the value was stored is not known).
+///   kvs      a handle from kvs_open
+///   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
+///   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
+///            see KVS_MAX_VALUE
+///   version  the expected version, 0 for "there is no such key". Receives the version of the key:
+///            the new one after 0, the current one after KVS_ERROR_CONFLICT (0 for no such key);
+///            unchanged after other errors
 ///
-/// As for kvs_put; `version` is NULL (-15) or may be read and written.
+/// Returns 0 when the value is stored, or
+///   KVS_ERROR_CONFLICT       the key has another version; nothing was changed
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL or too long, or the key is empty; nothing was
+///                            changed
+///   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
+///   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed; whether the value was stored is
+///                            unknown
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_cas(
     kvs: *mut kvs_t,
@@ -332,22 +422,32 @@ pub unsafe extern "C" fn kvs_cas(
     })
 }
 
-/// Calls `each` for the keys that begin with `prefix` (all keys, if it is empty), one page at a time: `*cursor` is 0 before
-/// the first call, and each call moves it on to the next page, or to 0 after the last one. A page has 10,000 keys at most,
-/// in no order, and may have none although more follow:
+/// List the keys that begin with `prefix`, one page per call:
 ///
-///    uint64_t cursor = 0;
-///    do {
-///       code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL);
-///    } while (code == 0 && cursor != 0);
+///     uint64_t cursor = 0;
+///     do {
+///         code = kvs_keys(kvs, "user:", 5, &cursor, print, NULL);
+///     } while (code == 0 && cursor != 0);
 ///
-/// Every key that is there from the first page to the last is told exactly once; keys that come or go meanwhile may be missing.
+///   kvs     a handle from kvs_open
+///   prefix  `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0, which lists
+///           all keys
+///   cursor  where the page begins: 0 for the first one. Receives where the next page begins, 0
+///           after the last one; unchanged after an error
+///   each    called for each key of the page; it must return, and not leave by longjmp or
+///           pthread_exit
+///   user    passed to `each`
 ///
-/// Returns 0, or, with `*cursor` unchanged: -17 in an original session; -2 not connected; -15 an argument is NULL, or the
-/// prefix is longer than a key may be; -3 -8 the connection broke and is closed.
+/// Returns 0 when the page is complete, or
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, or the prefix is longer than a key may be
+///   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
 ///
-/// `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0; `cursor` may be read and
-/// written; `each` must return: it must not leave by longjmp or end its thread.
+/// A page has 0 to 10,000 keys in no particular order; an empty page is not necessarily the last
+/// one. A key that exists from the first page to the last is listed exactly once. A key that is put
+/// or deleted in the meantime may be missing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_keys(
     kvs: *mut kvs_t,
@@ -380,17 +480,39 @@ pub unsafe extern "C" fn kvs_keys(
     })
 }
 
-/// Has `callback` called with `user` whenever any application of the group, this one included, puts `key`, until the key is
-/// deleted. The key must exist. One registered before for the key on this kvs_t is replaced. What holds for callbacks is
-/// said at register_callback; changes that it misses meanwhile may be merged, and then the last one is told.
+/// Watch a key by having a function called whenever any program of the group, this one included,
+/// puts the key.
 ///
-/// Returns 0, or: -7 no such key; -2 not connected; -15 an argument is NULL, the key is empty or too long, or other threads
-/// kept the connection busy; -19 the user is at its limit, in a framed session; -3 -4 -5 -6 -8 the connection broke and is
-/// closed (-5 also: the user is at its limit, in an original session).
+///     static void on_change(const void *key, size_t key_len,
+///                           uint64_t version, void *user)
+///     {
+///         printf("changed: %.*s\n", (int)key_len, (const char *)key);
+///     }
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes; `callback` may be called with `user` from another thread
-/// until kvs_unwatch or kvs_close has returned, whatever happens to the key. (To replace it, or to delete the key, waits for
-/// nothing: the one before may be running still.)
+///     code = kvs_watch(kvs, "celsius", 7, on_change, NULL);
+///
+///   kvs       a handle from kvs_open
+///   key       `key_len` bytes, 1 to KVS_MAX_KEY, any bytes; the key must exist
+///   callback  the function to call; it replaces one that was registered for the key on this handle
+///             before
+///   user      passed to `callback`
+///
+/// Returns 0 when the key is watched, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+///                            kept the connection busy until the timeout
+///   KVS_ERROR_LIMIT          protocol v2: the user has reached a limit
+///   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
+///                            it is closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
+///
+/// The watch ends when the key is deleted. The callback runs on a thread of the library: see
+/// Callbacks at the top of kvs.h and in kvs(3). It must stay callable with `user` until kvs_unwatch
+/// or kvs_close has returned, even if the key is deleted or another callback replaces this one: the
+/// library may be calling it at that moment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_watch(
     kvs: *mut kvs_t,
@@ -405,14 +527,27 @@ pub unsafe extern "C" fn kvs_watch(
     })
 }
 
-/// As kvs_watch, for every key that begins with `prefix` (every key at all, if it is empty). There need not be such a key.
-/// It is told of deletions, too (version 0), and does not end by them. Callbacks for a key and for other prefixes are
-/// called as well.
+/// Watch all keys that begin with `prefix`, as kvs_watch watches one key.
 ///
-/// Returns 0, or: -17 in an original session; -2 not connected; -15 an argument is NULL, the prefix is longer than a key may be,
-/// or other threads kept the connection busy; -19 the user is at its limit; -3 -8 the connection broke and is closed.
+///   kvs       a handle from kvs_open
+///   prefix    `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0, which
+///             watches all keys
+///   callback  the function to call; it replaces one that was registered for the prefix on this
+///             handle before
+///   user      passed to `callback`
 ///
-/// As for kvs_watch; `prefix` may be NULL when `prefix_len` is 0.
+/// Returns 0 when the prefix is watched, or
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, the prefix is longer than a key may be, or other
+///                            threads kept the connection busy until the timeout
+///   KVS_ERROR_LIMIT          the user has reached a limit
+///   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
+///
+/// No key with the prefix need exist. The callback is also called for deletions, with version 0,
+/// and the watch does not end by them. A change that matches several watches calls the callback of
+/// each.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_watch_prefix(
     kvs: *mut kvs_t,
@@ -427,14 +562,24 @@ pub unsafe extern "C" fn kvs_watch_prefix(
     })
 }
 
-/// Has the callback of `key` called no more. When it returns 0 or -7, the callback does not run any more either, so that what
-/// `user` points to may be released; unless this is called from a callback of this kvs_t.
+/// Stop calling the callback for `key`.
 ///
-/// Returns 0, or: -7 it is not watched (any more, if the key was deleted); -2 not connected; -15 an argument is NULL, the key is
-/// empty or too long, other threads kept the connection busy, or the callback has not come to its end within the time-out (it
-/// will not be called again); -3 -8 the connection broke and is closed.
+///   kvs  a handle from kvs_open
+///   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
 ///
-/// `kvs` comes from kvs_open; `key` points to `key_len` bytes.
+/// Returns 0 when the watch has ended, or
+///   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or does not any more because the
+///                            key was deleted
+///   KVS_ERROR_NOT_CONNECTED  the connection is closed
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
+///                            the connection busy until the timeout, or the callback has not
+///                            returned within the timeout and is still running; it is not called
+///                            again
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
+///
+/// After 0 and KVS_ERROR_NOT_FOUND the callback is not running any more, so that `user` may be
+/// released; unless the function was called from a callback of the same handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_unwatch(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_unwatch", || {
@@ -443,11 +588,13 @@ pub unsafe extern "C" fn kvs_unwatch(kvs: *mut kvs_t, key: *const c_void, key_le
     })
 }
 
-/// Has the callback of `prefix` called no more, as kvs_unwatch.
+/// Stop calling the callback for `prefix`.
 ///
-/// Returns as kvs_unwatch, or -17 in an original session.
+///   kvs     a handle from kvs_open
+///   prefix  `prefix_len` bytes, 0 to KVS_MAX_KEY; may be NULL if `prefix_len` is 0
 ///
-/// `kvs` comes from kvs_open; `prefix` points to `prefix_len` bytes, or is NULL when that is 0.
+/// Returns 0 when the watch has ended, or an error of kvs_unwatch, or
+///   KVS_ERROR_UNSUPPORTED  the connection uses protocol v1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_unwatch_prefix(
     kvs: *mut kvs_t,
@@ -460,13 +607,21 @@ pub unsafe extern "C" fn kvs_unwatch_prefix(
     })
 }
 
-/// Has `callback` called once with `user`, when the connection has ended other than by kvs_close: the group was deleted, the
-/// server quits or is gone, or a call has failed in a way that closes it. It runs on the library's thread, after the last
-/// callback, and all watches are gone then. It may call kvs_close. One registered before is replaced.
+/// Register a function that the library calls once when the connection ends other than by
+/// kvs_close.
 ///
-/// Returns 0, or: -2 that has already happened; -15 an argument is NULL.
+///   kvs       a handle from kvs_open
+///   callback  the function to call; it replaces one that was registered before
+///   user      passed to `callback`
 ///
-/// `kvs` comes from kvs_open; `callback` may be called with `user` from another thread until kvs_close has returned.
+/// Returns 0 when the function is registered, or
+///   KVS_ERROR_NOT_CONNECTED  the connection has ended already
+///   KVS_ERROR_INVALID        an argument is NULL
+///
+/// The function is called when the group was deleted, when the server exits or is killed, and when
+/// an error of a call closes the connection. It runs on the library's thread after the last
+/// callback, when all watches have ended. It may call kvs_close. It must stay callable with `user`
+/// until kvs_close has returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_on_disconnect(
     kvs: *mut kvs_t,

@@ -26,39 +26,47 @@ use crate::error::{Error, Invalid};
 use guard::{guarded, guarded_call};
 use process::Process;
 
-/// The most bytes that a group name or secret may have, its terminating NUL not counted; with a server of the original
-/// system, a key or value, too.
+/// The longest group name and secret, in bytes without the terminating NUL; with protocol v1 also
+/// the longest key and value.
 pub const KVS_MAX_TEXT: usize = 99;
 
-/// The most bytes that a key may have.
+/// The longest key, in bytes.
 pub const KVS_MAX_KEY: usize = 65536;
 
-/// The most bytes that a value may have at any server. Each has a limit of its own, 16777216 unless its administrator says
-/// otherwise.
+/// The longest value that any server accepts, in bytes. Each server has a limit of its own,
+/// 16777216 unless its administrator changes it.
 pub const KVS_MAX_VALUE: usize = 67108864;
 
 const _: () = assert!(KVS_MAX_TEXT == kvs_proto::MAX_TEXT);
 const _: () = assert!(KVS_MAX_KEY == kvs_proto::v2::MAX_KEY);
 const _: () = assert!(KVS_MAX_VALUE == kvs_proto::v2::MAX_VALUE);
 
-/// Joins the group `group_id` at the local server.
+/// Join a group by connecting the process to the local server.
 ///
-/// The six functions have one connection at a time. The environment is read here; a variable that is empty counts as unset:
-/// `KVS_SOCKET` (path of the server's socket, `/tmp/server_sock` unless set), `KVS_CALLBACK_SOCKET` (that path followed by
-/// `_cb` unless set), `KVS_TIMEOUT_MS` (the longest time that any call waits for the server, 1 to 2147483647, 5000 unless set),
-/// `KVS_PROTOCOL` ("original": the original protocol in any case; "best", as when unset: framed sessions, if the server speaks
-/// them), `KVS_DEBUG` (anything but empty or 0: one line to stderr for each call that returns a negative code).
+///   group_id  name of the group, 1 to KVS_MAX_TEXT bytes
+///   secret    secret of the group, 1 to KVS_MAX_TEXT bytes
 ///
-/// Both strings are only read, and not used after the call.
+/// Returns 0 when the process is connected, or
+///   KVS_ERROR_NOT_FOUND      there is no group with this name
+///   KVS_ERROR_WRONG_SECRET   the group has another secret
+///   KVS_ERROR_ALREADY_CONNECTED
+///                            the process is connected already
+///   KVS_ERROR_CONNECT        no server listens at the path, or the path is too long
+///   KVS_ERROR_REFUSED        the server refused the connection
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the server did not answer the login: the authentication server may be
+///                            unreachable, or too many logins of this user failed just before
+///   KVS_ERROR_SEND_STRING    the group name or the secret could not be sent
+///   KVS_ERROR_NO_GREETING    the server did not send its greeting
+///   KVS_ERROR_BIND           a socket of the library could not be bound
+///   KVS_ERROR_NOT_CONNECTED  a socket could not be created
+///   KVS_ERROR_INVALID        a string is NULL, empty or too long, KVS_TIMEOUT_MS or KVS_PROTOCOL
+///                            has an invalid value, another thread was connecting until the
+///                            timeout, or the system refused a thread or memory
 ///
-/// Returns 0, or: -2 no socket could be created; -6 the name or the secret could not be sent; -7 no such
-/// group; -8 no answer to the name or the secret (the authentication server may be away); -9 wrong
-/// secret; -11 the client's own socket could not be bound; -12 no server at that path, or the path is too long; -13 the server
-/// did not greet; -14 the server refused; -15 a string is NULL, empty or too long, `KVS_TIMEOUT_MS` is no
-/// number of milliseconds, `KVS_PROTOCOL` no protocol, another thread was connecting for all of the time, or the system gives no
-/// thread; -16 connected already. After an error nothing is left open.
-///
-/// Each argument is NULL or points to a NUL-terminated string.
+/// The function reads the environment variables (see Environment at the top of kvs.h and in
+/// kvs(3)). After an error nothing stays open, and a connection that existed before is not
+/// affected.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn establish_connection(
     group_id: *const c_char,
@@ -91,21 +99,24 @@ unsafe fn establish(
     Ok(0)
 }
 
-/// Stores `value` under `key`, in place of the value before, if any, and thereby calls the callbacks of
-/// all who watch the key. The value may be the empty string, and as long as the server takes (see KVS_MAX_VALUE). When the
-/// function returns, the value is stored.
+/// Store `value` under `key`, replacing any previous value, and notify every watch on the key.
 ///
-/// With a server of the original system, key and value have at most KVS_MAX_TEXT bytes, and there is no answer to a put:
-/// when the function returns, the value has been sent. Every
-/// later call in this process sees it; another process may see the value before for an instant. (An empty
-/// value is followed by a get of the same key, as it cannot be sent otherwise.)
+///   key    NUL-terminated, 1 to KVS_MAX_KEY bytes
+///   value  NUL-terminated, may be empty; for its longest length see KVS_MAX_VALUE
 ///
-/// Both strings are only read, and not used after the call.
+/// Returns 1 when the value is stored, or
+///   KVS_ERROR_NOT_CONNECTED  there is no connection
+///   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or other threads
+///                            kept the connection busy until the timeout; nothing was changed
+///   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
+///                            the connection broke and is closed; whether the value was stored is
+///                            unknown
 ///
-/// Returns 1, or: -2 not connected; -3 -4 -5 -6 -8 the connection broke, or the user is at its limit (-5), and is closed;
-/// -15 a string is NULL or too long, the key is empty, or other threads kept the connection busy; nothing was changed.
-///
-/// Each argument is NULL or points to a NUL-terminated string.
+/// With protocol v1 key and value have at most KVS_MAX_TEXT bytes, and the server does not
+/// acknowledge a put: the function returns when the value has been sent. Every later call in this
+/// process sees the value; another process may still see the previous one for a moment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> c_int {
     let asks = key.is_null() && value.is_null();
@@ -120,16 +131,26 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
     })
 }
 
-/// Gets the value of `key`: `*value` points to a copy of it, NUL-terminated, made with `malloc`. The caller
-/// releases it with `free`. (A value with a NUL in it, which kvs_put can store, is copied whole, and ends there for who takes
-/// it for a string.)
+/// Read the value of `key`.
 ///
-/// Returns 1, or, with NULL in `*value`: -2 not connected; -7 no such key; -3 -4 -5 -6 -10 the connection broke and is closed
-/// (-5 also when the values that programs of this user have asked for, and do not read, fill the user's memory at the server);
-/// -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy (nothing was sent), or
-/// there is no memory.
+///   key    NUL-terminated, 1 to KVS_MAX_KEY bytes
+///   value  receives a NUL-terminated copy of the value; the caller releases it with free(). NULL
+///          after an error
 ///
-/// `key` is NULL or points to a NUL-terminated string, `value` is NULL or points to a writable pointer.
+/// Returns 1 when `*value` is set, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  there is no connection
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
+///                            the connection busy until the timeout, or there is no memory
+///   KVS_ERROR_NOT_READY      the values that programs of this user have requested and not yet read
+///                            use all memory that the server grants the user, or the connection
+///                            broke; it is closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_VALUE
+///                            the connection broke and is closed
+///
+/// A value that kvs_put has stored may contain NUL bytes. The copy has all bytes of it, but string
+/// functions stop at the first NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) -> c_int {
     if !value.is_null() {
@@ -155,15 +176,20 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
     })
 }
 
-/// Deletes the pair of `key`, and the watches of all applications of the group on it. No callback is
-/// called, but those that applications have for prefixes (kvs_watch_prefix).
+/// Delete the pair of `key` and the watches on this key of all programs in the group.
 ///
-/// The string is only read, and not used after the call.
+///   key  NUL-terminated, 1 to KVS_MAX_KEY bytes
 ///
-/// Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
-/// -15 the key is NULL, empty or too long, or other threads kept the connection busy; nothing was sent.
+/// Returns 1 when the pair is deleted, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  there is no connection
+///   KVS_ERROR_INVALID        the key is NULL, empty or too long, or other threads kept the
+///                            connection busy until the timeout; nothing was changed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_NOT_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
 ///
-/// `key` is NULL or points to a NUL-terminated string.
+/// A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
     guarded("delete_value", || {
@@ -174,22 +200,28 @@ pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
     })
 }
 
-/// Has `callback_function` called with the key whenever any application of the group, this one included,
-/// puts `key`. The key must exist. A function registered before for the key is replaced.
+/// Watch a key by having a function called whenever any program of the group, this one included,
+/// puts the key.
 ///
-/// The function runs on a thread of the library, with all signals blocked, one call after the other. It may
-/// call every function of this library, and may take as long as it likes: changes of a key that it
-/// misses meanwhile may be told once. It may end its thread (`pthread_exit`), which ends this one call of it, and
-/// may end the process. It must not leave by `longjmp`, nor by a C++ exception, as there is nothing of the
-/// program's below it to go to. The key is its own copy, valid until it returns. The new value is
-/// stored before: `get_value` in the callback finds it, or a newer one.
+///   key                NUL-terminated, 1 to KVS_MAX_KEY bytes; the key must exist
+///   callback_function  the function to call; it replaces one that was registered for the key
+///                      before. Its argument is a NUL-terminated copy of the key, valid until it
+///                      returns
 ///
-/// Returns 1, or: -2 not connected; -7 no such key; -3 -4 -5 -6 -8 the connection broke and is closed;
-/// -15 an argument is NULL, the key is empty or too long, or other threads kept the connection busy; nothing
-/// was sent.
+/// Returns 1 when the key is watched, or
+///   KVS_ERROR_NOT_FOUND      there is no such key
+///   KVS_ERROR_NOT_CONNECTED  there is no connection
+///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, or other threads
+///                            kept the connection busy until the timeout; nothing was changed
+///   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
+///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
+///   KVS_ERROR_RECEIVE_ANSWER
+///                            the connection broke and is closed
 ///
-/// `key` is NULL or points to a NUL-terminated string; `callback_function` is NULL or may be called from
-/// another thread until the connection is closed, whatever happens to the key.
+/// The function runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
+/// The value is stored before the function is called, so that get_value in the function returns
+/// this value or a newer one. The watch ends when the key is deleted or the connection is closed;
+/// until the connection is closed, the function must stay callable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn register_callback(
     key: *const c_char,
@@ -209,11 +241,18 @@ pub unsafe extern "C" fn register_callback(
     })
 }
 
-/// Leaves the group: forgets the callbacks, tells the server, closes both sockets. No callback begins
-/// after it has returned, but one that had been taken up already may still run to its end.
+/// Leave the group, end all watches and close the connection.
 ///
-/// Returns 1, or: -2 not connected; -1 closing a socket failed; -3 the server could not be told (it was killed, perhaps); the
-/// connection is closed all the same; -15 other threads kept the connection busy: call again.
+/// Returns 1 when the connection is closed, or
+///   KVS_ERROR_NOT_CONNECTED  there is no connection
+///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+///   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
+///                            the connection is closed all the same
+///   KVS_ERROR_INVALID        other threads kept the connection busy until the timeout; it stays
+///                            open
+///
+/// No callback begins after the function has returned, but one that has begun before may still be
+/// running.
 #[unsafe(no_mangle)]
 pub extern "C" fn close_connection() -> c_int {
     guarded("close_connection", || {
@@ -222,16 +261,21 @@ pub extern "C" fn close_connection() -> c_int {
     })
 }
 
-/// The text for a code that a function returned, in English, without a line feed. For 0 and 1 it says
-/// that there was no error; for an unknown code it says so.
+/// Return the English text of a code that a function has returned.
 ///
-/// The string is constant: it must not be changed or released. Needs no connection.
+///   code  any number
+///
+/// Returns a constant string without a line feed, which must not be changed or released: "no error"
+/// for 0 and 1, a text for each KVS_ERROR_ code, and "unknown error code" for all others. It needs
+/// no connection.
 #[unsafe(no_mangle)]
 pub extern "C" fn kvs_strerror(code: c_int) -> *const c_char {
     strings::describe(code).as_ptr()
 }
 
-/// The version of the library, such as "1.0.0". The string is constant.
+/// Return the version of the library, such as "1.0.0".
+///
+/// Returns a constant string, which must not be changed or released.
 #[unsafe(no_mangle)]
 pub extern "C" fn kvs_version() -> *const c_char {
     strings::VERSION.as_ptr()
