@@ -71,7 +71,7 @@ pub enum ProtocolError {
 }
 
 /// The main channel of one application.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MainChannel {
     state: State,
     /// Of which kind it will be after the verdict.

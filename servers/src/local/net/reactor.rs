@@ -19,8 +19,9 @@ use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::{Context, Scratch};
 use crate::local::net::dispatcher::{Dispatcher, Listeners};
 use crate::local::net::mailbox::{Mailbox, Message, SessionId};
+use crate::local::session::Session;
 use crate::local::session::close_reason::CloseReason;
-use crate::local::session::{Session, session_of};
+use crate::local::session::main_connection::session_of;
 
 /// The most events that one `poll` returns.
 const MAX_EVENTS: usize = 1024;

@@ -68,6 +68,14 @@ pub(crate) enum CloseReason {
 }
 
 impl CloseReason {
+    /// What the application is called in the log line.
+    pub(crate) fn subject(&self) -> &'static str {
+        match self {
+            Self::TooManyEvents => "subscriber",
+            _ => "application",
+        }
+    }
+
     /// Whether the log shows it to administrators. Events of normal operation are for debugging.
     pub(crate) fn is_notable(&self) -> bool {
         matches!(

@@ -1,121 +1,68 @@
-//! One application: its two connections, its login, its operations, its changes.
+//! One application: its two connections, its login, its requests and its change events.
 //!
-//! What is said is `kvs_proto`'s business; here requests meet the groups, and bytes the sockets. The login is the same
-//! for both kinds of session; what follows it is in [`original`] and [`framed`]. Nothing here waits. A session that
-//! has to end says so by an [`CloseReason`]; its reactor then drops it, which closes both connections.
+//! The protocols themselves are in `kvs_proto`; here requests meet the groups, and bytes meet the
+//! sockets. A session is first a [login](login), then speaks [protocol v1](v1) or [v2](v2). What
+//! they have in common is here: reading from the main connection, fairness between sessions, and
+//! what is done at the end. No method blocks. A session that must end returns a [`CloseReason`];
+//! its reactor then drops it, which closes both connections.
 
+mod active;
+mod callback;
 pub(crate) mod close_reason;
-mod framed;
-mod original;
+mod login;
+pub(crate) mod main_connection;
+mod pending_responses;
+mod request_context;
+mod time_budget;
+mod v1;
+mod v2;
 
-use std::fmt;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kvs_proto::Protocol;
-use kvs_proto::Text;
-use kvs_proto::v1::server::{CallbackChannel, MainChannel};
-use mio::{Registry, Token};
-use subtle::ConstantTimeEq;
+use kvs_proto::{Protocol, Text};
+use mio::Registry;
 
-use self::close_reason::CLOSE_TIMEOUT;
-pub(crate) use self::close_reason::CloseReason;
-use self::framed::{Framed, Time};
+use self::close_reason::CloseReason;
+use self::login::LoginSession;
+use self::main_connection::MainConnection;
+use self::request_context::RequestContext;
+use self::v1::V1Session;
+use self::v2::V2Session;
 use crate::directory::Unavailable;
-use crate::local::group::registry::{Group, PendingNotifications};
-use crate::local::group::subscriber::Subscriber;
-use crate::local::limits::login_throttle::Admission;
-use crate::local::limits::quota::{Limit, LogPermit, UserQuota};
-use crate::local::metrics::Login as LoginResult;
-use crate::local::net::connection::{AcceptedConnection, Peer};
+use crate::local::limits::quota::LogPermit;
+use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::{Context, Scratch};
-use crate::local::net::mailbox::{Address, Message, SessionId};
+use crate::local::net::mailbox::SessionId;
 use crate::local::net::socket::{Received, Socket};
 
-/// The reads in one turn. Who keeps its socket full gets no more than its share.
-const READS: usize = 2;
+/// The most reads in one time slice, so that an application that keeps its socket full gets no more
+/// than its share.
+const MAX_READS: usize = 2;
 
-/// How long a framed session may carry out requests in one turn, about. What it has read besides waits for the next.
+/// How long a session may carry out requests before other sessions are served, about.
 pub(crate) const TIME_SLICE: Duration = Duration::from_micros(250);
 
-/// An application that is connected.
+/// The session of one application.
 #[derive(Debug)]
 pub(crate) struct Session {
-    id: SessionId,
-    peer: Peer,
-    user: Arc<UserQuota>,
-    main: Socket,
-    /// The login, and all that follows in an original session.
-    protocol: MainChannel,
-    callback: Option<Callback>,
-    stage: Stage,
-    /// It has been told to close, or will be as soon as its callback channel allows.
-    closing: bool,
-    /// [`Context::schedule_continue`] was asked for. Never twice at a time: each event would add a read to every turn.
-    more: bool,
-    /// When its secret is looked at, if that has to wait for its turn.
-    turn: Option<Instant>,
-    /// When its login, or its closing, has taken too long.
-    deadline: Option<Instant>,
-    login_timeout: Duration,
-}
-
-/// The callback connection.
-#[derive(Debug)]
-struct Callback {
-    socket: Socket,
-    /// What is said on it in an original session. In a framed one, the subscriber speaks.
-    notifier: CallbackChannel,
+    main: MainConnection,
+    state: State,
 }
 
 #[derive(Debug)]
-enum Stage {
-    /// Has not named a group that exists.
-    New,
-    /// Has named a group, and perhaps its secret.
-    Login(Login),
-    /// Is in.
-    Member(Member),
-}
-
-struct Login {
-    group: Arc<Group>,
-    /// What the application says.
-    secret: Option<Text>,
-    /// What the authentication server says, once it has; `None` in it: it knows no such group.
-    right: Option<Option<Text>>,
-}
-
-impl fmt::Debug for Login {
-    /// Without the secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("group", &self.group).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
-struct Member {
-    group: Arc<Group>,
-    number: u64,
-    subscriber: Arc<Subscriber>,
-    /// What a framed session has besides; nothing in an original one.
-    framed: Option<Framed>,
-}
-
-/// The token of a session's main connection; its callback connection has the next one.
-fn main_token(id: SessionId) -> Token {
-    Token(id.0 as usize * 2)
-}
-
-/// The session that a token belongs to, and whether it is that of its callback connection.
-pub(super) fn session_of(token: Token) -> (SessionId, bool) {
-    (SessionId(token.0 as u64 / 2), token.0 % 2 == 1)
+enum State {
+    Login(LoginSession),
+    V1(V1Session),
+    V2(V2Session),
 }
 
 impl Session {
-    /// Greets a connection that was just accepted.
-    pub(super) fn accept(
+    /// Starts a session on a connection, and sends the greeting.
+    ///
+    /// # Errors
+    /// The application has closed the connection, or it cannot be registered.
+    pub(crate) fn accept(
         id: SessionId,
         connection: AcceptedConnection,
         registry: &Registry,
@@ -123,381 +70,292 @@ impl Session {
     ) -> std::io::Result<Self> {
         let AcceptedConnection { stream, peer, permit } = connection;
         let user = Arc::clone(permit.user());
-        let mut main = Socket::new(stream, permit);
-        main.register(registry, main_token(id))?;
+        let socket = Socket::new(stream, permit);
+        let mut main = MainConnection { id, peer, user, socket, continue_scheduled: false };
+        let token = main.token();
+        main.socket.register(registry, token)?;
         let mut greeting = Vec::new();
-        let protocol = MainChannel::accept(&mut greeting);
-        main.write(&mut greeting)?;
-        Ok(Self {
-            id,
-            peer,
-            user,
-            main,
-            protocol,
-            callback: None,
-            stage: Stage::New,
-            closing: false,
-            more: false,
-            turn: None,
-            deadline: Some(Instant::now() + login_timeout),
-            login_timeout,
-        })
+        let login = LoginSession::start(login_timeout, &mut greeting);
+        main.socket.write(&mut greeting)?;
+        Ok(Self { main, state: State::Login(login) })
     }
 
-    /// The point in time at which [`expire`](Self::expire) is to be called.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.deadline, self.turn].into_iter().flatten().min()
+    /// When [`expire`](Self::expire) is to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Login(login) => Some(login.deadline()),
+            State::V1(V1Session { active, .. }) | State::V2(V2Session { active, .. }) => {
+                active.deadline()
+            }
+        }
     }
 
     /// The deadline has passed.
-    pub(super) fn expire(&mut self, now: Instant, context: &Context) -> Result<(), CloseReason> {
-        if self.turn.is_some_and(|turn| turn <= now) {
-            return self.decide(context, now);
+    pub(crate) fn expire(&mut self, now: Instant, context: &Context) -> Result<(), CloseReason> {
+        match &self.state {
+            State::Login(login) => {
+                login.expire(now)?;
+                self.try_finish_login(context, now)
+            }
+            State::V1(_) | State::V2(_) => Err(CloseReason::CloseTimeout),
         }
-        Err(if self.closing {
-            CloseReason::CloseTimeout
-        } else {
-            CloseReason::LoginTimeout(self.login_timeout)
-        })
     }
 
-    /// There may be more than was read in the last turn.
-    pub(super) fn resume(
+    /// Continues after the other sessions were served.
+    pub(crate) fn resume(
         &mut self,
         context: &Context,
         scratch: &mut Scratch,
     ) -> Result<(), CloseReason> {
-        self.more = false;
+        self.main.continue_scheduled = false;
         self.main_ready(true, context, scratch)
     }
 
-    /// The main connection may be read or written. `read_closed`: there is more to come than the first read
-    /// shows, if only the end of the stream.
-    pub(super) fn main_ready(
+    /// The main connection may be read or written. `has_more`: there may be more to read than one
+    /// read returns, if only the end of the stream.
+    pub(crate) fn main_ready(
         &mut self,
-        read_closed: bool,
+        has_more: bool,
         context: &Context,
         scratch: &mut Scratch,
     ) -> Result<(), CloseReason> {
-        self.main.flush().map_err(|_| CloseReason::ConnectionLost)?;
         let Scratch { input, output } = scratch;
-        output.clear();
-        let mut time = Time::of(context.time_slice);
-        // However this ends.
-        let mut notifications = PendingNotifications::default();
-        let mut tally = context.metrics.tally();
-        for turn in 0.. {
-            self.serve_backlog(output, &mut notifications, &mut time, &mut tally)?;
-            // One that does not take its answers is not listened to until it does.
-            if self.main.is_write_blocked() {
+        let mut requests = RequestContext::new(context, output);
+        self.main.socket.flush().map_err(|_| self.connection_lost())?;
+        for reads in 0.. {
+            self.serve_backlog(&mut requests)?;
+            // An application is not read while it does not read its responses, or while a request
+            // waits for the store.
+            if self.main.socket.is_write_blocked() || self.awaits_commits() {
                 break;
             }
-            if turn == READS || self.has_backlog() {
-                self.ask_for_more(context);
+            if reads == MAX_READS || self.has_backlog() {
+                self.main.schedule_continue(context);
                 break;
             }
-            let room = if self.is_framed() { &mut input[..] } else { &mut input[..original::READ] };
-            let (read, room) = match self.main.read(room) {
-                Received::Bytes(read) => (&room[..read], room.len()),
-                Received::Nothing => break,
-                Received::End => return Err(self.gone()),
+            let buffer = match &self.state {
+                State::V2(_) => &mut input[..],
+                State::Login(_) | State::V1(_) => &mut input[..v1::READ_LEN],
             };
-            // One look at the clock does for both.
-            let now = time.begin();
-            tally.read(now);
-            match self.framed() {
-                Some(_) => {
-                    self.serve_frames(read, output, &mut notifications, &mut time, &mut tally)?;
-                }
-                None => {
-                    self.serve_original(read, output, &mut notifications, &mut tally, context)?
-                }
+            let (read, capacity) = match self.main.socket.read(buffer) {
+                Received::Bytes(read) => (&buffer[..read], buffer.len()),
+                Received::Nothing => break,
+                Received::End => return Err(self.connection_lost()),
+            };
+            // One clock read serves both.
+            let now = requests.budget.begin();
+            requests.recorder.read(now);
+            match &mut self.state {
+                State::Login(login) => login.serve(read, &self.main, &mut requests)?,
+                State::V1(session) => session.serve(read, &self.main, &mut requests)?,
+                State::V2(session) => session.serve(read, &mut self.main, &mut requests)?,
             }
-            self.main.write(output).map_err(|_| self.gone())?;
-            tally.written();
-            notifications.flush();
-            if self.protocol.is_closed() {
-                // It was told that there is no such group.
+            self.write(&mut requests)?;
+            requests.notifications.flush();
+            if let State::Login(login) = &self.state
+                && login.is_refused()
+            {
                 return Err(CloseReason::NoSuchGroup);
             }
-            // A stream socket that gave less than was asked for is empty, so the next `read` would be in
-            // vain; what comes later is a new event. Not so the end of the stream, if that was it. (Only
-            // descriptors that are passed along cut a read short; who does that waits for his next byte.)
-            if read.len() < room && !read_closed && !self.has_backlog() {
+            // A stream socket that returned less than was asked for is empty, so another read would
+            // return nothing, and what arrives later is a new event. The end of the stream is not.
+            // (Descriptors passed along cut a read short, too; their sender waits for the next
+            // byte.)
+            if read.len() < capacity && !has_more && !self.has_backlog() {
                 break;
             }
         }
-        self.charge_waiting();
+        if let State::V2(session) = &mut self.state {
+            session.charge_buffers(&self.main);
+        }
         Ok(())
     }
 
-    /// Another turn, as soon as all others had theirs.
-    fn ask_for_more(&mut self, context: &Context) {
-        if !mem::replace(&mut self.more, true) {
-            context.schedule_continue(self.id);
+    /// Serves requests that were read earlier, unless the application does not read its responses.
+    fn serve_backlog(&mut self, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {
+        match &mut self.state {
+            State::V2(session) if !self.main.socket.is_write_blocked() => {
+                if session.serve_backlog(&mut self.main, requests)? {
+                    self.write(requests)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Whether the application has not taken all of its answers.
-    pub(super) fn is_write_blocked(&self) -> bool {
-        self.main.is_write_blocked()
+    fn has_backlog(&self) -> bool {
+        matches!(&self.state, State::V2(session) if session.has_backlog())
     }
 
-    fn gone(&self) -> CloseReason {
-        if self.closing { CloseReason::ClosedByServer } else { CloseReason::ConnectionLost }
+    fn awaits_commits(&self) -> bool {
+        matches!(&self.state, State::V2(session) if session.awaits_commits())
     }
 
-    /// The application says goodbye.
-    fn goodbye(&self) -> CloseReason {
-        if self.closing { CloseReason::ClosedByServer } else { CloseReason::ClosedByClient }
+    fn write(&mut self, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {
+        self.main.socket.write(requests.output).map_err(|_| self.connection_lost())?;
+        requests.recorder.written();
+        Ok(())
     }
 
-    /// The secret is here: the callback connection and the authentication server's answer must follow.
-    fn ask_for_secret(&mut self, secret: Text, context: &Context) {
-        if let Stage::Login(login) = &mut self.stage {
-            login.secret = Some(secret);
-            context.await_callback(self.peer.clone(), self.id);
-            context.look_up_secret(&login.group, self.id);
+    /// Whether the application has not read all of its responses.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.main.socket.is_write_blocked()
+    }
+
+    fn connection_lost(&self) -> CloseReason {
+        match &self.state {
+            State::Login(_) => CloseReason::ConnectionLost,
+            State::V1(V1Session { active, .. }) | State::V2(V2Session { active, .. }) => {
+                active.connection_lost()
+            }
         }
     }
 
-    /// The callback connection is here.
-    pub(super) fn callback_connected(
+    /// The callback connection was paired with this session.
+    pub(crate) fn callback_connected(
         &mut self,
         connection: AcceptedConnection,
         registry: &Registry,
         context: &Context,
     ) -> Result<(), CloseReason> {
-        if self.main.has_hung_up() {
-            // The application has given this login up, so this is for its next one.
-            context.return_callback(connection);
-            return Err(CloseReason::ConnectionLost);
+        match &mut self.state {
+            State::Login(login) => {
+                login.callback_connected(connection, &self.main, registry, context)?;
+                self.try_finish_login(context, Instant::now())
+            }
+            // Only a login asks for one.
+            State::V1(_) | State::V2(_) => {
+                context.return_callback(connection);
+                Ok(())
+            }
         }
-        let mut socket = Socket::new(connection.stream, connection.permit);
-        let token = Token(main_token(self.id).0 + 1);
-        socket.register(registry, token).map_err(|_| CloseReason::ConnectionLost)?;
-        let mut greeting = Vec::new();
-        let notifier = CallbackChannel::accept(&mut greeting);
-        if socket.write(&mut greeting).is_err() {
-            // It was left over from a login that was given up: ours is still to come.
-            context.await_callback(self.peer.clone(), self.id);
-            return Ok(());
-        }
-        self.callback = Some(Callback { socket, notifier });
-        self.decide(context, Instant::now())
     }
 
-    /// The authentication server has answered, or does not.
-    pub(super) fn secret_received(
+    /// The secret of the group was looked up.
+    pub(crate) fn secret_received(
         &mut self,
-        answer: Result<Option<Text>, Unavailable>,
+        found: Result<Option<Text>, Unavailable>,
         context: &Context,
     ) -> Result<(), CloseReason> {
-        if let Stage::Login(login) = &mut self.stage {
-            login.right = Some(answer.map_err(CloseReason::Unavailable)?);
+        if let State::Login(login) = &mut self.state {
+            login.secret_received(found)?;
         }
-        self.decide(context, Instant::now())
+        self.try_finish_login(context, Instant::now())
     }
 
-    /// The verdict, as soon as everything for it is here and its turn has come. The callback channel was
-    /// greeted before.
-    fn decide(&mut self, context: &Context, now: Instant) -> Result<(), CloseReason> {
-        let Stage::Login(Login { group, secret: Some(secret), right: Some(right) }) = &self.stage
-        else {
+    /// Changes from the login to the protocol of the session, if the login is complete.
+    fn try_finish_login(&mut self, context: &Context, now: Instant) -> Result<(), CloseReason> {
+        let State::Login(login) = &mut self.state else { return Ok(()) };
+        let mut output = Vec::new();
+        let Some(login) = login.finish(&mut self.main, &mut output, context, now)? else {
             return Ok(());
         };
-        let Some(callback) = &self.callback else { return Ok(()) };
-        let matches = right.is_some_and(|right| right.as_bytes().ct_eq(secret.as_bytes()).into());
-        let uid = self.peer.uid;
-        match self.turn {
-            None => match group.login_throttle.admit(uid, matches, now) {
-                Admission::Now => {}
-                Admission::At(then) => {
-                    self.turn = Some(then);
-                    return Ok(());
-                }
-                Admission::Denied => {
-                    let (pid, name) = (self.peer.pid, group.name());
-                    self.user.log_refusal(
-                        Limit::FailedLogins,
-                        format_args!("a login of process {pid} to {name:?} is refused"),
-                    );
-                    return Err(CloseReason::TooManyFailedLogins);
-                }
-            },
-            Some(then) if then > now => return Ok(()),
-            Some(_) if matches => group.login_throttle.confirm(uid),
-            Some(_) => {}
-        }
-        let mut out = Vec::new();
-        if !matches {
-            self.protocol.respond_to_secret(false, &mut out);
-            // It is refused whether it hears of it or not.
-            let _ = self.main.write(&mut out);
-            return Err(CloseReason::WrongSecret);
-        }
-        let address = Address { mailbox: Arc::clone(&context.mailbox), session: self.id };
-        let user = Arc::clone(&self.user);
-        let kind = self.protocol.negotiated();
-        let subscriber = Arc::new(match kind {
-            Protocol::V1 => Subscriber::v1(address, user, context.metrics.changes()),
-            Protocol::V2 => Subscriber::v2(
-                address,
-                user,
-                context.metrics.changes(),
-                callback.socket.connection(),
-            ),
-        });
-        let number = group
-            .join(self.peer.pid, kind, Arc::clone(&subscriber))
-            .map_err(|_| CloseReason::GroupDeleted)?;
-        context.metrics.login(LoginResult::Ok);
-        let group = Arc::clone(group);
-        self.protocol.respond_to_secret(true, &mut out);
-        let framed = match kind {
-            Protocol::V1 => None,
-            Protocol::V2 => Some(Framed::begin(context.limits, &mut out)),
+        let (active, callback) = (login.active, login.callback);
+        self.state = match login.protocol {
+            Protocol::V1 => State::V1(V1Session::new(active, login.channel, callback)),
+            Protocol::V2 => {
+                let socket = callback.socket;
+                State::V2(V2Session::new(active, socket, context.limits, &mut output))
+            }
         };
-        self.stage = Stage::Member(Member { group, number, subscriber, framed });
-        (self.turn, self.deadline) = (None, None);
-        self.main.write(&mut out).map_err(|_| CloseReason::ConnectionLost)
+        self.main.socket.write(&mut output).map_err(|_| CloseReason::ConnectionLost)
     }
 
     /// The callback connection may be written, or read.
-    pub(super) fn callback_ready(&mut self, readable: bool) -> Result<(), CloseReason> {
-        let kept = match self.is_framed() {
-            true => self.framed_callback_ready(readable)?,
-            false => self.original_callback_ready()?,
-        };
-        if kept { self.send_events() } else { self.callback_lost() }
+    pub(crate) fn callback_ready(&mut self, is_readable: bool) -> Result<(), CloseReason> {
+        match &mut self.state {
+            State::Login(login) => login.callback_ready(),
+            State::V1(session) => session.callback_ready(),
+            State::V2(session) => session.callback_ready(is_readable),
+        }
     }
 
-    /// Has events tell when a connection is writable on which something waits.
-    pub(super) fn update_write_interest(&mut self, registry: &Registry) -> Result<(), CloseReason> {
-        let token = main_token(self.id);
-        let wanted = self.main.is_write_blocked();
-        self.main
-            .update_write_interest(wanted, registry, token)
-            .map_err(|_| CloseReason::ConnectionLost)?;
-        let Some(callback) = &mut self.callback else { return Ok(()) };
-        let wanted = match &self.stage {
-            Stage::Member(Member { framed: Some(_), subscriber, .. }) => {
-                subscriber.is_write_blocked()
+    /// Switches the events on that report when a write-blocked connection is writable, and off when
+    /// none is.
+    pub(crate) fn update_write_interest(&mut self, registry: &Registry) -> Result<(), CloseReason> {
+        let lost = |_| CloseReason::ConnectionLost;
+        let Self { main, state } = self;
+        let (token, callback_token) = (main.token(), main.callback_token());
+        let is_blocked = main.socket.is_write_blocked();
+        main.socket.update_write_interest(is_blocked, registry, token).map_err(lost)?;
+        let (callback, is_blocked) = match state {
+            State::Login(login) => (login.callback(), None),
+            State::V1(session) => (session.callback().map(|callback| &mut callback.socket), None),
+            State::V2(session) => {
+                let is_blocked = session.active.subscriber.is_write_blocked();
+                (session.callback(), Some(is_blocked))
             }
-            _ => callback.socket.is_write_blocked(),
         };
-        let token = Token(token.0 + 1);
-        callback
-            .socket
-            .update_write_interest(wanted, registry, token)
-            .map_err(|_| CloseReason::ConnectionLost)
+        let Some(callback) = callback else { return Ok(()) };
+        let is_blocked = is_blocked.unwrap_or_else(|| callback.is_write_blocked());
+        callback.update_write_interest(is_blocked, registry, callback_token).map_err(lost)
     }
 
-    /// It can be told nothing any more, and goes on without. On an orderly goodbye both connections end,
-    /// in any order.
-    fn callback_lost(&mut self) -> Result<(), CloseReason> {
-        self.callback = None;
-        match &self.stage {
-            Stage::Member(member) => {
-                member.subscriber.close();
-                if self.closing { Err(CloseReason::ClosedByServer) } else { Ok(()) }
+    /// Sends pending events to the application.
+    pub(crate) fn send_events(&mut self) -> Result<(), CloseReason> {
+        match &mut self.state {
+            State::Login(_) => Ok(()),
+            State::V1(session) => session.send_events(),
+            State::V2(session) => session.send_events(),
+        }
+    }
+
+    /// Asks the application to close within [`close_reason::CLOSE_TIMEOUT`].
+    pub(crate) fn close(&mut self) -> Result<(), CloseReason> {
+        match &mut self.state {
+            // The end of the connection is the only way to inform the application.
+            State::Login(_) => Err(CloseReason::ClosedByServer),
+            State::V1(V1Session { active, .. }) | State::V2(V2Session { active, .. })
+                if active.is_closing() =>
+            {
+                Ok(())
             }
-            Stage::New | Stage::Login(_) => Err(CloseReason::ConnectionLost),
+            State::V1(session) => session.close(),
+            State::V2(session) => session.close(),
         }
     }
 
-    /// Tells changes, or that it is to close, if the callback channel is ready for it.
-    pub(super) fn send_events(&mut self) -> Result<(), CloseReason> {
-        if let Stage::Member(member) = &self.stage
-            && member.subscriber.is_over_quota()
-        {
-            return Err(CloseReason::TooManyEvents);
-        }
-        let told = match self.is_framed() {
-            true => self.notify_framed(),
-            false => self.notify_original(),
-        };
-        if told.is_err() { self.callback_lost() } else { Ok(()) }
-    }
-
-    /// Whether it has read more than it could carry out.
-    fn has_backlog(&mut self) -> bool {
-        self.framed().is_some_and(|framed| framed.has_backlog())
-    }
-
-    fn is_framed(&self) -> bool {
-        matches!(&self.stage, Stage::Member(Member { framed: Some(_), .. }))
-    }
-
-    fn framed(&mut self) -> Option<&mut Framed> {
-        match &mut self.stage {
-            Stage::Member(member) => member.framed.as_mut(),
-            Stage::New | Stage::Login(_) => None,
-        }
-    }
-
-    /// It is to close, within [`CLOSE_TIMEOUT`].
-    pub(super) fn close(&mut self) -> Result<(), CloseReason> {
-        if self.closing {
-            return Ok(());
-        }
-        self.closing = true;
-        if !matches!(self.stage, Stage::Member(_)) || self.callback.is_none() {
-            // It cannot be told, other than by the end of its connection.
-            return Err(CloseReason::ClosedByServer);
-        }
-        self.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
-        if let (true, Stage::Member(member)) = (self.is_framed(), &self.stage) {
-            return member.subscriber.send_close().or_else(|_| self.callback_lost());
-        }
-        self.send_events()
-    }
-
-    /// How much waits to be written on either connection.
+    /// The number of bytes that wait to be written on either connection.
     #[cfg(fuzzing)]
-    pub(super) fn unsent(&self) -> usize {
-        let callback = self.callback.as_ref().map_or(0, |callback| callback.socket.unsent());
-        let changes = match &self.stage {
-            Stage::Member(member) => member.subscriber.waiting(),
-            Stage::New | Stage::Login(_) => 0,
+    pub(crate) fn unsent(&mut self) -> usize {
+        let callback = match &mut self.state {
+            State::Login(login) => login.callback().map_or(0, |callback| callback.unsent()),
+            State::V1(session) => session.callback().map_or(0, |callback| callback.socket.unsent()),
+            State::V2(session) => session.active.subscriber.waiting(),
         };
-        self.main.unsent() + callback + changes
+        self.main.socket.unsent() + callback
     }
 
-    /// The last act: leaves the group and the pairing.
-    pub(super) fn end(self, why: &CloseReason, context: &Context) {
-        let pid = self.peer.pid;
-        let group = match &self.stage {
-            Stage::New => None,
-            Stage::Login(login) => Some(login.group.name()),
-            Stage::Member(member) => Some(member.group.name()),
+    /// Logs the end of the session, and leaves the group or the pairing.
+    pub(crate) fn end(self, reason: &CloseReason, context: &Context) {
+        let (group, is_logged_in) = match &self.state {
+            State::Login(login) => (login.group(), false),
+            State::V1(V1Session { active, .. }) | State::V2(V2Session { active, .. }) => {
+                (Some(&active.group), true)
+            }
         };
-        let group = group.map(tracing::field::debug);
-        context.metrics.end(why, matches!(self.stage, Stage::Member(_)));
-        match why.is_notable().then(|| self.user.log_permit()).flatten() {
-            None => tracing::debug!(pid, group, "application: {why}"),
+        context.metrics.end(reason, is_logged_in);
+        let (pid, uid) = (self.main.peer.pid, self.main.peer.uid);
+        let group = group.map(|group| tracing::field::debug(group.name()));
+        let subject = reason.subject();
+        match reason.is_notable().then(|| self.main.user.log_permit()).flatten() {
+            None => tracing::debug!(pid, uid, group, "{subject} disconnected: {reason}"),
             Some(LogPermit::Last) => tracing::warn!(
                 pid,
+                uid,
                 group,
-                "application: {why} (no more of this for a while about the applications of this user)"
+                "{subject} disconnected: {reason} (further lines about this user's applications \
+                 are suppressed for a while)"
             ),
-            Some(LogPermit::More) => tracing::warn!(pid, group, "application: {why}"),
-        }
-        match self.stage {
-            Stage::Member(member) => {
-                member.subscriber.close();
-                // The connections are closed first: whoever waits for the group to be empty may count on
-                // it. Somebody may be just about to tell a change.
-                if let Some(callback) = &self.callback {
-                    callback.socket.shut_down();
-                }
-                drop((self.main, self.callback));
-                if let Some(rest) = member.group.leave(member.number) {
-                    context.mailbox.send(Message::Run(Box::new(rest)));
-                }
+            Some(LogPermit::More) => {
+                tracing::warn!(pid, uid, group, "{subject} disconnected: {reason}");
             }
-            Stage::Login(_) if self.callback.is_none() => context.cancel_pairing(self.id),
-            Stage::Login(_) | Stage::New => {}
+        }
+        match self.state {
+            State::Login(login) => login.end(&self.main, context),
+            State::V1(session) => session.end(self.main, context),
+            State::V2(session) => session.end(self.main, context),
         }
     }
 }

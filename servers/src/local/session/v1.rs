@@ -1,0 +1,182 @@
+//! A session in protocol v1: one operation at a time, and one change event at a time.
+
+use kvs_proto::v1::server::{ClientMessage, MainChannel};
+use kvs_proto::v2::request::{RequestKind, WatchTarget};
+use kvs_proto::v2::response::Status;
+use kvs_proto::{MAX_TEXT, Text};
+
+use crate::local::group::registry::Outcome;
+use crate::local::limits::quota::subscription_bytes;
+use crate::local::net::context::Context;
+use crate::local::session::active::Active;
+use crate::local::session::callback::{Callback, CallbackState};
+use crate::local::session::close_reason::CloseReason;
+use crate::local::session::main_connection::MainConnection;
+use crate::local::session::request_context::RequestContext;
+
+/// More than a correct application ever sends without waiting, so that one read takes all of it.
+pub(super) const READ_LEN: usize = 4096;
+
+/// A session in protocol v1.
+#[derive(Debug)]
+pub(super) struct V1Session {
+    /// The membership in the group.
+    pub(super) active: Active,
+    channel: MainChannel,
+    /// `None` after the application has closed it.
+    callback: Option<Callback>,
+}
+
+impl V1Session {
+    /// The session of an application that has just logged in.
+    pub(super) fn new(active: Active, channel: MainChannel, callback: Callback) -> Self {
+        Self { active, channel, callback: Some(callback) }
+    }
+
+    /// Handles what one `read` brought.
+    pub(super) fn serve(
+        &mut self,
+        read: &[u8],
+        main: &MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        for message in self.channel.receive(read, requests.output)? {
+            self.handle(message, main, requests)?;
+        }
+        Ok(())
+    }
+
+    fn handle(
+        &mut self,
+        message: ClientMessage,
+        main: &MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        let Active { group, number, .. } = &self.active;
+        let (pid, user) = (main.peer.pid, &main.user);
+        match message {
+            ClientMessage::BeginPut(key) => {
+                let checked = group.check_put_quota(key.as_bytes(), MAX_TEXT, user);
+                let is_ready = main.is_within_limits(checked);
+                self.channel.respond_ready(is_ready, requests.output);
+                if !is_ready {
+                    requests.recorder.count(RequestKind::Put, Status::Limit);
+                }
+            }
+            ClientMessage::BeginWatch => {
+                // The key is not known yet; it has at most so many bytes.
+                let checked = user.check_quota(0, subscription_bytes(MAX_TEXT) as u64);
+                let is_ready = main.is_within_limits(checked);
+                self.channel.respond_ready(is_ready, requests.output);
+                if !is_ready {
+                    requests.recorder.count(RequestKind::Watch, Status::Limit);
+                }
+            }
+            ClientMessage::Put { key, value } => {
+                let change = group.put(key.as_bytes(), value.as_bytes(), user);
+                tracing::debug!(pid, ?key, subscribers = change.watchers(), "put");
+                if let Outcome::Limit(_) = change.settle(&mut requests.notifications) {
+                    // Protocol v1 has no response to a value.
+                    requests.recorder.count(RequestKind::Put, Status::Limit);
+                    return Err(CloseReason::TableFull);
+                }
+                requests.recorder.count(RequestKind::Put, Status::Ok);
+            }
+            ClientMessage::Get(key) => {
+                let channel = &mut self.channel;
+                let output = &mut *requests.output;
+                let found = group.get(key.as_bytes(), |pair| {
+                    // A value that protocol v1 cannot carry counts as absent.
+                    let value = pair.as_ref().map(|pair| pair.value.as_bytes());
+                    let value = value.filter(|value| Text::new(value).is_ok());
+                    channel.respond_to_get(value, output);
+                    value.is_some()
+                });
+                tracing::debug!(pid, ?key, found, "get");
+                requests.recorder.count(RequestKind::Get, found_status(found));
+            }
+            ClientMessage::Delete(key) => {
+                let change = group.delete(key.as_bytes(), None);
+                let outcome = change.settle(&mut requests.notifications);
+                let found = matches!(outcome, Outcome::Done(_));
+                tracing::debug!(pid, ?key, found, "delete");
+                requests.recorder.count(RequestKind::Delete, found_status(found));
+                self.channel.respond_found(found, requests.output);
+            }
+            ClientMessage::Watch(key) => {
+                let target = WatchTarget::Key(key.as_bytes());
+                let outcome = group.subscribe(target, *number, user);
+                let found = matches!(outcome, Outcome::Done(_));
+                tracing::debug!(pid, ?key, found, "watch");
+                requests.recorder.count(RequestKind::Watch, found_status(found));
+                self.channel.respond_found(found, requests.output);
+            }
+            ClientMessage::Close => return Err(self.active.closed_by_client()),
+            // Messages of a login, which the protocol does not let through after it.
+            ClientMessage::Group(_) | ClientMessage::Secret(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The callback connection, unless it was lost.
+    pub(super) fn callback(&mut self) -> Option<&mut Callback> {
+        self.callback.as_mut()
+    }
+
+    /// The callback connection may be read or written.
+    pub(super) fn callback_ready(&mut self) -> Result<(), CloseReason> {
+        let Some(callback) = &mut self.callback else { return self.send_events() };
+        match callback.ready()? {
+            CallbackState::Open => self.send_events(),
+            CallbackState::Lost => self.callback_lost(),
+        }
+    }
+
+    /// Asks the application to close, when the callback channel is ready for it.
+    pub(super) fn close(&mut self) -> Result<(), CloseReason> {
+        self.active.begin_closing();
+        match self.callback {
+            // The end of the connection is the only way to inform the application.
+            None => Err(CloseReason::ClosedByServer),
+            Some(_) => self.send_events(),
+        }
+    }
+
+    /// Sends the next event, or the request to close, if the callback channel is ready for it.
+    pub(super) fn send_events(&mut self) -> Result<(), CloseReason> {
+        if self.active.subscriber.is_over_quota() {
+            return Err(CloseReason::TooManyEvents);
+        }
+        let Some(Callback { socket, channel }) =
+            self.callback.as_mut().filter(|callback| callback.is_idle())
+        else {
+            return Ok(());
+        };
+        let mut output = Vec::new();
+        if self.active.is_closing() {
+            channel.close(&mut output);
+        } else if let Some(key) = self.active.subscriber.next_key()
+            // Applications of protocol v1 watch no other keys.
+            && let Ok(key) = Text::new(&key)
+        {
+            channel.notify(key, &mut output);
+        }
+        socket.write(&mut output).or_else(|_| self.callback_lost())
+    }
+
+    fn callback_lost(&mut self) -> Result<(), CloseReason> {
+        self.callback = None;
+        self.active.callback_lost()
+    }
+
+    /// Leaves the group.
+    pub(super) fn end(self, main: MainConnection, context: &Context) {
+        let callback = self.callback.map(|callback| callback.socket);
+        self.active.leave(main.socket, callback, context);
+    }
+}
+
+/// The status that protocol v2 has for the outcome.
+fn found_status(found: bool) -> Status {
+    if found { Status::Ok } else { Status::NoSuchKey }
+}
