@@ -1,6 +1,6 @@
-//! Nobody waits for an authentication server, or for the thread that asks it, once it is gone: `Quit` ends
-//! in bounded time, whoever waits for an answer; and a group whose creation was given up half-way does not
-//! stay behind.
+//! Nothing waits for an authentication server that does not answer, or for a failed link thread: `Quit`
+//! completes in bounded time, whatever waits for a response, and a group whose creation was abandoned
+//! half-way is removed.
 
 #![forbid(unsafe_code)]
 
@@ -17,25 +17,25 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// Applications are spread over the server's threads in turn: with as many as there may be threads, each
-/// thread has one.
+/// The server assigns applications to its threads in rotation: with as many applications as there may be
+/// threads, each thread has one.
 const ON_ALL_THREADS: usize = 4;
 
-/// Logins that wait for the answer of the authentication server: both channels stand, no verdict comes.
-fn parked(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawV1App> {
+/// Logins that wait for the authentication server: both channels are connected, the result is pending.
+fn pending_logins(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawV1App> {
     let login =
         |n: usize| RawV1App::login_before_verdict_as(server, dir, &n.to_string(), group, "abcde");
     (0..ON_ALL_THREADS).map(login).collect()
 }
 
-fn expect_no_verdict(parked: Vec<RawV1App>) {
-    for mut app in parked {
+fn expect_no_result(logins: Vec<RawV1App>) {
+    for mut app in logins {
         app.main.expect_end();
         app.callback.expect_end();
     }
 }
 
-/// It has ended, and nothing of it is left.
+/// The server has exited with this code and has removed its sockets.
 fn expect_end(server: &LocalServer, code: i32) {
     server.expect_line("Exiting Local Server...");
     assert_eq!(server.wait_exit().code(), Some(code), "{}", server.report());
@@ -43,28 +43,28 @@ fn expect_end(server: &LocalServer, code: i32) {
 }
 
 #[test]
-fn quit_ends_while_logins_wait_for_an_authentication_server_that_is_gone() {
-    for put_out in [Process::kill, Process::stop] {
+fn quit_completes_while_logins_wait_for_a_dead_auth_server() {
+    for disable in [Process::kill, Process::stop] {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
         let app = Driver::connected(&server, "g", &secret);
-        put_out(&auth);
+        disable(&auth);
         let dir = private_dir();
-        let parked = parked(&server, "g", dir.path());
-        // A command waits, too.
+        let logins = pending_logins(&server, "g", dir.path());
+        // A console command waits as well.
         server.send("Show group info");
         server.expect_line("Insert group id:");
         server.send("g");
         server.send("Quit");
         expect_end(&server, 0);
-        expect_no_verdict(parked);
+        expect_no_result(logins);
         assert_eq!(app.put("k", "v"), -2);
     }
 }
 
 #[test]
-fn one_that_keeps_its_local_servers_is_restarted_and_nobody_notices() {
+fn restart_that_keeps_local_servers_loses_nothing() {
     let mut auth = AuthServer::builder().arg("--keep-local-servers").start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -72,7 +72,7 @@ fn one_that_keeps_its_local_servers_is_restarted_and_nobody_notices() {
     app.store("k", "v");
     auth.signal(Signal::SIGTERM);
     assert!(auth.restart().success());
-    // Its table was empty, and nobody has asked the local server for anything: it comes by itself.
+    // Its directory was empty, and the local server was not asked for anything: it reconnects on its own.
     auth.expect_line("New Local Server Connected");
     auth.expect_line("Group created!");
     let other = LocalServer::start(&auth);
@@ -81,7 +81,7 @@ fn one_that_keeps_its_local_servers_is_restarted_and_nobody_notices() {
     assert_eq!(Driver::start(&server).establish("g", &secret), 0);
     assert_eq!(app.get("k").as_deref(), Ok("v"));
     server.quit();
-    // At the console it has the last word in any case.
+    // `Quit` on the console ends the local servers in any case.
     let auth = AuthServer::builder().arg("--keep-local-servers").start();
     let server = LocalServer::start(&auth);
     auth.send("Quit");
@@ -89,28 +89,28 @@ fn one_that_keeps_its_local_servers_is_restarted_and_nobody_notices() {
     assert!(auth.wait_exit().success());
 }
 
-/// One group may take a while to learn that nobody answers. Not each.
+/// The first deletion may wait for its timeout; the others must not.
 #[test]
-fn quit_does_not_take_longer_with_many_groups_whose_authentication_server_is_gone() {
+fn quit_with_many_groups_waits_for_one_timeout_only() {
     const GROUPS: usize = 200;
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     for n in 0..GROUPS {
         server.create_group(&format!("g{n}"));
     }
-    // Not killed: the system would say at once, for each group, that nobody is there.
+    // Stopped, not killed: for a closed port the kernel would report an error at once, for each group.
     auth.stop();
     server.send("Quit");
     expect_end(&server, 0);
     let log = server.finish().stderr;
     let remains = log.iter().filter(|line| line.contains("remains registered"));
     assert_eq!(remains.clone().count(), GROUPS, "{}", server.report());
-    // Only where the deletion was tried there is a reason.
+    // Only the attempted deletion has a reason.
     let tried = remains.filter(|line| line.contains("remains registered:")).count();
     assert_eq!(tried, 1, "{}", server.report());
 }
 
-/// When a thread of the server fails, the server ends, and nobody waits for that thread.
+/// When a thread of the server fails, the server exits, and nothing waits for that thread.
 fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     let auth = AuthServer::start();
     let dir = private_dir();
@@ -123,7 +123,7 @@ fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
     auth.stop();
-    let parked = parked(&server, "g", dir.path());
+    let logins = pending_logins(&server, "g", dir.path());
     server.send("Show group info");
     server.expect_line("Insert group id:");
     server.send("g");
@@ -131,7 +131,7 @@ fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     if quit {
         server.send("Quit");
     } else {
-        // It is woken, and finds out: at once, or something else had woken it before.
+        // This wakes the thread, which then fails, unless something else has woken it before.
         if let Ok(mut woken) = Channel::connect("main", server.socket()) {
             let _ = woken.try_send(b"none");
         }
@@ -141,42 +141,42 @@ fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     // `Quit` may have been first.
     let codes: &[i32] = if quit { &[0, 1] } else { &[1] };
     assert!(status.code().is_some_and(|code| codes.contains(&code)), "{}", server.report());
-    expect_no_verdict(parked);
+    expect_no_result(logins);
     assert!(app.put("k", "v") < 0);
     assert!(!server.socket().exists() && !server.callback_socket().exists());
 }
 
 #[test]
-fn a_server_whose_link_thread_fails_ends_although_logins_and_commands_wait_for_it() {
+fn failed_link_thread_ends_the_server_despite_pending_logins() {
     ends_when_a_thread_fails("auth-link", false);
 }
 
 #[test]
-fn quit_ends_when_the_link_thread_fails_meanwhile() {
+fn quit_completes_when_the_link_thread_fails_meanwhile() {
     ends_when_a_thread_fails("auth-link", true);
 }
 
 #[test]
-fn a_server_whose_first_reactor_fails_ends() {
+fn failed_reactor_ends_the_server() {
     ends_when_a_thread_fails("reactor-0", false);
 }
 
-/// How a server goes on after a creation that was given up.
+/// What happens after an abandoned creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// It connects again by itself.
-    Waits,
-    /// The administrator tries again.
-    CreatesAgain,
-    /// It quits as soon as the network works again; it has another group.
-    Quits,
-    /// It quits, and has no group.
-    QuitsEmpty,
+enum NextStep {
+    /// Nothing: the server reconnects on its own.
+    Wait,
+    /// The administrator creates the group again.
+    CreateAgain,
+    /// The server quits as soon as the network works again; it has another group.
+    Quit,
+    /// The server quits and has no other group.
+    QuitWithoutGroups,
 }
 
-/// From datagram number `first` on the network loses everything, until the creation of a group was given
-/// up. Whether it was.
-fn given_up_from(first: usize, then: Then) -> bool {
+/// Creates a group while the network loses every datagram from number `first` on. Whether the creation was
+/// abandoned.
+fn abandoned_from(first: usize, next: NextStep) -> bool {
     let auth = AuthServer::start();
     let down = Arc::new(AtomicBool::new(false));
     let is_down = Arc::clone(&down);
@@ -186,74 +186,74 @@ fn given_up_from(first: usize, then: Then) -> bool {
         if lost { Delivery::Dropped } else { Delivery::OnTime }
     });
     let server = LocalServer::builder(relay.addr()).start();
-    if then == Then::Quits {
+    if next == NextStep::Quit {
         server.create_group("other");
     }
     down.store(true, Ordering::SeqCst);
     let answer = server.ask("Create group", "g");
-    let given_up = answer.starts_with("Group not created: ");
-    assert!(given_up || answer.starts_with("Group created "), "{answer}\n{}", server.report());
+    let abandoned = answer.starts_with("Group not created: ");
+    assert!(abandoned || answer.starts_with("Group created "), "{answer}\n{}", server.report());
     down.store(false, Ordering::SeqCst);
-    println!("from datagram {first} on, then {then:?}: {answer}");
+    println!("from datagram {first} on, then {next:?}: {answer}");
 
     let observer = RawLocalServer::connect(auth.addr());
-    match then {
-        Then::Waits if given_up => await_no_group(&observer, &server),
-        Then::CreatesAgain if given_up => {
+    match next {
+        NextStep::Wait if abandoned => await_no_group(&observer, &server),
+        NextStep::CreateAgain if abandoned => {
             let secret = server.create_group("g");
             assert_eq!(observer.get_secret("g"), Some(secret));
         }
-        Then::Quits | Then::QuitsEmpty => {
+        NextStep::Quit | NextStep::QuitWithoutGroups => {
             server.quit();
             await_no_group(&observer, &server);
             assert!(!observer.find_group("other"));
         }
-        Then::Waits | Then::CreatesAgain => {}
+        NextStep::Wait | NextStep::CreateAgain => {}
     }
-    given_up
+    abandoned
 }
 
-/// No event tells the observer that a group has gone.
+/// The observer gets no event when a group is removed, so it polls.
 fn await_no_group(observer: &RawLocalServer, server: &LocalServer) {
     let end = Instant::now() + DEADLINE;
     while observer.find_group("g") {
-        assert!(Instant::now() < end, "the group stays behind\n{}", server.report());
+        assert!(Instant::now() < end, "the group remains\n{}", server.report());
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// The datagrams of one creation, in both directions. (There are more when one comes late.)
+/// The datagrams of one creation, in both directions. (There are more when one is late.)
 const CREATION: Range<usize> = 0..10;
 
-/// Those around the one that has the group stored, which is the last but one.
+/// Those around the one that stores the group, which is the last but one.
 const STORING: Range<usize> = 7..10;
 
-/// Once for each of these.
-fn nothing_stays_behind(datagrams: Range<usize>, then: Then) {
-    let given_up: Vec<bool> = thread::scope(|scope| {
+/// Abandons a creation at each of these datagrams; no group must remain.
+fn assert_nothing_remains(datagrams: Range<usize>, next: NextStep) {
+    let abandoned: Vec<bool> = thread::scope(|scope| {
         let runs: Vec<_> =
-            datagrams.map(|first| scope.spawn(move || given_up_from(first, then))).collect();
-        runs.into_iter().map(|run| run.join().expect("it does not stay behind")).collect()
+            datagrams.map(|first| scope.spawn(move || abandoned_from(first, next))).collect();
+        runs.into_iter().map(|run| run.join().expect("no group remains")).collect()
     });
-    assert!(!given_up.contains(&false), "{given_up:?}");
+    assert!(!abandoned.contains(&false), "{abandoned:?}");
 }
 
 #[test]
-fn a_group_whose_creation_was_given_up_is_forgotten_although_nobody_asks() {
-    nothing_stays_behind(CREATION, Then::Waits);
+fn group_of_an_abandoned_creation_is_removed_without_a_command() {
+    assert_nothing_remains(CREATION, NextStep::Wait);
 }
 
 #[test]
-fn a_group_whose_creation_was_given_up_can_be_created_again() {
-    nothing_stays_behind(STORING, Then::CreatesAgain);
+fn group_of_an_abandoned_creation_can_be_created_again() {
+    assert_nothing_remains(STORING, NextStep::CreateAgain);
 }
 
 #[test]
-fn a_group_whose_creation_was_given_up_is_forgotten_at_quit() {
-    nothing_stays_behind(STORING, Then::Quits);
+fn abandoned_group_is_removed_at_quit() {
+    assert_nothing_remains(STORING, NextStep::Quit);
 }
 
 #[test]
-fn a_group_whose_creation_was_given_up_is_forgotten_at_quit_without_other_groups() {
-    nothing_stays_behind(STORING, Then::QuitsEmpty);
+fn abandoned_group_is_removed_at_quit_without_other_groups() {
+    assert_nothing_remains(STORING, NextStep::QuitWithoutGroups);
 }

@@ -1,5 +1,5 @@
-//! The dialogues of the three programs, line for line, as they are on pipes and on a terminal; what
-//! they say when they are asked for help, and when they cannot start.
+//! The console dialogues of the three programs, line for line, with pipes and on a terminal; their `--help`;
+//! and their messages when they cannot start.
 
 #![forbid(unsafe_code)]
 
@@ -19,8 +19,8 @@ use nix::sys::signal::Signal;
 const CONSOLES: [Console; 3] =
     [Console::Pipes, Console::Terminal { echo: false }, Console::Terminal { echo: true }];
 
-/// A process whose every line is accounted for: what is typed comes back first when the terminal echoes
-/// it, and the answer must be exactly what follows.
+/// A process whose output is compared line by line: typed lines come first when the terminal echoes them, and
+/// the response must follow exactly.
 struct Dialogue<P> {
     process: P,
     echo: bool,
@@ -42,7 +42,7 @@ impl<P: Deref<Target = Process>> Dialogue<P> {
         self.process.expect_next(lines);
     }
 
-    /// Types each line on the left; what is on its right follows.
+    /// Types each line on the left; the lines on its right must follow.
     fn goes(&self, turns: &[(&str, &[&str])]) {
         for (typed, answers) in turns {
             self.types(typed);
@@ -50,7 +50,7 @@ impl<P: Deref<Target = Process>> Dialogue<P> {
         }
     }
 
-    /// Nothing more is said up to the end of the process, which is a success.
+    /// The process prints nothing more and exits successfully.
     fn ends(&self) {
         let status = self.process.expect_end();
         assert_eq!(status.code(), Some(0), "{}", self.process.report());
@@ -76,7 +76,7 @@ fn now() -> i64 {
 fn printed_time(utc: i64, offset: i64) -> String {
     let (days, second) = ((utc + offset).div_euclid(86400), (utc + offset).rem_euclid(86400));
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][days.rem_euclid(7) as usize];
-    // The civil calendar, counted from 1 March of the year 0, in eras of 400 years.
+    // Civil calendar from days since 1 March of year 0, in eras of 400 years.
     let z = days + 719_468;
     let (era, day_of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
     let year_of_era =
@@ -91,7 +91,7 @@ fn printed_time(utc: i64, offset: i64) -> String {
 }
 
 #[test]
-fn the_calendar_of_this_test_is_right() {
+fn calendar_of_this_test_is_right() {
     assert_eq!(printed_time(0, 0), "Thu 01-01-1970 00:00:00");
     assert_eq!(printed_time(1_795_328_768, 0), "Sun 22-11-2026 06:26:08");
     assert_eq!(printed_time(1_709_164_800, -3600), "Wed 28-02-2024 23:00:00");
@@ -148,7 +148,7 @@ fn dialogue_of_the_local_server_about_groups() {
             ("Show application status", &["g1:"]),
             ("Create group", &["Insert group id:"]),
         ]);
-        // The longest name, and one with what may be in a name.
+        // The longest name, and one with every kind of legal byte.
         dialogue.types(&long);
         assert!(server.next_line().starts_with("Group created with secret "));
         dialogue.goes(&[("Create group", &["Insert group id:"])]);
@@ -192,7 +192,7 @@ fn dialogue_of_the_local_server_about_groups() {
 
 #[test]
 fn dialogue_of_the_local_server_about_applications() {
-    // POSIX writes the hours west of Greenwich.
+    // POSIX counts hours west of Greenwich.
     const ZONE: &str = "TST-05:30";
     const OFFSET: i64 = 5 * 3600 + 1800;
     for console in CONSOLES {
@@ -222,7 +222,7 @@ fn dialogue_of_the_local_server_about_applications() {
         dialogue.types("Show application status");
         let server = &dialogue.process;
         let mut first = server.next_line();
-        // The groups are in no promised order.
+        // The order of the groups is not specified.
         if first == "empty:" {
             first = server.next_line();
         }
@@ -251,17 +251,17 @@ fn dialogue_of_the_local_server_about_applications() {
         assert!(in_all > 0.0 && in_all < so_far, "{in_all} of {so_far}");
         dialogue.answers(&["Keys in WatchList for callback function:"]);
 
-        // It ends here, or with the other group.
+        // The output ends here, or after the other group.
         let rest: Vec<String> = server.lines_of("Unknown, too");
         assert!(rest.is_empty() || rest == ["empty:"], "{rest:?}");
         server.expect_line("Unknown Command");
 
-        // The time goes on for the one, not for the other.
+        // The interval grows for the connected one only.
         let later = server.status();
         assert!(later[0].interval > so_far);
         assert_eq!(later[1].interval.to_bits(), in_all.to_bits());
 
-        // A deleted key is on no watch list.
+        // No application watches a deleted key any more.
         assert_eq!(watching.call("delete_value k1"), 1);
         assert!(server.status()[0].watched.is_empty());
 
@@ -294,7 +294,7 @@ fn dialogue_of_the_authentication_server() {
         dialogue.goes(&[("Unknown", &["Unknown Command"]), ("", &["Unknown Command"])]);
         assert!(local.new_group("g", "abcde"));
         dialogue.answers(&["Group created!"]);
-        // Refusals and questions are no events.
+        // Refusals and queries are not printed as events.
         assert!(!local.new_group("g", "edcba"));
         assert!(!local.delete_group("none"));
         assert_eq!(local.get_secret("g").as_deref(), Some("abcde"));
@@ -347,7 +347,7 @@ fn dialogue_of_the_authentication_server_with_a_local_server() {
 // Both servers.
 
 #[test]
-fn nothing_that_follows_quit_is_obeyed_or_answered() {
+fn commands_after_quit_are_ignored() {
     for console in [Console::Pipes, Console::Terminal { echo: false }] {
         let auth = AuthServer::builder().console(console).start();
         let server = LocalServer::builder(auth.addr()).console(console).start();
@@ -388,7 +388,7 @@ fn names_and_keys_cannot_forge_a_line() {
 // The interactive application.
 
 on_both_protocols! {
-    fn dialogue_of_the_interactive_application(protocol: Protocol) {
+    fn dialogue_of_the_interactive_program(protocol: Protocol) {
         dialogue_of_the_application(protocol);
     }
 }
@@ -473,7 +473,7 @@ fn dialogue_of_the_application(protocol: Protocol) {
 }
 
 #[test]
-fn the_interactive_application_is_told_of_its_own_changes() {
+fn interactive_program_gets_events_of_its_own_changes() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g1");
@@ -485,14 +485,14 @@ fn the_interactive_application_is_told_of_its_own_changes() {
     app.send("k1");
     app.expect_next(&["Insert value:"]);
     app.send("v2");
-    // The callback is on another thread: either line may be the first.
+    // The callback runs on another thread: either line may be first.
     let mut lines = [app.next_line(), app.next_line()];
     lines.sort();
     assert_eq!(lines, ["Successful 'put_value'", "The key k1 was changed"]);
 }
 
 #[test]
-fn dialogue_of_the_interactive_application_at_a_forced_close() {
+fn dialogue_of_the_interactive_program_at_a_forced_close() {
     for console in CONSOLES {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
@@ -516,10 +516,10 @@ fn dialogue_of_the_interactive_application_at_a_forced_close() {
 // The end of the input.
 
 #[test]
-fn the_end_of_the_input_is_not_quit() {
+fn end_of_the_input_is_not_quit() {
     for console in [Console::NoInput, Console::Pipes, Console::Terminal { echo: false }] {
         let auth = AuthServer::builder().console(console).start();
-        // It needs a console for its group.
+        // Its group is created on the console.
         let helper = LocalServer::start(&auth);
         let server_console = if console == Console::NoInput { Console::Pipes } else { console };
         let server = LocalServer::builder(auth.addr()).console(server_console).start();
@@ -531,14 +531,14 @@ fn the_end_of_the_input_is_not_quit() {
         }
         server.end_input();
 
-        // A server that took it for Quit would be gone before these have come and gone.
+        // A server that took the end of its input for Quit would have exited before these logins are over.
         for _ in 0..10 {
             let app = Driver::connected(&server, "g", &secret);
             assert_eq!(app.put("k", "v"), 1);
         }
         helper.create_group("h");
         assert_eq!(Driver::start(&deaf).establish("g", &secret), -7, "the group of another server");
-        // The authentication server last: its end is theirs.
+        // The authentication server last, as its end ends the local servers.
         for process in [&*server, &*deaf, &*auth] {
             assert_eq!(process.exit_status(), None, "{}", process.report());
             process.signal(Signal::SIGTERM);
@@ -548,7 +548,7 @@ fn the_end_of_the_input_is_not_quit() {
 }
 
 #[test]
-fn on_a_terminal_commands_are_obeyed_after_the_end_of_the_input() {
+fn commands_work_after_the_end_of_input_on_a_terminal() {
     let console = Console::Terminal { echo: false };
     let auth = AuthServer::builder().console(console).start();
     let server = LocalServer::builder(auth.addr()).console(console).start();
@@ -568,8 +568,8 @@ fn on_a_terminal_commands_are_obeyed_after_the_end_of_the_input() {
     assert_eq!(auth.wait_exit().code(), Some(0));
 }
 
-/// A shell on a terminal of its own with a server in its background, as `program &` puts it there; it
-/// ends with the shell. A line that is typed brings it to the foreground.
+/// A shell on a terminal of its own with a server in its background, as after `program &`; the server ends
+/// with the shell. A typed line brings it to the foreground.
 fn in_background(program: &str, args: &[&str]) -> Process {
     let script = r#"set -m; setpriv --pdeathsig KILL "$@" & read -r line; fg"#;
     Program::new("setsid")
@@ -581,7 +581,7 @@ fn in_background(program: &str, args: &[&str]) -> Process {
 }
 
 #[test]
-fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey() {
+fn background_server_serves_and_reads_commands_in_foreground() {
     let ports = Ports::reserve();
     let address = ports.addr(0).to_string();
     let dir = private_dir();
@@ -596,12 +596,12 @@ fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey
     server.expect_line(&format!("Port Number: {}", ports.port(1)));
     not_reading(&server);
 
-    // A stopped server would not answer.
+    // A stopped server would not respond.
     let app = Driver::spawn(Driver::program().env("KVS_SOCKET", socket));
     let (code, _) = app.call_within(AT_ONCE, "establish_connection g abcde");
     assert_eq!(code, -7, "{}", server.report());
 
-    // The shell takes one line, the server in its foreground all others.
+    // The shell reads one line, the server in the foreground all others.
     for (process, answers) in [
         (&server, &["Insert group id:", "Group id not found!", "Exiting Local Server..."][..]),
         (&auth, &["Unknown Command", "Exiting Authentification Server..."]),
@@ -617,7 +617,7 @@ fn in_the_background_of_a_terminal_servers_serve_and_in_the_foreground_they_obey
 
 // Options.
 
-/// Runs a program to its end, which comes without any further action.
+/// Runs a program that exits without further action.
 fn run(program: &str, args: &[&str]) -> kvs_testkit::ProcessOutput {
     Program::new(bin(program)).args(args).console(Console::NoInput).spawn().finish()
 }
@@ -711,7 +711,7 @@ fn usage_errors_are_explained_and_exit_with_2() {
 }
 
 #[test]
-fn every_option_can_be_set_in_the_environment_and_the_command_line_wins() {
+fn options_are_read_from_environment_and_command_line_wins() {
     let ports = Ports::reserve();
     let dir = private_dir();
     let address = ports.addr(0).to_string();
@@ -750,7 +750,7 @@ fn is_socket(path: &Path) -> bool {
 }
 
 #[test]
-fn operations_are_logged_only_when_asked_for_and_secrets_never() {
+fn operations_are_logged_on_request_and_secrets_never() {
     let auth = AuthServer::builder().arg("-v").start();
     let quiet = LocalServer::start(&auth);
     let verbose = LocalServer::builder(auth.addr()).arg("-v").start();
@@ -782,13 +782,13 @@ fn operations_are_logged_only_when_asked_for_and_secrets_never() {
 
 // Servers that cannot start.
 
-/// The program has ended with code 1 after one sentence that has all these words; it never said that
-/// it serves.
+/// The program has exited with code 1 after one sentence that contains all these words, and has never
+/// reported that it serves.
 fn expect_cannot_start(program: &str, process: &Process, words: &[&str]) {
     expect_end_at_start(1, program, process, words);
 }
 
-/// The same with this code.
+/// The same with another exit code.
 fn expect_end_at_start(code: i32, program: &str, process: &Process, words: &[&str]) {
     let finished = process.finish();
     assert_eq!(finished.status.code(), Some(code), "{}", process.report());
@@ -805,29 +805,29 @@ fn spawn_auth(listen: &str) -> Process {
 }
 
 #[test]
-fn an_authentication_server_that_cannot_listen_says_why() {
+fn auth_server_that_cannot_listen_reports_why() {
     let ports = Ports::reserve();
     let other = ports.addr(8);
     let _taken = UdpSocket::bind(other).expect("the port is free");
     let other = other.to_string();
     expect_cannot_start("KVS-AuthServer", &spawn_auth(&other), &[&other, "in use"]);
 
-    // Two of them: the first is left alone.
+    // A second one on the same port: the first is not affected.
     let address = ports.addr(0).to_string();
     let auth = AuthServer::builder().ports(ports).start();
     expect_cannot_start("KVS-AuthServer", &spawn_auth(&address), &[&address, "in use"]);
     assert!(!RawLocalServer::connect(auth.addr()).find_group("g"));
 
-    // An address of documentation, which no machine has.
+    // An address for documentation, which no machine has.
     let elsewhere = "203.0.113.1:58032";
     expect_cannot_start("KVS-AuthServer", &spawn_auth(elsewhere), &[elsewhere, "assign"]);
 }
 
 #[test]
-fn a_local_server_without_authentication_server_says_so_and_leaves_nothing_behind() {
+fn local_server_without_auth_server_reports_it_and_cleans_up() {
     let ports = Ports::reserve();
     let address = ports.addr(0).to_string();
-    // Nobody is there; then somebody who does not answer.
+    // A closed port; then a port whose owner does not answer.
     for silent in [None, Some(UdpSocket::bind(ports.addr(0)).expect("the port is free"))] {
         let server = LocalServer::builder(&address).spawn();
         expect_cannot_start("KVS-LocalServer", &server, &[&address]);
@@ -861,14 +861,14 @@ fn expect_bad_paths(
     if let Some(callback) = callback {
         builder = builder.callback_socket(callback);
     }
-    // Options that exclude each other are wrong ones, whatever the system says to each.
+    // Options that exclude each other are usage errors, whatever the system reports for each.
     let code = if callback == Some(socket) { 2 } else { 1 };
     expect_end_at_start(code, "KVS-LocalServer", &builder.spawn(), named);
     assert_eq!(listing(dir), before, "{} with {callback:?}", socket.display());
 }
 
 #[test]
-fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind() {
+fn local_server_with_bad_paths_reports_why_and_cleans_up() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let path = |name: &str| dir.path().join(name);
@@ -878,7 +878,7 @@ fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind()
     let missing = path("missing/sock");
     let in_file = path("file/sock");
     let long = path(&"x".repeat(120));
-    // Nobody may create anything there, the superuser included.
+    // No user can create a file there, not even root.
     let unwritable = Path::new("/proc/kvs-test-sock");
     for (bad, why) in [
         (&*missing, Some("No such file")),
@@ -893,7 +893,7 @@ fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind()
         expect_bad_paths(&auth, dir.path(), bad, None, &named);
         expect_bad_paths(&auth, dir.path(), &path("sock"), Some(bad), &named);
     }
-    // Long enough for the one, too long for the other.
+    // Short enough for one path, too long for the other.
     let fits = path(&"y".repeat(106 - dir.path().as_os_str().len()));
     expect_bad_paths(&auth, dir.path(), &fits, None, &["_cb", "long"]);
     let same = path("sock");
@@ -903,7 +903,7 @@ fn a_local_server_with_paths_that_cannot_be_says_why_and_leaves_nothing_behind()
 }
 
 #[test]
-fn a_second_server_on_a_live_path_refuses_and_leaves_the_first_alone() {
+fn second_server_on_a_live_path_does_not_disturb_the_first() {
     let auth = AuthServer::start();
     let first = LocalServer::start(&auth);
     let secret = first.create_group("g");
@@ -914,7 +914,7 @@ fn a_second_server_on_a_live_path_refuses_and_leaves_the_first_alone() {
 
     expect_bad_paths(&auth, dir, first.socket(), None, &[socket]);
     expect_bad_paths(&auth, dir, &dir.join("other"), Some(first.callback_socket()), &[callback]);
-    // With a callback path of its own it would still take applications away from the first.
+    // With a callback path of its own it would still take applications from the first.
     expect_bad_paths(&auth, dir, first.socket(), Some(&dir.join("other")), &[socket]);
 
     assert_eq!(app.put("k", "v"), 1);
@@ -924,13 +924,13 @@ fn a_second_server_on_a_live_path_refuses_and_leaves_the_first_alone() {
 }
 
 #[test]
-fn a_stale_path_is_replaced() {
+fn stale_path_is_replaced() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
     let other = LocalServer::start(&auth);
     for name in ["sock", "sock_cb"] {
-        // A bound socket leaves its path when it is closed.
+        // A bound socket leaves its path behind when it is closed.
         let path = dir.path().join(name);
         drop(Channel::connect_from("stale", &path, other.socket()).expect("the directory is new"));
         assert!(is_socket(&path));

@@ -1,5 +1,5 @@
-//! What happens when one of the programs dies or stops: to the others, as little as can be
-//! (the table of faults in the documentation, row by row).
+//! What happens to the other programs when one of them is killed or stopped: the table of faults in the
+//! documentation, row by row.
 
 #![forbid(unsafe_code)]
 
@@ -16,8 +16,7 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// Stores a value, so that every application finds it from now on: the answer to a later call shows that
-/// it has been stored.
+/// Stores a value and waits until it is visible: the response to a later call shows that it has been stored.
 fn store(connection: &kvs::Connection, key: &str, value: &str) {
     connection.put(key, value).expect("it is connected");
     let stored = connection.get(key).expect("it is connected");
@@ -39,7 +38,7 @@ fn is_time(text: &str) -> bool {
 // The local server dies.
 
 #[test]
-fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing_else_happens() {
+fn next_call_returns_its_code_at_once_after_a_server_crash() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -58,7 +57,7 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
         for call in ["put_value k v", "get_value k", "register_callback k", "close_connection"] {
             assert_eq!(app.call_within(AT_ONCE, call).0, -2, "{call}");
         }
-        assert_eq!(app.establish("g", &secret), -12, "nobody listens");
+        assert_eq!(app.establish("g", &secret), -12, "there is no server");
         for path in application_paths(app.pid()) {
             assert!(!path.exists(), "{} was left behind", path.display());
         }
@@ -67,7 +66,7 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
     assert!([Err(-3), Err(-4)].contains(&code), "put returned {code:?}");
     assert_eq!(wrapper.put("k", "v").map_err(|error| error.code()), Err(-2));
 
-    // Nothing was printed, and no signal was raised: they are alive and end as they want to.
+    // Nothing was printed, and no signal was raised: the programs run on and exit on their own.
     assert_eq!(idle.log_lines(), [""; 0]);
     assert_eq!(blocked.log_lines(), ["blocked k"]);
     blocked.call("release");
@@ -78,18 +77,18 @@ fn when_the_local_server_dies_the_next_call_returns_its_code_at_once_and_nothing
 }
 
 on_both_protocols! {
-    fn a_call_in_progress_returns_when_the_local_server_dies(protocol: Protocol) {
+    fn call_in_progress_returns_when_the_local_server_dies(protocol: Protocol) {
         let auth = AuthServer::start();
         let server = LocalServer::start(&auth);
         let secret = server.create_group("g");
         let app = Driver::spawn(Driver::program().served_by(&server).protocol(protocol));
         assert_eq!(app.establish("g", &secret), 0);
         server.stop();
-        // The stopped server cannot answer: the call is in progress, or will be when it is killed.
+        // The stopped server cannot respond: the call is in progress, or will be when the server is killed.
         app.send("put_value k v");
         server.kill();
         let answer = app.expect_line_within(AT_ONCE, "the return of put_value", |_| true);
-        // What is missing is the ready flag, or the answer.
+        // Either the ready flag or the response is missing.
         let missing = if protocol == Protocol::V1 { "put_value -4" } else { "put_value -8" };
         assert!(["put_value -3", missing].contains(&answer.as_str()), "{answer}");
         assert_eq!(app.put("k", "v"), -2);
@@ -97,14 +96,14 @@ on_both_protocols! {
 }
 
 #[test]
-fn the_interactive_application_survives_the_death_of_the_local_server() {
+fn interactive_program_survives_a_server_crash() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = InteractiveApp::connected(&server, "g", &secret);
     assert!(app.put("k", "v"));
     server.kill();
-    // Either the command finds out, or the program has found out by itself and has ended.
+    // Either the command notices, or the program has noticed before and has exited.
     app.end_input_with("close_connection");
     let ended = app.finish();
     assert_eq!(ended.stdout.last().map(String::as_str), Some("Exiting the app..."));
@@ -112,7 +111,7 @@ fn the_interactive_application_survives_the_death_of_the_local_server() {
 }
 
 #[test]
-fn a_local_server_can_be_started_again_where_one_has_died() {
+fn local_server_can_be_restarted_after_a_crash() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -122,7 +121,7 @@ fn a_local_server_can_be_started_again_where_one_has_died() {
     assert!(server.socket().exists() && server.callback_socket().exists(), "stale paths");
     assert!([-3, -4].contains(&app.put("k", "v")));
 
-    // The authentication server goes on, and knows the group of the dead one.
+    // The authentication server goes on and still has the group of the killed server.
     let again = LocalServer::builder(auth.addr()).socket(server.socket()).start();
     assert_eq!(app.establish("g", &secret), -7, "a restarted server starts empty");
     let new_secret = again.create_group("g");
@@ -134,12 +133,12 @@ fn a_local_server_can_be_started_again_where_one_has_died() {
 }
 
 #[test]
-fn an_idle_application_learns_that_its_server_is_gone_and_can_connect_to_the_next() {
+fn idle_application_notices_a_server_crash_and_reconnects() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
-    // The question that sends nothing.
+    // A call that sends nothing.
     assert_eq!(app.call("put_value"), -15);
 
     server.kill();
@@ -157,7 +156,7 @@ fn an_idle_application_learns_that_its_server_is_gone_and_can_connect_to_the_nex
 // An application dies.
 
 #[test]
-fn the_death_of_an_application_is_seen_at_once() {
+fn killed_application_is_closed_in_the_status_at_once() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -184,7 +183,7 @@ fn the_death_of_an_application_is_seen_at_once() {
     assert!(is_time(&after.closed_at), "closed at {:?}", after.closed_at);
     assert_eq!((after.number, &after.connected_at), (before.number, &before.connected_at));
     assert!(after.interval >= before.interval);
-    // It does not grow any more.
+    // The interval does not grow any more.
     assert_eq!(find(&server.status(), doomed.pid()).interval.to_bits(), after.interval.to_bits());
 
     assert_eq!(find(&status, other.pid()).status, "Connected");
@@ -193,7 +192,7 @@ fn the_death_of_an_application_is_seen_at_once() {
 }
 
 #[test]
-fn an_application_that_dies_in_the_middle_of_an_operation_stores_nothing() {
+fn application_killed_during_an_operation_stores_nothing() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -212,7 +211,7 @@ fn an_application_that_dies_in_the_middle_of_an_operation_stores_nothing() {
 
 // The authentication server dies.
 
-/// The console says that the authentication server does not answer, in time; then the answer to the
+/// The console reports in time that the authentication server does not answer, and then the response to the
 /// command, which was typed before.
 fn expect_complaint(server: &LocalServer, auth: &AuthServer, answer: &str) {
     let complaint = format!("Authentication server {} does not answer", auth.addr());
@@ -227,9 +226,8 @@ fn expect_answers_again(server: &LocalServer, auth: &AuthServer) {
     server.expect_line_where(&format!("`{line}…`"), |seen| seen.starts_with(&line));
 }
 
-/// The authentication server is put out of action in one way or another: what does not work, and what
-/// goes on working.
-fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
+/// Disables the authentication server in one way or another: what fails, and what goes on working.
+fn without_authentication_server(disable: impl Fn(&AuthServer)) {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -237,13 +235,13 @@ fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
     assert_eq!(app.put("k", "v"), 1);
     assert_eq!(app.call("register_callback k"), 1);
 
-    put_out(&auth);
+    disable(&auth);
     server.send("Create group");
     server.expect_line("Insert group id:");
     server.send("new");
     expect_complaint(&server, &auth, "Group not created: ");
 
-    // Nothing is lost, and what needs no authentication server is done.
+    // Nothing is lost, and what needs no authentication server works.
     assert_eq!(app.get("k").as_deref(), Ok("v"));
     let refusal = server.ask("Delete group", "g");
     assert!(refusal.starts_with("Group not deleted: "), "{refusal}");
@@ -254,7 +252,7 @@ fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
     assert_eq!(server.ask("Create group", "g"), "Group id already exists");
     assert_eq!(server.status().len(), 1);
 
-    // A login cannot be decided: no verdict comes.
+    // The login has no result.
     let late = Driver::start(&server);
     assert_eq!(late.establish("g", &secret), -8, "{}", server.report());
     assert_eq!(late.establish("none", &secret), -7, "this one needs no secret");
@@ -265,17 +263,17 @@ fn without_authentication_server(put_out: impl Fn(&AuthServer)) {
 }
 
 #[test]
-fn without_the_authentication_server_only_groups_and_logins_fail() {
+fn killed_auth_server_affects_groups_and_logins_only() {
     without_authentication_server(|auth| auth.kill());
 }
 
 #[test]
-fn with_a_stopped_authentication_server_only_groups_and_logins_fail() {
+fn stopped_auth_server_affects_groups_and_logins_only() {
     without_authentication_server(|auth| auth.stop());
 }
 
 #[test]
-fn a_login_that_waits_for_the_authentication_server_holds_nobody_up() {
+fn login_waiting_for_the_auth_server_delays_no_application() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -292,13 +290,13 @@ fn a_login_that_waits_for_the_authentication_server_holds_nobody_up() {
         assert_eq!(app.call_within(AT_ONCE, &format!("put_value k {n}")).0, 1);
     }
     auth.signal(Signal::SIGCONT);
-    // It is decided: let in, or, when that took too long, without a verdict.
+    // The login succeeds or, when it took too long, ends without a result.
     let verdict = waiting.text();
     assert!(verdict.is_empty() || verdict == 1i32.to_ne_bytes(), "{}", verdict.escape_ascii());
 }
 
 #[test]
-fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_registered_again() {
+fn groups_are_registered_again_with_an_empty_auth_server() {
     let mut auth = AuthServer::start();
     let first = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
@@ -310,7 +308,7 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
     apps[0].store("k", "v");
 
     auth.kill();
-    // Both learn of it, each by a command of its own.
+    // Both notice, each with a command of its own.
     for server in [&first, &second] {
         server.send("Create group");
         server.expect_line("Insert group id:");
@@ -318,7 +316,7 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
         expect_complaint(server, &auth, "Group not created: ");
     }
     auth.restart();
-    // By themselves: nothing is asked of them.
+    // Without a command.
     for server in [&first, &second] {
         expect_answers_again(server, &auth);
     }
@@ -327,7 +325,7 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
         assert_eq!(observer.get_secret(name).as_ref(), Some(secret));
     }
 
-    // Names are unique again, old secrets are good, and nothing was lost.
+    // Names are unique again, the old secrets are valid, and nothing was lost.
     assert_eq!(second.ask("Create group", "one"), "Group id already exists");
     assert_eq!(Driver::start(&first).establish("one", &secrets[0]), 0);
     assert_eq!(Driver::start(&second).establish("two", &secrets[1]), 0);
@@ -339,7 +337,7 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
     assert_eq!(apps[0].get("k").as_deref(), Ok("v"));
     assert_eq!(apps[1].put("k", "v"), 1);
 
-    // And what was refused meanwhile is possible.
+    // What was refused meanwhile works now.
     first.create_group("new");
     first.delete_group("one");
     assert_eq!(apps[0].put("k", "v"), -2);
@@ -347,14 +345,14 @@ fn when_the_authentication_server_is_back_with_an_empty_table_the_groups_are_reg
 }
 
 #[test]
-fn a_restart_of_the_authentication_server_that_nobody_noticed_costs_no_login() {
+fn unnoticed_restart_of_the_auth_server_costs_no_login() {
     let mut auth = AuthServer::start();
     let first = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
     let secrets = [first.create_group("one"), second.create_group("two")];
 
     auth.kill_and_restart();
-    // The port of the first now belongs to somebody else.
+    // The port of the first link now belongs to another local server.
     let stranger = RawLocalServer::connect(auth.addr());
     assert_eq!(stranger.port, first.port());
 
@@ -366,7 +364,7 @@ fn a_restart_of_the_authentication_server_that_nobody_noticed_costs_no_login() {
 }
 
 #[test]
-fn the_local_server_quits_without_the_authentication_server_too() {
+fn local_server_quits_without_the_auth_server() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -378,7 +376,7 @@ fn the_local_server_quits_without_the_authentication_server_too() {
 }
 
 #[test]
-fn exit_on_auth_loss_ends_the_local_server_at_its_next_request() {
+fn exit_on_auth_loss_ends_the_server_at_its_next_request() {
     for by_environment in [false, true] {
         let auth = AuthServer::start();
         let builder = LocalServer::builder(auth.addr());
@@ -404,10 +402,10 @@ fn exit_on_auth_loss_ends_the_local_server_at_its_next_request() {
     }
 }
 
-// A datagram between the two servers is lost, comes twice, or comes late.
+// A datagram between the two servers is lost, duplicated, or late.
 
-/// Everything for which the local server asks the authentication server, while datagram number `n` of all
-/// has this fate. Whether there was such a datagram.
+/// Runs every operation that needs the authentication server while datagram number `n` has this fate.
+/// Whether there was such a datagram.
 fn everything_works_although(n: usize, fate: Delivery) -> bool {
     let auth = AuthServer::start();
     let relay =
@@ -419,7 +417,7 @@ fn everything_works_although(n: usize, fate: Delivery) -> bool {
     let app = Driver::connected(&server, "g", &secret);
     assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret.clone()));
     let other_secret = server.create_group("other");
-    // A repeated answer may be taken for the next one, which then comes a moment later.
+    // A duplicated response may be taken for the next one, which then arrives a moment later.
     auth.expect_line("Group created!");
     auth.expect_line("Group created!");
     let observer = RawLocalServer::connect(auth.addr());
@@ -435,7 +433,7 @@ fn everything_works_although(n: usize, fate: Delivery) -> bool {
     relay.count() > n
 }
 
-/// Once for each datagram of the whole conversation, a few at a time: most of it is waiting.
+/// Once for each datagram of the whole conversation, several at a time, as most of the time is waiting.
 fn everything_works_although_one_is(fate: Delivery) {
     const AT_A_TIME: usize = 8;
     let mut failed = Vec::new();
@@ -463,23 +461,23 @@ fn everything_works_although_one_is(fate: Delivery) {
 }
 
 #[test]
-fn a_lost_datagram_costs_no_operation() {
+fn lost_datagram_costs_no_operation() {
     everything_works_although_one_is(Delivery::Dropped);
 }
 
 #[test]
-fn a_repeated_datagram_costs_no_operation() {
+fn duplicated_datagram_costs_no_operation() {
     everything_works_although_one_is(Delivery::Duplicated);
 }
 
 #[test]
-fn a_late_datagram_costs_no_operation() {
+fn late_datagram_costs_no_operation() {
     everything_works_although_one_is(Delivery::Reordered);
 }
 
-// Somebody on the machine of the local server pretends to be the authentication server.
+// A process on the machine of the local server pretends to be the authentication server.
 
-/// The port of 127.0.0.1 or of any address that is connected to this one, as the kernel's table says.
+/// The port of 127.0.0.1 or of any address that is connected to this one, from the kernel's table.
 fn udp_port_connected_to(peer: u16) -> u16 {
     let table = fs::read_to_string("/proc/net/udp").expect("Linux has this table");
     let port = |address: &str| {
@@ -498,7 +496,7 @@ fn udp_port_connected_to(peer: u16) -> u16 {
 }
 
 #[test]
-fn only_the_authentication_server_can_tell_a_local_server_to_quit() {
+fn only_the_auth_server_can_make_a_local_server_quit() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -506,11 +504,11 @@ fn only_the_authentication_server_can_tell_a_local_server_to_quit() {
     let close = (-10i32).to_ne_bytes();
     for forger in ["127.0.0.1:0", "127.0.0.2:0"] {
         let forger = UdpSocket::bind(forger).expect("a port is free");
-        // The socket of the local server is connected to another address: it may even be refused.
+        // The socket of the local server is connected to another address: sending may even be refused.
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
     }
-    // The address from which it would be believed is taken.
+    // The address that the local server would believe is taken.
     assert!(UdpSocket::bind(("127.0.0.1", server.port() + 1)).is_err());
     assert_eq!(Driver::start(&server).establish("g", &secret), 0);
     assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
@@ -519,10 +517,10 @@ fn only_the_authentication_server_can_tell_a_local_server_to_quit() {
     server.expect_line("Exiting Local Server...");
 }
 
-// A watcher stops reading.
+// A subscriber stops reading.
 
 #[test]
-fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goes_on() {
+fn stopped_subscriber_affects_no_other_and_gets_the_last_event() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -533,7 +531,7 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
     let (changed, changes) = mpsc::channel();
     let awake = connect(&server, "g", &secret).unwrap();
     let tell = move |_: &[u8]| {
-        // Nobody listens any more when the test has failed.
+        // The receiver is gone when the test has failed.
         let _ = changed.send(());
     };
     awake.watch("k", tell).unwrap();
@@ -543,7 +541,7 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
         writer.put("k", n.to_string()).unwrap();
     }
     store(&writer, "k", "last");
-    changes.recv_timeout(AT_ONCE).expect("the other watcher is told at once");
+    changes.recv_timeout(AT_ONCE).expect("the other subscriber gets the event at once");
     assert_eq!(awake.get("k").unwrap().as_deref(), Some(&b"last"[..]));
     let status = server.status();
     assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
@@ -555,7 +553,7 @@ fn a_watcher_that_is_stopped_affects_nobody_and_gets_the_last_change_when_it_goe
 }
 
 #[test]
-fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
+fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -572,17 +570,17 @@ fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
     for n in 0..3000 {
         writer.put(keys[n % 3], n.to_string()).unwrap();
     }
-    // Its own operations go on.
+    // Operations of the subscriber itself go on.
     assert_eq!(writer.get("k3").unwrap().as_deref(), Some(&b"2999"[..]));
     assert_eq!(watcher.get("k3").as_deref(), Some("2999"));
     writer.put("z", "end").unwrap();
 
-    // One change of a key may be under way already; all later ones are one.
+    // One event of a key may have been sent already; all later ones are coalesced.
     let mut seen = HashMap::<String, usize>::new();
     while seen.len() < keys.len() {
         *seen.entry(watcher.next_change()).or_default() += 1;
     }
-    // Whatever else was to come comes before this.
+    // Any further event would arrive before this one.
     writer.put("z", "again").unwrap();
     let before = seen["z"];
     while seen["z"] == before {
@@ -590,14 +588,14 @@ fn changes_for_a_watcher_that_does_not_read_are_merged_per_key() {
     }
     for key in &keys[..3] {
         let times = seen[*key];
-        assert!(times <= 2, "{key} was changed 1000 times and told {times} times");
+        assert!(times <= 2, "{key} changed 1000 times, with {times} events");
     }
 }
 
-// An application stops where others would wait for it.
+// An application stops where the server waits for it.
 
 #[test]
-fn an_application_that_stops_in_the_middle_of_an_operation_or_a_login_holds_nobody_up() {
+fn application_stopped_during_a_call_or_login_delays_no_other() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -606,7 +604,7 @@ fn an_application_that_stops_in_the_middle_of_an_operation_or_a_login_holds_nobo
     let stranger = Driver::connected(&server, "other", &other_secret);
     group_mate.store("k", "v");
 
-    // Stopped after the code, after the key, after the answer to the key.
+    // Stopped after the code, after the key, after the response to the key.
     let mut stopped: Vec<_> = (0..3).map(|_| server.raw_app("g", &secret)).collect();
     stopped[0].main.send_int(0);
     stopped[1].main.send_int(0);
@@ -632,7 +630,7 @@ fn an_application_that_stops_in_the_middle_of_an_operation_or_a_login_holds_nobo
         assert_eq!(app.call_within(AT_ONCE, "put_value k w").0, 1);
         assert_eq!(app.call_within(AT_ONCE, "get_value k"), (1, "w".into()));
     }
-    // This process has half-open logins itself; another one is let in meanwhile.
+    // This process has unfinished logins itself; another process can log in meanwhile.
     let late = Driver::start(&server);
     let (code, _) = late.call_within(AT_ONCE, &format!("establish_connection g {secret}"));
     assert_eq!(code, 0);

@@ -1,4 +1,4 @@
-//! Applications that do not keep to the rules hurt themselves, and nobody else.
+//! Applications that violate the rules affect only themselves.
 
 use std::sync::{Barrier, mpsc};
 use std::time::Instant;
@@ -20,12 +20,12 @@ fn raw_app(server: &LocalServer, group: &str, secret: &str) -> RawV1App {
     RawV1App::login(server, group, secret)
 }
 
-/// Applications are spread over the server's threads in turn: with as many as there may be threads, each
-/// thread has one.
+/// The server assigns applications to its threads in rotation: with as many applications as there may be
+/// threads, each thread has one.
 const ON_ALL_THREADS: usize = 4;
 
 #[test]
-fn a_login_that_is_never_finished_ends_and_holds_up_neither_changes_nor_quit() {
+fn unfinished_login_times_out_and_delays_neither_events_nor_quit() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -38,7 +38,7 @@ fn a_login_that_is_never_finished_ends_and_holds_up_neither_changes_nor_quit() {
             main
         })
         .collect();
-    let mut watchers: Vec<_> = (0..ON_ALL_THREADS)
+    let mut subscribers: Vec<_> = (0..ON_ALL_THREADS)
         .map(|_| {
             let mut app = raw_app(&server, "g", &secret);
             app.put("k", "before");
@@ -47,28 +47,28 @@ fn a_login_that_is_never_finished_ends_and_holds_up_neither_changes_nor_quit() {
         })
         .collect();
     let writer = connect(&server, "g", &secret);
-    // Ten seconds are the promise; the end of each connection is the event.
+    // The login timeout is ten seconds; the test waits for the end of each connection.
     for main in &mut silent {
         main.expect_end();
     }
     writer.put("k", "after").expect("it is connected");
-    for app in &mut watchers {
+    for app in &mut subscribers {
         assert_eq!(app.next_change(), "k");
     }
-    drop((watchers, writer));
+    drop((subscribers, writer));
     server.quit();
     assert!(server.wait_exit_within(AT_ONCE * 3).success());
     assert!(!server.socket().exists());
 }
 
 #[test]
-fn a_callback_connection_without_login_does_not_spoil_the_next_login() {
+fn callback_connection_without_login_does_not_break_the_next() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     for _ in 0..3 {
         drop(Channel::connect("callback", server.callback_socket()).expect("the server listens"));
-        // Not bound to a path, like the one that was dropped: it belongs to this process, too.
+        // Not bound to a path, like the dropped one: the server sees the same process.
         let mut app = raw_app(&server, "g", &secret);
         app.put("k", "v");
         assert_eq!(app.get("k").as_deref(), Some("v"));
@@ -76,7 +76,7 @@ fn a_callback_connection_without_login_does_not_spoil_the_next_login() {
 }
 
 #[test]
-fn a_server_without_free_descriptors_does_not_take_the_authentication_server_for_lost() {
+fn lack_of_descriptors_is_not_a_lost_authentication_server() {
     let auth = AuthServer::start();
     let server = LocalServer::builder(auth.addr()).arg("--exit-on-auth-loss").start();
     let secret = server.create_group("g");
@@ -94,28 +94,28 @@ fn a_server_without_free_descriptors_does_not_take_the_authentication_server_for
 }
 
 #[test]
-fn an_empty_value_is_seen_before_the_writer_calls_again() {
+fn empty_value_is_visible_before_the_writer_calls_again() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
-    let (writer, watcher) = (connect(&server, "g", &secret), connect(&server, "g", &secret));
-    watcher.put("k", "before").expect("it is connected");
-    let (told, changes) = mpsc::channel();
-    watcher
+    let (writer, subscriber) = (connect(&server, "g", &secret), connect(&server, "g", &secret));
+    subscriber.put("k", "before").expect("it is connected");
+    let (called, calls) = mpsc::channel();
+    subscriber
         .watch("k", move |_| {
-            _ = told.send(());
+            _ = called.send(());
         })
         .expect("the key exists");
     writer.put("k", "").expect("it is connected");
-    changes.recv_timeout(DEADLINE).expect("the watcher is told");
-    assert_eq!(watcher.get("k").expect("it is connected").as_deref(), Some(&b""[..]));
+    calls.recv_timeout(DEADLINE).expect("the subscriber gets the event");
+    assert_eq!(subscriber.get("k").expect("it is connected").as_deref(), Some(&b""[..]));
 }
 
-/// What one thread deletes, another may put and watch again at once: the new callback must not go with the
-/// old watch. In each round the two threads begin together; when the key is there afterwards, the deletion
-/// came first, and the watch must work.
+/// While one thread deletes a key, another puts and watches it again: the new callback must not be removed
+/// with the old watch. In each round both threads begin together. When the key exists afterwards, the
+/// deletion came first, and the watch must work.
 #[test]
-fn a_callback_registered_while_the_key_is_deleted_is_not_lost() {
+fn callback_registered_during_a_deletion_is_not_lost() {
     const ROUNDS: usize = 2_000;
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
@@ -135,14 +135,14 @@ fn a_callback_registered_while_the_key_is_deleted_is_not_lost() {
             connection.put("k", "old").expect("it is connected");
             begin.wait();
             connection.put("k", "new").expect("it is connected");
-            let (told, changes) = mpsc::channel();
+            let (called, calls) = mpsc::channel();
             let watched = connection.watch("k", move |_| {
-                _ = told.send(());
+                _ = called.send(());
             });
             end.wait();
             if watched.is_ok() && connection.get("k").expect("it is connected").is_some() {
                 connection.put("k", "newer").expect("it is connected");
-                changes.recv_timeout(DEADLINE).expect("the callback is called");
+                calls.recv_timeout(DEADLINE).expect("the callback is called");
                 checked += 1;
             }
         }
@@ -151,7 +151,7 @@ fn a_callback_registered_while_the_key_is_deleted_is_not_lost() {
 }
 
 #[test]
-fn a_server_that_hangs_up_during_the_login_is_noticed_at_once() {
+fn server_that_hangs_up_during_the_login_is_noticed_at_once() {
     let server = ScriptedServer::start();
     let (socket, callback_socket) =
         (server.socket().to_path_buf(), server.callback_socket().to_path_buf());
@@ -169,11 +169,11 @@ fn a_server_that_hangs_up_during_the_login_is_noticed_at_once() {
     main.expect(b"g\0kvs2");
     main.send_int(1);
     main.expect(b"abcde");
-    // Accepted, never greeted.
+    // The connection is accepted, but the connection flag is never sent.
     let callback = server.accept_callback();
     drop(main);
     let (result, took) = login.join().expect("the login returns");
     assert_eq!(result, Err(-13));
-    assert!(took < DEADLINE / 2, "it took {took:?}, with a time-out of {DEADLINE:?}");
+    assert!(took < DEADLINE / 2, "it took {took:?}, with a timeout of {DEADLINE:?}");
     drop(callback);
 }

@@ -1,9 +1,10 @@
-//! The recorded conversations of the original programs, each with one of its two sides replaced by ours.
+//! The recorded conversations of the original programs, each with one of its two sides replaced by a program
+//! of this project.
 //!
-//! One side is fed what was recorded; the other is one of our programs and must send, byte for byte,
-//! what the original sent. Only what is random differs: secrets and ports are substituted in the
-//! recording. A message recorded before the fed side's next message must have come before that is sent;
-//! the recording defines no other order across channels.
+//! The test plays one side from the recording; the program must send, byte for byte, what the original sent.
+//! Only random data differs: secrets and ports are substituted in the recording. A message recorded before
+//! the played side's next message must have arrived before that is sent; the recording defines no other
+//! order across channels.
 
 #![forbid(unsafe_code)]
 
@@ -24,20 +25,19 @@ const PORT: i32 = 58033;
 
 /// The flag of a forced close, on the callback channel.
 const FORCED_CLOSE: [u8; 4] = (-1i32).to_ne_bytes();
-/// The flag on the close port by which the authentication server tells a local server to quit.
+/// The flag on the close port by which the authentication server makes a local server quit.
 const QUIT: [u8; 4] = (-10i32).to_ne_bytes();
 
-// Our local server, fed the application's side.
+// The local server; the test plays the application.
 
-/// Feeds the application's side; `force_close` is called where the server is to send the flag of a forced
-/// close.
-fn feed_local_server(server: &LocalServer, conversation: &Transcript, force_close: impl Fn()) {
+/// Plays the application; `force_close` is called where the server is to send the flag of a forced close.
+fn replay_to_local_server(server: &LocalServer, conversation: &Transcript, force_close: impl Fn()) {
     let mut main = Channel::connect("main", server.socket()).expect("the server listens");
     let mut callback: Option<Channel> = None;
     for (n, RecordedMessage { channel, from, bytes }) in conversation.messages.iter().enumerate() {
         let is_main = channel == "main";
         if !is_main && callback.is_none() {
-            // The original application connects it when it has sent the secret.
+            // The original application connects this channel after it has sent the secret.
             let path = server.callback_socket();
             callback = Some(Channel::connect("callback", path).expect("the server listens"));
         }
@@ -48,7 +48,7 @@ fn feed_local_server(server: &LocalServer, conversation: &Transcript, force_clos
             let channel = if is_main { Some(&mut main) } else { callback.as_mut() };
             channel.expect("both channels are connected").expect(bytes);
         } else {
-            // Whatever the server has sent beyond the recording was sent too early.
+            // Bytes that the server has sent beyond the recording were sent too early.
             for channel in [Some(&main), callback.as_ref()].into_iter().flatten() {
                 let early = channel.waiting();
                 assert!(early.is_empty(), "before message {n}: {}", early.escape_ascii());
@@ -58,20 +58,20 @@ fn feed_local_server(server: &LocalServer, conversation: &Transcript, force_clos
         }
     }
     for mut channel in [Some(main), callback].into_iter().flatten() {
-        // The server may have closed already, and then this fails, which is as good.
+        // When the server has closed the connection already, this fails; both orders are legal.
         let _ = channel.stream().shutdown(Shutdown::Write);
         channel.expect_end();
     }
 }
 
 #[test]
-fn our_local_server_sends_the_bytes_of_a_full_session() {
+fn local_server_sends_the_original_bytes_of_a_full_session() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g1");
     let mut conversation = Transcript::load("app-full-session");
     conversation.substitute(FIRST_SECRET, secret.as_bytes());
-    feed_local_server(&server, &conversation, || {
+    replay_to_local_server(&server, &conversation, || {
         server.send("Delete group");
         server.expect_line("Insert group id:");
         server.send("g1");
@@ -80,28 +80,28 @@ fn our_local_server_sends_the_bytes_of_a_full_session() {
 }
 
 #[test]
-fn our_local_server_sends_the_bytes_for_an_unknown_group() {
+fn local_server_sends_the_original_bytes_for_unknown_group() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let conversation = Transcript::load("app-unknown-group");
-    feed_local_server(&server, &conversation, || unreachable!("nothing was connected"));
+    replay_to_local_server(&server, &conversation, || unreachable!("nothing was connected"));
 }
 
 #[test]
-fn our_local_server_sends_the_bytes_for_a_wrong_secret() {
+fn local_server_sends_the_original_bytes_for_wrong_secret() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.create_group("g2");
     let conversation = Transcript::load("app-wrong-secret");
-    feed_local_server(&server, &conversation, || unreachable!("nothing was connected"));
+    replay_to_local_server(&server, &conversation, || unreachable!("nothing was connected"));
 }
 
-// Our library, fed the server's side.
+// The library; the test plays the server.
 
-/// Plays the server's side to the application that connects to `server`. One that may speak framed sessions offers
-/// that behind the name of the group, which is the first message of the application; that and nothing else is not in the
-/// recording, and the server, which answers 1, does not know of it.
-fn feed_library(server: &ScriptedServer, conversation: &Transcript, protocol: Protocol) {
+/// Plays the server to the application that connects to `server`. An application that offers protocol v2
+/// appends the offer to the group name, its first message; nothing else differs from the recording. The
+/// server responds with 1, as a server does that does not know v2.
+fn replay_to_library(server: &ScriptedServer, conversation: &Transcript, protocol: Protocol) {
     let mut offer = match protocol {
         Protocol::V1 => None,
         Protocol::V2 => Some(OFFER),
@@ -133,8 +133,8 @@ fn feed_library(server: &ScriptedServer, conversation: &Transcript, protocol: Pr
     }
 }
 
-/// The library sends nothing after a value before that has been taken. Nothing happens when it keeps to
-/// that, so it is watched for a while.
+/// The library sends nothing after a value before the server has read it. There is no event for that, so the
+/// test observes the channel for a while.
 fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
     let end = Instant::now() + Duration::from_millis(100);
     while Instant::now() < end {
@@ -144,16 +144,16 @@ fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
     }
 }
 
-/// Runs the C program for one conversation; what it must print.
-fn feed_c_library(protocol: Protocol, name: &str, printed: &[&str]) {
+/// Runs the C program for one conversation; it must print these lines.
+fn replay_to_c_library(protocol: Protocol, name: &str, printed: &[&str]) {
     let server = ScriptedServer::start_like_v1();
     let app = Program::new(compile_c("tests/c/replay_app.c"))
         .served_by(&server)
         .protocol(protocol)
         .arg(name)
         .spawn();
-    feed_library(&server, &Transcript::load(name), protocol);
-    // It waits for this where it is to find that the connection is closed; otherwise it has ended.
+    replay_to_library(&server, &Transcript::load(name), protocol);
+    // The program waits for this line where it must notice a closed connection; otherwise it has exited.
     app.end_input_with("closed");
     let finished = app.finish();
     assert_eq!(finished.stdout, printed);
@@ -162,8 +162,8 @@ fn feed_c_library(protocol: Protocol, name: &str, printed: &[&str]) {
 }
 
 on_both_protocols! {
-    fn our_c_functions_send_the_bytes_of_a_full_session(protocol: Protocol) {
-        feed_c_library(protocol,
+    fn c_functions_send_the_original_bytes_of_a_full_session(protocol: Protocol) {
+        replay_to_c_library(protocol,
             "app-full-session",
             &[
                 "establish_connection 0",
@@ -185,25 +185,25 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn our_c_functions_send_the_bytes_for_an_unknown_group(protocol: Protocol) {
-        feed_c_library(protocol,"app-unknown-group", &["establish_connection -7"]);
+    fn c_functions_send_the_original_bytes_for_unknown_group(protocol: Protocol) {
+        replay_to_c_library(protocol,"app-unknown-group", &["establish_connection -7"]);
     }
 }
 
 on_both_protocols! {
-    fn our_c_functions_send_the_bytes_for_a_wrong_secret(protocol: Protocol) {
-        feed_c_library(protocol,"app-wrong-secret", &["establish_connection -9"]);
+    fn c_functions_send_the_original_bytes_for_wrong_secret(protocol: Protocol) {
+        replay_to_c_library(protocol,"app-wrong-secret", &["establish_connection -9"]);
     }
 }
 
 on_both_protocols! {
-    fn our_rust_wrapper_sends_the_bytes_of_a_full_session(protocol: Protocol) {
+    fn rust_crate_sends_the_original_bytes_of_a_full_session(protocol: Protocol) {
         let server = ScriptedServer::start_like_v1();
         let conversation = Transcript::load("app-full-session");
         let (closed, is_closed) = std::sync::mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                feed_library(&server, &conversation, protocol);
+                replay_to_library(&server, &conversation, protocol);
                 closed.send(()).expect("the application waits for it");
             });
             let app = connection_builder(&server, protocol).open("g1", "VKHMp").expect("the recorded answers let it in");
@@ -223,7 +223,7 @@ on_both_protocols! {
             assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v2"[..]));
             assert!(app.delete("k1").unwrap());
             assert!(!app.delete("k1").unwrap());
-            is_closed.recv_timeout(DEADLINE).expect("the library closes when it is told to");
+            is_closed.recv_timeout(DEADLINE).expect("the library closes when the server sends the close flag");
             assert_eq!(app.put("k1", "v3").map_err(code), Err(-2));
             assert_eq!(app.close().map_err(code), Err(-2));
         });
@@ -231,14 +231,14 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn our_rust_wrapper_sends_the_bytes_of_failed_logins(protocol: Protocol) {
+    fn rust_crate_sends_the_original_bytes_of_failed_logins(protocol: Protocol) {
         for (name, group, secret, code) in
             [("app-unknown-group", "nogroup", "12345", -7), ("app-wrong-secret", "g2", "wrong", -9)]
         {
             let server = ScriptedServer::start_like_v1();
             let conversation = Transcript::load(name);
             thread::scope(|scope| {
-                scope.spawn(|| feed_library(&server, &conversation, protocol));
+                scope.spawn(|| replay_to_library(&server, &conversation, protocol));
                 let error =
                     connection_builder(&server, protocol).open(group, secret).expect_err("the recorded answers refuse it");
                 assert_eq!(error.code(), code, "{name}");
@@ -247,22 +247,22 @@ on_both_protocols! {
     }
 }
 
-// The servers among themselves.
+// The two servers.
 
-/// One end of a conversation over UDP: three sockets, of which each knows whom it talks to.
-struct Ends {
-    listen: End,
-    command: End,
-    close: End,
+/// One side of a conversation over UDP: three sockets, each with the address of its peer.
+struct UdpPeers {
+    listen: UdpPeer,
+    command: UdpPeer,
+    close: UdpPeer,
 }
 
-struct End {
+struct UdpPeer {
     name: &'static str,
     socket: UdpSocket,
     peer: Option<SocketAddr>,
 }
 
-impl End {
+impl UdpPeer {
     fn new(name: &'static str, port: u16) -> Self {
         let socket = UdpSocket::bind(("127.0.0.1", port)).expect("the port is free");
         socket.set_read_timeout(Some(DEADLINE)).expect("the deadline is not zero");
@@ -279,7 +279,7 @@ impl End {
         self.socket.send_to(bytes, peer).unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
-    /// The next datagram, and who sent it.
+    /// The next datagram, and its sender.
     fn receive(&self) -> (Vec<u8>, SocketAddr) {
         let mut bytes = [0; 2048];
         match self.socket.recv_from(&mut bytes) {
@@ -312,8 +312,8 @@ impl End {
     }
 }
 
-impl Ends {
-    fn by_channel(&mut self, channel: &str) -> &mut End {
+impl UdpPeers {
+    fn by_channel(&mut self, channel: &str) -> &mut UdpPeer {
         match channel {
             "listen port" => &mut self.listen,
             "command port" => &mut self.command,
@@ -329,14 +329,14 @@ impl Ends {
 }
 
 #[test]
-fn our_authentication_server_sends_the_bytes_of_a_full_session() {
+fn auth_server_sends_the_original_bytes_of_a_full_session() {
     let auth = AuthServer::start();
     let conversation = Transcript::load("auth-full-session");
     let [hello, port, rest @ ..] = &conversation.messages[..] else {
         panic!("it begins with Connect")
     };
 
-    let listen = End::new("listen port", 0).to(auth.addr().port());
+    let listen = UdpPeer::new("listen port", 0).to(auth.addr().port());
     listen.send(&hello.bytes);
     assert_eq!(port.bytes, PORT.to_ne_bytes(), "the one number that differs");
     let (answer, from) = listen.receive();
@@ -344,10 +344,10 @@ fn our_authentication_server_sends_the_bytes_of_a_full_session() {
     let given = i32::from_ne_bytes(answer.try_into().expect("the port is an int"));
     let given = u16::try_from(given).expect("a port");
 
-    let mut ends = Ends {
+    let mut ends = UdpPeers {
         listen,
-        command: End::new("command port", 0).to(given),
-        close: End::new("close port", 0).to(given + 1),
+        command: UdpPeer::new("command port", 0).to(given),
+        close: UdpPeer::new("close port", 0).to(given + 1),
     };
     for (n, RecordedMessage { channel, from, bytes }) in rest.iter().enumerate() {
         let end = ends.by_channel(channel);
@@ -367,16 +367,16 @@ fn our_authentication_server_sends_the_bytes_of_a_full_session() {
 }
 
 #[test]
-fn our_local_server_sends_the_bytes_of_a_full_session_to_the_authentication_server() {
+fn local_server_sends_the_original_bytes_to_the_auth_server() {
     let mut conversation = Transcript::load("auth-full-session");
     let ports = Ports::reserve();
     let (listen, given) = (ports.port(0), ports.port(1));
     conversation.substitute(&PORT.to_ne_bytes(), &i32::from(given).to_ne_bytes());
     let mut play = Play {
-        ends: Ends {
-            listen: End::new("listen port", listen),
-            command: End::new("command port", given),
-            close: End::new("close port", given + 1),
+        ends: UdpPeers {
+            listen: UdpPeer::new("listen port", listen),
+            command: UdpPeer::new("command port", given),
+            close: UdpPeer::new("close port", given + 1),
         },
         messages: conversation.messages.clone(),
         next: 0,
@@ -386,7 +386,7 @@ fn our_local_server_sends_the_bytes_of_a_full_session_to_the_authentication_serv
     play.until_after("Connect_2");
     server.expect_next(&[&format!("Port Number: {given}")]);
 
-    // Each of these asks the authentication server once or twice, in this order.
+    // Each of these sends one or two commands to the authentication server, in this order.
     let first = create_group(&mut server, &mut play, "g1", FIRST_SECRET);
     let app = log_in(&server, &mut play, "g1", &first).expect("the secret is right");
     app.close();
@@ -409,7 +409,7 @@ fn our_local_server_sends_the_bytes_of_a_full_session_to_the_authentication_serv
 
 /// The authentication server's side of the recording, played message by message.
 struct Play {
-    ends: Ends,
+    ends: UdpPeers,
     messages: Vec<RecordedMessage>,
     next: usize,
 }
@@ -447,7 +447,7 @@ impl Play {
         }
     }
 
-    /// Receives the secret of a new group, which is random, and puts it wherever the recorded one is.
+    /// Receives the random secret of a new group and substitutes it for the recorded one.
     fn learn_secret(&mut self, recorded: &[u8]) -> String {
         let message = &self.messages[self.next];
         assert_eq!(
@@ -484,7 +484,7 @@ fn create_group(server: &mut LocalServer, play: &mut Play, group: &str, recorded
     type_command(server, "Create group", group);
     play.exchange("FindGroup");
     play.until_after("NewGroup");
-    // Ready, name, go on; then the secret, and that it was stored.
+    // Ready, name, go on; then the secret and the confirmation.
     for _ in 0..3 {
         play.step();
     }

@@ -1,6 +1,5 @@
-//! What ends a group or a server ends the connections of its applications, all of them, and nothing
-//! else: no process hangs, whatever an application is doing, every application can connect again, and
-//! nothing is left behind.
+//! The end of a group or a server closes the connections of its applications and no others: no process
+//! hangs, whatever an application is doing, every application can connect again, and no file remains.
 
 #![forbid(unsafe_code)]
 
@@ -17,17 +16,16 @@ use nix::sys::signal::Signal;
 struct Applications {
     /// The interactive program.
     interactive: InteractiveApp,
-    /// A C program that does nothing at the moment.
+    /// A C program that makes no call at the moment.
     idle: Driver,
-    /// A C program whose callback does not return before it is told to.
+    /// A C program whose callback blocks until the test releases it.
     blocked: Driver,
-    /// This process, through the Rust wrapper.
+    /// A connection of this process.
     wrapper: kvs::Connection,
-    /// This process, through the Rust wrapper, with a callback that does not return before `release` is
-    /// dropped.
+    /// A connection of this process whose callback blocks until `release` is dropped.
     blocked_wrapper: kvs::Connection,
     release: mpsc::Sender<()>,
-    /// An application that has been told of a change and does not say that it is ready for the key.
+    /// An application that got the flag of an event and does not send that it is ready for the key.
     silent: RawV1App,
 }
 
@@ -46,7 +44,7 @@ impl Applications {
         let (called, calls) = mpsc::channel();
         blocked_wrapper
             .watch("k", move |_| {
-                // The test has given up when nobody listens.
+                // The receiver is gone when the test has failed.
                 let _ = called.send(());
                 let _ = released.lock().expect("no callback panics").recv();
             })
@@ -61,7 +59,7 @@ impl Applications {
         Self { interactive, idle, blocked, wrapper, blocked_wrapper, release, silent }
     }
 
-    /// All connections are gone.
+    /// All connections have been closed by the server.
     fn expect_closed(&mut self) {
         self.silent.main.expect_end();
         self.silent.callback.expect_end();
@@ -75,11 +73,11 @@ impl Applications {
         assert!(ended.status.success(), "{}", ended.status);
 
         let (code, _) = self.idle.call_within(AT_ONCE, "put_value k v3");
-        assert_eq!(code, -2, "the library had been told\n{}", self.idle.report());
+        assert_eq!(code, -2, "the library has received the close flag\n{}", self.idle.report());
         let code = self.wrapper.put("k", "v3").map_err(|error| error.code());
-        assert_eq!(code, Err(-2), "the library had been told");
+        assert_eq!(code, Err(-2), "the library has received the close flag");
 
-        // The thread that would have been told is in the callback: the next call finds out.
+        // The callback thread, which would receive the close flag, is blocked: the next call notices.
         let (code, _) = self.blocked.call_within(AT_ONCE, "put_value k v3");
         assert!([-2, -3, -4].contains(&code), "put_value returned {code}");
         assert_eq!(self.blocked.put("k", "v3"), -2);
@@ -95,12 +93,12 @@ impl Applications {
         }
     }
 
-    /// Every application can join the group `name` of this server, which stands where the other one did,
-    /// and works there; then they end.
+    /// Every application can join the group `name` of this server, which uses the sockets of the previous
+    /// one, and works there; then all of them end.
     fn expect_connected_again(self, server: &LocalServer, name: &str) {
         let secret = server.create_group(name);
         assert_eq!(self.idle.establish(name, &secret), 0);
-        // Its old callback has not returned yet.
+        // The callback of its old connection has not returned yet.
         assert_eq!(self.blocked.establish(name, &secret), 0);
         let wrapper = connect(server, name, &secret).expect("the server knows the group");
         self.idle.store("k", "v4");
@@ -123,20 +121,20 @@ impl Applications {
     }
 }
 
-/// The server has ended as after its own `Quit`.
+/// The server has exited as after its own `Quit`.
 fn expect_quit(server: &LocalServer) {
     server.expect_line("Exiting Local Server...");
     let status = server.wait_exit();
     assert_eq!(status.code(), Some(0), "{status}\n{}", server.report());
-    assert_gone(server.socket());
-    assert_gone(server.callback_socket());
+    assert_removed(server.socket());
+    assert_removed(server.callback_socket());
 }
 
-fn assert_gone(path: &Path) {
+fn assert_removed(path: &Path) {
     assert!(path.symlink_metadata().is_err(), "{} was left behind", path.display());
 }
 
-/// Starts a server where the other one was.
+/// Starts a server with the sockets of the previous one.
 fn start_again(server: &LocalServer, auth: &AuthServer) -> LocalServer {
     LocalServer::builder(auth.addr()).socket(server.socket()).start()
 }
@@ -147,20 +145,20 @@ fn deleting_a_group_closes_its_applications_and_no_others() {
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let other_secret = server.create_group("other");
-    let stranger = Driver::connected(&server, "other", &other_secret);
+    let other = Driver::connected(&server, "other", &other_secret);
     let mut applications = Applications::connected(&server, &secret);
 
     server.delete_group("g");
     applications.expect_closed();
-    assert_eq!(stranger.put("k", "v"), 1, "the other group goes on");
+    assert_eq!(other.put("k", "v"), 1, "the other group goes on");
     assert!(!RawLocalServer::connect(auth.addr()).find_group("g"), "its name is free");
 
     applications.expect_connected_again(&server, "g");
-    assert_eq!(stranger.get("k").as_deref(), Ok("v"));
+    assert_eq!(other.get("k").as_deref(), Ok("v"));
 }
 
-/// The local server is told to end in one of three ways.
-fn local_server_quits(tell: impl Fn(&LocalServer)) {
+/// Ends the local server in one of three ways.
+fn local_server_quits(end: impl Fn(&LocalServer)) {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
@@ -169,7 +167,7 @@ fn local_server_quits(tell: impl Fn(&LocalServer)) {
     let observer = RawLocalServer::connect(auth.addr());
     assert!(observer.find_group("g") && observer.find_group("empty"));
 
-    tell(&server);
+    end(&server);
     expect_quit(&server);
     applications.expect_closed();
     assert!(!observer.find_group("g"), "deleted at the authentication server");
@@ -194,8 +192,8 @@ fn sigint_of_the_local_server_is_quit() {
     local_server_quits(|server| server.signal(Signal::SIGINT));
 }
 
-/// The authentication server is told to end in one of three ways.
-fn authentication_server_quits(tell: impl Fn(&AuthServer)) {
+/// Ends the authentication server in one of three ways.
+fn authentication_server_quits(end: impl Fn(&AuthServer)) {
     let mut auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
@@ -204,7 +202,7 @@ fn authentication_server_quits(tell: impl Fn(&AuthServer)) {
     let mut applications = Applications::connected(&server, &secret);
     let elsewhere = Driver::connected(&second, "second", &second_secret);
 
-    tell(&auth);
+    end(&auth);
     expect_quit(&server);
     expect_quit(&second);
     auth.expect_line("Exiting Authentification Server...");
@@ -233,14 +231,14 @@ fn sigint_of_the_authentication_server_is_quit() {
 }
 
 #[test]
-fn the_authentication_server_does_not_wait_for_ever_for_a_goodbye() {
+fn auth_server_quits_although_a_local_server_is_silent() {
     let auth = AuthServer::start();
     let silent = RawLocalServer::connect(auth.addr());
     assert!(silent.new_group("g", "abcde"));
     auth.send("Quit");
     let mut flag = [0; 8];
     let (count, from) =
-        silent.close.recv_from(&mut flag).expect("the local server is told to close");
+        silent.close.recv_from(&mut flag).expect("the authentication server sends the close flag");
     assert_eq!(flag[..count], (-10i32).to_ne_bytes());
     assert_eq!(from.port(), silent.port + 1);
     auth.expect_line("Exiting Authentification Server...");
@@ -248,7 +246,7 @@ fn the_authentication_server_does_not_wait_for_ever_for_a_goodbye() {
 }
 
 #[test]
-fn servers_without_groups_or_applications_quit_too() {
+fn servers_without_groups_or_applications_quit() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.send("Quit");

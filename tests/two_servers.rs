@@ -1,12 +1,12 @@
-//! Two local servers of one authentication server: a name belongs to one of them, and each serves its
-//! own groups.
+//! Two local servers of one authentication server: a group name belongs to one of them, and each serves
+//! its own groups only.
 
 #![forbid(unsafe_code)]
 
 use kvs_testkit::{AuthServer, Driver, LocalServer, RawLocalServer};
 
 #[test]
-fn a_name_is_taken_on_both_servers_and_free_on_both_after_its_deletion() {
+fn group_name_is_taken_and_free_on_both_servers_alike() {
     let auth = AuthServer::start();
     let first = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
@@ -24,7 +24,7 @@ fn a_name_is_taken_on_both_servers_and_free_on_both_after_its_deletion() {
 }
 
 #[test]
-fn the_group_of_the_other_server_is_a_missing_group() {
+fn group_of_the_other_server_does_not_exist() {
     let auth = AuthServer::start();
     let first = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
@@ -48,7 +48,7 @@ fn each_server_serves_its_own_groups() {
     let at_first = Driver::connected(&first, "one", &first.create_group("one"));
     let at_second = Driver::connected(&second, "two", &second.create_group("two"));
 
-    // The same key in both, and a watch on each.
+    // The same key in both groups, watched in each.
     for (app, value) in [(&at_first, "first"), (&at_second, "second")] {
         app.store("k", value);
         assert_eq!(app.call("register_callback k"), 1);
@@ -59,21 +59,21 @@ fn each_server_serves_its_own_groups() {
     assert_eq!(first.group_info("one").map(|info| info.pairs), Ok(2));
     assert_eq!(second.group_info("two").map(|info| info.pairs), Ok(1));
 
-    // A change goes to the watchers of its own group only.
+    // An event goes to the subscribers of its own group only.
     assert_eq!(at_first.put("k", "changed"), 1);
     at_first.expect_change("k");
     assert_eq!(at_second.put("k", "changed"), 1);
     at_second.expect_change("k");
     assert_eq!(at_second.log_lines().len(), 1, "{}", at_second.report());
 
-    // The end of one is nothing to the other.
+    // The end of one server does not affect the other.
     first.quit();
     assert_eq!(at_first.put("k", "late"), -2);
     assert_eq!(at_second.get("k").as_deref(), Ok("changed"));
 }
 
 #[test]
-fn groups_beyond_the_share_of_the_machine_are_refused_and_the_reason_is_told() {
+fn group_over_the_limit_of_its_machine_is_refused_with_reason() {
     let auth = AuthServer::builder().arg("--groups-per-machine").arg("2").start();
     let first = LocalServer::start(&auth);
     let second = LocalServer::start(&auth);
