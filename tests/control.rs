@@ -319,7 +319,7 @@ fn other_users_are_refused_by_the_mode_and_by_the_server() {
     let dir = control.parent().expect("in a directory");
     fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("it is ours");
     let refused = as_nobody(&control, &["create", "g"]);
-    expect_error(&refused, 4, &["only by root and by the user root", "try sudo"]);
+    expect_error(&refused, 4, &["only root and the user root", "try sudo"]);
     fs::set_permissions(&control, Permissions::from_mode(0o666)).expect("it is ours");
     for _ in 0..3 {
         let refused = as_nobody(&control, &["create", "g"]);
@@ -390,7 +390,7 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
 
     // A link is not written through, wherever it leads.
     std::os::unix::fs::symlink(dir.path().join("victim"), &file).expect("the name is free");
-    expect_error(&create("h"), 4, &[path, "it is a link", "nothing was created"]);
+    expect_error(&create("h"), 4, &[path, "it is a symbolic link", "nothing was created"]);
     assert!(!dir.path().join("victim").exists());
     fs::remove_file(&file).expect("it is ours");
 
@@ -402,7 +402,11 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
     auth.restart();
     let nowhere = dir.path().join("no/such/directory");
     let nowhere = nowhere.to_str().expect("test paths are UTF-8");
-    expect_error(&kvs(&server, &["create", "h", "--secret-file", nowhere]), 7, &["cannot be made"]);
+    expect_error(
+        &kvs(&server, &["create", "h", "--secret-file", nowhere]),
+        7,
+        &["cannot use the secret file"],
+    );
     expect_error(&kvs(&server, &["info", "h"]), 1, &["no group h"]);
 }
 
@@ -430,7 +434,7 @@ fn a_group_is_made_again_with_the_secret_of_a_file() {
     for (content, code, word) in [
         ("12345678", 2, "at most 7 are allowed"),
         ("a\0b", 2, "invalid secret"),
-        ("\nsecret\n", 2, "no secret in its first line"),
+        ("\nsecret\n", 2, "first line of the secret file"),
     ] {
         fs::write(&file, content).expect("it is ours");
         expect_error(&create("i"), code, &[word]);
@@ -457,13 +461,17 @@ fn a_secret_that_another_user_may_have_chosen_is_not_taken() {
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
         path
     };
-    expect_error(&create(&file("writable", 0o620)), 4, &["others than its owner can write it"]);
+    expect_error(
+        &create(&file("writable", 0o620)),
+        4,
+        &["users other than its owner can write it"],
+    );
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(file("right", 0o600), &link).expect("the name is free");
-    expect_error(&create(&link), 4, &["it is a link"]);
+    expect_error(&create(&link), 4, &["it is a symbolic link"]);
     let pipe = dir.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("the name is free");
-    expect_error(&create(&pipe), 4, &["it is no file"]);
+    expect_error(&create(&pipe), 4, &["it is not a regular file"]);
     if is_root("a file of another user") {
         let theirs = file("theirs", 0o600);
         std::os::unix::fs::chown(&theirs, Some(65534), None).expect("root may");
@@ -497,7 +505,7 @@ fn a_place_that_is_typed_is_the_one_that_is_meant() {
     assert!(other.group_info("g3").is_ok());
     let misplaced = Program::new(bin("kvs")).args(["admin", "--secret-file", "x", "create", "g4"]);
     let misplaced = misplaced.console(Console::NoInput).spawn().finish();
-    expect_error(&misplaced, 2, &["belongs behind kvs admin create"]);
+    expect_error(&misplaced, 2, &["goes after kvs admin create"]);
 }
 
 #[test]
@@ -509,7 +517,7 @@ fn on_a_terminal_sentences_are_said_and_quit_asks_first() {
     };
     let created = terminal(&["create", "g"]).finish();
     let secret = server.group_info("g").expect("it was created").secret;
-    let sentence = "The group g was created. Its secret, which applications need to enter it: ";
+    let sentence = "The group g was created. Applications join it with the secret ";
     assert_eq!(created.stdout, [format!("{sentence}{secret}")]);
 
     for answer in ["", "n", "nonsense"] {

@@ -1,7 +1,7 @@
-//! What may be typed: the command line of the program, and the lines of its prompt, whose commands are the same.
+//! The command line of `kvs`, and the lines of its prompt, which have the same commands.
 //!
-//! [`command`] is the definition of the program, which the manual is made from, too. Nothing here has a secret for an
-//! argument. A variable of the environment that is set to nothing counts as unset, as everywhere in kvs.
+//! [`command`] is the definition of the program; the manual page is generated from it. No argument
+//! takes a secret. As everywhere in kvs, an empty environment variable counts as unset.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,114 +10,42 @@ use clap::builder::Resettable;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::admin::AdminArguments;
+use crate::admin::AdminArgs;
+use crate::help_text::{DETAILS, EXAMPLES_AND_EXIT_CODES};
 
-/// The longest time-out that the library knows, in milliseconds.
-const LONGEST_TIMEOUT: u64 = i32::MAX as u64;
-
-const EXAMPLES: &str = "\
-Examples:
-  export KVS_GROUP=weather KVS_SECRET_FILE=~/.weather-secret
-  kvs put temperature 21.5
-  kvs get temperature
-  kvs put picture <sky.png && kvs get picture >copy.png
-  kvs watch temperature --exec 'echo it has $(cat) degrees'
-  kvs status >/dev/null || echo 'the server is away'
-  kvs admin create weather --secret-file ~/.weather-secret
-  kvs                                  a prompt
-  kvs <commands                        one command on each line
-
-Exit codes:
-  0  done
-  1  there is no such key
-  2  the command line is wrong, or the group or the secret is missing
-  3  no connection: no server, or it has gone, or it did not answer in time
-  4  refused: wrong secret, no such group, too many connections
-  5  conflict: the key has another version than --if-version says
-  6  too much: a key or value is too long, or your user is at its limit; or the
-     session cannot do that
-  7  a file or the system failed";
-
-const LONG_HELP: &str = "\
-Environment (what is empty counts as unset; an option goes before its variable,\nand that before the file of --config):
-  KVS_GROUP            the group
-  KVS_SECRET_FILE      a file with the secret in its first line, which only its
-                       owner should be able to read
-  KVS_SECRET           the secret itself; goes before KVS_SECRET_FILE, but not
-                       before --secret-file
-  KVS_SOCKET           where the server is
-  KVS_CALLBACK_SOCKET  where its callback channels are; with --socket it is not
-                       looked at
-  KVS_TIMEOUT_MS       how long one call may wait for the server
-  KVS_CONFIG           a file with options
-  XDG_CONFIG_HOME      without KVS_CONFIG, that file is kvs/kvs.toml below it, or
-                       below ~/.config
-  KVS_PROTOCOL         original: speak the original protocol in any case
-  XDG_STATE_HOME       the history of the prompt is kvs/history below it, or
-                       below ~/.local/state
-
-Without a command:
-  On a terminal there is a prompt: the same commands, with a history, the tab
-  key, and watches that report above the line while you type. \"help\" lists them.
-  Otherwise commands are read from standard input, one on each line, with the
-  quotes of the shell, and # before a comment. After one that fails the others
-  are still done; the exit code is that of the last one that failed. Each value
-  ends with a line feed there.
-
-JSON (--json): one object on each line. Answers are on standard output:
-  get     {\"key\":\"temperature\",\"value\":\"21.5\",\"version\":7}
-  put     {\"key\":\"temperature\",\"version\":8}
-  delete  {\"key\":\"temperature\",\"deleted\":true}
-  keys    {\"key\":\"temperature\"}
-  watch   {\"event\":\"changed\",\"key\":\"door\",\"value\":\"open\",\"version\":9}
-          {\"event\":\"deleted\",\"key\":\"door\"}
-          {\"event\":\"initial\",…} like \"changed\", with --initial
-  status  {\"server\":\"/tmp/server_sock\",\"group\":\"weather\",
-           \"session\":\"framed\",\"keys\":1,\"round_trip_us\":35.2}
-  Instead of \"key\" or \"value\" there is \"key_base64\" or \"value_base64\" when
-  the bytes are not UTF-8; so for \"group\" and \"server\". In an original session
-  there is no \"version\", and \"keys\" is null.
-
-  On standard error there are failures, warnings, and the beginning of a watch:
-          {\"error\":\"no_such_key\",\"message\":\"there is no key …\",
-           \"key\":\"temperature\",\"exit_code\":1}
-          {\"warning\":\"exposed_secret\",\"message\":\"…\"}
-          {\"event\":\"watching\",\"group\":\"weather\"}
-          {\"note\":\"…\"}, for whoever sits at a terminal
-  The errors, by exit code:
-    1  no_such_key
-    2  usage, no_group, no_secret
-    3  no_server, no_login, timed_out, connection_lost
-    4  refused, wrong_secret, no_such_group
-    5  conflict, with the \"version\" that the key has (0: there is none)
-    6  too_large, limit, unsupported
-    7  system";
+/// The longest timeout of the library, in milliseconds.
+const MAX_TIMEOUT_MS: u64 = i32::MAX as u64;
 
 /// Read, write and watch the key-value pairs of a group
 ///
-/// The pairs are kept by the KVS-LocalServer of this machine, and shared by all programs that know the secret of the
-/// group. Without a command kvs is a prompt.
+/// The KVS-LocalServer of this machine holds the pairs. All programs that know the secret of the
+/// group share them. Without a command kvs opens a prompt.
 #[derive(Debug, Parser)]
-#[command(name = "kvs", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{LONG_HELP}"))]
-pub struct Arguments {
+#[command(
+    name = "kvs",
+    version,
+    after_help = EXAMPLES_AND_EXIT_CODES,
+    after_long_help = format!("{EXAMPLES_AND_EXIT_CODES}\n\n{DETAILS}")
+)]
+pub struct Cli {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) endpoint: EndpointArgs,
     #[command(flatten)]
-    pub(crate) style: Style,
+    pub(crate) format: FormatArgs,
 
-    /// A file in TOML in which the options of all commands may be set, such as `group = "weather"`: see kvs.toml(5) [default:
-    /// kvs/kvs.toml below $XDG_CONFIG_HOME or ~/.config, if it is there]
+    /// A TOML file that sets options, such as `group = "weather"`: see kvs.toml(5)
+    /// [default: kvs/kvs.toml in $XDG_CONFIG_HOME or ~/.config, if that file exists]
     #[arg(long, value_name = "FILE", env = "KVS_CONFIG", hide_env_values = true, global = true)]
     pub(crate) config: Option<PathBuf>,
 
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<CliCommand>,
 }
 
-/// Which server and group.
+/// The server and the group.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Group and server")]
-pub(crate) struct Place {
+pub(crate) struct EndpointArgs {
     /// The group
     #[arg(
         short,
@@ -129,8 +57,8 @@ pub(crate) struct Place {
     )]
     pub(crate) group: Option<OsString>,
 
-    /// A file with the secret of the group in its first line; without it KVS_SECRET has the secret, or it is asked for on
-    /// the terminal
+    /// A file whose first line is the secret of the group. Without this option, the secret is
+    /// that of KVS_SECRET, or kvs asks for it on the terminal
     #[arg(
         long,
         value_name = "FILE",
@@ -140,11 +68,12 @@ pub(crate) struct Place {
     )]
     pub(crate) secret_file: Option<PathBuf>,
 
-    /// Where the server is [default: /tmp/server_sock]
+    /// The socket of the server [default: /tmp/server_sock]
     #[arg(long, value_name = "PATH", env = "KVS_SOCKET", hide_env_values = true, global = true)]
     pub(crate) socket: Option<PathBuf>,
 
-    /// Where its callback channels are [default: the path of the server followed by _cb]
+    /// The socket of the server for callback channels [default: the path of the server
+    /// followed by _cb]
     #[arg(
         long,
         value_name = "PATH",
@@ -154,35 +83,35 @@ pub(crate) struct Place {
     )]
     pub(crate) callback_socket: Option<PathBuf>,
 
-    /// How long one call may wait for the server, in milliseconds [default: 5000]
+    /// The timeout of a call to the server in milliseconds [default: 5000]
     #[arg(long, value_name = "MS", env = "KVS_TIMEOUT_MS", hide_env_values = true, global = true,
-        value_parser = clap::value_parser!(u64).range(1..=LONGEST_TIMEOUT))]
+        value_parser = clap::value_parser!(u64).range(1..=MAX_TIMEOUT_MS))]
     pub(crate) timeout: Option<u64>,
 }
 
-/// How answers look.
+/// The format of the output.
 #[derive(Debug, Args)]
-pub(crate) struct Style {
-    /// One JSON object on each line, errors too; `kvs --help` shows them
+pub(crate) struct FormatArgs {
+    /// Print one JSON object per line, errors included; `kvs --help` describes them
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 /// A command of the program.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     #[command(flatten)]
-    Group(Request),
+    Group(GroupCommand),
 
-    /// Administer the local server: its groups, its applications, its end
-    // Parsed by itself: the options of the other commands are not for it, nor are their variables.
+    /// Administer the local server: its groups, its applications, its shutdown
+    // Parsed separately, because the options and variables of the other commands do not apply.
     #[command(disable_help_flag = true)]
     Admin {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
         arguments: Vec<OsString>,
     },
 
-    /// Print a script that makes a shell complete commands and options
+    /// Print a completion script for a shell
     ///
     /// For bash: kvs completions bash >~/.local/share/bash-completion/completions/kvs
     Completions {
@@ -191,13 +120,13 @@ pub(crate) enum Command {
     },
 }
 
-/// A command that needs a group.
+/// A command on a group.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Request {
+pub(crate) enum GroupCommand {
     /// Print the value of a key
     ///
-    /// The bytes are printed as they are. On a terminal a line feed follows.
-    #[command(after_help = "Exit code 1: there is no such key.")]
+    /// The bytes are printed unchanged. On a terminal a line feed follows.
+    #[command(after_help = "Exit code 1: no such key.")]
     Get {
         /// The key
         #[arg(value_name = "KEY")]
@@ -206,50 +135,52 @@ pub(crate) enum Request {
 
     /// Store a value under a key
     ///
-    /// All who watch the key are told.
+    /// The server notifies every watch on the key.
     #[command(
         alias = "set",
         after_help = "\
 Examples:
   kvs put temperature 21.5
   kvs put picture <sky.png
-  kvs put lock mine --if-version 0     succeeds for one only, however many try
-  kvs put -- -key -value               what begins with a dash follows --"
+  kvs put lock mine --if-version 0     succeeds for one caller only
+  kvs put -- -key -value               -- before arguments with a dash"
     )]
     Put {
         /// The key
         #[arg(value_name = "KEY")]
         key: OsString,
-        /// The value. Without it, or with a single dash: all bytes of standard input, unchanged
+        /// The value. Without it, or if it is a dash, kvs reads standard input to its end
         #[arg(value_name = "VALUE", allow_negative_numbers = true)]
         value: Option<OsString>,
-        /// Only if the key has this version (get --json tells it); 0: only if there is no such key. Exit code 5 when not
+        /// Store only if the key has this version, which get --json prints; 0: only if the key does
+        /// not exist. Otherwise the exit code is 5
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
 
     /// Delete keys
     ///
-    /// Keys that do not exist are told, and the others are deleted all the same.
+    /// Each key that does not exist is reported. The other keys are deleted.
     #[command(
         aliases = ["del", "rm"],
-        after_help = "Exit code 1: at least one of the keys does not exist."
+        after_help = "Exit code 1: at least one key does not exist."
     )]
     Delete {
         /// The keys
         #[arg(value_name = "KEY", required = true)]
         keys: Vec<OsString>,
-        /// Only if the key, which must be the only one, has this version. Exit code 5 when not
+        /// Delete only if the key has this version; takes exactly one key. Otherwise the exit code
+        /// is 5
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         if_version: Option<u64>,
     },
 
     /// List the keys, in no order
     ///
-    /// They are printed as they are, one on each line. On a terminal, control characters in them are escaped.
+    /// One key per line, unchanged. On a terminal, control characters are escaped.
     #[command(after_help = "Example: kvs keys sensor: -0 | xargs -0 kvs delete")]
     Keys {
-        /// Only keys that begin with this
+        /// List only keys that begin with this
         #[arg(value_name = "PREFIX")]
         prefix: Option<OsString>,
         /// End each key with a NUL byte instead of a line feed
@@ -259,123 +190,130 @@ Examples:
 
     /// Report changes of keys as they happen
     ///
-    /// A line for each change: the key, an equals sign and the value; or the key and the word "deleted". Control characters and
-    /// backslashes are escaped. A key need not exist yet. When a key changes faster than it can be reported, some of its changes
-    /// are reported as one; the last one never is lost. It ends with the connection (exit code 3).
+    /// One line per change: the key, an equals sign and the value, or the key and the word
+    /// "deleted". Control characters and backslashes are escaped. The keys need not exist yet. If a
+    /// key changes faster than kvs can report, several changes are reported as one; the last change
+    /// is never lost. The watch ends with the connection (exit code 3).
     #[command(after_help = "\
 Examples:
   kvs watch temperature pressure
   kvs watch --prefix sensor: --initial --json
   kvs watch door --count 1 >/dev/null           waits for one change
-  kvs watch config --exec 'cat >/etc/app.conf'  the new value is the input of the command")]
-    Watch(WatchRequest),
+  kvs watch config --exec 'cat >/etc/app.conf'  passes the new value as input")]
+    Watch(WatchArgs),
 
-    /// Tell whether the server answers, what kind of session it speaks, and how many keys there are
+    /// Check the server, and print the protocol, the number of keys and the round trip time
     ///
-    /// The round trip time is the median of some gets.
-    #[command(after_help = "Exit code 0 means that all is well: use it as a health check.")]
+    /// The round trip time is the median of 21 requests.
+    #[command(after_help = "Exit code 0: the server answers. Use this as a health check.")]
     Status,
 }
 
-/// What to watch, and what to do then.
+/// The arguments of `watch`.
 #[derive(Debug, Args)]
-pub(crate) struct WatchRequest {
+pub(crate) struct WatchArgs {
     /// The keys
     #[arg(value_name = "KEY", required_unless_present = "prefixes")]
     pub(crate) keys: Vec<OsString>,
-    /// All keys that begin with this; may be repeated, and may be empty
+    /// Watch all keys that begin with this, or all keys if it is empty; may be repeated
     #[arg(short, long = "prefix", value_name = "PREFIX")]
     pub(crate) prefixes: Vec<OsString>,
-    /// For each change run this shell command instead of printing a line. Its input is the value, and it finds KVS_KEY,
-    /// KVS_VERSION and KVS_EVENT (changed, deleted or initial) in its environment, and KVS_GROUP, KVS_SOCKET and
-    /// KVS_SECRET_FILE as they are used here, but not KVS_SECRET. One runs at a time; of what changes meanwhile each key
-    /// follows once. One that fails is told, and the watch goes on
+    /// Run this shell command for each change instead of printing a line. Its standard input is the
+    /// value. Its environment has KVS_KEY, KVS_VERSION and KVS_EVENT (changed, deleted or initial),
+    /// and KVS_GROUP, KVS_SOCKET and KVS_SECRET_FILE as this watch uses them, but not KVS_SECRET.
+    /// One command runs at a time; a key that changes several times meanwhile is reported once. If
+    /// a command fails, kvs prints a warning and the watch continues
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<OsString>,
-    /// End after this many changes
+    /// Exit after this many changes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Report the values at the beginning, too. They do not count for --count
+    /// Report the existing values first. They do not count for --count
     #[arg(long)]
     pub(crate) initial: bool,
-    /// Do not say on standard error when the watch has begun
+    /// Do not report the start of the watch on standard error
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
 
-/// A line of the prompt, or of standard input.
+/// A line of the prompt or of standard input.
 #[derive(Debug, Parser)]
-#[command(multicall = true, disable_version_flag = true, subcommand_help_heading = "Commands")]
-#[command(about = "Each line is a command; quotes are those of a shell")]
-#[command(override_usage = "COMMAND [ARGUMENTS]; \"help COMMAND\" tells more")]
+#[command(name = "kvs", bin_name = "", no_binary_name = true)]
+#[command(disable_version_flag = true, subcommand_help_heading = "Commands")]
+#[command(about = "Each line is a command, quoted as in a shell")]
+#[command(override_usage = "COMMAND [ARGUMENTS]; \"help COMMAND\" describes it")]
 #[command(after_help = "\
 The tab key completes commands and keys, Ctrl-R searches the history, Ctrl-C
-clears the line, Ctrl-D quits. A line that begins with a space is not kept in
-the history, nor one with the secret in it.")]
-pub(crate) struct Line {
+clears the line, Ctrl-D quits. The history omits lines that begin with a space
+and lines that contain the secret.")]
+pub(crate) struct PromptLine {
     #[command(flatten)]
-    pub(crate) style: Style,
+    pub(crate) format: FormatArgs,
     #[command(subcommand)]
-    pub(crate) command: LineCommand,
+    pub(crate) command: PromptCommand,
 }
 
 /// A command of the prompt.
 #[derive(Debug, Subcommand)]
-pub(crate) enum LineCommand {
+pub(crate) enum PromptCommand {
     #[command(flatten)]
-    Request(Request),
+    Group(GroupCommand),
 
-    /// At the prompt: end all watches
+    /// End all watches (prompt only)
     Unwatch,
 
-    /// At the prompt: change to another group, whose secret is asked for
+    /// Change to another group, after asking for its secret (prompt only)
     Connect {
         /// The group
         #[arg(value_name = "GROUP")]
         group: OsString,
     },
 
-    /// End, as Ctrl-D does
+    /// Quit, as Ctrl-D does
     #[command(alias = "exit")]
     Quit,
 }
 
-/// The whole definition of the program, for a manual or a shell.
+/// The complete definition of the program, for the manual and for completion scripts.
 pub fn command() -> clap::Command {
-    parser().mut_subcommand("admin", |_| AdminArguments::command())
+    parser().mut_subcommand("admin", |_| AdminArgs::command())
 }
 
-/// What [`prepared`] is made from: without that of `admin`, which is parsed by itself.
+/// The definition of the program without that of `admin`, which is parsed separately.
 pub(crate) fn parser() -> clap::Command {
-    Arguments::command()
+    Cli::command()
 }
 
-/// That of a line of the prompt.
-pub(crate) fn line() -> clap::Command {
-    Line::command()
+/// The definition of a line of the prompt.
+pub(crate) fn prompt_parser() -> clap::Command {
+    fix_usage(PromptLine::command())
 }
 
-/// [`parser`] for its use: variables of the environment that are set to nothing count as unset, and the usage that an
-/// error shows does not take variables for options that were typed.
-pub(crate) fn prepared(command: clap::Command) -> clap::Command {
+/// Prepares a definition for parsing: removes empty environment variables, and fixes the usage
+/// texts, which would otherwise show variables as if they were options on the command line.
+pub(crate) fn prepare(command: clap::Command) -> clap::Command {
     let is_empty = |argument: &clap::Arg| {
         let value = argument.get_env().and_then(std::env::var_os);
         value.is_some_and(|value| value.is_empty())
     };
-    let mut command = command.mut_args(|argument| match is_empty(&argument) {
+    fix_usage(command.mut_args(|argument| match is_empty(&argument) {
         true => argument.env(Resettable::Reset),
         false => argument,
-    });
+    }))
+}
+
+/// Renders the usage text of each subcommand before anything is parsed, and keeps that text.
+fn fix_usage(mut command: clap::Command) -> clap::Command {
     command.build();
     command.mut_subcommands(|mut subcommand| {
         let usage = subcommand.render_usage().to_string();
-        let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
+        let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).trim_start().to_owned();
         subcommand.override_usage(usage)
     })
 }
 
-/// The script for a shell.
-pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+/// The completion script for a shell.
+pub(crate) fn completion_script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "kvs", &mut script);
     script
@@ -386,19 +324,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definitions_are_consistent() {
+    fn clap_definitions_are_consistent() {
         command().debug_assert();
         parser().debug_assert();
-        line().debug_assert();
+        prompt_parser().debug_assert();
     }
 
     #[test]
-    fn no_argument_is_a_secret() {
+    fn no_argument_takes_a_secret() {
         fn all(command: &clap::Command) -> Vec<String> {
             let own = command.get_arguments().map(|argument| argument.get_id().to_string());
             own.chain(command.get_subcommands().flat_map(all)).collect()
         }
-        for argument in all(&command()).into_iter().chain(all(&line())) {
+        for argument in all(&command()).into_iter().chain(all(&prompt_parser())) {
             assert!(!argument.contains("secret") || argument == "secret_file", "{argument}");
         }
     }

@@ -1,209 +1,193 @@
-//! What each command does with a connection.
+//! The commands on a group: get, put, delete, keys, watch, status.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, Instant};
 
-use kvs::{MAX_VALUE, Protocol, Swap, Version, Versioned};
+use kvs::{MAX_VALUE, Protocol, Swap, Version};
 use serde_json::Value;
 
-use crate::access::Member;
-use crate::arguments::Request;
-use crate::failure::Failure;
-use crate::output::{Object, Output, bytes_field, note};
-use crate::watch;
-use crate::words::Plain;
+use crate::arguments::GroupCommand;
+use crate::connector::GroupConnection;
+use crate::error::Error;
+use crate::json::JsonObject;
+use crate::output::Output;
+use crate::quoting::Escaped;
+use crate::watch::command as watch;
 
-/// How many gets the round trip time is the median of: odd, so that one of them is it.
-const ROUND_TRIPS: usize = 21;
+/// How many requests the round trip time is the median of. It is odd, so that one of them is the
+/// median.
+const ROUND_TRIP_SAMPLES: usize = 21;
 
-/// The key that they ask for, which need not exist.
+/// The key that these requests get. It need not exist.
 const ROUND_TRIP_KEY: &[u8] = b"kvs:status";
 
-/// What is said instead of waiting without a word.
-const FROM_TERMINAL: &str =
-    "the value is what you type now, up to Ctrl-D at the beginning of a line";
+/// The note before `put` reads a value from the terminal.
+const TERMINAL_INPUT_NOTE: &str = "type the value, then Ctrl-D at the beginning of a line";
 
-/// Who gives the commands.
+/// Where a command comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Surroundings {
-    /// A shell: one command, whose value may come from standard input.
-    Shell,
-    /// Standard input or the prompt: one command after the other.
-    Lines,
+pub(crate) enum Invocation {
+    /// The command line: one command, whose value may come from standard input.
+    CommandLine,
+    /// A line of standard input or of the prompt. Standard input holds the commands, and no value.
+    Line,
 }
 
-/// Does a request. The exit code is 0 or that of what has been told already.
+/// Runs a command.
 pub(crate) fn run(
-    request: Request,
-    member: &Member,
+    command: GroupCommand,
+    group: &GroupConnection,
     output: Output,
-    surroundings: Surroundings,
-) -> Result<u8, Failure> {
-    match request {
-        Request::Get { key } => get(member, key.as_bytes(), output, surroundings)?,
-        Request::Put { key, value, if_version } => {
-            let value = value_of(value, surroundings, output)?;
-            put(member, key.as_bytes(), &value, if_version, output)?;
+    invocation: Invocation,
+) -> Result<u8, Error> {
+    match command {
+        GroupCommand::Get { key } => get(group, key.as_bytes(), output, invocation)?,
+        GroupCommand::Put { key, value, if_version } => {
+            let value = value_of(value, invocation, output)?;
+            put(group, key.as_bytes(), &value, if_version, output)?;
         }
-        Request::Delete { keys, if_version } => delete(member, &keys, if_version, output)?,
-        Request::Keys { prefix, null } => {
-            keys(member, prefix.unwrap_or_default().as_bytes(), null, output)?;
+        GroupCommand::Delete { keys, if_version } => delete(group, &keys, if_version, output)?,
+        GroupCommand::Keys { prefix, null } => {
+            keys(group, prefix.unwrap_or_default().as_bytes(), null, output)?;
         }
-        Request::Watch(request) => watch::run(request, member, output)?,
-        Request::Status => status(member, output)?,
+        GroupCommand::Watch(args) => watch::run(args, group, output)?,
+        GroupCommand::Status => status(group, output)?,
     }
     Ok(0)
 }
 
-/// The value of a key and its version, which an original session does not have.
-pub(crate) fn find(member: &Member, key: &[u8]) -> Result<Option<(Vec<u8>, Version)>, Failure> {
-    let found = match member.connection.protocol() {
-        Protocol::V2 => {
-            let found = member.connection.get_versioned(key);
-            found.map(|found| found.map(|Versioned { value, version }| (value, version)))
-        }
-        Protocol::V1 => member.connection.get(key).map(|found| found.map(|value| (value, 0))),
-    };
-    found.map_err(|error| member.failure(error))
-}
-
-fn no_such_key(member: &Member, key: &[u8]) -> Failure {
-    Failure::NoSuchKey { key: key.to_vec(), group: member.group.clone() }
-}
-
 fn get(
-    member: &Member,
+    group: &GroupConnection,
     key: &[u8],
     output: Output,
-    surroundings: Surroundings,
-) -> Result<(), Failure> {
-    let (mut value, version) = find(member, key)?.ok_or_else(|| no_such_key(member, key))?;
+    invocation: Invocation,
+) -> Result<(), Error> {
+    let (mut value, version) = group.get(key)?.ok_or_else(|| group.no_such_key(key))?;
     if output.is_json() {
-        let mut object = Object::new();
-        bytes_field(&mut object, "key", key);
-        bytes_field(&mut object, "value", &value);
-        version_field(&mut object, version);
+        let mut object = JsonObject::new();
+        object.bytes("key", key);
+        object.bytes("value", &value);
+        object.version(version);
         return output.line(object);
     }
-    if surroundings == Surroundings::Lines || io::stdout().is_terminal() {
+    if invocation == Invocation::Line || io::stdout().is_terminal() {
         value.push(b'\n');
     }
     output.bytes(&value)
 }
 
-/// Adds the version, if the session has one.
-pub(crate) fn version_field(object: &mut Object, version: Version) {
-    if version != 0 {
-        object.number("version", version);
-    }
-}
-
 fn value_of(
     value: Option<OsString>,
-    surroundings: Surroundings,
+    invocation: Invocation,
     output: Output,
-) -> Result<Vec<u8>, Failure> {
-    match (value, surroundings) {
+) -> Result<Vec<u8>, Error> {
+    match (value, invocation) {
         (Some(value), _) if value != "-" => Ok(value.into_vec()),
-        (_, Surroundings::Shell) => {
+        (_, Invocation::CommandLine) => {
             let mut value = Vec::new();
             let mut input = io::stdin().lock();
             if input.is_terminal() {
-                output.event(|| note(FROM_TERMINAL), FROM_TERMINAL);
+                output.note(TERMINAL_INPUT_NOTE);
             }
-            // One byte too many is enough to be refused.
-            input.by_ref().take(MAX_VALUE as u64 + 1).read_to_end(&mut value).map_err(Failure::Input)?;
+            // One byte over the limit is enough for the library to reject the value.
+            let mut limited = input.by_ref().take(MAX_VALUE as u64 + 1);
+            limited.read_to_end(&mut value).map_err(Error::Input)?;
             Ok(value)
         }
-        (_, Surroundings::Lines) => Err(Failure::Usage(
-            "the value is missing: put KEY VALUE (\"\" is an empty one; only a command of the shell reads it from standard input)"
+        (_, Invocation::Line) => Err(Error::Usage(
+            "the value is missing: put KEY VALUE (\"\" is an empty value; only kvs put on the \
+             command line reads standard input)"
                 .into(),
         )),
     }
 }
 
 fn put(
-    member: &Member,
+    group: &GroupConnection,
     key: &[u8],
     value: &[u8],
     if_version: Option<Version>,
     output: Output,
-) -> Result<(), Failure> {
-    let connection = &member.connection;
+) -> Result<(), Error> {
+    let connection = &group.connection;
     let done = match if_version {
         Some(expected) => connection.compare_and_swap(key, value, expected),
         None => connection.put(key, value).map(Swap::Done),
     };
-    let version = match done.map_err(|error| member.failure(error))? {
+    let version = match done.map_err(|error| group.error(error))? {
         Swap::Done(version) => version,
-        Swap::Conflict(version) => return Err(Failure::Conflict { key: key.to_vec(), version }),
+        Swap::Conflict(version) => return Err(Error::Conflict { key: key.to_vec(), version }),
     };
     if output.is_json() {
-        let mut object = Object::new();
-        bytes_field(&mut object, "key", key);
-        version_field(&mut object, version);
+        let mut object = JsonObject::new();
+        object.bytes("key", key);
+        object.version(version);
         return output.line(object);
     }
     Ok(())
 }
 
 fn delete(
-    member: &Member,
+    group: &GroupConnection,
     keys: &[OsString],
     if_version: Option<Version>,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     if if_version.is_some() && keys.len() != 1 {
-        return Err(Failure::Usage("--if-version is for one key".into()));
+        return Err(Error::Usage("--if-version takes exactly one key".into()));
     }
-    let mut told = None;
+    let mut reported = None;
     for key in keys {
         let key = key.as_bytes();
-        match delete_one(member, key, if_version) {
+        match delete_one(group, key, if_version) {
             Ok(()) if output.is_json() => {
-                let mut object = Object::new();
-                bytes_field(&mut object, "key", key);
+                let mut object = JsonObject::new();
+                object.bytes("key", key);
                 object.value("deleted", true.into());
                 output.line(object)?;
             }
             Ok(()) => {}
-            // The others may exist.
-            Err(missing @ Failure::NoSuchKey { .. }) => {
-                output.failure(&missing);
-                told = Some(Failure::Told { exit_code: missing.exit_code() });
+            // The remaining keys may exist.
+            Err(missing @ Error::NoSuchKey { .. }) => {
+                output.error(&missing);
+                reported = Some(Error::AlreadyReported { exit_code: missing.exit_code() });
             }
-            Err(failure) => return Err(failure),
+            Err(error) => return Err(error),
         }
     }
-    told.map_or(Ok(()), Err)
+    reported.map_or(Ok(()), Err)
 }
 
-fn delete_one(member: &Member, key: &[u8], if_version: Option<Version>) -> Result<(), Failure> {
-    let connection = &member.connection;
+fn delete_one(
+    group: &GroupConnection,
+    key: &[u8],
+    if_version: Option<Version>,
+) -> Result<(), Error> {
+    let connection = &group.connection;
     match if_version {
-        None => match connection.delete(key).map_err(|error| member.failure(error))? {
+        None => match connection.delete(key).map_err(|error| group.error(error))? {
             true => Ok(()),
-            false => Err(no_such_key(member, key)),
+            false => Err(group.no_such_key(key)),
         },
         Some(expected) => {
             match connection
                 .compare_and_delete(key, expected)
-                .map_err(|error| member.failure(error))?
+                .map_err(|error| group.error(error))?
             {
                 Swap::Done(_) => Ok(()),
-                Swap::Conflict(version) => Err(Failure::Conflict { key: key.to_vec(), version }),
+                Swap::Conflict(version) => Err(Error::Conflict { key: key.to_vec(), version }),
             }
         }
     }
 }
 
-fn keys(member: &Member, prefix: &[u8], null: bool, output: Output) -> Result<(), Failure> {
+fn keys(group: &GroupConnection, prefix: &[u8], null: bool, output: Output) -> Result<(), Error> {
     let mut cursor = 0;
     loop {
-        let page = member.connection.keys_page(prefix, cursor, 0);
-        let (keys, next) = page.map_err(|error| member.failure(error))?;
+        let page = group.connection.keys_page(prefix, cursor, 0);
+        let (keys, next) = page.map_err(|error| group.error(error))?;
         output.lines(keys.iter().map(|key| match null {
             true => [key, &b"\0"[..]].concat(),
             false => output.key_line(key),
@@ -215,49 +199,60 @@ fn keys(member: &Member, prefix: &[u8], null: bool, output: Output) -> Result<()
     }
 }
 
-fn status(member: &Member, output: Output) -> Result<(), Failure> {
-    let connection = &member.connection;
-    let framed = connection.protocol() == Protocol::V2;
-    let count = match framed {
-        true => {
+fn status(group: &GroupConnection, output: Output) -> Result<(), Error> {
+    let connection = &group.connection;
+    let count = match connection.protocol() {
+        Protocol::V2 => {
             let mut count = 0u64;
             for key in connection.keys("") {
-                key.map_err(|error| member.failure(error))?;
+                key.map_err(|error| group.error(error))?;
                 count += 1;
             }
             Some(count)
         }
-        false => None,
+        Protocol::V1 => None,
     };
-    let round_trip = round_trip(member)?.as_nanos() as f64 / 1000.0;
-    let session = if framed { "framed" } else { "original" };
-    let server = member.socket.as_os_str().as_bytes();
+    let round_trip = round_trip(group)?.as_nanos() as f64 / 1000.0;
+    let server = group.socket.as_os_str().as_bytes();
     if output.is_json() {
-        let mut object = Object::new();
-        bytes_field(&mut object, "server", server);
-        bytes_field(&mut object, "group", &member.group);
+        let mut object = JsonObject::new();
+        object.bytes("server", server);
+        object.bytes("group", &group.group);
+        // These names predate the numbers of the protocols; programs rely on them.
+        let session = match connection.protocol() {
+            Protocol::V1 => "original",
+            Protocol::V2 => "framed",
+        };
         object.text("session", session);
         object.value("keys", count.map_or(Value::Null, Value::from));
         object.value("round_trip_us", round_trip.into());
         return output.line(object);
     }
-    let count = count
-        .map_or("unknown (an original session cannot list them)".into(), |count| count.to_string());
+    let count =
+        count.map_or("unknown (protocol v1 cannot list them)".into(), |count| count.to_string());
+    let protocol = match connection.protocol() {
+        Protocol::V1 => "v1",
+        Protocol::V2 => "v2",
+    };
     output.line(format_args!(
-        "server:      {}\ngroup:       {}\nsession:     {session}\nkeys:        {count}\nround trip:  {round_trip:.1} \u{b5}s",
-        Plain(server),
-        Plain(&member.group),
+        "server:      {}\n\
+         group:       {}\n\
+         protocol:    {protocol}\n\
+         keys:        {count}\n\
+         round trip:  {round_trip:.1} \u{b5}s",
+        Escaped(server),
+        Escaped(&group.group),
     ))
 }
 
-/// The median of some.
-fn round_trip(member: &Member) -> Result<Duration, Failure> {
-    let mut times = Vec::with_capacity(ROUND_TRIPS);
-    for _ in 0..ROUND_TRIPS {
+/// The median time of some requests.
+fn round_trip(group: &GroupConnection) -> Result<Duration, Error> {
+    let mut times = Vec::with_capacity(ROUND_TRIP_SAMPLES);
+    for _ in 0..ROUND_TRIP_SAMPLES {
         let start = Instant::now();
-        member.connection.get(ROUND_TRIP_KEY).map_err(|error| member.failure(error))?;
+        group.connection.get(ROUND_TRIP_KEY).map_err(|error| group.error(error))?;
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    Ok(times[ROUND_TRIPS / 2])
+    Ok(times[ROUND_TRIP_SAMPLES / 2])
 }

@@ -1,7 +1,7 @@
-//! What the tab key completes: commands, their options, and keys.
+//! Completion with the tab key: commands, their options, and keys.
 //!
-//! Keys come from the server, in one request, over the connection that there is: the tab key neither opens one nor
-//! asks for a secret. Keys that cannot be typed are left out.
+//! Keys come from the server, in one request on the connection that is already open: the tab key
+//! neither connects nor asks for a secret. Keys that cannot be typed are left out.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,77 +15,76 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 use crate::arguments;
-use crate::words::{Plain, Typed, as_typed};
+use crate::quoting::{Escaped, PartialLine, quote_word};
 
-/// The most keys that are offered.
-const MOST_KEYS: u32 = 200;
+/// How many keys are offered at most.
+const MAX_KEYS: u32 = 200;
 
-/// The connection of the prompt, as long as it has one.
-pub(crate) type Current = Rc<RefCell<Option<Arc<Connection>>>>;
+/// The connection of the prompt, while it has one.
+pub(crate) type SharedConnection = Rc<RefCell<Option<Arc<Connection>>>>;
 
-/// For the line editor.
+/// The helper of the line editor.
 #[derive(Debug)]
-pub(crate) struct Completion {
-    connection: Current,
+pub(crate) struct LineCompleter {
+    connection: SharedConnection,
     commands: clap::Command,
 }
 
-impl Completion {
-    pub(crate) fn new(connection: Current) -> Self {
-        let mut commands = arguments::line();
-        // `help`, and the options that all commands have.
-        commands.build();
-        Self { connection, commands }
+impl LineCompleter {
+    pub(crate) fn new(connection: SharedConnection) -> Self {
+        Self { connection, commands: arguments::prompt_parser() }
     }
 
-    /// What the last word may become.
-    fn candidates(&self, typed: &Typed) -> Vec<Pair> {
-        let last = String::from_utf8_lossy(&typed.last);
-        let Some((first, others)) = typed.words.split_first() else { return self.names(&last) };
+    /// The candidates for the word at the cursor.
+    fn candidates(&self, line: &PartialLine) -> Vec<Pair> {
+        let last = String::from_utf8_lossy(&line.last);
+        let Some((first, others)) = line.words.split_first() else {
+            return self.commands_with_prefix(&last);
+        };
         let first = String::from_utf8_lossy(first);
         let Some(command) = self.commands.find_subcommand(&*first) else { return Vec::new() };
         if last.starts_with('-') && !others.contains(&b"--".to_vec()) {
-            return options(command, &last);
+            return options_with_prefix(command, &last);
         }
         match &*first {
-            "help" if others.is_empty() => self.names(&last),
-            "get" | "put" | "keys" if others.is_empty() => self.keys(&typed.last),
-            "delete" | "watch" => self.keys(&typed.last),
+            "help" if others.is_empty() => self.commands_with_prefix(&last),
+            "get" | "put" | "keys" if others.is_empty() => self.keys_with_prefix(&line.last),
+            "delete" | "watch" => self.keys_with_prefix(&line.last),
             _ => Vec::new(),
         }
     }
 
-    fn names(&self, beginning: &str) -> Vec<Pair> {
+    fn commands_with_prefix(&self, prefix: &str) -> Vec<Pair> {
         let names = self.commands.get_subcommands().map(clap::Command::get_name);
-        names.filter(|name| name.starts_with(beginning)).map(pair).collect()
+        names.filter(|name| name.starts_with(prefix)).map(pair).collect()
     }
 
-    fn keys(&self, beginning: &[u8]) -> Vec<Pair> {
+    fn keys_with_prefix(&self, prefix: &[u8]) -> Vec<Pair> {
         let Some(connection) = self.connection.borrow().clone() else { return Vec::new() };
-        let Ok((mut keys, _)) = connection.keys_page(beginning, 0, MOST_KEYS) else {
+        let Ok((mut keys, _)) = connection.keys_page(prefix, 0, MAX_KEYS) else {
             return Vec::new();
         };
         keys.sort_unstable();
         keys.iter()
             .filter_map(|key| {
-                let replacement = format!("{} ", as_typed(key)?);
-                Some(Pair { display: Plain(key).to_string(), replacement })
+                let replacement = format!("{} ", quote_word(key)?);
+                Some(Pair { display: Escaped(key).to_string(), replacement })
             })
             .collect()
     }
 }
 
-fn options(command: &clap::Command, beginning: &str) -> Vec<Pair> {
+fn options_with_prefix(command: &clap::Command, prefix: &str) -> Vec<Pair> {
     let names = command.get_arguments().filter_map(clap::Arg::get_long);
     let names = names.map(|name| format!("--{name}"));
-    names.filter(|name| name.starts_with(beginning)).map(|name| pair(&name)).collect()
+    names.filter(|name| name.starts_with(prefix)).map(|name| pair(&name)).collect()
 }
 
 fn pair(word: &str) -> Pair {
     Pair { display: word.into(), replacement: format!("{word} ") }
 }
 
-impl Completer for Completion {
+impl Completer for LineCompleter {
     type Candidate = Pair;
 
     fn complete(
@@ -94,28 +93,28 @@ impl Completer for Completion {
         position: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let typed = Typed::new(&line[..position]);
-        Ok((typed.start, self.candidates(&typed)))
+        let line = PartialLine::parse(&line[..position]);
+        Ok((line.start, self.candidates(&line)))
     }
 }
 
-impl Hinter for Completion {
+impl Hinter for LineCompleter {
     type Hint = String;
 }
 
-impl Highlighter for Completion {}
+impl Highlighter for LineCompleter {}
 
-impl Validator for Completion {}
+impl Validator for LineCompleter {}
 
-impl Helper for Completion {}
+impl Helper for LineCompleter {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offered(line: &str) -> Vec<String> {
-        let completion = Completion::new(Current::default());
-        let candidates = completion.candidates(&Typed::new(line));
+        let completion = LineCompleter::new(SharedConnection::default());
+        let candidates = completion.candidates(&PartialLine::parse(line));
         candidates.into_iter().map(|pair| pair.replacement).collect()
     }
 
@@ -127,6 +126,6 @@ mod tests {
         assert_eq!(offered("put k v --if"), ["--if-version "]);
         assert_eq!(offered("get k --j"), ["--json "]);
         assert!(offered("").contains(&"help ".to_owned()));
-        assert!(offered("nonsense ").is_empty() && offered("get -- --j").is_empty());
+        assert!(offered("bogus ").is_empty() && offered("get -- --j").is_empty());
     }
 }

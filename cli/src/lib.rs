@@ -1,33 +1,39 @@
 //! The command line program `kvs`: the pairs of a group from a shell, a script or a prompt.
 //!
-//! - `arguments`: what may be typed, as a [`clap::Command`], which is also what the manual is made of.
-//! - `access`: which server and group, and where the secret comes from; `secret` holds it, `terminal` asks for it.
-//! - `commands`: what each command does. `watch`: the one that goes on. `exec`: what it may run.
-//! - `prompt`: without a command, on a terminal. `script`: likewise, without one. `completion`: the tab key.
-//! - `admin`: what an administrator can do, over the server's control socket.
-//! - `failure`: what can go wrong: its sentence, its name, its exit code. `output`: text and JSON. `words`: bytes as
-//!   they are typed and shown.
+//! - `arguments`: the command line, as a [`clap::Command`]; the manual page is generated from it.
+//!   `help_text`: the rest of `--help`.
+//! - `connector`: opens connections to a group. `secret` holds its secret, `terminal` asks for it.
+//! - `commands`: the commands on a group. `watch`: changes as they happen.
+//! - `prompt`: commands typed on a terminal. `script`: commands from standard input. `line` parses
+//!   the lines of both, `completion` is the tab key of the prompt.
+//! - `admin`: administration, over the control socket of the server.
+//! - `error`, `library_error`, `exit_code`: messages, names and exit codes of errors.
+//! - `output`, `json`, `quoting`: what is printed.
 //!
-//! What always holds. A secret is never taken from the command line, never printed, and never kept in the history.
-//! What is read and written are bytes: nothing need be UTF-8. Nobody polls. Standard output has answers only; all
-//! else goes to standard error. That nobody reads an output any more is no failure.
+//! Invariants: a secret is never an argument, never printed, and never in the history. Keys and
+//! values are bytes and need not be UTF-8. Nothing polls. Standard output has results only;
+//! everything else goes to standard error. A reader that closes standard output causes no error.
 
 #![forbid(unsafe_code)]
 
-mod access;
 mod admin;
 mod arguments;
 mod commands;
 mod completion;
-mod exec;
-mod failure;
+mod connector;
+mod error;
+mod exit_code;
+mod help_text;
+mod json;
+mod library_error;
+mod line;
 mod output;
 mod prompt;
+mod quoting;
 mod script;
 mod secret;
 mod terminal;
 mod watch;
-mod words;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -37,78 +43,79 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 use clap::parser::ValueSource;
 
-use crate::access::Access;
-use crate::arguments::Command;
-pub use crate::arguments::{Arguments, command};
-use crate::commands::Surroundings;
-use crate::failure::Failure;
+use crate::admin::SocketOption;
+use crate::arguments::CliCommand;
+pub use crate::arguments::{Cli, command};
+use crate::commands::Invocation;
+use crate::connector::Connector;
+use crate::error::Error;
 use crate::output::Output;
 
-/// The program: its arguments, its environment, its exit code.
+/// Runs the program with the arguments and the environment of this process.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let filled = kvs_options::fill(arguments::parser(), &arguments, usual_file().as_deref());
-    let parsed = filled.and_then(|(command, _)| {
-        Ok(arguments::prepared(command).try_get_matches_from(&arguments)?)
-    });
+    let filled =
+        kvs_options::fill(arguments::parser(), &arguments, default_config_file().as_deref());
+    let parsed = filled
+        .and_then(|(command, _)| Ok(arguments::prepare(command).try_get_matches_from(&arguments)?));
     let matches = match parsed {
         Ok(matches) => matches,
         Err(error) => {
-            // They could not be parsed, so this is all that is known of what is wanted.
+            // The options could not be parsed, so the arguments are searched for --json.
             let json = arguments.iter().any(|argument| argument == "--json");
-            return ExitCode::from(output::say_usage(&error, Output::new(json)));
+            return ExitCode::from(Output::new(json).options_error(&error));
         }
     };
-    let arguments = match Arguments::from_arg_matches(&matches) {
-        Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(output::say_clap(&error, Output::new(false))),
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(Output::new(false).clap_error(&error)),
     };
-    let output = Output::new(arguments.style.json);
-    let Arguments { place, command, .. } = arguments;
-    let typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    if matches!(command, Some(Command::Admin { .. })) && typed("secret_file") {
-        output.failure(&Failure::Usage("--secret-file belongs behind kvs admin create".into()));
-        return ExitCode::from(output::USAGE);
+    let output = Output::new(cli.format.json);
+    let Cli { endpoint, command, .. } = cli;
+    let is_typed = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    if matches!(command, Some(CliCommand::Admin { .. })) && is_typed("secret_file") {
+        output.error(&Error::Usage("--secret-file goes after kvs admin create".into()));
+        return ExitCode::from(exit_code::USAGE);
     }
-    let socket = place.socket.clone().map(PathBuf::into_os_string);
-    let socket = admin::Socket { path: socket, is_typed: typed("socket") };
-    let access = Access::new(place, &matches);
-    ExitCode::from(match run(command, access, socket, output) {
+    let socket = endpoint.socket.clone().map(PathBuf::into_os_string);
+    let socket = SocketOption { path: socket, is_typed: is_typed("socket") };
+    let connector = Connector::new(endpoint, &matches);
+    ExitCode::from(match run(command, connector, socket, output) {
         Ok(code) => code,
-        Err(failure) => {
-            output.failure(&failure);
-            failure.exit_code()
+        Err(error) => {
+            output.error(&error);
+            error.exit_code()
         }
     })
 }
 
-/// The file with options that need not be named.
-fn usual_file() -> Option<PathBuf> {
+/// The configuration file that is read without `--config`.
+fn default_config_file() -> Option<PathBuf> {
     let dir = |name: &str| std::env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")))?;
     Some(config.join("kvs/kvs.toml"))
 }
 
 fn run(
-    command: Option<Command>,
-    access: Result<Access, Failure>,
-    socket: admin::Socket,
+    command: Option<CliCommand>,
+    connector: Result<Connector, Error>,
+    socket: SocketOption,
     output: Output,
-) -> Result<u8, Failure> {
+) -> Result<u8, Error> {
     match command {
-        // Those that need no group come first.
-        Some(Command::Admin { arguments }) => Ok(admin::run(arguments, socket, output)),
-        Some(Command::Completions { shell }) => {
-            output.bytes(&arguments::completions(shell))?;
+        // These two need no group, so a wrong group or secret does not matter.
+        Some(CliCommand::Admin { arguments }) => Ok(admin::run(arguments, socket, output)),
+        Some(CliCommand::Completions { shell }) => {
+            output.bytes(&arguments::completion_script(shell))?;
             Ok(0)
         }
-        Some(Command::Group(request)) => {
-            let member = access?.open(output)?;
-            commands::run(request, &member, output, Surroundings::Shell)
+        Some(CliCommand::Group(command)) => {
+            let group = connector?.connect(output)?;
+            commands::run(command, &group, output, Invocation::CommandLine)
         }
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => {
-            prompt::run(access?, output)
+            prompt::run(connector?, output)
         }
-        None => script::run(access?, output, io::stdin().lock()),
+        None => script::run(connector?, output, io::stdin().lock()),
     }
 }

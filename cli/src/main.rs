@@ -1,4 +1,4 @@
-//! `kvs`: everything is in the library beside it.
+//! The program `kvs`. Its code is in the library `kvs_cli`.
 
 #![forbid(unsafe_code)]
 

@@ -1,16 +1,17 @@
-//! The prompt: the commands typed one after the other, on a terminal.
+//! The prompt: commands typed one after the other, on a terminal.
 //!
-//! No error ends it. A lost connection is told at once, and the next command opens another one. Each watch has a connection
-//! and a thread of its own, which reports above the line that is being typed, and outlives what happens to the connection of
-//! the commands.
+//! No error ends the prompt. A lost connection is reported at once, and the next command opens
+//! another one. Each watch has its own connection and its own thread, which prints above the line
+//! that is being typed; it is independent of the connection of the commands.
 //!
-//! The history is a file that only its owner can read. A line in which the secret stands is not kept, nor what follows the
-//! group of a `connect`.
+//! The history is a file that only its owner can read. It omits lines that contain the secret, and
+//! wrong `connect` commands, which may contain the secret of another group.
 
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::DirBuilder;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -22,328 +23,332 @@ use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor, ExternalPrinter};
 
-use crate::access::{Access, Member};
-use crate::arguments::{Line, LineCommand, Request, WatchRequest};
-use crate::commands::{self, Surroundings};
-use crate::completion::{Completion, Current};
-use crate::failure::Failure;
-use crate::output::{self, Output, note};
-use crate::script::{Parsed, parse};
-use crate::watch::{Changes, End, Event, Wanted, Watcher};
-use crate::words::{Plain, Quoted, Typed};
+use crate::arguments::{GroupCommand, PromptCommand, PromptLine, WatchArgs};
+use crate::commands::{self, Invocation};
+use crate::completion::{LineCompleter, SharedConnection};
+use crate::connector::{Connector, GroupConnection};
+use crate::error::Error;
+use crate::line::{ParsedLine, parse};
+use crate::output::Output;
+use crate::quoting::{Escaped, PartialLine, Quoted};
+use crate::watch::event::KeyEvent;
+use crate::watch::filter::WatchFilter;
+use crate::watch::queue::{ChangeQueue, WatchEnd};
+use crate::watch::watcher::Watcher;
 
-/// Lines of the history.
-const HISTORY: usize = 1000;
+/// How many lines the history keeps.
+const MAX_HISTORY_LINES: usize = 1000;
 
-/// Bytes of a value that a watch shows.
-const SHOWN: usize = 200;
+/// How many bytes of a value a watch prints.
+const MAX_SHOWN_VALUE: usize = 200;
 
-/// Runs the prompt to its end.
-pub(crate) fn run(access: Access, output: Output) -> Result<u8, Failure> {
-    let mut prompt = Prompt::new(access, output)?;
+/// Runs the prompt until the user quits.
+pub(crate) fn run(connector: Connector, output: Output) -> Result<u8, Error> {
+    let mut prompt = Prompt::new(connector, output)?;
     prompt.begin();
     loop {
-        match prompt.editor.readline(&prompt.text()) {
-            // What was pasted may have several.
+        match prompt.editor.readline(&prompt.prompt_text()) {
+            // Pasted text may have several lines.
             Ok(lines) => {
                 for line in lines.lines() {
-                    if prompt.line(line) == Then::End {
+                    if prompt.run_line(line).is_break() {
                         return Ok(0);
                     }
                 }
             }
-            // The line is thrown away, as a shell does it.
+            // Ctrl-C discards the line, as in a shell.
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => return Ok(0),
-            Err(error) => return Err(Failure::Terminal(error.to_string())),
+            Err(error) => return Err(Error::Terminal(error.to_string())),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    GoOn,
-    End,
-}
-
 struct Prompt {
-    access: Access,
+    connector: Connector,
     output: Output,
-    editor: Editor<Completion, FileHistory>,
-    /// `None`: there is no place for it.
+    editor: Editor<LineCompleter, FileHistory>,
+    /// `None` if there is no directory for it, or it cannot be written.
     history: Option<PathBuf>,
-    member: Option<Member>,
-    /// The same connection for the tab key.
-    current: Current,
-    watches: Vec<Watch>,
+    group: Option<GroupConnection>,
+    /// The connection of `group`, shared with completion.
+    shared_connection: SharedConnection,
+    watches: Vec<BackgroundWatch>,
 }
 
-/// A watch that goes on while commands are typed.
-struct Watch {
-    changes: Arc<Changes>,
+/// A watch that reports while commands are typed.
+struct BackgroundWatch {
+    queue: Arc<ChangeQueue>,
     thread: JoinHandle<()>,
 }
 
-/// Writes above the line that is being typed.
-struct Announcer(Option<Box<dyn ExternalPrinter + Send>>);
+/// Prints above the line that is being typed.
+struct LinePrinter(Option<Box<dyn ExternalPrinter + Send>>);
 
-impl Announcer {
-    fn say(&mut self, line: impl Display) {
+impl LinePrinter {
+    fn print(&mut self, line: impl Display) {
         let line = format!("{line}\n");
         match &mut self.0 {
-            // That the terminal has gone ends the prompt.
+            // This fails only if the terminal is gone, which ends the prompt.
             Some(printer) => drop(printer.print(line)),
-            // A terminal that cannot do it gets it where the cursor is.
+            // A terminal without cursor control gets the line at the cursor.
             None => drop(io::Write::write_all(&mut io::stdout(), line.as_bytes())),
         }
     }
 }
 
 impl Prompt {
-    fn new(access: Access, output: Output) -> Result<Self, Failure> {
-        let broken = |error: ReadlineError| Failure::Terminal(error.to_string());
+    fn new(connector: Connector, output: Output) -> Result<Self, Error> {
+        let to_error = |error: ReadlineError| Error::Terminal(error.to_string());
         let config = Config::builder()
-            .max_history_size(HISTORY)
-            .map_err(broken)?
+            .max_history_size(MAX_HISTORY_LINES)
+            .map_err(to_error)?
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
             .build();
-        let mut editor = Editor::with_config(config).map_err(broken)?;
-        let current = Rc::new(RefCell::new(None));
-        editor.set_helper(Some(Completion::new(Rc::clone(&current))));
-        let mut history = history_file();
+        let mut editor = Editor::with_config(config).map_err(to_error)?;
+        let shared_connection = Rc::new(RefCell::new(None));
+        editor.set_helper(Some(LineCompleter::new(Rc::clone(&shared_connection))));
+        let mut history = history_path();
         if let Some(path) = &history {
-            // The first time there is none.
+            // The file does not exist before the first line.
             let _ = editor.load_history(path);
-            if let Some(Err(error)) = path.parent().map(make_directory) {
-                let sentence = format!("the history is not kept: {}: {error}", path.display());
-                output.warning("no_history", &sentence);
+            if let Some(Err(error)) = path.parent().map(create_private_dir) {
+                output.warning("no_history", &history_warning(path, &error));
                 history = None;
             }
         }
-        let watches = Vec::new();
-        Ok(Self { access, output, editor, history, member: None, current, watches })
+        Ok(Self {
+            connector,
+            output,
+            editor,
+            history,
+            group: None,
+            shared_connection,
+            watches: Vec::new(),
+        })
     }
 
     fn begin(&mut self) {
-        if self.access.group().is_none() {
-            self.note("no group yet: \"connect GROUP\" joins one, \"help\" lists the commands");
+        if self.connector.group().is_none() {
+            self.output
+                .note("no group: \"connect GROUP\" connects to one, \"help\" lists the commands");
             return;
         }
         match self.connected(self.output) {
-            Ok(_) => self.note("\"help\" lists the commands, Ctrl-D quits"),
-            Err(failure) => self.output.failure(&failure),
+            Ok(_) => self.output.note("\"help\" lists the commands, Ctrl-D quits"),
+            Err(error) => self.output.error(&error),
         }
     }
 
-    /// What stands before the line.
-    fn text(&self) -> String {
-        let Some(group) = self.access.group() else { return "kvs> ".into() };
+    /// The text before the line.
+    fn prompt_text(&self) -> String {
+        let Some(group) = self.connector.group() else { return "kvs> ".into() };
         match self.is_connected() {
-            true => format!("{}> ", Plain(group)),
-            false => format!("{} (not connected)> ", Plain(group)),
+            true => format!("{}> ", Escaped(group)),
+            false => format!("{} (not connected)> ", Escaped(group)),
         }
     }
 
     fn is_connected(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| member.connection.is_open())
+        self.group.as_ref().is_some_and(|group| group.connection.is_open())
     }
 
-    fn note(&self, sentence: &str) {
-        self.output.event(|| note(sentence), sentence);
-    }
-
-    /// Does a line.
-    fn line(&mut self, line: &str) -> Then {
+    /// Runs a line. Breaks if it is `quit`.
+    fn run_line(&mut self, line: &str) -> ControlFlow<()> {
         let parsed = parse(line.as_bytes());
-        self.remember(line, &parsed);
-        let done = match parsed {
-            Ok(Parsed::Nothing) => Ok(()),
-            Ok(Parsed::Clap(error)) => {
-                output::say_clap(&error, self.output);
+        self.add_to_history(line, &parsed);
+        let result = match parsed {
+            Ok(ParsedLine::Empty) => Ok(()),
+            Ok(ParsedLine::Clap(error)) => {
+                self.output.clap_error(&error);
                 Ok(())
             }
-            Ok(Parsed::Line(Line { command: LineCommand::Quit, .. })) => return Then::End,
-            Ok(Parsed::Line(line)) => self.command(line),
-            Err(failure) => Err(failure),
+            Ok(ParsedLine::Command(PromptLine { command: PromptCommand::Quit, .. })) => {
+                return ControlFlow::Break(());
+            }
+            Ok(ParsedLine::Command(line)) => self.run_command(line),
+            Err(error) => Err(error),
         };
-        if let Err(failure) = done {
-            self.output.failure(&failure);
+        if let Err(error) = result {
+            self.output.error(&error);
         }
-        Then::GoOn
+        ControlFlow::Continue(())
     }
 
-    fn command(&mut self, line: Line) -> Result<(), Failure> {
-        let output = self.output.or_json(line.style.json);
+    fn run_command(&mut self, line: PromptLine) -> Result<(), Error> {
+        let output = self.output.or_json(line.format.json);
         match line.command {
-            LineCommand::Request(Request::Watch(request)) => self.watch(request, output),
-            LineCommand::Request(request) => {
-                let member = self.connected(output)?;
-                commands::run(request, member, output, Surroundings::Lines).map(drop)
+            PromptCommand::Group(GroupCommand::Watch(args)) => self.watch(args, output),
+            PromptCommand::Group(command) => {
+                let group = self.connected(output)?;
+                commands::run(command, group, output, Invocation::Line).map(drop)
             }
-            LineCommand::Unwatch => match self.unwatch() {
-                0 => Err(Failure::Usage("there is no watch to end".into())),
+            PromptCommand::Unwatch => match self.unwatch() {
+                0 => Err(Error::Usage("there is no watch to end".into())),
                 _ => Ok(()),
             },
-            LineCommand::Connect { group } => self.change_group(group.into_vec(), output),
-            // The caller has taken it out.
-            LineCommand::Quit => Ok(()),
+            PromptCommand::Connect { group } => self.change_group(group.into_vec(), output),
+            // `run_line` handles it.
+            PromptCommand::Quit => Ok(()),
         }
     }
 
-    /// The connection that there is, or a new one.
-    fn connected(&mut self, output: Output) -> Result<&Member, Failure> {
-        let open = self.member.take().filter(|member| member.connection.is_open());
-        let member = match open {
-            Some(member) => member,
-            None => {
-                self.current.replace(None);
-                let member = self.access.join(output)?;
-                self.use_for_tab_and_end(&member);
-                member
-            }
-        };
-        Ok(self.member.insert(member))
+    /// Returns the open connection, or opens one.
+    fn connected(&mut self, output: Output) -> Result<&GroupConnection, Error> {
+        if !self.is_connected() {
+            self.group = None;
+            self.shared_connection.replace(None);
+            let group = self.connector.connect(output)?;
+            self.register(&group);
+            self.group = Some(group);
+        }
+        // There is a connection: the one that was open, or the one that was just opened.
+        self.group.as_ref().ok_or(Error::NoGroup)
     }
 
-    /// A new connection is that of the tab key, and its end is told when it comes.
-    fn use_for_tab_and_end(&mut self, member: &Member) {
-        self.current.replace(Some(Arc::clone(&member.connection)));
-        let mut announcer = self.announcer();
-        let ended = Failure::Ended { socket: member.socket.clone(), group: member.group.clone() };
-        // When it has ended already, the next command tells it.
-        let _ = member.connection.on_disconnect(move |_| {
-            announcer.say(format_args!("kvs: {ended}; the next command connects again"));
+    /// Shares a new connection with completion, and reports when it is closed.
+    fn register(&mut self, group: &GroupConnection) {
+        self.shared_connection.replace(Some(Arc::clone(&group.connection)));
+        let mut printer = self.line_printer();
+        let error = group.disconnected();
+        // This fails if the connection is closed already; the next command then reports it.
+        let _ = group.connection.on_disconnect(move |_| {
+            printer.print(format_args!("kvs: {error}; the next command reconnects"));
         });
     }
 
-    fn announcer(&mut self) -> Announcer {
+    fn line_printer(&mut self) -> LinePrinter {
         let printer = self.editor.create_external_printer().ok();
-        Announcer(printer.map(|printer| Box::new(printer) as Box<dyn ExternalPrinter + Send>))
+        LinePrinter(printer.map(|printer| Box::new(printer) as Box<dyn ExternalPrinter + Send>))
     }
 
-    /// Joins another group, and leaves this one when that has worked.
-    fn change_group(&mut self, group: Vec<u8>, output: Output) -> Result<(), Failure> {
-        let mut access = self.access.clone();
-        access.change_group(group);
-        let member = access.join(output)?;
+    /// Connects to another group, and on success closes the connection to the current one.
+    fn change_group(&mut self, group: Vec<u8>, output: Output) -> Result<(), Error> {
+        let mut connector = self.connector.clone();
+        connector.change_group(group);
+        let group = connector.connect(output)?;
         if self.unwatch() > 0 {
-            self.note("the watches have ended with the group");
+            self.output.note("the watches of the previous group have ended");
         }
-        self.access = access;
-        self.use_for_tab_and_end(&member);
-        self.member = Some(member);
+        self.connector = connector;
+        self.register(&group);
+        self.group = Some(group);
         Ok(())
     }
 
-    fn watch(&mut self, request: WatchRequest, output: Output) -> Result<(), Failure> {
-        if request.exec.is_some() || request.count.is_some() {
-            let sentence = "at the prompt a watch has neither --exec nor --count: it reports until \"unwatch\"";
-            return Err(Failure::Usage(sentence.into()));
+    fn watch(&mut self, args: WatchArgs, output: Output) -> Result<(), Error> {
+        if args.exec.is_some() || args.count.is_some() {
+            let message = "at the prompt a watch has neither --exec nor --count: it reports until \
+                           \"unwatch\"";
+            return Err(Error::Usage(message.into()));
         }
-        let member = self.access.join(output)?;
-        let wanted = Wanted::new(request.keys, request.prefixes);
-        let announcer = self.announcer();
+        let group = self.connector.connect(output)?;
+        let filter = WatchFilter::new(args.keys, args.prefixes);
+        let printer = self.line_printer();
         let (started, start) = mpsc::sync_channel(1);
-        let (wanted_there, initial) = (wanted.clone(), request.initial);
+        let (thread_filter, initial) = (filter.clone(), args.initial);
         let thread = thread::Builder::new()
             .name("watch".into())
-            .spawn(move || report(&member, wanted_there, initial, output, announcer, &started))
-            .map_err(|error| Failure::Terminal(error.to_string()))?;
-        // The thread answers, or has ended.
-        let changes = start
+            .spawn(move || report(&group, thread_filter, initial, output, printer, &started))
+            .map_err(|error| Error::StartWatch(error.to_string()))?;
+        // The thread first sends one result, unless it panics.
+        let queue = start
             .recv()
-            .unwrap_or_else(|_| Err(Failure::Terminal("the watch has ended".into())))?;
+            .unwrap_or_else(|_| Err(Error::StartWatch("its thread has ended".into())))?;
         self.watches.retain(|watch| !watch.thread.is_finished());
-        self.watches.push(Watch { changes, thread });
-        if !request.quiet {
-            self.note(&format!("watching {}; \"unwatch\" ends it", wanted.text()));
+        self.watches.push(BackgroundWatch { queue, thread });
+        if !args.quiet {
+            self.output.note(&format!("watching {}; \"unwatch\" ends it", filter.text()));
         }
         Ok(())
     }
 
-    /// Ends all watches; how many. Their threads end by themselves: one may be writing.
+    /// Ends all watches and returns how many there were. It does not wait for their threads, one of
+    /// which may be writing to the terminal.
     fn unwatch(&mut self) -> usize {
         self.watches.retain(|watch| !watch.thread.is_finished());
         let count = self.watches.len();
         for watch in self.watches.drain(..) {
-            watch.changes.end(End::Unwatched);
+            watch.queue.close(WatchEnd::Unwatched);
         }
         count
     }
 
-    fn remember(&mut self, line: &str, parsed: &Result<Parsed, Failure>) {
+    fn add_to_history(&mut self, line: &str, parsed: &Result<ParsedLine, Error>) {
         let line = match parsed {
-            Ok(Parsed::Nothing) => return,
-            // So what was typed behind it is not kept, and cannot be a secret.
-            _ if Typed::new(line).first() == Some(b"connect") => match parsed {
-                Ok(Parsed::Line(_)) => line,
+            Ok(ParsedLine::Empty) => return,
+            // The words after a wrong `connect` may be a secret.
+            _ if PartialLine::parse(line).first() == Some(b"connect") => match parsed {
+                Ok(ParsedLine::Command(_)) => line,
                 _ => return,
             },
             _ => line,
         };
-        let secret = self.access.secret().unwrap_or_default();
+        let secret = self.connector.secret().unwrap_or_default();
         if !secret.is_empty() && line.as_bytes().windows(secret.len()).any(|part| part == secret) {
             return;
         }
-        // The tab key leaves a space behind. An escaped one belongs to a word.
+        // Completion appends a space. An escaped space belongs to a word.
         let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
         let added = self.editor.add_history_entry(line);
         let Some(path) = self.history.clone() else { return };
-        // At once, so that nothing is lost however the prompt ends.
+        // The line is saved at once, so that it survives even a killed prompt.
         if let Err(error) = added.and_then(|_| self.editor.append_history(&path)) {
-            let sentence = format!("the history is not kept: {}: {error}", path.display());
-            self.output.warning("no_history", &sentence);
+            self.output.warning("no_history", &history_warning(&path, &error));
             self.history = None;
         }
     }
 }
 
-/// The thread of a watch: says whether it has begun, and then each change.
+/// The thread of a watch: sends whether the watch has started, then prints each event.
 fn report(
-    member: &Member,
-    wanted: Wanted,
+    group: &GroupConnection,
+    filter: WatchFilter,
     initial: bool,
     output: Output,
-    mut announcer: Announcer,
-    started: &mpsc::SyncSender<Result<Arc<Changes>, Failure>>,
+    mut printer: LinePrinter,
+    started: &mpsc::SyncSender<Result<Arc<ChangeQueue>, Error>>,
 ) {
-    let mut watcher = match Watcher::start(member, wanted) {
+    let mut watcher = match Watcher::start(group, filter) {
         Ok(watcher) => watcher,
-        Err(failure) => {
-            // The prompt waits for it.
-            let _ = started.send(Err(failure));
+        Err(error) => {
+            // The prompt waits for this message, so the channel is open.
+            let _ = started.send(Err(error));
             return;
         }
     };
-    let _ = started.send(Ok(watcher.changes()));
-    let line = |event: &Event| match output.is_json() {
-        true => event.object().to_string(),
-        false => event.text(SHOWN),
+    let _ = started.send(Ok(watcher.queue()));
+    let line = |event: &KeyEvent| match output.is_json() {
+        true => event.to_json().to_string(),
+        false => event.text(MAX_SHOWN_VALUE),
     };
-    let mut told = Ok(());
+    let mut result = Ok(());
     if initial {
-        told = watcher.initial(|event| {
-            announcer.say(line(&event));
+        result = watcher.report_initial(|event| {
+            printer.print(line(&event));
             Ok(())
         });
     }
-    while told.is_ok() {
+    while result.is_ok() {
         match watcher.next() {
-            Ok(Some(event)) => announcer.say(line(&event)),
+            Ok(Some(event)) => printer.print(line(&event)),
             Ok(None) => return,
-            Err(failure) => told = Err(failure),
+            Err(error) => result = Err(error),
         }
     }
-    if let Err(failure) = told {
-        let group = Quoted(&member.group);
-        announcer
-            .say(format_args!("kvs: {failure}; a watch in the group {group} has ended with it"));
+    if let Err(error) = result {
+        let group = Quoted(&group.group);
+        printer.print(format_args!("kvs: {error}; a watch on the group {group} has ended"));
     }
 }
 
-/// Where the history is kept.
-fn history_file() -> Option<PathBuf> {
+fn history_warning(path: &Path, error: &dyn Display) -> String {
+    format!("cannot save the history in {}: {error}", path.display())
+}
+
+/// The path of the history, if there is a home directory.
+fn history_path() -> Option<PathBuf> {
     let absolute =
         |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state =
@@ -351,6 +356,6 @@ fn history_file() -> Option<PathBuf> {
     Some(state.join("kvs/history"))
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+fn create_private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

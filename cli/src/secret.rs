@@ -1,4 +1,4 @@
-//! The secret of a group: read, held, never shown.
+//! The secret of a group. It is never printed, not even by `Debug`.
 
 use std::fmt;
 use std::fs::File;
@@ -6,17 +6,17 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::failure::Failure;
-use crate::terminal::ask_unseen;
-use crate::words::Quoted;
+use crate::error::Error;
+use crate::quoting::Quoted;
+use crate::terminal::read_password;
 
-/// More than any secret has. A longer line is refused by the library, which says how long one may be.
-const LONGEST_LINE: u64 = 4096;
+/// The length at which a secret file is cut off. It exceeds every valid secret, so that the library
+/// rejects a longer line with its own message.
+const MAX_LINE: u64 = 4096;
 
-/// The permission that lets everybody read. A group of users may well share a secret.
-const ALL_MAY_READ: u32 = 0o004;
+/// The permission of others to read. A Unix group of users may share a secret.
+const OTHERS_CAN_READ: u32 = 0o004;
 
-/// A secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(Vec<u8>);
 
@@ -35,21 +35,21 @@ impl Secret {
         &self.0
     }
 
-    /// The first line of a file, and whether everybody may read it.
-    pub(crate) fn read(path: &Path) -> Result<(Self, bool), Failure> {
-        let failed = |source| Failure::SecretFile { path: path.to_owned(), source };
+    /// Reads the first line of a file. Also returns whether every user can read the file.
+    pub(crate) fn read(path: &Path) -> Result<(Self, bool), Error> {
+        let failed = |source| Error::SecretFile { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        // A pipe has other permissions than what is behind it.
-        let exposed = metadata.is_file() && metadata.permissions().mode() & ALL_MAY_READ != 0;
-        Ok((Self::first_line(file, path)?, exposed))
+        // The permissions of a pipe say nothing about its content.
+        let is_exposed = metadata.is_file() && metadata.permissions().mode() & OTHERS_CAN_READ != 0;
+        Ok((Self::first_line(file, path)?, is_exposed))
     }
 
-    /// The first line of a file that is open.
-    pub(crate) fn first_line(file: File, path: &Path) -> Result<Self, Failure> {
-        let failed = |source| Failure::SecretFile { path: path.to_owned(), source };
+    /// Reads the first line of an open file.
+    pub(crate) fn first_line(file: File, path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::SecretFile { path: path.to_owned(), source };
         let mut line = Vec::new();
-        BufReader::new(file.take(LONGEST_LINE)).read_until(b'\n', &mut line).map_err(failed)?;
+        BufReader::new(file.take(MAX_LINE)).read_until(b'\n', &mut line).map_err(failed)?;
         if line.last() == Some(&b'\n') {
             line.pop();
         }
@@ -57,14 +57,14 @@ impl Secret {
             line.pop();
         }
         match line.is_empty() {
-            true => Err(Failure::EmptySecret { path: path.to_owned() }),
+            true => Err(Error::EmptySecret { path: path.to_owned() }),
             false => Ok(Self(line)),
         }
     }
 
-    /// Asks for it on the terminal, without echo. Nothing typed is `None`.
-    pub(crate) fn ask(group: &[u8]) -> io::Result<Option<Self>> {
-        let secret = ask_unseen(&format!("Secret of the group {}: ", Quoted(group)))?;
+    /// Asks for the secret on the terminal, without echo. An empty line is `None`.
+    pub(crate) fn prompt(group: &[u8]) -> io::Result<Option<Self>> {
+        let secret = read_password(&format!("Secret of the group {}: ", Quoted(group)))?;
         Ok(Some(Self(secret)).filter(|secret| !secret.0.is_empty()))
     }
 }
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    fn read(content: &[u8], mode: u32) -> Result<(Secret, bool), Failure> {
+    fn read(content: &[u8], mode: u32) -> Result<(Secret, bool), Error> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, content).unwrap();
@@ -84,26 +84,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_is_the_secret() {
+    fn first_line_is_the_secret() {
         for content in ["VKHMp", "VKHMp\n", "VKHMp\r\n", "VKHMp\nmore\n"] {
             let (secret, exposed) = read(content.as_bytes(), 0o600).unwrap();
             assert_eq!((secret.as_bytes(), exposed), (&b"VKHMp"[..], false), "{content:?}");
         }
         for content in ["", "\n", "\r\n", "\nVKHMp\n"] {
             let refused = read(content.as_bytes(), 0o600);
-            assert!(matches!(refused, Err(Failure::EmptySecret { .. })), "{content:?}");
+            assert!(matches!(refused, Err(Error::EmptySecret { .. })), "{content:?}");
         }
     }
 
     #[test]
-    fn it_is_noticed_that_everybody_may_read_the_file() {
+    fn file_that_others_can_read_is_detected() {
         for (mode, expected) in [(0o600, false), (0o400, false), (0o640, false), (0o604, true)] {
             assert_eq!(read(b"s", mode).unwrap().1, expected, "{mode:o}");
         }
     }
 
     #[test]
-    fn a_secret_is_not_shown_with_what_holds_it() {
+    fn debug_output_hides_the_secret() {
         assert_eq!(format!("{:?}", Some(Secret::new(b"VKHMp".to_vec()))), "Some(Secret)");
     }
 }

@@ -1,8 +1,9 @@
-//! A line that is typed at the terminal without being seen.
+//! Reads a line from the terminal without echo.
 //!
-//! The echo is off before the question appears, so whatever answers it is not seen, however fast it comes. The terminal is
-//! the one that controls the process: standard input and output may be anything. It is as before when this returns; so
-//! Ctrl-C is taken from what is typed, as the signal would end the process before that.
+//! Echo is switched off before the question is printed, so that nothing typed is ever shown,
+//! however early it is typed. The terminal is the controlling one (`/dev/tty`); standard input and
+//! output may be redirected. The terminal is restored before the function returns. Ctrl-C therefore
+//! arrives as a byte: the signal would kill the process before the terminal is restored.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,47 +19,51 @@ const CTRL_U: u8 = 0x15;
 const ESCAPE: u8 = 0x1b;
 const DELETE: u8 = 0x7f;
 
-/// Asks on the terminal, and returns what is typed up to the end of the line.
+/// Prints a question on the terminal and reads the line typed in reply.
 ///
 /// # Errors
-/// [`ErrorKind::Interrupted`] after Ctrl-C, [`ErrorKind::UnexpectedEof`] at the end of the input or after Ctrl-D on an
-/// empty line; any other when the process has no terminal, or it fails.
-pub(crate) fn ask_unseen(question: &str) -> io::Result<Vec<u8>> {
+/// [`ErrorKind::Interrupted`] after Ctrl-C; [`ErrorKind::UnexpectedEof`] at the end of the input or
+/// after Ctrl-D on an empty line; any other error if the process has no terminal or the terminal
+/// fails.
+pub(crate) fn read_password(question: &str) -> io::Result<Vec<u8>> {
     let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-    let unseen = Unseen::new(&terminal)?;
+    let echo_off = EchoOff::new(&terminal)?;
     (&terminal).write_all(question.as_bytes())?;
-    #[expect(clippy::unbuffered_bytes, reason = "what follows the line is for whoever reads next")]
-    let answer = read_line((&terminal).bytes());
+    #[expect(
+        clippy::unbuffered_bytes,
+        reason = "a buffer would take bytes after the line from the next reader"
+    )]
+    let line = read_line((&terminal).bytes());
     (&terminal).write_all(b"\n")?;
-    drop(unseen);
-    answer
+    drop(echo_off);
+    line
 }
 
-/// As long as it lives the terminal shows nothing of what is typed, and hands each byte over at once.
-struct Unseen<'a> {
+/// Puts the terminal into a mode without echo, line buffering and signals, until it is dropped.
+struct EchoOff<'a> {
     terminal: &'a File,
-    before: Termios,
+    original: Termios,
 }
 
-impl<'a> Unseen<'a> {
+impl<'a> EchoOff<'a> {
     fn new(terminal: &'a File) -> io::Result<Self> {
-        let before = tcgetattr(terminal)?;
-        let mut modes = before.clone();
+        let original = tcgetattr(terminal)?;
+        let mut modes = original.clone();
         modes
             .local_modes
             .remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // What was typed before the question is no answer to it.
+        // Discards what was typed before the question.
         tcsetattr(terminal, OptionalActions::Flush, &modes)?;
-        Ok(Self { terminal, before })
+        Ok(Self { terminal, original })
     }
 }
 
-impl Drop for Unseen<'_> {
+impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
-        // A terminal that has gone needs it no more.
-        let _ = tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
+        // This fails only if the terminal is gone.
+        let _ = tcsetattr(self.terminal, OptionalActions::Drain, &self.original);
     }
 }
 
@@ -72,18 +77,18 @@ fn read_line(mut typed: impl Iterator<Item = io::Result<u8>>) -> io::Result<Vec<
             CTRL_D if line.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
             CTRL_U => line.clear(),
             DELETE | BACKSPACE => {
-                // A character, which may have several bytes.
+                // Removes a character, which may have several bytes.
                 while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
             }
-            ESCAPE => skip_key(&mut typed)?,
+            ESCAPE => skip_escape_sequence(&mut typed)?,
             byte if byte.is_ascii_control() => {}
             byte => line.push(byte),
         }
     }
 }
 
-/// The rest of an arrow key and the like.
-fn skip_key(typed: &mut impl Iterator<Item = io::Result<u8>>) -> io::Result<()> {
+/// Skips the rest of an escape sequence, such as that of an arrow key.
+fn skip_escape_sequence(typed: &mut impl Iterator<Item = io::Result<u8>>) -> io::Result<()> {
     if !matches!(typed.next().transpose()?, Some(b'[' | b'O')) {
         return Ok(());
     }
@@ -104,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_can_be_corrected_and_given_up() {
+    fn line_can_be_corrected_and_cancelled() {
         assert_eq!(read(b"VKHMp\rmore"), Ok(b"VKHMp".to_vec()));
         assert_eq!(read(b"VKX\x7fHMp\n"), Ok(b"VKHMp".to_vec()));
         assert_eq!(read(b"\x08wrong\x15VK\x1b[A\x1bOBH\x1b[1;5CMp\n"), Ok(b"VKHMp".to_vec()));

@@ -114,7 +114,7 @@ fn with_a_version_only_the_first_of_several_succeeds() {
     };
     let first = version(&["put", "k", "one", "--if-version", "0"]);
     let conflict = |ran: crate::Ran, version: &str| {
-        ran.fails(5, &format!("the key \"k\" has the version {version}: nothing was changed"));
+        ran.fails(5, &format!("the key \"k\" has version {version}: nothing was changed"));
     };
     conflict(world.run(["put", "k", "two", "--if-version", "0"]), &first);
     world.run(["get", "k"]).says("one");
@@ -151,8 +151,7 @@ fn status_tells_the_server_the_session_and_how_many_keys() {
     });
     assert_eq!(status, [expected]);
     let text = world.run(["status"]).text();
-    for part in
-        ["server:      ", &server, "keys:        123\n", "session:     framed\n", " \u{b5}s\n"]
+    for part in ["server:      ", &server, "keys:        123\n", "protocol:    v2\n", " \u{b5}s\n"]
     {
         assert!(text.contains(part), "{text}");
     }
@@ -184,7 +183,7 @@ fn commands_come_from_standard_input() {
     assert_eq!((ran.code, &*ran.text()), (Some(1), "two words\ntwo words\n"), "{ran:?}");
     for sentence in [
         "kvs: there is no key \"nope\"",
-        "kvs: the key \"a\" has the version ",
+        "kvs: the key \"a\" has version ",
         "kvs: unrecognized subcommand 'bogus'",
         "kvs: the value is missing",
         "kvs: a quote is not closed",

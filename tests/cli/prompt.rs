@@ -91,7 +91,7 @@ fn commands_are_typed_one_after_the_other_and_no_error_ends_it() {
     types(&prompt, "get k --json");
     prompt.expect_line_where("the value", |line| line.contains("\"value\":\"two words\""));
     types(&prompt, "help");
-    shows(&prompt, "connect  At the prompt: change to another group, whose secret is asked for");
+    shows(&prompt, "connect  Change to another group, after asking for its secret (prompt only)");
     types(&prompt, "help put");
     shows(&prompt, "Usage: put [OPTIONS] <KEY> [VALUE]");
     types(&prompt, "quit");
@@ -187,7 +187,7 @@ fn a_secret_is_asked_for_without_echo_and_kept_nowhere() {
     let prompt = world.prompt([("KVS_SECRET_FILE", "")]);
     prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(b"guess\r");
-    prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
+    prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
     prompt.expect_partial_line("weather (not connected)> ");
     // It need not be told, and what was typed up to then is not shown either.
     types(&prompt, "get k");
@@ -221,7 +221,7 @@ fn another_group_is_joined_by_its_secret() {
     types(&prompt, "connect other");
     prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(b"guess\r");
-    prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
+    prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
     // Then everything is as it was.
     prompt.expect_partial_line("weather> ");
     types(&prompt, "watch k");
@@ -229,7 +229,9 @@ fn another_group_is_joined_by_its_secret() {
     types(&prompt, "connect other");
     prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(format!("{other}\r").as_bytes());
-    prompt.expect_log("the end of the watch", |line| line.contains("the watches have ended"));
+    prompt.expect_log("the end of the watch", |line| {
+        line.contains("the watches of the previous group")
+    });
     prompt.expect_partial_line("other> ");
     types(&prompt, "put k v");
     quits(&prompt);
@@ -245,7 +247,7 @@ fn a_lost_connection_is_told_at_once_and_opened_anew() {
     prompt.expect_partial_line("weather> ");
     world.server.delete_group(GROUP);
     prompt.expect_line_where("the end of the connection", |line| {
-        line.contains("has ended") && line.ends_with("the next command connects again")
+        line.contains("was closed") && line.ends_with("the next command reconnects")
     });
     types(&prompt, "put k v");
     prompt.expect_log("that there is no group", |line| line.contains("has no group \"weather\""));
@@ -253,7 +255,7 @@ fn a_lost_connection_is_told_at_once_and_opened_anew() {
     // The group is there again, with another secret.
     let renewed = world.server.create_group(GROUP);
     types(&prompt, "put k v");
-    prompt.expect_log("the refusal", |line| line.contains("refuses the secret"));
+    prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
     types(&prompt, "put k v");
     prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(format!("{renewed}\r").as_bytes());

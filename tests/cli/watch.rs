@@ -87,7 +87,8 @@ fn the_end_of_the_server_or_the_group_ends_it() {
         let finished = watch.finish();
         assert_eq!(finished.status.code(), Some(3));
         let expected = format!(
-            "kvs: the connection to the server at {} has ended: it has quit or was killed, or the group \"weather\" was deleted",
+            "kvs: the connection to the server at {} was closed: the server has quit or was killed, \
+             or the group \"weather\" was deleted",
             world.server.socket().display()
         );
         assert_eq!(finished.stderr.last(), Some(&expected));
@@ -108,7 +109,7 @@ fn an_original_session_watches_keys_that_exist() {
         |args: &[&str]| world.program(args.iter().copied()).env("KVS_PROTOCOL", "original");
     let refused = program(&["watch", "k"]).spawn().finish();
     assert_eq!(refused.status.code(), Some(1));
-    assert!(refused.stderr[0].contains("can only watch keys that exist"), "{:?}", refused.stderr);
+    assert!(refused.stderr[0].contains("can only watch existing keys"), "{:?}", refused.stderr);
     let refused = program(&["watch", "-p", "k"]).spawn().finish();
     assert_eq!(refused.status.code(), Some(6));
     app.put("k", "0").unwrap();
@@ -176,8 +177,8 @@ fn a_command_that_fails_is_told_and_the_watch_goes_on() {
     assert_eq!(
         told,
         [
-            "kvs: warning: the command for the key \"k\" has failed: exit status: 3; the watch goes on",
-            "kvs: warning: the command for the key \"k\" has failed: exit status: 4; the watch goes on"
+            "kvs: warning: the command for the key \"k\" failed: exit status: 3; the watch continues",
+            "kvs: warning: the command for the key \"k\" failed: exit status: 4; the watch continues"
         ]
     );
 }

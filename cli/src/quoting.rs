@@ -1,21 +1,21 @@
-//! Bytes as people type and see them.
+//! Quoting: byte strings as people read and type them.
 //!
-//! Keys and values are any bytes. What is shown of them is text on one line that does nothing to a terminal: control
-//! characters and what is not UTF-8 are escaped.
+//! Keys and values are arbitrary bytes. Their displayed form is one line of text without control
+//! characters, so that it cannot affect the terminal.
 
 use std::fmt::{self, Display, Write};
 
 use kvs_proto::needs_escaping;
 
-/// Shows bytes without quotes.
+/// Displays bytes with escapes and without quotes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plain<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
 
-/// Shows bytes between double quotes.
+/// Displays bytes with escapes between double quotes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
-impl Display for Plain<'_> {
+impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(self.0, false, f)
     }
@@ -39,8 +39,8 @@ fn write_escaped(bytes: &[u8], quotes: bool, f: &mut fmt::Formatter<'_>) -> fmt:
                 '\\' => f.write_str("\\\\")?,
                 '"' if quotes => f.write_str("\\\"")?,
                 c if c.is_ascii_control() => write!(f, "\\x{:02x}", u32::from(c))?,
-                // Those of Latin-1 are control characters to some terminals, and others turn the direction of the
-                // line or have no width.
+                // Some terminals obey control characters of Latin-1; other characters reverse the
+                // direction of the text or have no width.
                 c if needs_escaping(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
@@ -52,60 +52,58 @@ fn write_escaped(bytes: &[u8], quotes: bool, f: &mut fmt::Formatter<'_>) -> fmt:
     Ok(())
 }
 
-/// A line as far as it has been typed.
+/// The line up to the cursor, split into words, for completion.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Typed {
-    /// The words that are complete.
+pub(crate) struct PartialLine {
+    /// The complete words.
     pub(crate) words: Vec<Vec<u8>>,
-    /// The last word, of which more may follow; its quotes are removed.
+    /// The word at the cursor, without its quotes. It may be incomplete.
     pub(crate) last: Vec<u8>,
-    /// Where that word begins in the line, with its quotes.
+    /// The offset of that word in the line, including its quotes.
     pub(crate) start: usize,
 }
 
-impl Typed {
-    /// Splits a line as a shell does, whether or not its last quote is closed.
-    pub(crate) fn new(line: &str) -> Self {
-        let mut typed = Self { words: Vec::new(), last: Vec::new(), start: line.len() };
+impl PartialLine {
+    /// Splits a line as a shell does. The last quote may be open.
+    pub(crate) fn parse(line: &str) -> Self {
+        let mut parsed = Self { words: Vec::new(), last: Vec::new(), start: line.len() };
         let mut quote = None;
         let mut in_word = false;
         let mut bytes = line.bytes().enumerate().peekable();
         while let Some((at, byte)) = bytes.next() {
             if !in_word && !byte.is_ascii_whitespace() {
-                (typed.start, in_word) = (at, true);
+                (parsed.start, in_word) = (at, true);
             }
             match (byte, quote) {
                 (b'\\', None | Some(b'"')) => {
                     let escaped =
                         bytes.next_if(|(_, next)| quote.is_none() || b"\"\\$`".contains(next));
-                    // A backslash between quotes that escapes nothing is one.
+                    // Between quotes, a backslash before any other character is literal.
                     let plain = quote.map(|_| byte);
-                    typed.last.extend(escaped.map(|(_, next)| next).or(plain));
+                    parsed.last.extend(escaped.map(|(_, next)| next).or(plain));
                 }
                 (b'\'' | b'"', None) => quote = Some(byte),
                 (closing, Some(opening)) if closing == opening => quote = None,
                 (space, None) if space.is_ascii_whitespace() => {
                     if in_word {
-                        typed.words.push(std::mem::take(&mut typed.last));
+                        parsed.words.push(std::mem::take(&mut parsed.last));
                     }
-                    (typed.start, in_word) = (line.len(), false);
+                    (parsed.start, in_word) = (line.len(), false);
                 }
-                _ => typed.last.push(byte),
+                _ => parsed.last.push(byte),
             }
         }
-        typed
+        parsed
     }
-}
 
-impl Typed {
     /// The first word.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.words.first().map(Vec::as_slice).or(Some(&self.last))
     }
 }
 
-/// A word as it has to be typed, if it can be typed at all.
-pub(crate) fn as_typed(word: &[u8]) -> Option<String> {
+/// Quotes a word so that the prompt reads it back unchanged. `None` if it cannot be typed.
+pub(crate) fn quote_word(word: &[u8]) -> Option<String> {
     let word = std::str::from_utf8(word).ok()?;
     if word.chars().any(char::is_control) {
         return None;
@@ -118,8 +116,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_stays_on_its_line_and_commands_no_terminal() {
-        let shown = |bytes: &[u8]| Plain(bytes).to_string();
+    fn displayed_bytes_are_one_line_without_control_characters() {
+        let shown = |bytes: &[u8]| Escaped(bytes).to_string();
         assert_eq!(shown("21.5 \u{b0}C".as_bytes()), "21.5 \u{b0}C");
         assert_eq!(shown(b"a\nb\r\t\\"), "a\\nb\\r\\t\\\\");
         assert_eq!(shown(b"\x1b[31m\x07\x7f"), "\\x1b[31m\\x07\\x7f");
@@ -130,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_is_found_in_its_quotes() {
+    fn word_at_the_cursor_is_found_in_its_quotes() {
         let last = |line| {
-            let typed = Typed::new(line);
-            let words = typed.words.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+            let parsed = PartialLine::parse(line);
+            let words = parsed.words.iter().map(|word| String::from_utf8_lossy(word).into_owned());
             (
                 words.collect::<Vec<_>>().join("|"),
-                String::from_utf8(typed.last).unwrap(),
-                typed.start,
+                String::from_utf8(parsed.last).unwrap(),
+                parsed.start,
             )
         };
         assert_eq!(last(""), (String::new(), String::new(), 0));
@@ -153,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_completed_means_the_same_word() {
+    fn quoted_word_reads_back_unchanged() {
         for word in ["plain", "two words", "it's", "a\"b", "$HOME", "back\\slash", "#5", "~"] {
-            let typed = as_typed(word.as_bytes()).unwrap();
-            assert_eq!(shlex::split(&typed).unwrap(), [word], "{typed}");
+            let quoted = quote_word(word.as_bytes()).unwrap();
+            assert_eq!(shlex::split(&quoted).unwrap(), [word], "{quoted}");
         }
-        assert_eq!(as_typed(b"\xff"), None);
-        assert_eq!(as_typed(b"a\nb"), None);
+        assert_eq!(quote_word(b"\xff"), None);
+        assert_eq!(quote_word(b"a\nb"), None);
     }
 }
