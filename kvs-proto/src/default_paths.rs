@@ -1,22 +1,23 @@
-//! Where a local server is found unless it is told otherwise: part of what programs and servers agree on, as the bytes are.
+//! Default paths of the sockets of a local server. Applications, administrators and servers agree
+//! on them as they agree on the bytes.
 
 use std::path::{Path, PathBuf};
 
 /// The path of the main socket.
 pub const DEFAULT_SOCKET: &str = "/tmp/server_sock";
 
-/// The path of the callback socket that belongs to a main one.
+/// The path of the callback socket that belongs to a main socket.
 pub fn callback_socket(socket: &Path) -> PathBuf {
-    beside(socket, "_cb")
+    with_suffix(socket, "_cb")
 }
 
-/// The path of the control socket that belongs to a main one.
+/// The path of the control socket that belongs to a main socket.
 pub fn control_socket(socket: &Path) -> PathBuf {
-    beside(socket, "_control")
+    with_suffix(socket, "_control")
 }
 
-fn beside(socket: &Path, end: &str) -> PathBuf {
+fn with_suffix(socket: &Path, suffix: &str) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
-    path.push(end);
+    path.push(suffix);
     path.into()
 }

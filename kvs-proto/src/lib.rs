@@ -1,40 +1,31 @@
-//! The wire of kvs, and nothing else.
+//! The wire protocols of kvs.
 //!
-//! Two protocols: [`v1`], between an application and its local server, over UNIX stream sockets, with [`v2`]
-//! as the second kind of session on them; and [`link`], between a local server and the authentication server, over UDP. Each is written down byte
-//! by byte in `docs/PROTOCOL.md`, and each is here in both roles.
+//! - [`v1`] and [`v2`]: application ↔ local server, over UNIX stream sockets. The login of `v1`
+//!   negotiates which of the two a session uses.
+//! - [`link`]: local server ↔ authentication server, over UDP.
+//! - `control` (feature `control`): administrator ↔ local server, lines of JSON.
 //!
-//! With the feature `control` there is a third, ours alone, in `control`: between an administrator and a local server.
+//! `docs/PROTOCOL.md` specifies each protocol byte by byte. Each is implemented here in both roles.
 //!
-//! Everything is a pure state machine: bytes go in, events and bytes come out. There are no sockets,
-//! clocks, threads or global state here, so that every conversation, legal or hostile, can be played
-//! in a test. Whatever a peer sends, nothing here panics, and no state grows beyond a few hundred
-//! bytes, but for a frame that comes in pieces.
+//! Every protocol is a pure state machine: bytes go in, events and bytes come out. This crate has
+//! no sockets, clocks, threads or global state, so a test can replay any conversation, legal or
+//! hostile. No input makes it panic. Its state stays within a few hundred bytes, except for the
+//! received part of a frame that is incomplete.
 
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "control")]
 pub mod control;
 pub mod default_paths;
+mod escape;
+mod integer;
 pub mod link;
+mod protocol;
 mod text;
 pub mod v1;
 pub mod v2;
 
-pub use text::{Escaped, MAX_TEXT, Text, TextError, needs_escaping};
-
-/// The protocol of a session, negotiated in the login.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// The original protocol: [`v1`].
-    #[default]
-    V1,
-    /// The framed protocol: [`v2`].
-    V2,
-}
-
-/// An integer as both protocols carry it: four bytes, signed, in the byte order of the host.
-pub type Int = i32;
-
-/// The number of bytes of an [`Int`] on the wire.
-pub const INT_LEN: usize = size_of::<Int>();
+pub use escape::{Escaped, needs_escaping};
+pub use integer::{INT_LEN, Int};
+pub use protocol::Protocol;
+pub use text::{MAX_TEXT, Text, TextError};

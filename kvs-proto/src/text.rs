@@ -1,16 +1,18 @@
-//! The bounded string of both protocols.
+//! The bounded string of the original protocols.
 //!
-//! Group names, secrets, keys and values travel as raw bytes without a length or a terminator, and the
-//! programs of the original system keep them in buffers of 100 bytes with a terminating NUL. So a text
-//! has at most 99 bytes and none of them is NUL; everything else is allowed, invalid UTF-8 included.
-//! A [`Text`] that exists obeys both rules, which is why the rest of the code never checks them again.
+//! They carry group names, secrets, keys and values as raw bytes without a length or a terminator,
+//! and the original programs keep them in buffers of 100 bytes with a terminating NUL. So a text
+//! has at most 99 bytes, none of them NUL. Any other bytes are allowed, including invalid UTF-8.
+//! Every [`Text`] obeys both rules; other code does not check them again.
 
 use std::fmt;
 
-/// The longest text in bytes: a buffer of 100 less its terminating NUL.
+use crate::escape::Escaped;
+
+/// The maximum length of a text in bytes: a buffer of 100 less its terminating NUL.
 pub const MAX_TEXT: usize = 99;
 
-/// A string of at most [`MAX_TEXT`] bytes without NUL, held in place (no allocation).
+/// A string of at most [`MAX_TEXT`] bytes without NUL, stored inline: no allocation.
 #[derive(Clone, Copy)]
 pub struct Text {
     len: u8,
@@ -23,7 +25,7 @@ pub enum TextError {
     /// More than [`MAX_TEXT`] bytes.
     #[error("{0} bytes are too long: at most {MAX_TEXT} are allowed")]
     TooLong(usize),
-    /// A NUL byte among them.
+    /// A NUL byte at this position.
     #[error("a NUL byte stands at position {0}")]
     Nul(usize),
 }
@@ -32,7 +34,8 @@ impl Text {
     /// Checks and copies `bytes`.
     ///
     /// # Errors
-    /// [`TextError::TooLong`] above [`MAX_TEXT`] bytes, [`TextError::Nul`] when one of them is NUL.
+    /// [`TextError::TooLong`]: more than [`MAX_TEXT`] bytes. [`TextError::Nul`]: one of them is
+    /// NUL.
     pub fn new(bytes: &[u8]) -> Result<Self, TextError> {
         if bytes.len() > MAX_TEXT {
             return Err(TextError::TooLong(bytes.len()));
@@ -50,15 +53,15 @@ impl Text {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// Whether there is no byte at all. An empty text puts nothing on the wire.
+    /// Whether the text is empty. An empty text puts no byte on the wire.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The text followed by NULs, exactly `N` bytes in all, as fixed-size messages carry it.
+    /// The text padded with NULs to `N` bytes, as messages of fixed length carry it.
     ///
     /// # Panics
-    /// At compile time, unless `N` has room for the longest text and a NUL.
+    /// At compile time, unless `N` bytes hold the longest text and a NUL.
     pub fn padded<const N: usize>(&self) -> [u8; N] {
         const { assert!(N > MAX_TEXT) };
         let mut padded = [0; N];
@@ -66,8 +69,8 @@ impl Text {
         padded
     }
 
-    /// The inverse of [`padded`](Self::padded): the bytes before the first NUL. `None` when there is no
-    /// NUL, or when something other than NUL follows it.
+    /// The inverse of [`padded`](Self::padded): the bytes before the first NUL. `None` without a
+    /// NUL, or when another byte follows it.
     pub fn from_padded(padded: &[u8]) -> Option<Self> {
         let len = padded.iter().position(|&b| b == 0)?;
         let (text, padding) = padded.split_at(len);
@@ -91,39 +94,14 @@ impl std::hash::Hash for Text {
     }
 }
 
-/// For people.
+/// Escapes the text as [`Escaped`] does.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Escaped(self.as_bytes()).fmt(f)
     }
 }
 
-/// Bytes for people: invalid UTF-8 is replaced, and characters that are not seen as what they are, are escaped, so that nothing can forge a
-/// line or speak to a terminal.
-#[derive(Debug, Clone, Copy)]
-pub struct Escaped<'a>(pub &'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        for character in String::from_utf8_lossy(self.0).chars() {
-            match needs_escaping(character) {
-                true => write!(f, "{}", character.escape_default())?,
-                false => f.write_char(character)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a character is not seen as what it is: one that controls a terminal, has no width, or changes the direction of
-/// what follows.
-pub fn needs_escaping(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{61c}')
-}
-
-/// For logs: quoted, control bytes escaped, so that a name cannot forge a line.
+/// For logs: quoted, with control bytes escaped, so that a name cannot forge a line.
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.as_bytes().escape_ascii())
@@ -136,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_limit_is_99_bytes() {
+    fn text_is_limited_to_99_bytes_without_nul() {
         assert_eq!(Text::new(&[b'a'; 99]).unwrap().as_bytes().len(), 99);
         assert_eq!(Text::new(&[b'a'; 100]).unwrap_err(), TextError::TooLong(100));
         assert_eq!(Text::new(b"a\0b").unwrap_err(), TextError::Nul(1));
@@ -144,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn no_text_can_speak_to_a_terminal() {
+    fn display_escapes_control_characters() {
         let text = Text::new("k\n\x1b[31m \u{9b}é\\".as_bytes()).unwrap();
         assert_eq!(text.to_string(), r"k\n\u{1b}[31m \u{9b}é\");
         assert_eq!(Text::new(b"\xff").unwrap().to_string(), "\u{fffd}");
     }
 
     #[test]
-    fn padding_after_the_nul_must_be_nul() {
+    fn padding_of_other_bytes_is_refused() {
         assert_eq!(Text::from_padded(b"ab\0\0"), Some(Text::new(b"ab").unwrap()));
         assert_eq!(Text::from_padded(b"ab\0c"), None);
         assert_eq!(Text::from_padded(b"abcd"), None);
@@ -159,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn padding_round_trips(bytes in prop::collection::vec(1u8..=255, 0..=MAX_TEXT)) {
+        fn padded_texts_round_trip(bytes in prop::collection::vec(1u8..=255, 0..=MAX_TEXT)) {
             let text = Text::new(&bytes).unwrap();
             prop_assert_eq!(Text::from_padded(&text.padded::<100>()), Some(text));
         }

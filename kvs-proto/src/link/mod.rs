@@ -1,4 +1,4 @@
-//! Local server ↔ authentication server, over UDP: the protocol of the original programs is in
-//! [`original`], with both roles.
+//! Local server ↔ authentication server, over UDP. [`original`] is the protocol of the original
+//! programs, in both roles.
 
 pub mod original;

@@ -1,32 +1,31 @@
-//! The proof of the rule in [`server`](super::server): whatever a legal client does, and however a kernel
-//! cuts and glues it, the server reads back the same operations.
+//! Property: whatever a legal application sends, and however the kernel cuts and merges it, the
+//! server decodes the same operations.
 //!
-//! The client is [`client`](super::client) itself. The kernel may glue a value to the function code that
-//! follows it, and nothing else: at every other place the client waits for an answer. Each `send` of at
-//! most 99 bytes arrives whole.
+//! The application is [`client`](super::client). The kernel can merge a value with the function
+//! code after it, and nothing else: after every other message the application waits for a response.
+//! Each `send` of at most 99 bytes arrives whole.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::Protocol;
 use super::client::{Operation, OperationExchange, OperationResult, OperationStep};
 use super::server::{ClientMessage, MainChannel};
-use crate::Text;
+use crate::{Protocol, Text};
 
-/// One operation, whether the server has the key, and whether the kernel glues what this operation
-/// leaves behind to what comes next.
+/// An operation, the value that the server has for its key, and whether the kernel merges the value
+/// that this operation leaves in the socket with the next message.
 #[derive(Debug, Clone)]
-struct Played {
+struct Step {
     operation: Operation,
     found: Option<Text>,
-    glue: bool,
+    merge: bool,
 }
 
 fn key() -> impl Strategy<Value = Text> {
     prop::collection::vec(1u8..=255, 1..=99).prop_map(|bytes| Text::new(&bytes).unwrap())
 }
 
-/// Values as they hurt most: empty, ending in the low byte of a function code, as long as allowed.
+/// Values at the edges of the rule: empty, with a function code at the end, of maximum length.
 fn value() -> impl Strategy<Value = Text> {
     let any = prop::collection::vec(1u8..=255, 0..=99);
     let tricky = (prop::collection::vec(1u8..=255, 0..=95), prop::collection::vec(1u8..=4, 1..=4))
@@ -37,7 +36,7 @@ fn value() -> impl Strategy<Value = Text> {
         .prop_map(|bytes| Text::new(&bytes).unwrap())
 }
 
-fn played() -> impl Strategy<Value = Played> {
+fn step() -> impl Strategy<Value = Step> {
     let operation = prop_oneof![
         3 => (key(), value()).prop_map(|(key, value)| Operation::Put { key, value }),
         1 => key().prop_map(Operation::Get),
@@ -45,52 +44,53 @@ fn played() -> impl Strategy<Value = Played> {
         1 => key().prop_map(Operation::Watch),
     ];
     (operation, prop::option::of(value()), any::<bool>())
-        .prop_map(|(operation, found, glue)| Played { operation, found, glue })
+        .prop_map(|(operation, found, merge)| Step { operation, found, merge })
 }
 
-/// The kernel and the server: what was sent is buffered, and read whole when the server is due.
+/// The kernel and the server: the socket buffers what is sent, and the server reads all of it at
+/// once.
 struct Pair {
     session: MainChannel,
     socket: Vec<u8>,
-    answers: Vec<u8>,
+    responses: Vec<u8>,
     seen: Vec<ClientMessage>,
 }
 
 impl Pair {
     fn logged_in() -> Self {
-        let mut answers = Vec::new();
-        let mut session = MainChannel::accept(&mut answers);
-        assert_eq!(session.receive(b"g", &mut answers).unwrap().count(), 1);
-        session.respond_to_group(Some(Protocol::V1), &mut answers);
-        assert_eq!(session.receive(b"s", &mut answers).unwrap().count(), 1);
-        session.respond_to_secret(true, &mut answers);
-        Self { session, socket: Vec::new(), answers: Vec::new(), seen: Vec::new() }
+        let mut responses = Vec::new();
+        let mut session = MainChannel::accept(&mut responses);
+        assert_eq!(session.receive(b"g", &mut responses).unwrap().count(), 1);
+        session.respond_to_group(Some(Protocol::V1), &mut responses);
+        assert_eq!(session.receive(b"s", &mut responses).unwrap().count(), 1);
+        session.respond_to_secret(true, &mut responses);
+        Self { session, socket: Vec::new(), responses: Vec::new(), seen: Vec::new() }
     }
 
-    /// One `read` of the server, if there is anything to read.
+    /// One `read` of the server, if the socket has data.
     fn read(&mut self, found: Option<&Text>) {
         let read = std::mem::take(&mut self.socket);
-        let requests = self.session.receive(&read, &mut self.answers).expect("legal");
+        let requests = self.session.receive(&read, &mut self.responses).expect("legal");
         for request in requests {
             if let ClientMessage::BeginPut(_) | ClientMessage::BeginWatch = request {
-                self.session.respond_ready(true, &mut self.answers);
+                self.session.respond_ready(true, &mut self.responses);
                 continue;
             }
             self.seen.push(request);
             match request {
                 ClientMessage::Get(_) => {
-                    self.session.respond_to_get(found.map(Text::as_bytes), &mut self.answers);
+                    self.session.respond_to_get(found.map(Text::as_bytes), &mut self.responses);
                 }
                 ClientMessage::Delete(_) | ClientMessage::Watch(_) => {
-                    self.session.respond_found(found.is_some(), &mut self.answers);
+                    self.session.respond_found(found.is_some(), &mut self.responses);
                 }
                 _ => {}
             }
         }
     }
 
-    fn play(&mut self, played: &Played) -> OperationResult {
-        let mut exchange = OperationExchange::new(played.operation);
+    fn play(&mut self, step: &Step) -> OperationResult {
+        let mut exchange = OperationExchange::new(step.operation);
         loop {
             match exchange.next() {
                 OperationStep::Send(_, bytes) => {
@@ -98,56 +98,59 @@ impl Pair {
                     exchange.sent();
                 }
                 OperationStep::Receive(_, len) => {
-                    self.read(played.found.as_ref());
-                    assert!(self.answers.len() >= len, "the server answers everything at once");
-                    let answer: Vec<u8> = self.answers.drain(..len).collect();
-                    exchange.received(&answer).expect("a legal answer");
+                    self.read(step.found.as_ref());
+                    assert!(
+                        self.responses.len() >= len,
+                        "the server responds to everything at once"
+                    );
+                    let response: Vec<u8> = self.responses.drain(..len).collect();
+                    exchange.received(&response).expect("a legal response");
                 }
-                OperationStep::Done(outcome) => {
-                    if !played.glue {
+                OperationStep::Done(result) => {
+                    if !step.merge {
                         self.read(None);
                     }
-                    return outcome;
+                    return result;
                 }
             }
         }
     }
 }
 
-fn expected(played: &Played) -> (ClientMessage, OperationResult) {
+fn expected(step: &Step) -> (ClientMessage, OperationResult) {
     let found = |yes| if yes { OperationResult::Done } else { OperationResult::NoSuchKey };
-    match played.operation {
+    match step.operation {
         Operation::Put { key, value } => (ClientMessage::Put { key, value }, OperationResult::Done),
         Operation::Get(key) => (
             ClientMessage::Get(key),
-            played.found.map_or(OperationResult::NoSuchKey, |value| {
+            step.found.map_or(OperationResult::NoSuchKey, |value| {
                 OperationResult::Value(value.as_bytes().to_vec())
             }),
         ),
-        Operation::Delete(key) => (ClientMessage::Delete(key), found(played.found.is_some())),
-        Operation::Watch(key) => (ClientMessage::Watch(key), found(played.found.is_some())),
-        Operation::Close => unreachable!("not generated: it ends every sequence"),
+        Operation::Delete(key) => (ClientMessage::Delete(key), found(step.found.is_some())),
+        Operation::Watch(key) => (ClientMessage::Watch(key), found(step.found.is_some())),
+        Operation::Close => unreachable!("appended to every sequence, not generated"),
     }
 }
 
 #[test]
-fn every_legal_grouping_gives_back_what_was_sent() {
+fn every_legal_grouping_decodes_to_what_was_sent() {
     let mut runner = TestRunner::new(Config { cases: 100_000, ..Config::default() });
     runner
-        .run(&prop::collection::vec(played(), 1..8), |sequence| {
+        .run(&prop::collection::vec(step(), 1..8), |sequence| {
             let mut pair = Pair::logged_in();
             let mut requests = Vec::new();
-            for played in &sequence {
-                let (request, outcome) = expected(played);
+            for step in &sequence {
+                let (request, result) = expected(step);
                 requests.push(request);
-                prop_assert_eq!(pair.play(played), outcome);
+                prop_assert_eq!(pair.play(step), result);
             }
-            // The goodbye; after a put it is glued to the value, or not.
-            let goodbye = Played { operation: Operation::Close, found: None, glue: false };
-            pair.play(&goodbye);
+            // Close. After a put it is merged with the value, or not.
+            let close = Step { operation: Operation::Close, found: None, merge: false };
+            pair.play(&close);
             requests.push(ClientMessage::Close);
             prop_assert_eq!(&pair.seen, &requests);
-            prop_assert!(pair.session.is_closed() && pair.answers.is_empty());
+            prop_assert!(pair.session.is_closed() && pair.responses.is_empty());
             Ok(())
         })
         .unwrap();

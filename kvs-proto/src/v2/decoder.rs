@@ -1,112 +1,114 @@
-//! Finds the frames in a stream of bytes.
+//! Finds frames in a stream of bytes, wherever the stream is cut.
 //!
-//! Frames that came whole are handed out where they lie; only of one that has not come whole a copy is kept,
-//! which grows as its bytes come. A frame that the caller does not want is passed over without being kept.
+//! A frame that arrives whole is returned where it lies, without a copy. Only an incomplete frame
+//! is buffered, and the buffer grows with the bytes received. The body of a rejected frame is
+//! skipped and never buffered.
 
 use std::mem;
 
-use super::{FrameHeader, HEADER_LEN, Malformed};
+use super::header::{FrameHeader, HEADER_LEN};
+use super::malformed::Malformed;
 
-/// A body of this length or less is collected without asking.
-const COLLECTED_UNASKED: usize = 4096;
+/// Bodies up to this length, in bytes, are buffered without consulting the caller about memory.
+const SMALL_BODY: usize = 4096;
 
-/// One stream.
+/// Decodes one stream.
 #[derive(Debug, Default)]
 pub struct FrameDecoder {
-    /// The beginning of a frame that has not come whole; or one that has, and was handed out last.
-    partial: Vec<u8>,
-    /// Its header, once that is complete and somebody wants the body.
-    wanted: Option<FrameHeader>,
-    /// So many bytes belong to a frame that nobody wants.
-    skipping: u64,
-    /// What stands in `partial` was handed out.
-    spent: bool,
+    /// The received part of an incomplete frame, or the frame that was returned last.
+    buffer: Vec<u8>,
+    /// The header of the frame in `buffer`, when it is complete and the caller has accepted it.
+    accepted: Option<FrameHeader>,
+    /// The number of bytes still to skip of a rejected frame.
+    skip: u64,
+    /// Whether the frame in `buffer` was returned.
+    is_returned: bool,
 }
 
-/// What comes next in the stream.
+/// The next item of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
-    /// A whole frame.
+    /// A complete frame.
     Frame(FrameHeader, &'a [u8]),
-    /// A frame that is not wanted, whose body will be passed over.
+    /// A frame that the caller has rejected. Its body is skipped.
     Rejected(FrameHeader),
-    /// Incomplete more in these bytes.
+    /// The rest of the bytes are no complete frame: more must be received.
     Incomplete,
 }
 
 impl FrameDecoder {
-    /// Takes the next frame off the front of `bytes`. Call it until it says [`Decoded::Incomplete`]; then all of
-    /// them are taken.
+    /// Removes the next frame from the front of `bytes`. The caller repeats this until it returns
+    /// [`Decoded::Incomplete`]; then `bytes` is empty.
     ///
-    /// `wants` is asked once for each frame, as soon as its header is here: whether it is wanted, given
-    /// whether its body will have to be collected.
+    /// `accepts` decides about each frame once, as soon as its header is complete. Its second
+    /// argument says whether a body of more than a few KiB must be buffered.
     ///
     /// # Errors
-    /// [`Malformed`] for a header that cannot be: nothing after it can be told.
+    /// [`Malformed`]: a header is invalid, and the rest of the stream cannot be decoded.
     pub fn next<'a, 'b: 'a>(
         &'a mut self,
         bytes: &mut &'b [u8],
-        wants: impl FnOnce(&FrameHeader, bool) -> bool,
+        accepts: impl FnOnce(&FrameHeader, bool) -> bool,
     ) -> Result<Decoded<'a>, Malformed> {
-        if mem::take(&mut self.spent) {
+        if mem::take(&mut self.is_returned) {
             self.release();
         }
-        if self.skipping > 0 {
-            let here = self.skipping.min(bytes.len() as u64);
-            // Not more than there are bytes.
+        if self.skip > 0 {
+            let here = self.skip.min(bytes.len() as u64);
+            // `here` is at most the length of `bytes`.
             *bytes = &bytes[here as usize..];
-            self.skipping -= here;
+            self.skip -= here;
         }
         if bytes.is_empty() {
             return Ok(Decoded::Incomplete);
         }
-        if self.partial.is_empty() {
-            return self.cut(bytes, wants);
+        if self.buffer.is_empty() {
+            return self.decode_in_place(bytes, accepts);
         }
-        let header = match self.wanted {
+        let header = match self.accepted {
             Some(header) => header,
             None => {
-                if !self.collect(bytes, HEADER_LEN) {
+                if !self.fill(bytes, HEADER_LEN) {
                     return Ok(Decoded::Incomplete);
                 }
-                let header = match self.partial.first_chunk() {
+                let header = match self.buffer.first_chunk() {
                     Some(header) => FrameHeader::decode(header)?,
                     None => return Ok(Decoded::Incomplete),
                 };
-                let is_whole = bytes.len() >= header.body_len as usize;
-                if !wants(&header, !is_whole && header.body_len as usize > COLLECTED_UNASKED) {
-                    self.partial.clear();
-                    self.skipping = header.body_len.into();
+                let is_complete = bytes.len() >= header.body_len as usize;
+                if !accepts(&header, !is_complete && header.body_len as usize > SMALL_BODY) {
+                    self.buffer.clear();
+                    self.skip = header.body_len.into();
                     return Ok(Decoded::Rejected(header));
                 }
-                self.wanted = Some(header);
+                self.accepted = Some(header);
                 header
             }
         };
-        if !self.collect(bytes, HEADER_LEN + header.body_len as usize) {
+        if !self.fill(bytes, HEADER_LEN + header.body_len as usize) {
             return Ok(Decoded::Incomplete);
         }
-        self.spent = true;
-        Ok(Decoded::Frame(header, &self.partial[HEADER_LEN..]))
+        self.is_returned = true;
+        Ok(Decoded::Frame(header, &self.buffer[HEADER_LEN..]))
     }
 
-    /// With nothing kept: the frame may lie in `bytes`.
-    fn cut<'a, 'b: 'a>(
+    /// Decodes a frame that begins in `bytes`, when nothing is buffered.
+    fn decode_in_place<'a, 'b: 'a>(
         &'a mut self,
         bytes: &mut &'b [u8],
-        wants: impl FnOnce(&FrameHeader, bool) -> bool,
+        accepts: impl FnOnce(&FrameHeader, bool) -> bool,
     ) -> Result<Decoded<'a>, Malformed> {
         let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-            self.partial.extend_from_slice(bytes);
+            self.buffer.extend_from_slice(bytes);
             *bytes = &[];
             return Ok(Decoded::Incomplete);
         };
         let header = FrameHeader::decode(header)?;
         let whole = rest.split_at_checked(header.body_len as usize);
-        let collected = whole.is_none() && header.body_len as usize > COLLECTED_UNASKED;
-        if !wants(&header, collected) {
+        let buffers = whole.is_none() && header.body_len as usize > SMALL_BODY;
+        if !accepts(&header, buffers) {
             *bytes = rest;
-            self.skipping = header.body_len.into();
+            self.skip = header.body_len.into();
             return Ok(Decoded::Rejected(header));
         }
         match whole {
@@ -115,69 +117,71 @@ impl FrameDecoder {
                 Ok(Decoded::Frame(header, body))
             }
             None => {
-                self.wanted = Some(header);
-                self.partial.extend_from_slice(bytes);
+                self.accepted = Some(header);
+                self.buffer.extend_from_slice(bytes);
                 *bytes = &[];
                 Ok(Decoded::Incomplete)
             }
         }
     }
 
-    /// Moves bytes over until `len` are kept; `false`: there are not enough.
-    fn collect(&mut self, bytes: &mut &[u8], len: usize) -> bool {
-        let missing = len.saturating_sub(self.partial.len()).min(bytes.len());
+    /// Moves bytes to the buffer until it has `len`; `false` when `bytes` has too few.
+    fn fill(&mut self, bytes: &mut &[u8], len: usize) -> bool {
+        let missing = len.saturating_sub(self.buffer.len()).min(bytes.len());
         let (taken, rest) = bytes.split_at(missing);
-        self.partial.extend_from_slice(taken);
+        self.buffer.extend_from_slice(taken);
         *bytes = rest;
-        self.partial.len() >= len
+        self.buffer.len() >= len
     }
 
-    /// Forgets the frame that was handed out; memory for a long one is given back.
+    /// Drops the frame that was returned, and the memory of a long one.
     fn release(&mut self) {
-        self.wanted = None;
-        if self.partial.capacity() > COLLECTED_UNASKED {
-            self.partial = Vec::new();
+        self.accepted = None;
+        if self.buffer.capacity() > SMALL_BODY {
+            self.buffer = Vec::new();
         } else {
-            self.partial.clear();
+            self.buffer.clear();
         }
     }
 
-    /// How many bytes of the frame under way are missing, if it is one that is being collected.
+    /// The number of bytes that the incomplete frame in the buffer still lacks; 0 without one.
     pub fn missing_bytes(&self) -> usize {
-        match self.wanted {
-            Some(header) if !self.spent => {
-                (HEADER_LEN + header.body_len as usize).saturating_sub(self.partial.len())
+        match self.accepted {
+            Some(header) if !self.is_returned => {
+                (HEADER_LEN + header.body_len as usize).saturating_sub(self.buffer.len())
             }
             _ => 0,
         }
     }
 
-    /// How many bytes it keeps.
+    /// The size of the buffer in bytes.
     pub fn buffered(&self) -> usize {
-        self.partial.capacity()
+        self.buffer.capacity()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    /// Frames of these bodies; those of an odd number are not wanted.
+    use super::*;
+    use crate::v2::header::put_frame;
+
+    /// Frames with these bodies. The tests reject those of an odd number.
     fn stream(bodies: &[Vec<u8>]) -> Vec<u8> {
         let mut out = Vec::new();
         for (number, body) in bodies.iter().enumerate() {
             let number = number as u32;
             let header =
                 FrameHeader { body_len: 0, number, kind: 7, flags: 0, key_len: 0, version: 1 };
-            super::super::put_frame(header, &[], body, &mut out);
+            put_frame(header, &[], body, &mut out);
         }
         out
     }
 
     proptest! {
         #[test]
-        fn however_the_stream_is_cut_the_same_frames_come_out(
+        fn frames_do_not_depend_on_the_cuts_of_the_stream(
             bodies in prop::collection::vec(
                 prop_oneof![
                     prop::collection::vec(any::<u8>(), 0..40),
@@ -188,24 +192,27 @@ mod tests {
             cuts in prop::collection::vec(1usize..3000, 0..60),
         ) {
             let stream = stream(&bodies);
-            let (mut cutter, mut found) = (FrameDecoder::default(), Vec::new());
+            let (mut decoder, mut found) = (FrameDecoder::default(), Vec::new());
             let (mut rest, mut cuts) = (stream.as_slice(), cuts.into_iter());
             while !rest.is_empty() {
                 let at = cuts.next().unwrap_or(usize::MAX).min(rest.len());
                 let (mut now, later) = rest.split_at(at);
                 rest = later;
                 loop {
-                    let (mut asked, len) = (0, now.len());
-                    let next = cutter.next(&mut now, |header, collected| {
-                        asked += 1;
-                        assert!(!collected || header.body_len as usize > COLLECTED_UNASKED);
-                        assert!(!collected || (header.body_len as usize) > len.saturating_sub(HEADER_LEN));
+                    let (mut calls, len) = (0, now.len());
+                    let next = decoder.next(&mut now, |header, buffers| {
+                        calls += 1;
+                        assert!(!buffers || header.body_len as usize > SMALL_BODY);
+                        let received = len.saturating_sub(HEADER_LEN);
+                        assert!(!buffers || header.body_len as usize > received);
                         header.number % 2 == 0
                     });
                     match next.unwrap() {
-                        Decoded::Frame(header, body) => found.push((header.number, Some(body.to_vec()))),
+                        Decoded::Frame(header, body) => {
+                            found.push((header.number, Some(body.to_vec())));
+                        }
                         Decoded::Rejected(header) => {
-                            prop_assert_eq!(asked, 1);
+                            prop_assert_eq!(calls, 1);
                             found.push((header.number, None));
                         }
                         Decoded::Incomplete => break,
@@ -218,22 +225,10 @@ mod tests {
                 expected.map(|(n, body)| (n as u32, (n % 2 == 0).then_some(body))).collect();
             prop_assert_eq!(found, expected);
         }
-
-        #[test]
-        fn headers_round_trip(
-            body_len: u32, number: u32, kind: u8, flags: u8, key_len: u32, version: u64,
-        ) {
-            let header = FrameHeader { body_len, number, kind, flags, key_len, version };
-            let decoded = FrameHeader::decode(&header.encode());
-            prop_assert_eq!(decoded.is_ok(), key_len <= body_len);
-            if let Ok(decoded) = decoded {
-                prop_assert_eq!(decoded, header);
-            }
-        }
     }
 
     #[test]
-    fn an_announced_length_reserves_nothing() {
+    fn announced_length_reserves_no_memory() {
         let header = FrameHeader {
             body_len: u32::MAX,
             number: 1,
@@ -243,16 +238,16 @@ mod tests {
             version: 0,
         }
         .encode();
-        let mut cutter = FrameDecoder::default();
+        let mut decoder = FrameDecoder::default();
         let mut bytes = &header[..];
-        assert_eq!(cutter.next(&mut bytes, |_, _| true), Ok(Decoded::Incomplete));
-        assert!(cutter.buffered() < 100);
-        assert_eq!(cutter.missing_bytes(), u32::MAX as usize);
-        let mut cutter = FrameDecoder::default();
+        assert_eq!(decoder.next(&mut bytes, |_, _| true), Ok(Decoded::Incomplete));
+        assert!(decoder.buffered() < 100);
+        assert_eq!(decoder.missing_bytes(), u32::MAX as usize);
+        let mut decoder = FrameDecoder::default();
         let mut bytes = &header[..];
-        assert!(matches!(cutter.next(&mut bytes, |_, _| false), Ok(Decoded::Rejected(_))));
+        assert!(matches!(decoder.next(&mut bytes, |_, _| false), Ok(Decoded::Rejected(_))));
         let mut more = &[0; 1000][..];
-        assert_eq!(cutter.next(&mut more, |_, _| true), Ok(Decoded::Incomplete));
-        assert!(more.is_empty() && cutter.buffered() == 0);
+        assert_eq!(decoder.next(&mut more, |_, _| true), Ok(Decoded::Incomplete));
+        assert!(more.is_empty() && decoder.buffered() == 0);
     }
 }

@@ -1,6 +1,8 @@
-//! What a server says by itself, on the callback channel.
+//! Events that a server sends on the callback channel.
 
-use super::{FrameHeader, HEADER_LEN, MAX_KEY, Malformed, NO_VERSION, Version, put_frame};
+use super::header::{FrameHeader, HEADER_LEN, NO_VERSION, Version, put_frame};
+use super::limits::MAX_KEY;
+use super::malformed::Malformed;
 
 const CHANGED: u8 = 192;
 const CLOSE: u8 = 193;
@@ -8,64 +10,64 @@ const CLOSE: u8 = 193;
 const BY_KEY: u8 = 1;
 const BY_PREFIX: u8 = 2;
 
-/// The longest frame on this channel.
+/// The maximum length of a frame on this channel, in bytes.
 pub const MAX_LEN: usize = HEADER_LEN + MAX_KEY;
 
-/// By what an application watches a key that has changed: at least one of the two.
+/// The subscriptions that a changed key matches: at least one of the two kinds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MatchedBy {
-    /// By itself.
+    /// A subscription to the key.
     pub key: bool,
-    /// By one or more prefixes.
+    /// Subscriptions to one or more prefixes of the key.
     pub prefix: bool,
 }
 
 impl MatchedBy {
-    /// What either says.
+    /// The subscriptions of both.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self { key: self.key || other.key, prefix: self.prefix || other.prefix }
     }
 }
 
-/// One message.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerEvent<'a> {
     /// A key has changed.
     Changed {
-        /// Which one.
+        /// The key.
         key: &'a [u8],
-        /// Its version, or [`NO_VERSION`]: it was deleted.
+        /// The version of the pair, or [`NO_VERSION`]: the key was deleted.
         version: Version,
-        /// Why the application is told.
+        /// The subscriptions that the key matches.
         matched_by: MatchedBy,
     },
-    /// Close the connection.
+    /// The server closes the connection.
     Close,
 }
 
 impl<'a> ServerEvent<'a> {
-    /// Reads a frame.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// [`Malformed`] when it is none.
+    /// [`Malformed`]: the frame is no event.
     pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         if header.number != 0 {
-            return Err(Malformed::Header("a number where none belongs"));
+            return Err(Malformed::Header("a request number in an event"));
         }
         match header.kind {
             CHANGED => {
                 header.check_flags(BY_KEY | BY_PREFIX)?;
                 let (key, rest) = header.split(body);
                 if key.is_empty() || key.len() > MAX_KEY || !rest.is_empty() {
-                    return Err(header.bad("no key, or more than a key"));
+                    return Err(header.bad_body("not exactly one key of valid length"));
                 }
                 let matched_by = MatchedBy {
                     key: header.flags & BY_KEY != 0,
                     prefix: header.flags & BY_PREFIX != 0,
                 };
                 if matched_by == MatchedBy::default() {
-                    return Err(header.bad("watched by nothing"));
+                    return Err(header.bad_body("a change without a matching subscription"));
                 }
                 Ok(Self::Changed { key, version: header.version, matched_by })
             }
@@ -73,7 +75,7 @@ impl<'a> ServerEvent<'a> {
                 header.check_flags(0)?;
                 header.check_no_version()?;
                 if !body.is_empty() {
-                    return Err(header.bad("a body"));
+                    return Err(header.bad_body("a body"));
                 }
                 Ok(Self::Close)
             }
@@ -114,20 +116,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn news_round_trip(
+        fn events_round_trip(
             key in prop::collection::vec(any::<u8>(), 1..60), version: u64, by in 1u8..4,
         ) {
             let matched_by = MatchedBy { key: by & 1 != 0, prefix: by & 2 != 0 };
-            for news in [ServerEvent::Changed { key: &key, version, matched_by }, ServerEvent::Close] {
+            let changed = ServerEvent::Changed { key: &key, version, matched_by };
+            for event in [changed, ServerEvent::Close] {
                 let mut frame = Vec::new();
-                news.encode(&mut frame);
-                prop_assert_eq!(decode(&frame), Ok(news));
+                event.encode(&mut frame);
+                prop_assert_eq!(decode(&frame), Ok(event));
             }
         }
     }
 
     #[test]
-    fn what_is_no_news_is_found_out() {
+    fn malformed_events_are_detected() {
         let matched_by = MatchedBy { key: true, prefix: false };
         let mut frame = Vec::new();
         ServerEvent::Changed { key: b"k", version: 1, matched_by }.encode(&mut frame);

@@ -1,29 +1,29 @@
-//! What a server answers, on the main channel.
+//! Responses of a server, on the main channel.
 
-use super::{
-    FrameHeader, HEADER_LEN, MAX_KEY, Malformed, Version, length, put_frame, take, take_u32,
-};
+use super::fields::{length, take, take_u32};
+use super::header::{FrameHeader, HEADER_LEN, Version, put_frame};
+use super::limits::MAX_KEY;
+use super::malformed::Malformed;
 
-/// The longest body of a page of keys.
-pub const MAX_PAGE_LEN: usize = 1 << 20;
+pub use super::limits::MAX_PAGE_LEN;
 
-/// How a request went.
+/// The status of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// Done.
+    /// The request is done.
     Ok = 128,
-    /// No such key, or no such watch.
+    /// The key, or the subscription, does not exist.
     NoSuchKey = 129,
-    /// The key has another version.
+    /// The key has another version than expected.
     Conflict = 130,
-    /// A key, a value or a message over the limit.
+    /// A key, a value or a message exceeds its maximum length.
     TooLarge = 131,
-    /// The user is at its limit.
+    /// The user has reached a resource limit.
     Limit = 132,
-    /// No such kind of request.
+    /// The server does not know this kind of request.
     Unknown = 133,
-    /// No answer, but what the server says first: its limits.
+    /// No response: the first frame of a server, with its limits.
     Welcome = 134,
 }
 
@@ -42,37 +42,38 @@ impl Status {
     }
 }
 
-/// One answer.
+/// A response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// To which request.
+    /// The number of the request.
     pub number: u32,
-    /// How it went.
+    /// The status of the request.
     pub status: Status,
-    /// The version of the key, as far as the request has to do with one; a cursor; or the longest value.
+    /// By request: the version of the key, the cursor of the next page, or the maximum length of a
+    /// value.
     pub version: Version,
-    /// A value, or keys.
+    /// A value, or a page of keys.
     pub body: &'a [u8],
 }
 
 impl<'a> Response<'a> {
-    /// One without a body.
+    /// A response without a body.
     pub fn new(number: u32, status: Status, version: Version) -> Self {
         Self { number, status, version, body: &[] }
     }
 
-    /// Reads a frame.
+    /// Decodes a frame.
     ///
     /// # Errors
-    /// [`Malformed`] when it is none.
+    /// [`Malformed`]: the frame is no response.
     pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         let status = Status::from_kind(header.kind).ok_or(Malformed::Kind(header.kind))?;
         header.check_flags(0)?;
         if header.key_len != 0 {
-            return Err(header.bad("a key"));
+            return Err(header.bad_body("a key in a response"));
         }
         if !body.is_empty() && status != Status::Ok {
-            return Err(header.bad("a body"));
+            return Err(header.bad_body("a body in a response without success"));
         }
         Ok(Self { number: header.number, status, version: header.version, body })
     }
@@ -82,7 +83,7 @@ impl<'a> Response<'a> {
         put_frame(self.header(), &[], self.body, out);
     }
 
-    /// The first bytes of the frame, to which a body of this length will be appended by other means.
+    /// The header of the frame, for a caller that sends the body separately.
     pub fn encode_header(&self, body_len: usize) -> [u8; HEADER_LEN] {
         let body_len = u32::try_from(body_len).unwrap_or(u32::MAX);
         FrameHeader { body_len, ..self.header() }.encode()
@@ -100,26 +101,28 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Appends a key to the body of a page.
+/// Appends a key to the body of a page of keys.
 pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
     body.extend_from_slice(&length(key).to_le_bytes());
     body.extend_from_slice(key);
 }
 
-/// The keys in the body of a page.
+/// Decodes the body of a page of keys.
 ///
 /// # Errors
-/// [`Malformed`] when it is none.
+/// [`Malformed`]: the body is no page.
 pub fn decode_keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let bad = |why| Malformed::Body { kind: Status::Ok as u8, why };
     if body.len() > MAX_PAGE_LEN {
-        return Err(bad("a page that is too long"));
+        return Err(bad("a page over the maximum length"));
     }
     let (mut rest, mut keys) = (body, Vec::new());
     while !rest.is_empty() {
         let key = take_u32(&mut rest).and_then(|len| take(&mut rest, len));
-        match key.ok_or(bad("a key that does not fit"))? {
-            key if key.is_empty() || key.len() > MAX_KEY => return Err(bad("a key that is none")),
+        match key.ok_or(bad("a key that is cut off"))? {
+            key if key.is_empty() || key.len() > MAX_KEY => {
+                return Err(bad("a key of invalid length"));
+            }
             key => keys.push(key),
         }
     }
@@ -133,18 +136,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn answers_round_trip(
+        fn responses_round_trip(
             number: u32, version: u64, body in prop::collection::vec(any::<u8>(), 0..60),
             kind in 128u8..135,
         ) {
             let status = Status::from_kind(kind).unwrap();
             let body = if status == Status::Ok { &body[..] } else { &[] };
-            let answer = Response { number, status, version, body };
+            let response = Response { number, status, version, body };
             let mut frame = Vec::new();
-            answer.encode(&mut frame);
+            response.encode(&mut frame);
             let (header, rest) = frame.split_first_chunk().unwrap();
-            prop_assert_eq!(&answer.encode_header(body.len()), header);
-            prop_assert_eq!(Response::decode(&FrameHeader::decode(header).unwrap(), rest), Ok(answer));
+            prop_assert_eq!(&response.encode_header(body.len()), header);
+            let header = FrameHeader::decode(header).unwrap();
+            prop_assert_eq!(Response::decode(&header, rest), Ok(response));
         }
 
         #[test]
@@ -154,7 +158,8 @@ mod tests {
         ) {
             let mut body = Vec::new();
             page.iter().for_each(|key| push_key(key, &mut body));
-            prop_assert_eq!(decode_keys(&body).unwrap(), page.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let expected: Vec<_> = page.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(decode_keys(&body).unwrap(), expected);
             if let Some(last) = page.last() {
                 let cut = cut.min(last.len());
                 prop_assert!(decode_keys(&body[..body.len() - cut]).is_err());
@@ -163,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_keys_and_no_more_than_a_server_sends() {
+    fn malformed_pages_are_detected() {
         assert!(decode_keys(&[0; 4]).is_err(), "an empty key");
         let mut long = Vec::new();
         push_key(&vec![b'k'; MAX_KEY + 1], &mut long);
-        assert!(decode_keys(&long).is_err(), "a key that is too long");
+        assert!(decode_keys(&long).is_err(), "a key over the maximum length");
         for len in [u32::MAX, u32::MAX - 3, 1 << 31, 2] {
-            // Behind a key that is one.
+            // A valid key precedes the one that is cut off.
             let page = [&[1, 0, 0, 0, b'k'][..], &len.to_le_bytes(), b"k"].concat();
             assert!(decode_keys(&page).is_err(), "a key of {len} bytes, of which one is there");
         }
@@ -180,11 +185,11 @@ mod tests {
         assert_eq!(page.len(), MAX_PAGE_LEN);
         assert!(decode_keys(&page).is_ok());
         push_key(b"k", &mut page);
-        assert!(decode_keys(&page).is_err(), "a page that is too long");
+        assert!(decode_keys(&page).is_err(), "a page over the maximum length");
     }
 
     #[test]
-    fn what_is_no_answer_is_found_out() {
+    fn malformed_responses_are_detected() {
         let header = |kind, flags, key_len, body_len| FrameHeader {
             body_len,
             number: 1,
