@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::FalseyValueParser;
 use kvs_proto::default_paths;
+use kvs_proto::v2::{DEFAULT_MAX_VALUE, MAX_VALUE};
 
-use super::{Config, DEFAULT_MAX_VALUE, Limits, MAX_VALUE, Mode};
-use crate::local::net::listener::MAX_PATH;
+use crate::local::config::Config;
+use crate::local::limits::quota::Limits;
+use crate::local::net::listener::{MAX_PATH, Mode};
 use crate::startup::{self, Common};
 
 /// Values of the original protocol are never too long.

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
-use crate::local::Limits;
 use crate::local::group::registry::{ClientInfo, Group, GroupStats, Groups};
+use crate::local::limits::quota::Limits;
 use crate::local::limits::quota::{Quotas, UserUsage};
 
 /// The groups that are told of one by one. All are in the sums.

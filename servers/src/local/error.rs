@@ -1,0 +1,55 @@
+//! Why a local server cannot start or go on.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::local::link::ConnectError;
+use crate::local::metrics::BindError;
+use crate::local::net::listener::ListenError;
+use crate::local::net::socket_activation::ActivationError;
+
+/// Why a local server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Two sockets have the same path.
+    #[error("{} and {} must differ, and both are {}", options[0], options[1], path.display())]
+    SamePath {
+        /// The options that set it.
+        options: [&'static str; 2],
+        /// The path.
+        path: PathBuf,
+    },
+    /// The address for metrics cannot be bound.
+    #[error(transparent)]
+    Metrics(#[from] BindError),
+    /// A path cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// An activated socket cannot be used.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// The authentication server cannot be reached.
+    #[error(transparent)]
+    Auth(#[from] ConnectError),
+    /// The system lacks a resource.
+    #[error("{what} is not available: {source}")]
+    Io {
+        /// The resource.
+        what: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A thread has failed, because of a bug or a shortage that the log names.
+    #[error("a thread of the server has failed: the server was shut down, and all data is lost")]
+    Broken,
+    /// The authentication server was lost, and `--exit-on-auth-loss` is set.
+    #[error("the authentication server {0} does not answer: ended, as --exit-on-auth-loss says")]
+    AuthLost(String),
+}
+
+impl Error {
+    /// Converts an error of the system in `map_err`.
+    pub fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
