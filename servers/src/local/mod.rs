@@ -21,7 +21,6 @@ mod error;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod group;
-mod index;
 mod limits;
 mod link;
 mod metrics;
@@ -29,9 +28,7 @@ mod net;
 mod options;
 mod server;
 mod session;
-mod slab;
 mod stable_hash;
-mod table;
 
 pub use admin::console::COMMANDS;
 pub use config::Config;

@@ -15,7 +15,8 @@ use parking_lot::{Condvar, Mutex};
 use rand::distr::{Alphanumeric, SampleString};
 
 use crate::directory::{self, Directory, Unavailable};
-use crate::local::group::registry::{Group, Groups};
+use crate::local::group::group::Group;
+use crate::local::group::registry::Groups;
 use crate::local::session::close_reason::CLOSE_TIMEOUT;
 use crate::shutdown::{Reason, Shutdown};
 

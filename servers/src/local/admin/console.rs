@@ -8,7 +8,7 @@ use kvs_proto::Text;
 use crate::console::{Input, Output, UNKNOWN_COMMAND};
 use crate::local::admin::administration::{Administration, NoGroup, NotCreated, group_id};
 use crate::local::admin::status;
-use crate::local::group::registry::Group;
+use crate::local::group::group::Group;
 use crate::shutdown::Reason;
 
 /// What may be typed on the console of a local server.

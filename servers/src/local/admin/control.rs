@@ -33,7 +33,8 @@ use crate::directory::Unavailable;
 use crate::local::admin::administration::{
     Administration, Invalid, NoGroup, NotCreated, chosen_secret, group_id,
 };
-use crate::local::group::registry::{ClientStatus, Group};
+use crate::local::group::group::Group;
+use crate::local::group::members::ClientStatus;
 use crate::local::net::acceptor::Acceptor;
 use crate::local::net::listener::Listener;
 use crate::log_limiter::LogLimiter;

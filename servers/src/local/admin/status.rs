@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, Local};
 use kvs_proto::{Escaped, MAX_TEXT};
 
-use crate::local::group::registry::{ClientStatus, Group};
+use crate::local::group::group::Group;
+use crate::local::group::members::ClientStatus;
 
 /// The applications of a group, connected and past; no line feed at the end.
 pub(crate) fn describe(group: &Group) -> String {

@@ -6,26 +6,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::local::group::registry::{Group, RemainingSubscriptions};
+use crate::local::group::group::Group;
+use crate::local::group::members::RemainingSubscriptions;
 use crate::local::net::mailbox::Task;
-
-/// So many are cleared at a time; then the clock is looked at. The lock of the group is not held for more.
-pub(crate) const REAP_BATCH: usize = 64;
 
 /// What is to be cleared.
 #[derive(Debug)]
 pub(crate) struct DeferredCleanup {
-    /// Whose list of watches still has them.
+    /// The group whose index still has them.
     pub(crate) group: Arc<Group>,
-    /// The watches.
-    pub(crate) watches: RemainingSubscriptions,
+    /// What is to be removed.
+    pub(crate) subscriptions: RemainingSubscriptions,
 }
 
 impl DeferredCleanup {
     /// Clears away what can be in about this time, and returns the rest. To be called with no lock held.
     fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
-        while !self.group.reap(&mut self.watches) {
+        while !self.group.reap(&mut self.subscriptions) {
             if begin.elapsed() >= time {
                 return Some(self);
             }
@@ -43,6 +41,8 @@ impl Task for DeferredCleanup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::group::group::REAP_BATCH;
+    use crate::local::group::outcome::{Requester, Submission};
     use crate::local::group::registry::Groups;
     use crate::local::group::subscriber::Subscriber;
     use crate::local::limits::quota::{Quotas, UserQuota};
@@ -76,17 +76,22 @@ mod tests {
         let _ = group.subscribe(WatchTarget::Prefix(&last), other, &guest);
         let one = user.taken().1 / MANY as u64;
         let (mut left, mut expected) = (group.leave(number), MANY);
-        while let Some(rest) = left {
+        while let Some(subscriptions) = left {
             expected -= REAP_BATCH;
             // All that are left, and that of the other, who alone is told.
             assert_eq!(
                 (user.taken().1, group.subscription_count()),
                 (one * expected as u64, expected + 1)
             );
-            assert_eq!(group.put(&last, b"", &guest).watchers(), 1);
+            let requester = Requester { user: &guest, completion: &mut || Box::new(drop) };
+            let Submission::Done(put) = group.put_unchecked(&last, b"", requester) else {
+                panic!("the memory store decides at once")
+            };
+            assert_eq!(put.fan_out(), 1);
             let applications = group.applications();
             assert!(applications[0].1.watches.is_empty() && applications[1].1.watches.len() == 1);
-            left = rest.reap(Duration::ZERO);
+            let rest = DeferredCleanup { group: Arc::clone(&group), subscriptions };
+            left = rest.reap(Duration::ZERO).map(|rest| rest.subscriptions);
         }
         assert_eq!((user.taken().1, group.subscription_count(), expected), (0, 1, 1));
     }

@@ -4,7 +4,7 @@
 //! watched and not longer than the key, however many prefixes and keys there are, and one pass over
 //! the key ([fingerprints](crate::local::group::fingerprint)): so it takes no longer, by a factor, than the key to arrive.
 //!
-//! Both kinds are in an [`Index`], as one hash table for millions of them would now and then hold everybody up.
+//! Both kinds are in an [`HashIndex`], as one hash table for millions of them would now and then hold everybody up.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,7 +15,7 @@ use kvs_proto::v2::request::WatchTarget;
 
 use crate::local::group::fingerprint::{Fingerprint, Points};
 use crate::local::group::subscriber::Key;
-use crate::local::index::Index;
+use kvs_table::HashIndex;
 
 /// One application that watches something.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,8 @@ pub(crate) struct Watch {
 /// All watches.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionIndex {
-    keys: Index<Entry<()>>,
-    prefixes: Index<Entry<Fingerprint>>,
+    keys: HashIndex<Entry<()>>,
+    prefixes: HashIndex<Entry<Fingerprint>>,
     hash: RandomState,
     points: Points,
     /// How many of the prefixes have a length.
@@ -161,7 +161,7 @@ impl SubscriptionIndex {
     }
 
     /// About how much work it is to find and note the watches of one key, when so many applications are connected.
-    pub(crate) fn most_work(&self, connected: usize) -> usize {
+    pub(crate) fn fan_out(&self, connected: usize) -> usize {
         let watched = self.keys.count() + self.prefixes.count();
         let applications = if watched == 0 { 0 } else { connected };
         applications + self.lengths.len()
@@ -170,10 +170,10 @@ impl SubscriptionIndex {
     /// How many there are.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn count(&self) -> usize {
-        fn all<K>(entries: &Index<Entry<K>>) -> usize {
+        fn all<K>(entries: &HashIndex<Entry<K>>) -> usize {
             let (mut count, mut next) = (0, Some(0));
             while let Some(hash) = next {
-                let (part, after) = entries.part(hash);
+                let (part, after) = entries.bucket(hash);
                 count += part.map(|entry| entry.watches.len()).sum::<usize>();
                 next = after;
             }

@@ -2,7 +2,7 @@
 //!
 //! A *user* is a uid, as the kernel says it of a connection. Everything that is taken is stood for by a value
 //! that gives it back when it is dropped, wherever that happens: a [`ConnectionPermit`] for each connection, a
-//! [`Charge`] for each watch, [`UserHoldings`] for all pairs of one user in one group. So nothing is given back twice or forgotten, however a session
+//! [`Charge`] for each watch, [`PairCharge`] for all pairs of one user in one group. So nothing is given back twice or forgotten, however a session
 //! or a group ends.
 //!
 //! Connections are counted for each of the two sockets by itself: an application has one on either. They
@@ -457,15 +457,45 @@ impl Drop for Charge {
     }
 }
 
-/// Stands for all pairs that one user has stored in one place, as long as they are kept.
+/// Pairs and bytes that are counted for a user before the store has committed them. Dropping it
+/// gives them back.
 #[derive(Debug)]
-pub(crate) struct UserHoldings {
+pub(crate) struct Reservation {
     user: Arc<UserQuota>,
     pairs: u64,
     bytes: u64,
 }
 
-impl UserHoldings {
+impl Reservation {
+    /// Counts so many pairs and bytes for `user`.
+    pub(crate) fn new(user: &Arc<UserQuota>, pairs: u64, bytes: u64) -> Self {
+        user.pairs.fetch_add(pairs, Ordering::Relaxed);
+        user.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { user: Arc::clone(user), pairs, bytes }
+    }
+
+    /// The user for whom they are counted.
+    pub(crate) fn user(&self) -> &Arc<UserQuota> {
+        &self.user
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.user.pairs.fetch_sub(self.pairs, Ordering::Relaxed);
+        self.user.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Stands for all pairs that one user has stored in one place, as long as they are kept.
+#[derive(Debug)]
+pub(crate) struct PairCharge {
+    user: Arc<UserQuota>,
+    pairs: u64,
+    bytes: u64,
+}
+
+impl PairCharge {
     /// None yet.
     pub(crate) fn new(user: &Arc<UserQuota>) -> Self {
         Self { user: Arc::clone(user), pairs: 0, bytes: 0 }
@@ -477,7 +507,7 @@ impl UserHoldings {
     }
 
     /// Whether there are none.
-    pub(crate) fn are_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.pairs == 0
     }
 
@@ -511,7 +541,7 @@ impl UserHoldings {
     }
 }
 
-impl Drop for UserHoldings {
+impl Drop for PairCharge {
     fn drop(&mut self) {
         self.user.pairs.fetch_sub(self.pairs, Ordering::Relaxed);
         self.user.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -522,7 +552,10 @@ impl Drop for UserHoldings {
 impl Quotas {
     /// A user with these limits, and as many connections as it wants, for tests of other modules.
     pub(crate) fn user_with(pairs: u64, bytes: u64) -> Arc<UserQuota> {
-        Self::new(Limits { connections: 1, pairs, bytes }, 1000).user(0)
+        /// No two have the same uid.
+        static LAST: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let uid = LAST.fetch_add(1, Ordering::Relaxed);
+        Self::new(Limits { connections: 1, pairs, bytes }, 1000).user(uid)
     }
 }
 
@@ -578,8 +611,8 @@ mod tests {
     #[test]
     fn what_is_held_is_charged_and_given_back() {
         let user = Quotas::user_with(10, 1000);
-        let mut holdings = UserHoldings::new(&user);
-        assert!(holdings.are_empty());
+        let mut holdings = PairCharge::new(&user);
+        assert!(holdings.is_empty());
         holdings.add(30);
         holdings.add(5);
         assert_eq!(user.taken(), (2, 35));
@@ -592,7 +625,7 @@ mod tests {
             (Charge::subscription(&user, MAX_TEXT), Charge::event(&user, MAX_TEXT));
         assert_eq!(user.taken(), (1, u64::from(21 + SUBSCRIPTION_BYTES + EVENT_BYTES)));
         drop((watch, change));
-        assert!(user.taken() == (1, 21) && !holdings.are_empty());
+        assert!(user.taken() == (1, 21) && !holdings.is_empty());
         drop(holdings);
         assert_eq!(user.taken(), (0, 0));
     }
@@ -600,7 +633,7 @@ mod tests {
     #[test]
     fn there_is_room_up_to_the_limit() {
         let user = Quotas::user_with(2, 100);
-        let mut holdings = UserHoldings::new(&user);
+        let mut holdings = PairCharge::new(&user);
         holdings.add(60);
         assert_eq!(user.check_quota(1, 40), Ok(()));
         assert_eq!(user.check_quota(1, 41), Err(Limit::Bytes));
@@ -613,7 +646,7 @@ mod tests {
     #[test]
     fn changes_and_answers_that_wait_are_limited_by_themselves() {
         let user = Quotas::user_with(2, 1000);
-        let mut pairs = UserHoldings::new(&user);
+        let mut pairs = PairCharge::new(&user);
         pairs.add(1000);
         // Full of pairs, it is told of changes, and reads.
         assert!(user.check_backlog_quota());

@@ -1,114 +1,93 @@
-//! Who stored how many of the pairs of one group.
+//! How many pairs and bytes of one group each user owns.
 //!
-//! A pair does not stand for itself, as a connection or a watch does: it names an *account*, by a number, and
-//! the account stands for all pairs of its user. So a pair costs four bytes for that, not a pointer and a
-//! count. An account whose last pair goes is closed, and its number is used again.
+//! A table names the owner of a pair by uid. [`GroupUsage`] keeps, beside the table, one
+//! [`PairCharge`] for each owner, and updates it with what each commit did: so a pair costs the four
+//! bytes of a uid, not a pointer and a count, and a put allocates nothing. A charge is dropped with
+//! the last pair of its user.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::local::limits::quota::{UserHoldings, UserQuota};
+use kvs_table::Replaced;
 
-/// The accounts of one group.
-#[derive(Default)]
+use crate::local::limits::quota::{PairCharge, UserQuota};
+
+/// The usage of one group.
+#[derive(Debug, Default)]
 pub(crate) struct GroupUsage {
-    /// By number. None is empty.
-    accounts: Vec<Option<UserHoldings>>,
-    /// The numbers without an account.
-    vacant: Vec<u32>,
-    /// By where the user is; there it stays as long as the account is open.
-    by_user: HashMap<usize, u32>,
-    /// The one that was looked for last.
-    last: u32,
+    /// No charge is empty.
+    charges: Vec<Option<PairCharge>>,
+    /// The positions in `charges` that are not in use.
+    free_list: Vec<usize>,
+    /// The position of a user's charge.
+    by_uid: HashMap<u32, usize>,
+    /// The position that was looked up last: most puts in a row are of one user.
+    last: usize,
 }
 
 impl GroupUsage {
-    /// The user stores a pair of so many bytes. Returns the number of the account.
-    pub(crate) fn add(&mut self, user: &Arc<UserQuota>, bytes: usize) -> u32 {
-        let number = self.find_or_open(user);
-        self.holdings(number).add(bytes);
-        number
+    /// `user` has stored a pair of `bytes` bytes, in place of `replaced`.
+    pub(crate) fn record_put(
+        &mut self,
+        user: &Arc<UserQuota>,
+        bytes: usize,
+        replaced: Option<&Replaced>,
+    ) {
+        match replaced {
+            Some(replaced) if replaced.owner == user.uid => {
+                self.charge_of(user).resize(replaced.bytes, bytes);
+            }
+            _ => self.charge_of(user).add(bytes),
+        }
+        if let Some(other) = replaced.filter(|replaced| replaced.owner != user.uid) {
+            self.record_delete(other);
+        }
     }
 
-    /// A pair of so many bytes, of this account, is no more.
-    pub(crate) fn remove(&mut self, number: u32, bytes: usize) {
-        let holdings = self.holdings(number);
-        holdings.remove(bytes);
-        if !holdings.are_empty() {
+    /// A pair was deleted.
+    pub(crate) fn record_delete(&mut self, deleted: &Replaced) {
+        let Some(position) = self.find(deleted.owner) else { return };
+        let Some(charge) = &mut self.charges[position] else { return };
+        charge.remove(deleted.bytes);
+        if !charge.is_empty() {
             return;
         }
-        let user = address(holdings.user());
-        self.by_user.remove(&user);
-        self.accounts[number as usize] = None;
-        self.vacant.push(number);
-        if self.by_user.is_empty() {
+        self.charges[position] = None;
+        self.by_uid.remove(&deleted.owner);
+        self.free_list.push(position);
+        if self.by_uid.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// The user stores a pair of so many bytes where one of `before` bytes, of this account, was. Returns the
-    /// number of its own.
-    pub(crate) fn replace(
-        &mut self,
-        number: u32,
-        before: usize,
-        user: &Arc<UserQuota>,
-        bytes: usize,
-    ) -> u32 {
-        if self.is_of(number, user) {
-            self.holdings(number).resize(before, bytes);
-            return number;
-        }
-        let own = self.add(user, bytes);
-        self.remove(number, before);
-        own
-    }
-
     /// The bytes of all pairs.
     pub(crate) fn bytes(&self) -> u64 {
-        self.accounts.iter().flatten().map(UserHoldings::bytes).sum()
+        self.charges.iter().flatten().map(PairCharge::bytes).sum()
     }
 
-    /// Whether the account is this user's.
-    pub(crate) fn is_of(&self, number: u32, user: &Arc<UserQuota>) -> bool {
-        let account = self.accounts.get(number as usize).and_then(Option::as_ref);
-        account.is_some_and(|holdings| Arc::ptr_eq(holdings.user(), user))
-    }
-
-    fn holdings(&mut self, number: u32) -> &mut UserHoldings {
-        self.accounts[number as usize].as_mut().expect("a pair names an account that is open")
-    }
-
-    fn find_or_open(&mut self, user: &Arc<UserQuota>) -> u32 {
-        if !self.is_of(self.last, user) {
-            self.last = match self.by_user.get(&address(user)) {
-                Some(number) => *number,
-                None => self.open(user),
-            };
+    fn find(&mut self, uid: u32) -> Option<usize> {
+        let last = self.charges.get(self.last).and_then(Option::as_ref);
+        if last.is_none_or(|charge| charge.user().uid != uid) {
+            self.last = *self.by_uid.get(&uid)?;
         }
-        self.last
+        Some(self.last)
     }
 
-    fn open(&mut self, user: &Arc<UserQuota>) -> u32 {
-        let holdings = Some(UserHoldings::new(user));
-        let number = match self.vacant.pop() {
-            Some(number) => {
-                self.accounts[number as usize] = holdings;
-                number
-            }
+    fn charge_of(&mut self, user: &Arc<UserQuota>) -> &mut PairCharge {
+        let position = match self.find(user.uid) {
+            Some(position) => position,
             None => {
-                self.accounts.push(holdings);
-                // Each but the last has a pair, and pairs are numbered with 32 bits, too.
-                self.accounts.len() as u32 - 1
+                let position = self.free_list.pop().unwrap_or_else(|| {
+                    self.charges.push(None);
+                    self.charges.len() - 1
+                });
+                self.by_uid.insert(user.uid, position);
+                self.last = position;
+                position
             }
         };
-        self.by_user.insert(address(user), number);
-        number
+        self.charges[position].get_or_insert_with(|| PairCharge::new(user))
     }
-}
-
-fn address(user: &Arc<UserQuota>) -> usize {
-    Arc::as_ptr(user).addr()
 }
 
 #[cfg(test)]
@@ -116,27 +95,44 @@ mod tests {
     use super::*;
     use crate::local::limits::quota::Quotas;
 
+    fn pair(user: &UserQuota, bytes: usize) -> Replaced {
+        Replaced { owner: user.uid, bytes, value: None }
+    }
+
     #[test]
-    fn an_account_is_closed_with_its_last_pair_and_its_number_is_used_again() {
-        let mut accounts = GroupUsage::default();
+    fn charge_is_dropped_with_the_last_pair_of_its_user() {
+        let mut usage = GroupUsage::default();
         let users: Vec<_> = (0..1000).map(|_| Quotas::user_with(0, 0)).collect();
-        // One that stays, so that there are always accounts.
+        // A user whose pair stays, so that the usage is never empty.
         let guest = Quotas::user_with(0, 0);
-        let own = accounts.add(&guest, 7);
+        usage.record_put(&guest, 7, None);
         for _ in 0..3 {
-            let numbers: Vec<_> = users.iter().map(|user| accounts.add(user, 10)).collect();
-            for (user, number) in users.iter().zip(numbers) {
-                assert_eq!(accounts.add(user, 5), number, "one for each user");
+            users.iter().for_each(|user| usage.record_put(user, 10, None));
+            for user in &users {
+                usage.record_put(user, 5, None);
                 assert_eq!((user.taken(), Arc::strong_count(user)), ((2, 15), 2));
-                accounts.remove(number, 10);
-                accounts.remove(number, 5);
+                usage.record_delete(&pair(user, 10));
+                usage.record_delete(&pair(user, 5));
                 assert_eq!((user.taken(), Arc::strong_count(user)), ((0, 0), 1));
-                assert!(!accounts.is_of(number, user));
+                assert!(!usage.by_uid.contains_key(&user.uid));
             }
-            assert_eq!(accounts.accounts.len(), 1 + users.len());
+            assert_eq!(usage.charges.len(), 1 + users.len());
         }
-        assert!(accounts.is_of(own, &guest) && guest.taken() == (1, 7));
-        accounts.remove(own, 7);
-        assert!(accounts.accounts.is_empty() && accounts.vacant.is_empty());
+        assert_eq!((guest.taken(), usage.bytes()), ((1, 7), 7));
+        usage.record_delete(&pair(&guest, 7));
+        assert!(usage.charges.is_empty() && usage.free_list.is_empty());
+    }
+
+    #[test]
+    fn replaced_pair_moves_to_the_user_who_stored_the_value() {
+        let mut usage = GroupUsage::default();
+        let (one, other) = (Quotas::user_with(0, 0), Quotas::user_with(0, 0));
+        usage.record_put(&one, 10, None);
+        usage.record_put(&one, 30, Some(&pair(&one, 10)));
+        assert_eq!((one.taken(), other.taken()), ((1, 30), (0, 0)));
+        usage.record_put(&other, 20, Some(&pair(&one, 30)));
+        assert_eq!((one.taken(), other.taken(), usage.bytes()), ((0, 0), (1, 20), 20));
+        drop(usage);
+        assert_eq!((other.taken(), Arc::strong_count(&other)), ((0, 0), 1));
     }
 }

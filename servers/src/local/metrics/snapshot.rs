@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
-use crate::local::group::registry::{ClientInfo, Group, GroupStats, Groups};
+use crate::local::group::group::{Group, GroupStats};
+use crate::local::group::members::ClientInfo;
+use crate::local::group::registry::Groups;
 use crate::local::limits::quota::Limits;
 use crate::local::limits::quota::{Quotas, UserUsage};
 

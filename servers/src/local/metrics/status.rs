@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::counts::{BUCKETS, LOGINS, OPERATIONS, RESULTS};
 use super::snapshot::{GroupState, Snapshot};
-use crate::local::group::registry::ClientInfo;
+use crate::local::group::members::ClientInfo;
 
 #[derive(Serialize)]
 struct Status<'a> {

@@ -11,6 +11,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use kvs_table::ExtentRef;
+
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -32,7 +34,7 @@ pub(crate) struct Socket {
 enum Unsent {
     Own(Vec<u8>),
     /// From this byte on.
-    Shared(Arc<[u8]>, usize),
+    Shared(ExtentRef, usize),
 }
 
 impl Unsent {
@@ -139,7 +141,7 @@ impl Socket {
     ///
     /// # Errors
     /// The peer has closed the connection.
-    pub(crate) fn write_shared(&mut self, bytes: Arc<[u8]>) -> io::Result<()> {
+    pub(crate) fn write_shared(&mut self, bytes: ExtentRef) -> io::Result<()> {
         let written = match self.is_write_blocked() {
             true => 0,
             false => write_now(&self.connection.stream, &bytes)?,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::local::group::registry::Group;
+use crate::local::group::deferred_cleanup::DeferredCleanup;
+use crate::local::group::group::Group;
 use crate::local::group::subscriber::Subscriber;
 use crate::local::net::context::Context;
 use crate::local::net::mailbox::Message;
@@ -88,7 +89,8 @@ impl Active {
             callback.shut_down();
         }
         drop((main, callback));
-        if let Some(rest) = self.group.leave(self.number) {
+        if let Some(subscriptions) = self.group.leave(self.number) {
+            let rest = DeferredCleanup { group: self.group, subscriptions };
             context.mailbox.send(Message::Run(Box::new(rest)));
         }
     }

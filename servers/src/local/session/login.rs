@@ -14,7 +14,7 @@ use mio::Registry;
 use subtle::ConstantTimeEq;
 
 use crate::directory::Unavailable;
-use crate::local::group::registry::Group;
+use crate::local::group::group::Group;
 use crate::local::group::subscriber::Subscriber;
 use crate::local::limits::login_throttle::Admission;
 use crate::local::limits::quota::Limit;

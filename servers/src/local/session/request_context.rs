@@ -1,6 +1,6 @@
 //! What the requests of one event share: the server, the output, and what is settled afterwards.
 
-use crate::local::group::registry::PendingNotifications;
+use crate::local::group::notifications::PendingNotifications;
 use crate::local::metrics::Tally;
 use crate::local::net::context::Context;
 use crate::local::session::time_budget::TimeBudget;

@@ -5,7 +5,7 @@ use kvs_proto::v2::request::{RequestKind, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
-use crate::local::group::registry::Outcome;
+use crate::local::group::outcome::{CompletionHandler, Outcome, Requester, Submission};
 use crate::local::limits::quota::subscription_bytes;
 use crate::local::net::context::Context;
 use crate::local::session::active::Active;
@@ -73,9 +73,13 @@ impl V1Session {
                 }
             }
             ClientMessage::Put { key, value } => {
-                let change = group.put(key.as_bytes(), value.as_bytes(), user);
-                tracing::debug!(pid, ?key, subscribers = change.watchers(), "put");
-                if let Outcome::Limit(_) = change.settle(&mut requests.notifications) {
+                let requester = Requester { user, completion: &mut ignore_completion };
+                let submission = group.put_unchecked(key.as_bytes(), value.as_bytes(), requester);
+                let Submission::Done(change) = submission else {
+                    return Err(CloseReason::TableFull);
+                };
+                tracing::debug!(pid, ?key, subscribers = change.fan_out(), "put");
+                if let Outcome::LimitReached(_) = change.schedule(&mut requests.notifications) {
                     // Protocol v1 has no response to a value.
                     requests.recorder.count(RequestKind::Put, Status::Limit);
                     return Err(CloseReason::TableFull);
@@ -96,17 +100,18 @@ impl V1Session {
                 requests.recorder.count(RequestKind::Get, found_status(found));
             }
             ClientMessage::Delete(key) => {
-                let change = group.delete(key.as_bytes(), None);
-                let outcome = change.settle(&mut requests.notifications);
-                let found = matches!(outcome, Outcome::Done(_));
+                let requester = Requester { user, completion: &mut ignore_completion };
+                let Submission::Done(change) = group.delete(key.as_bytes(), None, requester) else {
+                    return Err(CloseReason::TableFull);
+                };
+                let found = change.schedule(&mut requests.notifications) == Outcome::Deleted;
                 tracing::debug!(pid, ?key, found, "delete");
                 requests.recorder.count(RequestKind::Delete, found_status(found));
                 self.channel.respond_found(found, requests.output);
             }
             ClientMessage::Watch(key) => {
                 let target = WatchTarget::Key(key.as_bytes());
-                let outcome = group.subscribe(target, *number, user);
-                let found = matches!(outcome, Outcome::Done(_));
+                let found = group.subscribe(target, *number, user).is_some();
                 tracing::debug!(pid, ?key, found, "watch");
                 requests.recorder.count(RequestKind::Watch, found_status(found));
                 self.channel.respond_found(found, requests.output);
@@ -179,4 +184,9 @@ impl V1Session {
 /// The status that protocol v2 has for the outcome.
 fn found_status(found: bool) -> Status {
     if found { Status::Ok } else { Status::NoSuchKey }
+}
+
+/// The memory store decides at once.
+pub(super) fn ignore_completion() -> CompletionHandler {
+    Box::new(drop)
 }

@@ -17,7 +17,7 @@ use kvs_proto::v2::request::{FrameLimits, Request, RequestKind};
 use kvs_proto::v2::response::{self, Response, Status};
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 
-use crate::local::group::registry::{Change, Outcome};
+use crate::local::group::outcome::{Outcome, Requester, Submission};
 use crate::local::limits::quota::{Charge, subscription_bytes};
 use crate::local::net::context::Context;
 use crate::local::net::socket::{Received, Socket};
@@ -27,7 +27,8 @@ use crate::local::session::main_connection::MainConnection;
 use crate::local::session::pending_responses::{PendingResponse, PendingResponses, Progress};
 use crate::local::session::request_context::RequestContext;
 use crate::local::session::time_budget::{BYTES_PER_WORK, WORK_PER_CLOCK_READ};
-use crate::local::table::Value;
+use crate::local::session::v1::ignore_completion;
+use kvs_table::Value;
 
 /// Responses are written when they have so many bytes, and no further request is served until the
 /// kernel has taken them.
@@ -298,11 +299,21 @@ impl Handler<'_, '_> {
         let outcome = match request {
             Request::Get(key) => return self.get(number, key),
             Request::Put { key, value, expected } => {
-                self.settle(group.put_if(key, value, expected, &self.main.user))
+                let requester =
+                    Requester { user: &self.main.user, completion: &mut ignore_completion };
+                let submission = group.put(key, value, expected, requester);
+                self.settle(submission)
             }
-            Request::Delete { key, expected } => self.settle(group.delete(key, expected)),
+            Request::Delete { key, expected } => {
+                let requester =
+                    Requester { user: &self.main.user, completion: &mut ignore_completion };
+                let submission = group.delete(key, expected, requester);
+                self.settle(submission)
+            }
             Request::PutMany(entries) => {
-                let change = group.put_many(entries, &self.main.user);
+                let requester =
+                    Requester { user: &self.main.user, completion: &mut ignore_completion };
+                let change = group.put_many(entries, requester);
                 self.requests.budget.spend(WORK_PER_CLOCK_READ);
                 self.settle(change)
             }
@@ -319,12 +330,14 @@ impl Handler<'_, '_> {
             Request::Watch(target) => {
                 let bytes = subscription_bytes(target.bytes().len()) as u64;
                 match self.main.user.check_quota(0, bytes) {
-                    Ok(()) => group.subscribe(target, *application, &self.main.user),
-                    Err(limit) => Outcome::Limit(limit),
+                    Ok(()) => group
+                        .subscribe(target, *application, &self.main.user)
+                        .map_or(Outcome::NoSuchKey, Outcome::Stored),
+                    Err(limit) => Outcome::LimitReached(limit),
                 }
             }
             Request::Unwatch(target) => match group.unsubscribe(target, *application) {
-                true => Outcome::Done(NO_VERSION),
+                true => Outcome::Deleted,
                 false => Outcome::NoSuchKey,
             },
             // Handled by the caller; it has no response.
@@ -338,11 +351,12 @@ impl Handler<'_, '_> {
     /// The response to `outcome`. A limit that was reached is logged.
     fn status_of(&self, outcome: Outcome) -> (Status, Version) {
         match outcome {
-            Outcome::Done(version) => (Status::Ok, version),
+            Outcome::Stored(version) => (Status::Ok, version),
+            Outcome::Deleted => (Status::Ok, NO_VERSION),
             Outcome::NoSuchKey => (Status::NoSuchKey, NO_VERSION),
             Outcome::Conflict(version) => (Status::Conflict, version),
-            Outcome::TooLarge => (Status::TooLarge, NO_VERSION),
-            Outcome::Limit(limit) => {
+            Outcome::TooLarge | Outcome::StorageFailed => (Status::TooLarge, NO_VERSION),
+            Outcome::LimitReached(limit) => {
                 self.main.is_within_limits(Err(limit));
                 (Status::Limit, NO_VERSION)
             }
@@ -375,11 +389,11 @@ impl Handler<'_, '_> {
             let response =
                 Response { number, status: Status::Ok, version: pair.version, body: &[] };
             match pair.value {
-                Value::Short(body) => {
+                Value::Inline(body) => {
                     Response { body, ..response }.encode(output);
                     None
                 }
-                Value::Long(value) => {
+                Value::Shared(value) => {
                     output.extend_from_slice(&response.encode_header(value.len()));
                     Some(value)
                 }
@@ -402,8 +416,10 @@ impl Handler<'_, '_> {
     }
 
     /// Schedules the notifications of subscribers; each costs work.
-    fn settle(&mut self, change: Change) -> Outcome {
-        self.requests.budget.spend(change.watchers());
-        change.settle(&mut self.requests.notifications)
+    fn settle(&mut self, submission: Submission) -> Outcome {
+        // The memory store decides at once.
+        let Submission::Done(change) = submission else { return Outcome::StorageFailed };
+        self.requests.budget.spend(change.fan_out());
+        change.schedule(&mut self.requests.notifications)
     }
 }

@@ -6,11 +6,11 @@
 //! other that little is lost.
 //!
 //! - Every operation takes the same time, however many slots there are. A page grows and shrinks with its slots,
-//!   so that a slab of a few small things is small, and nothing larger than a page is ever moved at once.
+//!   so that a slots of a few small things is small, and nothing larger than a page is ever moved at once.
 //! - The slots of a size lie close together: where one is freed, the last one of its size is moved. So all pages
 //!   of a size are full but the last, and what is kept is never much more than what is in use, whatever was
 //!   there before. A page without a slot gives its memory back at once. (Its number is kept, 32 bytes.)
-//! - A handle is good until it is freed or its slot is moved, which [`Slab::free`] reports; nobody may use it
+//! - A handle is good until it is freed or its slot is moved, which [`Slots::free`] reports; nobody may use it
 //!   afterwards. That cannot be checked here: it would name whatever is there now. But it cannot do worse
 //!   either, there is nothing unsafe.
 //! - What is in a slot is its owner's business. A new slot holds anything.
@@ -18,54 +18,54 @@
 use std::mem;
 
 /// The largest slot.
-pub(crate) const LARGEST: usize = 2048;
+pub(crate) const MAX_SLOT: usize = 2048;
 
 /// No handle is so large: whoever keeps handles has the highest bit for itself.
-pub(crate) const HANDLES: u32 = 1 << (PAGE_BITS + SLOT_BITS);
+pub(crate) const HANDLE_LIMIT: u32 = 1 << (PAGE_BITS + SLOT_BITS);
 
-const PAGE: usize = 64 * 1024;
+const PAGE_SIZE: usize = 64 * 1024;
 const SLOT_BITS: u32 = 12;
 const PAGE_BITS: u32 = 19;
 
 /// A page begins with at least this much, and doubles as long as it is not whole.
-const FIRST: usize = 512;
+const MIN_PAGE_CAPACITY: usize = 512;
 
 /// Slots have sizes in steps of 8 from here,
-const SMALLEST: usize = 16;
+const MIN_SLOT: usize = 16;
 /// and from here on eight sizes for each doubling, three times.
-const FINE: usize = 256;
-const FINE_CLASSES: usize = (FINE - SMALLEST) / 8 + 1;
+const MAX_FINE_SLOT: usize = 256;
+const FINE_CLASSES: usize = (MAX_FINE_SLOT - MIN_SLOT) / 8 + 1;
 const CLASSES: usize = FINE_CLASSES + 3 * 8;
 
-const _: () = assert!(LARGEST == FINE << 3 && PAGE / SMALLEST <= 1 << SLOT_BITS);
+const _: () = assert!(MAX_SLOT == MAX_FINE_SLOT << 3 && PAGE_SIZE / MIN_SLOT <= 1 << SLOT_BITS);
 
 /// The size of a slot for so many bytes is a multiple of this.
 const fn step(len: usize) -> usize {
-    if len <= FINE { 8 } else { len.next_power_of_two() / 16 }
+    if len <= MAX_FINE_SLOT { 8 } else { len.next_power_of_two() / 16 }
 }
 
 /// The size of a slot for so many bytes.
 fn size_for(len: usize) -> usize {
-    len.next_multiple_of(step(len)).max(SMALLEST)
+    len.next_multiple_of(step(len)).max(MIN_SLOT)
 }
 
 /// The number of this size.
 fn class_of(size: usize) -> usize {
-    if size <= FINE {
-        (size - SMALLEST) / 8
+    if size <= MAX_FINE_SLOT {
+        (size - MIN_SLOT) / 8
     } else {
         let whole = size.next_power_of_two();
         // The eight sizes up to 512, up to 1024 and up to 2048.
-        let doublings = (whole / FINE).ilog2() as usize - 1;
+        let doublings = (whole / MAX_FINE_SLOT).ilog2() as usize - 1;
         FINE_CLASSES + doublings * 8 + (size - whole / 2) / (whole / 16) - 1
     }
 }
 
 /// The slots of one owner.
-pub(crate) struct Slab {
+pub(crate) struct Slots {
     pages: Vec<Page>,
     /// The numbers of the pages without memory.
-    vacant: Vec<u32>,
+    free_pages: Vec<u32>,
     /// The numbers of the pages of each size. All are full but the last, which is not empty.
     classes: [Vec<u32>; CLASSES],
 }
@@ -88,14 +88,14 @@ pub(crate) struct Moved {
     pub(crate) to: u32,
 }
 
-impl Default for Slab {
+impl Default for Slots {
     fn default() -> Self {
-        Self { pages: Vec::new(), vacant: Vec::new(), classes: [const { Vec::new() }; CLASSES] }
+        Self { pages: Vec::new(), free_pages: Vec::new(), classes: [const { Vec::new() }; CLASSES] }
     }
 }
 
-impl Slab {
-    /// A slot for so many bytes, [`LARGEST`] at most. `None`: there are no more handles.
+impl Slots {
+    /// A slot for so many bytes, [`MAX_SLOT`] at most. `None`: there are no more handles.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<u32> {
         let size = size_for(len);
         let last = self.classes[class_of(size)].last().copied();
@@ -125,10 +125,10 @@ impl Slab {
         bytes.truncate(start);
         if bytes.is_empty() {
             class.pop();
-            self.vacant.push(number);
+            self.free_pages.push(number);
         } else {
             // Not before it is much too large, so that not every few steps bring another move.
-            if bytes.capacity() > FIRST * 2 && start <= bytes.capacity() / 4 {
+            if bytes.capacity() > MIN_PAGE_CAPACITY * 2 && start <= bytes.capacity() / 4 {
                 bytes.shrink_to(start * 2);
             }
             self.pages[number as usize].bytes = bytes;
@@ -137,13 +137,20 @@ impl Slab {
     }
 
     /// Whether the slot has just the size that a slot for so many bytes would have.
-    pub(crate) fn suits(&self, handle: u32, len: usize) -> bool {
+    pub(crate) fn fits_in_place(&self, handle: u32, len: usize) -> bool {
         usize::from(self.pages[(handle >> SLOT_BITS) as usize].size) == size_for(len)
     }
 
+    /// Whether [`allocate`](Self::allocate) would succeed.
+    pub(crate) fn can_allocate(&self, len: usize) -> bool {
+        let last = self.classes[class_of(size_for(len))].last();
+        last.is_some_and(|number| !self.pages[*number as usize].is_full())
+            || self.available_pages() > 0
+    }
+
     /// How many pages can still be had.
-    pub(crate) fn free_pages(&self) -> usize {
-        (1 << PAGE_BITS) - self.pages.len() + self.vacant.len()
+    pub(crate) fn available_pages(&self) -> usize {
+        (1 << PAGE_BITS) - self.pages.len() + self.free_pages.len()
     }
 
     /// The bytes of a slot: as many as were asked for, or a few more.
@@ -162,7 +169,7 @@ impl Slab {
 
     fn add_page(&mut self, size: usize) -> Option<u32> {
         let page = Page { bytes: Vec::new(), size: size as u16 };
-        let number = match self.vacant.pop() {
+        let number = match self.free_pages.pop() {
             Some(number) => {
                 self.pages[number as usize] = page;
                 number
@@ -183,8 +190,8 @@ impl Page {
     fn push(&mut self) -> u16 {
         let (size, len) = (usize::from(self.size), self.bytes.len());
         if len + size > self.bytes.capacity() {
-            let whole = self.slots() * size;
-            let more = len.max(FIRST.next_multiple_of(size));
+            let whole = self.capacity() * size;
+            let more = len.max(MIN_PAGE_CAPACITY.next_multiple_of(size));
             self.bytes.reserve_exact(more.min(whole - len));
         }
         self.bytes.resize(len + size, 0);
@@ -198,8 +205,8 @@ impl Page {
     }
 
     /// How many slots it has when it is whole.
-    fn slots(&self) -> usize {
-        PAGE / usize::from(self.size)
+    fn capacity(&self) -> usize {
+        PAGE_SIZE / usize::from(self.size)
     }
 
     /// The last one that it has; it must have one.
@@ -208,7 +215,7 @@ impl Page {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() / usize::from(self.size) == self.slots()
+        self.bytes.len() / usize::from(self.size) == self.capacity()
     }
 }
 
@@ -221,14 +228,14 @@ fn slot_of(handle: u32) -> u16 {
 }
 
 #[cfg(test)]
-impl Slab {
+impl Slots {
     /// How much memory its pages have.
     pub(crate) fn bytes(&self) -> usize {
         self.pages.iter().map(|page| page.bytes.capacity()).sum()
     }
 
     /// Lets it have no more pages than it has.
-    pub(crate) fn end_here(&mut self) {
+    pub(crate) fn exhaust(&mut self) {
         self.pages.resize_with(1 << PAGE_BITS, Page::default);
     }
 }
@@ -240,11 +247,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// What the head of this module says, with so many slots in use.
-    fn check(slab: &Slab, slots: usize) {
-        let (mut in_use, mut bytes, mut pages) = (0, 0, slab.vacant.len());
-        for (class, numbers) in slab.classes.iter().enumerate() {
+    fn check(slots: &Slots, expected: usize) {
+        let (mut in_use, mut bytes, mut pages) = (0, 0, slots.free_pages.len());
+        for (class, numbers) in slots.classes.iter().enumerate() {
             for (at, number) in numbers.iter().enumerate() {
-                let page = &slab.pages[*number as usize];
+                let page = &slots.pages[*number as usize];
                 assert_eq!(class_of(page.size.into()), class);
                 assert!(if at + 1 < numbers.len() {
                     page.is_full()
@@ -253,13 +260,16 @@ mod tests {
                 });
                 in_use += page.bytes.len() / usize::from(page.size);
                 bytes += page.bytes.len();
-                assert!(page.bytes.capacity() <= PAGE.min(page.bytes.len() * 4 + FIRST * 2));
+                assert!(
+                    page.bytes.capacity()
+                        <= PAGE_SIZE.min(page.bytes.len() * 4 + MIN_PAGE_CAPACITY * 2)
+                );
             }
             pages += numbers.len();
         }
-        assert_eq!((in_use, pages), (slots, slab.pages.len()));
-        let used = slab.classes.iter().filter(|numbers| !numbers.is_empty()).count();
-        assert!(slab.bytes() <= bytes + used * PAGE);
+        assert_eq!((in_use, pages), (expected, slots.pages.len()));
+        let used = slots.classes.iter().filter(|numbers| !numbers.is_empty()).count();
+        assert!(slots.bytes() <= bytes + used * PAGE_SIZE);
     }
 
     /// Whoever keeps handles does this.
@@ -272,118 +282,118 @@ mod tests {
 
     #[test]
     fn every_length_has_a_slot_that_is_hardly_longer() {
-        let mut sizes: Vec<_> = (0..=LARGEST).map(size_for).collect();
+        let mut sizes: Vec<_> = (0..=MAX_SLOT).map(size_for).collect();
         assert!(sizes.is_sorted());
         sizes.dedup();
         assert_eq!(sizes.len(), CLASSES);
         for (class, size) in sizes.iter().enumerate() {
             assert_eq!(class_of(*size), class, "of {size}");
         }
-        for len in 0..=LARGEST {
+        for len in 0..=MAX_SLOT {
             let lost = size_for(len) - len;
-            assert!(lost < 8 || lost * 8 < len || len < SMALLEST, "{lost} for {len}");
+            assert!(lost < 8 || lost * 8 < len || len < MIN_SLOT, "{lost} for {len}");
         }
     }
 
     #[test]
     fn slots_of_every_size_keep_what_is_written_to_them() {
-        let mut slab = Slab::default();
-        let handles: Vec<_> = (0..=LARGEST)
+        let mut slots = Slots::default();
+        let handles: Vec<_> = (0..=MAX_SLOT)
             .map(|len| {
-                let handle = slab.allocate(len).unwrap();
-                assert!(slab.suits(handle, len) && handle < HANDLES);
-                slab.slot_mut(handle).fill(len as u8);
+                let handle = slots.allocate(len).unwrap();
+                assert!(slots.fits_in_place(handle, len) && handle < HANDLE_LIMIT);
+                slots.slot_mut(handle).fill(len as u8);
                 handle
             })
             .collect();
         for (len, handle) in handles.iter().enumerate() {
-            let slot = slab.slot(*handle);
+            let slot = slots.slot(*handle);
             assert!(slot.len() >= len && slot.iter().all(|byte| *byte == len as u8), "of {len}");
         }
-        check(&slab, handles.len());
+        check(&slots, handles.len());
         // The last one of its size each time, so that none is moved.
         for (left, handle) in handles.into_iter().enumerate().rev() {
-            assert_eq!(slab.free(handle), None);
-            check(&slab, left);
+            assert_eq!(slots.free(handle), None);
+            check(&slots, left);
         }
-        assert_eq!(slab.bytes(), 0);
+        assert_eq!(slots.bytes(), 0);
     }
 
     #[test]
     fn the_last_slot_of_a_size_comes_to_the_place_of_the_freed_one() {
-        let mut slab = Slab::default();
-        let slots = PAGE / 48;
-        let handles: Vec<_> = (0..slots + 2).map(|_| slab.allocate(48).unwrap()).collect();
-        let (first, other) = (handles[0], slab.allocate(100).unwrap());
-        slab.slot_mut(other).fill(9);
+        let mut slots = Slots::default();
+        let per_page = PAGE_SIZE / 48;
+        let handles: Vec<_> = (0..per_page + 2).map(|_| slots.allocate(48).unwrap()).collect();
+        let (first, other) = (handles[0], slots.allocate(100).unwrap());
+        slots.slot_mut(other).fill(9);
         for (number, handle) in handles.iter().enumerate() {
-            slab.slot_mut(*handle).fill(number as u8);
+            slots.slot_mut(*handle).fill(number as u8);
         }
         // From one page to the other, and then within a page.
-        for last in [slots + 1, slots, slots - 1] {
-            assert_eq!(slab.free(first), Some(Moved { from: handles[last], to: first }));
-            assert!(slab.slot(first).iter().all(|byte| *byte == last as u8));
-            check(&slab, last + 1);
+        for last in [per_page + 1, per_page, per_page - 1] {
+            assert_eq!(slots.free(first), Some(Moved { from: handles[last], to: first }));
+            assert!(slots.slot(first).iter().all(|byte| *byte == last as u8));
+            check(&slots, last + 1);
         }
-        assert!(slab.slot(other).iter().all(|byte| *byte == 9));
-        assert_eq!(slab.free(handles[slots - 2]), None);
+        assert!(slots.slot(other).iter().all(|byte| *byte == 9));
+        assert_eq!(slots.free(handles[per_page - 2]), None);
     }
 
     #[test]
     fn a_page_gives_its_memory_back_and_its_number_is_used_again() {
-        let mut slab = Slab::default();
-        let slots = PAGE / 48;
-        let handles: Vec<_> = (0..slots * 3).map(|_| slab.allocate(48).unwrap()).collect();
-        let whole = slots * 48;
-        assert_eq!((slab.pages.len(), slab.bytes()), (3, whole * 3));
+        let mut slots = Slots::default();
+        let per_page = PAGE_SIZE / 48;
+        let handles: Vec<_> = (0..per_page * 3).map(|_| slots.allocate(48).unwrap()).collect();
+        let whole = per_page * 48;
+        assert_eq!((slots.pages.len(), slots.bytes()), (3, whole * 3));
         // Those of the last page come to the places of the second one's.
         for (handle, last) in
-            handles[slots..slots * 2].iter().zip(handles[slots * 2..].iter().rev())
+            handles[per_page..per_page * 2].iter().zip(handles[per_page * 2..].iter().rev())
         {
-            assert_eq!(slab.free(*handle), Some(Moved { from: *last, to: *handle }));
+            assert_eq!(slots.free(*handle), Some(Moved { from: *last, to: *handle }));
         }
-        assert_eq!(slab.bytes(), whole * 2);
+        assert_eq!(slots.bytes(), whole * 2);
         // Also for another size.
-        let handle = slab.allocate(100).unwrap();
-        assert_eq!((slab.pages.len(), handle >> SLOT_BITS), (3, 2));
-        assert!(slab.bytes() <= whole * 2 + FIRST + 104, "a page begins small");
+        let handle = slots.allocate(100).unwrap();
+        assert_eq!((slots.pages.len(), handle >> SLOT_BITS), (3, 2));
+        assert!(slots.bytes() <= whole * 2 + MIN_PAGE_CAPACITY + 104, "a page begins small");
     }
 
     #[test]
     fn who_frees_most_of_many_sizes_keeps_little() {
-        let mut slab = Slab::default();
-        let sizes: BTreeSet<_> = (0..=LARGEST).map(size_for).collect();
+        let mut slots = Slots::default();
+        let sizes: BTreeSet<_> = (0..=MAX_SLOT).map(size_for).collect();
         let mut in_use = 0;
         for size in &sizes {
             // Three pages of it, of which one slot in a hundred stays.
-            let many = PAGE / size * 3;
-            let handles: Vec<_> = (0..many).map(|_| slab.allocate(*size).unwrap()).collect();
+            let many = PAGE_SIZE / size * 3;
+            let handles: Vec<_> = (0..many).map(|_| slots.allocate(*size).unwrap()).collect();
             let kept = many.div_ceil(100);
             // The first one is freed again and again: it is another one each time.
             for last in handles[kept..].iter().rev() {
-                assert_eq!(slab.free(handles[0]), Some(Moved { from: *last, to: handles[0] }));
+                assert_eq!(slots.free(handles[0]), Some(Moved { from: *last, to: handles[0] }));
             }
             in_use += kept * size;
         }
-        check(&slab, sizes.iter().map(|size| (PAGE / size * 3).div_ceil(100)).sum());
-        let bytes = slab.bytes();
+        check(&slots, sizes.iter().map(|size| (PAGE_SIZE / size * 3).div_ceil(100)).sum());
+        let bytes = slots.bytes();
         assert!(
-            bytes >= in_use && bytes <= in_use * 4 + CLASSES * FIRST * 5,
+            bytes >= in_use && bytes <= in_use * 4 + CLASSES * MIN_PAGE_CAPACITY * 5,
             "{bytes} for {in_use}"
         );
     }
 
     #[test]
     fn it_ends_where_the_handles_do() {
-        let mut slab = Slab::default();
-        slab.pages.resize_with((1 << PAGE_BITS) - 1, Page::default);
-        let slots = PAGE / LARGEST;
-        let handles: Vec<_> = (0..slots).map(|_| slab.allocate(LARGEST).unwrap()).collect();
-        assert!(handles.iter().all(|handle| *handle < HANDLES));
-        assert_eq!(slab.allocate(LARGEST), None);
-        let last = handles[slots - 1];
-        assert_eq!(slab.free(handles[7]), Some(Moved { from: last, to: handles[7] }));
-        assert_eq!(slab.allocate(LARGEST), Some(last));
+        let mut slots = Slots::default();
+        slots.pages.resize_with((1 << PAGE_BITS) - 1, Page::default);
+        let per_page = PAGE_SIZE / MAX_SLOT;
+        let handles: Vec<_> = (0..per_page).map(|_| slots.allocate(MAX_SLOT).unwrap()).collect();
+        assert!(handles.iter().all(|handle| *handle < HANDLE_LIMIT));
+        assert_eq!(slots.allocate(MAX_SLOT), None);
+        let last = handles[per_page - 1];
+        assert_eq!(slots.free(handles[7]), Some(Moved { from: last, to: handles[7] }));
+        assert_eq!(slots.allocate(MAX_SLOT), Some(last));
     }
 
     proptest! {
@@ -393,43 +403,43 @@ mod tests {
         ) {
             // Two sizes whose pages are soon full, two of neighbours.
             let lens = [2048, 1900, 20, 33];
-            let mut slab = Slab::default();
+            let mut slots = Slots::default();
             let mut model: Vec<(u32, usize, u8)> = Vec::new();
             let mut most = 0;
             for (number, (index, which, kind)) in steps.into_iter().enumerate() {
                 // Now it grows, now it shrinks.
                 if kind < if number % 1000 < 500 { 8 } else { 2 } {
-                    let handle = slab.allocate(lens[which]).unwrap();
+                    let handle = slots.allocate(lens[which]).unwrap();
                     prop_assert!(model.iter().all(|(other, ..)| *other != handle));
-                    slab.slot_mut(handle).fill(number as u8);
+                    slots.slot_mut(handle).fill(number as u8);
                     model.push((handle, which, number as u8));
                 } else if !model.is_empty() {
                     let (handle, which, content) = model.swap_remove(index.index(model.len()));
-                    let slot = slab.slot(handle);
+                    let slot = slots.slot(handle);
                     prop_assert_eq!(slot.len(), size_for(lens[which]));
                     prop_assert!(slot.iter().all(|byte| *byte == content));
-                    let moved = slab.free(handle);
+                    let moved = slots.free(handle);
                     correct(&mut model, moved);
                 }
-                check(&slab, model.len());
+                check(&slots, model.len());
                 let mut in_use = [0; 4];
                 model.iter().for_each(|(_, which, _)| in_use[*which] += 1);
-                let pages = |which: usize| usize::div_ceil(in_use[which], PAGE / size_for(lens[which]));
+                let pages = |which: usize| usize::div_ceil(in_use[which], PAGE_SIZE / size_for(lens[which]));
                 let pages: usize = (0..4).map(pages).sum();
-                prop_assert_eq!(slab.pages.len() - slab.vacant.len(), pages);
+                prop_assert_eq!(slots.pages.len() - slots.free_pages.len(), pages);
                 // No more numbers of pages than for the most that there ever were at once.
                 most = pages.max(most);
-                prop_assert_eq!(slab.pages.len(), most);
+                prop_assert_eq!(slots.pages.len(), most);
             }
             for (handle, _, content) in &model {
-                prop_assert!(slab.slot(*handle).iter().all(|byte| byte == content));
+                prop_assert!(slots.slot(*handle).iter().all(|byte| byte == content));
             }
             while let Some((handle, ..)) = model.pop() {
-                let moved = slab.free(handle);
+                let moved = slots.free(handle);
                 correct(&mut model, moved);
             }
-            check(&slab, 0);
-            prop_assert_eq!(slab.bytes(), 0);
+            check(&slots, 0);
+            prop_assert_eq!(slots.bytes(), 0);
         }
     }
 }

@@ -1,0 +1,67 @@
+//! The store that keeps nothing: the table of the group is all there is.
+
+use crate::batch::Batch;
+use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket, Version};
+
+/// Commits every batch at once, and only counts. What is committed is lost with the process.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    sequence: u64,
+    /// 56 bits of it are stored: enough for two thousand years of a million puts a second.
+    version: Version,
+}
+
+impl Store for MemoryStore {
+    fn submit(&mut self, batch: Batch<'_>, _: &mut dyn FnMut() -> Ticket) -> Submitted {
+        let first_version = self.version + 1;
+        self.sequence += 1;
+        self.version += batch.versions();
+        Submitted::Done(Stamp { sequence: self.sequence, first_version })
+    }
+
+    fn limits(&self) -> StoreLimits {
+        StoreLimits { max_value: usize::MAX, max_changes: usize::MAX, is_durable: false }
+    }
+
+    fn recover(&mut self, _: &mut dyn Apply) -> Result<Version, StoreError> {
+        Ok(self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvs_table::Value;
+
+    use super::*;
+    use crate::batch::{Change, Operation};
+    use crate::store::Commit;
+
+    struct Nothing;
+
+    impl Apply for Nothing {
+        fn apply(&mut self, _: &Commit<'_>) {
+            panic!("a memory store has nothing to recover");
+        }
+    }
+
+    #[test]
+    fn versions_never_repeat_and_sequence_has_no_gap() {
+        let mut store = MemoryStore::default();
+        assert_eq!(store.recover(&mut Nothing), Ok(0));
+        let put = Change { key: b"k", operation: Operation::Put(Value::new(b"")), expected: None };
+        let delete = Change { key: b"k", operation: Operation::Delete, expected: None };
+        let batches = [vec![put.clone()], vec![put.clone(), put.clone()], vec![delete], vec![put]];
+        let stamps: Vec<_> = batches
+            .iter()
+            .map(|changes| {
+                let mut ticket = || panic!("the memory store needs no ticket");
+                let Submitted::Done(stamp) = store.submit(Batch { owner: 0, changes }, &mut ticket)
+                else {
+                    panic!("the memory store decides at once")
+                };
+                (stamp.sequence, stamp.first_version)
+            })
+            .collect();
+        assert_eq!(stamps, [(1, 1), (2, 2), (3, 4), (4, 4)]);
+    }
+}

@@ -1,0 +1,372 @@
+//! The state of one group, which its lock protects.
+//!
+//! [`State::submit`] and [`State::complete`] are the only ways in for a change: the store decides,
+//! then the [`Applier`] updates the table, the usage and the subscribers in the order of commits.
+//! Nothing here does I/O or wakes another thread; what has to happen outside of the lock is returned
+//! ([`Effects`]).
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use kvs_proto::v2::NO_VERSION;
+use kvs_proto::v2::Version;
+use kvs_proto::v2::event::MatchedBy;
+use kvs_store::{
+    Apply, Batch, Change, Commit, Operation, OwnedBatch, Stamp, Store, StoreError, StoreLimits,
+    Submitted, Ticket,
+};
+use kvs_table::{Seed, Table, Value};
+
+use crate::local::group::commits::{Commits, PendingCommit};
+use crate::local::group::members::Members;
+use crate::local::group::outcome::{
+    Applied, CompletionHandler, Effects, Outcome, Requester, Submission,
+};
+use crate::local::group::subscriber::{Key, Subscriber};
+use crate::local::group::subscriptions::SubscriptionIndex;
+use crate::local::limits::quota::{Limit, Reservation, UserQuota};
+use crate::local::limits::usage::GroupUsage;
+
+/// The events of one batch are enqueued under one lock: this many pairs times connected applications
+/// and lengths of prefixes at most.
+const MAX_EVENTS_PER_BATCH: usize = 200_000;
+
+/// What a group has.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    pub(crate) table: Table,
+    usage: GroupUsage,
+    store: Box<dyn Store>,
+    /// Those of the store, which do not change.
+    limits: StoreLimits,
+    commits: Commits,
+    pub(crate) subscriptions: SubscriptionIndex,
+    pub(crate) members: Members,
+}
+
+/// Whether applications may join.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// They may.
+    #[default]
+    Open,
+    /// The group is being deleted at the authentication server; they may not.
+    Closing,
+    /// The group is deleted. No application may join, and the connected ones are closing.
+    Closed,
+}
+
+/// The contents of a group that was removed, to be dropped when its lock is released.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    _table: Table,
+    _usage: GroupUsage,
+    _commits: Commits,
+}
+
+/// A pending submission whose outcome is known.
+pub(crate) struct Completed {
+    /// Who receives the outcome.
+    pub(crate) completion: CompletionHandler,
+    /// The outcome.
+    pub(crate) applied: Applied,
+    /// Given back when this is dropped.
+    _reservation: Reservation,
+}
+
+impl State {
+    /// An open group without pairs.
+    pub(crate) fn new(store: Box<dyn Store>, seed: Seed) -> Self {
+        Self {
+            phase: Phase::Open,
+            table: Table::new(seed),
+            usage: GroupUsage::default(),
+            limits: store.limits(),
+            store,
+            commits: Commits::default(),
+            subscriptions: SubscriptionIndex::default(),
+            members: Members::default(),
+        }
+    }
+
+    /// Removes the pairs and all that is pending.
+    pub(crate) fn clear(&mut self) -> Contents {
+        Contents {
+            // Nobody reads or writes the group any more, so any seed will do.
+            _table: mem::replace(&mut self.table, Table::new(Seed::default())),
+            _usage: mem::take(&mut self.usage),
+            _commits: mem::take(&mut self.commits),
+        }
+    }
+
+    /// The bytes of all pairs.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.usage.bytes()
+    }
+
+    /// Whether `user` may store a value of `len` bytes under this key.
+    pub(crate) fn check_put_quota(
+        &self,
+        key: &[u8],
+        len: usize,
+        user: &UserQuota,
+    ) -> Result<(), Limit> {
+        let (pairs, bytes) = self.growth(key, len, user);
+        user.check_quota(pairs, bytes)
+    }
+
+    /// Whether `user` may store all of these pairs. A key that stands twice among them counts twice.
+    pub(crate) fn check_batch_quota(
+        &self,
+        changes: &[Change<'_>],
+        user: &UserQuota,
+    ) -> Result<(), Limit> {
+        let (pairs, bytes) = self.batch_growth(changes, user);
+        user.check_quota(pairs, bytes)
+    }
+
+    /// Why a change cannot be made, as far as the table knows. While commits are pending the table
+    /// is behind the store, which then decides alone.
+    pub(crate) fn check_version(&self, change: &Change<'_>) -> Result<(), Outcome> {
+        let is_delete = matches!(change.operation, Operation::Delete);
+        if !self.commits.is_idle() || (change.expected.is_none() && !is_delete) {
+            return Ok(());
+        }
+        let version = self.table.reader().version(change.key);
+        match change.expected {
+            Some(expected) if expected != version => Err(Outcome::Conflict(version)),
+            _ if is_delete && version == NO_VERSION => Err(Outcome::NoSuchKey),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the events that a batch causes are more than one lock is held for.
+    pub(crate) fn check_fan_out(&self, changes: usize) -> Result<(), Outcome> {
+        let fan_out = self.subscriptions.fan_out(self.members.connected());
+        match changes.saturating_mul(fan_out) > MAX_EVENTS_PER_BATCH {
+            true => Err(Outcome::TooLarge),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the store and the table can take the changes, once those that are pending are
+    /// applied.
+    pub(crate) fn check_room(&self, changes: &[Change<'_>]) -> Result<(), Outcome> {
+        let is_too_long = |change: &Change<'_>| match &change.operation {
+            Operation::Put(value) => value.len() > self.limits.max_value,
+            Operation::Delete => false,
+        };
+        if changes.len() > self.limits.max_changes || changes.iter().any(is_too_long) {
+            return Err(Outcome::TooLarge);
+        }
+        let has_room = match changes {
+            [Change { operation: Operation::Delete, .. }] => true,
+            [Change { key, operation: Operation::Put(value), .. }] if self.commits.is_idle() => {
+                self.table.can_put(key, value)
+            }
+            _ => self.table.has_room(changes.len() + self.commits.pending_changes()),
+        };
+        if has_room { Ok(()) } else { Err(Outcome::LimitReached(Limit::Pairs)) }
+    }
+
+    /// Submits changes that were checked. `ticket` makes a ticket with this id.
+    pub(crate) fn submit(
+        &mut self,
+        changes: &[Change<'_>],
+        requester: Requester<'_>,
+        ticket: impl Fn(u64) -> Ticket,
+    ) -> Submission {
+        let Requester { user, completion } = requester;
+        let batch = Batch { owner: user.uid, changes };
+        let id = self.commits.next_id();
+        let stamp = match self.store.submit(batch, &mut || ticket(id)) {
+            Submitted::Done(stamp) if self.commits.advance(stamp) => {
+                let effects = self.apply(&Commit { stamp, batch }, user);
+                return Submission::Done(Applied::new(outcome_of(stamp, changes), effects));
+            }
+            Submitted::Done(stamp) => Some(stamp),
+            Submitted::Pending => None,
+        };
+        let (pairs, bytes) = self.batch_growth(changes, user);
+        let pending = PendingCommit {
+            batch: OwnedBatch::from(batch),
+            reservation: Reservation::new(user, pairs, bytes),
+            completion: completion(),
+        };
+        match stamp {
+            Some(stamp) => self.commits.add_waiting(stamp, pending),
+            None => self.commits.add_undecided(pending),
+        }
+        Submission::Pending
+    }
+
+    /// The store has decided the batch of a ticket. Returns the submissions whose outcome is known
+    /// now, in the order of their commits: none, if the commit has to wait for an earlier one.
+    pub(crate) fn complete(
+        &mut self,
+        id: u64,
+        result: Result<Stamp, StoreError>,
+    ) -> Vec<Completed> {
+        // The group may have been removed meanwhile, and its reservations with it.
+        let Some(pending) = self.commits.take_undecided(id) else { return Vec::new() };
+        let stamp = match result {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                let refusal = pending.batch.with(|batch| refusal_of(&error, batch.changes));
+                return vec![Completed::new(pending, Applied::from(refusal))];
+            }
+        };
+        self.commits.add_waiting(stamp, pending);
+        let mut completed = Vec::new();
+        while let Some((stamp, pending)) = self.commits.next() {
+            let user = pending.reservation.user();
+            let applied = pending.batch.with(|batch| {
+                let effects = self.apply(&Commit { stamp, batch }, user);
+                Applied::new(outcome_of(stamp, batch.changes), effects)
+            });
+            completed.push(Completed::new(pending, applied));
+        }
+        completed
+    }
+
+    fn apply(&mut self, commit: &Commit<'_>, owner: &Arc<UserQuota>) -> Effects {
+        let Self { table, usage, subscriptions, members, .. } = self;
+        let effects = Effects::default();
+        let mut applier = Applier { table, usage, subscriptions, members, owner, effects };
+        applier.apply(commit);
+        applier.effects
+    }
+
+    /// How many pairs and bytes more `user` would own with a value of `len` bytes under this key.
+    fn growth(&self, key: &[u8], len: usize, user: &UserQuota) -> (u64, u64) {
+        // A pending change may remove what the table has, or give it another owner.
+        let own = self.commits.is_idle().then(|| self.table.reader().info(key)).flatten();
+        match own.filter(|info| info.owner == user.uid) {
+            Some(info) => (0, len.saturating_sub(info.value_len) as u64),
+            None => (1, (key.len() + len) as u64),
+        }
+    }
+
+    fn batch_growth(&self, changes: &[Change<'_>], user: &UserQuota) -> (u64, u64) {
+        let growth = changes.iter().map(|change| match &change.operation {
+            Operation::Put(value) => self.growth(change.key, value.len(), user),
+            Operation::Delete => (0, 0),
+        });
+        growth.fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+    }
+}
+
+impl Completed {
+    fn new(pending: PendingCommit, applied: Applied) -> Self {
+        let PendingCommit { reservation, completion, .. } = pending;
+        Self { completion, applied, _reservation: reservation }
+    }
+}
+
+fn outcome_of(stamp: Stamp, changes: &[Change<'_>]) -> Outcome {
+    match changes {
+        [Change { operation: Operation::Delete, .. }] => Outcome::Deleted,
+        puts => Outcome::Stored(stamp.first_version + puts.len() as u64 - 1),
+    }
+}
+
+fn refusal_of(error: &StoreError, changes: &[Change<'_>]) -> Outcome {
+    let is_delete = matches!(changes, [Change { operation: Operation::Delete, .. }]);
+    match error {
+        StoreError::Conflict(NO_VERSION)
+            if is_delete && changes[0].expected.is_none_or(|version| version == NO_VERSION) =>
+        {
+            Outcome::NoSuchKey
+        }
+        StoreError::Conflict(version) => Outcome::Conflict(*version),
+        StoreError::Failed(_) => Outcome::StorageFailed,
+    }
+}
+
+/// Applies commits to the locked state of a group.
+struct Applier<'a> {
+    table: &'a mut Table,
+    usage: &'a mut GroupUsage,
+    subscriptions: &'a mut SubscriptionIndex,
+    members: &'a mut Members,
+    /// The user that the batch names.
+    owner: &'a Arc<UserQuota>,
+    effects: Effects,
+}
+
+impl Apply for Applier<'_> {
+    fn apply(&mut self, commit: &Commit<'_>) {
+        let mut next_version = commit.stamp.first_version;
+        if let [change] = commit.batch.changes {
+            let version = self.change(change, &mut next_version);
+            self.effects.subscribers = self.enqueue(change.key, version);
+            return;
+        }
+        // Each key is enqueued once, with its last version and in the order of the last changes;
+        // each subscriber is notified once, however many of the keys it is subscribed to.
+        let mut keys = HashMap::new();
+        for (position, change) in commit.batch.changes.iter().enumerate() {
+            let version = self.change(change, &mut next_version);
+            keys.insert(change.key, (position, version));
+        }
+        let mut changed: Vec<_> = keys.into_iter().collect();
+        changed.sort_unstable_by_key(|(_, (position, _))| *position);
+        let mut subscribers = HashMap::new();
+        for (key, (_, version)) in changed {
+            let these = self.enqueue(key, version);
+            subscribers.extend(these.into_iter().map(|these| (Arc::as_ptr(&these), these)));
+        }
+        self.effects.subscribers = subscribers.into_values().collect();
+    }
+}
+
+impl Applier<'_> {
+    /// Changes the table and the usage. Returns the version of the key.
+    fn change(&mut self, change: &Change<'_>, next_version: &mut Version) -> Version {
+        match &change.operation {
+            Operation::Put(value) => {
+                let version = *next_version;
+                *next_version += 1;
+                self.put(change.key, value.clone(), version);
+                version
+            }
+            Operation::Delete => {
+                self.delete(change.key);
+                NO_VERSION
+            }
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: Value<'_>, version: Version) {
+        let bytes = key.len() + value.len();
+        match self.table.put(key, value, version, self.owner.uid) {
+            Ok(replaced) => {
+                self.usage.record_put(self.owner, bytes, replaced.as_ref());
+                self.effects.replaced.extend(replaced.and_then(|replaced| replaced.value));
+            }
+            // `check_room` was asked before the batch was submitted.
+            Err(_) => tracing::error!(version, "a committed pair does not fit into the table"),
+        }
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let Some(deleted) = self.table.delete(key) else { return };
+        self.usage.record_delete(&deleted);
+        self.effects.replaced.extend(deleted.value);
+        for removed in self.subscriptions.remove_key(key) {
+            self.members.remove_subscription(removed.application, removed.place);
+        }
+    }
+
+    /// Enqueues an event at all subscribers of `key`, and returns them.
+    fn enqueue(&self, key: &[u8], version: Version) -> Vec<Arc<Subscriber>> {
+        let enqueue = |(client, key, matched_by): (u64, Key, MatchedBy)| {
+            let subscriber = self.members.subscriber(client)?;
+            subscriber.enqueue(&key, version, matched_by);
+            Some(Arc::clone(subscriber))
+        };
+        self.subscriptions.of(key).into_iter().filter_map(enqueue).collect()
+    }
+}
