@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs::{Answer, Connection, DisconnectReason, Error, NO_VERSION, Swap, Versioned};
+use kvs::{Connection, DisconnectReason, Error, NO_VERSION, PipelineResult, Swap, Versioned};
 use kvs_testkit::{
     AuthServer, DEADLINE, Driver, LocalServer, Protocol, Sockets, StopOnDrop, connect,
     connection_builder, on_both_protocols,
@@ -249,7 +249,7 @@ fn a_put_of_many_is_one_put() {
                 // What is read later is never older.
                 let mut seen = 0;
                 for answer in pipeline.run().unwrap() {
-                    let Answer::Value(found) = answer else { panic!("{answer:?}") };
+                    let PipelineResult::Value(found) = answer else { panic!("{answer:?}") };
                     let round: u64 = String::from_utf8(found.value).unwrap().parse().unwrap();
                     assert!(round >= seen);
                     seen = round;
@@ -452,15 +452,20 @@ fn a_pipeline_is_answered_in_order_and_each_operation_by_itself() {
     assert_eq!(pipeline.put("a", vec![0; (16 << 20) + 1]).map(drop).map_err(code), Err(-15));
     assert_eq!(pipeline.len(), 5);
     let answers = pipeline.run().unwrap();
-    let [Answer::Done(first), Answer::Value(one), Answer::Done(second), Answer::Value(two), last] =
-        &answers[..]
+    let [
+        PipelineResult::Done(first),
+        PipelineResult::Value(one),
+        PipelineResult::Done(second),
+        PipelineResult::Value(two),
+        last,
+    ] = &answers[..]
     else {
         panic!("{answers:?}")
     };
     assert!(second > first);
     assert_eq!((&one.value[..], one.version), (&b"1"[..], *first));
     assert_eq!((&two.value[..], two.version), (&b"2"[..], *second));
-    assert!(matches!(last, Answer::NoSuchKey), "{last:?}");
+    assert!(matches!(last, PipelineResult::NoSuchKey), "{last:?}");
 }
 
 /// Far more than the sockets hold, in both directions at once, from several threads.
@@ -480,7 +485,7 @@ fn long_pipelines_block_nobody() {
                 let answers = pipeline.run().unwrap();
                 assert_eq!(answers.len(), COUNT);
                 for answer in answers {
-                    let Answer::Value(found) = answer else { panic!("{answer:?}") };
+                    let PipelineResult::Value(found) = answer else { panic!("{answer:?}") };
                     assert_eq!(found.value.len(), 1000);
                 }
             });

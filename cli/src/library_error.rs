@@ -71,7 +71,7 @@ pub(crate) fn classify(
         E::TooLarge => {
             (ErrorClass::Limit, "too_large", format!("{server} rejected the request: {error}"))
         }
-        E::LimitReached | E::LimitCloses => (
+        E::LimitReached | E::LimitClosed => (
             ErrorClass::Limit,
             "limit",
             format!(
@@ -102,7 +102,7 @@ pub(crate) fn classify(
         E::SendCode(source)
         | E::ReceiveReady(source)
         | E::SendText(source)
-        | E::ReceiveAnswer(source)
+        | E::ReceiveResponse(source)
         | E::ReceiveValue(source)
             if is_timeout(source) =>
         {
@@ -188,8 +188,8 @@ mod tests {
             (E::SendCode(broken()), 3, "connection_lost"),
             (E::ReceiveReady(broken()), 3, "connection_lost"),
             (E::SendText(broken()), 3, "connection_lost"),
-            (E::ReceiveAnswer(broken()), 3, "connection_lost"),
-            (E::ReceiveAnswer(ErrorKind::TimedOut.into()), 3, "timed_out"),
+            (E::ReceiveResponse(broken()), 3, "connection_lost"),
+            (E::ReceiveResponse(ErrorKind::TimedOut.into()), 3, "timed_out"),
             (E::ReceiveValue(broken()), 3, "connection_lost"),
             (E::BadResponse(7), 3, "connection_lost"),
             (E::BadLength(-1), 3, "connection_lost"),
@@ -207,7 +207,7 @@ mod tests {
             ),
             (E::TooLarge, 6, "too_large"),
             (E::LimitReached, 6, "limit"),
-            (E::LimitCloses, 6, "limit"),
+            (E::LimitClosed, 6, "limit"),
             (E::NotReady(0), 6, "limit"),
             (E::Unsupported, 6, "unsupported"),
             (E::Socket(broken()), 7, "system"),

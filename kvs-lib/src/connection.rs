@@ -1,335 +1,130 @@
 //! The safe API: [`Connection`].
 //!
-//! The caller's thread does the request itself. What it does with either kind of session is in [`crate::shared`]; here
-//! arguments are checked and results are put into words.
+//! What an operation does in either protocol is in [`crate::session`]. Opening a connection is in
+//! [`crate::builder`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kvs_proto::Protocol;
-use kvs_proto::v1::client::{Operation, OperationResult};
-use kvs_proto::v2::request::{EntriesBuilder, MAX_ENTRIES, Request};
-use kvs_proto::v2::response::{self, Status};
-use kvs_proto::v2::{MAX_KEY, MAX_PAGE, NO_VERSION, PUT_MANY_OVERHEAD, Version};
+use kvs_proto::v2::request::WatchTarget;
+use kvs_proto::v2::{MAX_PAGE, NO_VERSION, Version};
 
-use crate::builder::{Builder, text, value};
-use crate::callbacks::{self, Callback, Callbacks, Change, Ear, Farewell, Watch, Watched};
-use crate::channel::{Channel, Deadline};
+use crate::callbacks::callback::{Callback, Change, DisconnectHandler};
+use crate::callbacks::event_loop;
 use crate::disconnect::DisconnectReason;
-use crate::error::{Error, Invalid};
-use crate::fair_mutex::FairMutex;
+use crate::error::Error;
 use crate::fork;
-use crate::multiplexer::{Multiplexer, Reply, Requests};
-use crate::original;
+use crate::login::LoggedIn;
 use crate::panic_points::panic_point;
-use crate::shared::{self, Main, Shared};
+use crate::pipeline::Pipeline;
+use crate::session::Session;
+use crate::session::results::{Swap, Versioned};
 #[cfg(feature = "course")]
 use crate::sys::Sockets;
 
-/// What the login has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Session {
-    Original,
-    Framed { max_value: usize },
-}
-
-/// Membership in one group. Closed when it is dropped.
+/// A client's membership in one group. Dropping it closes it.
 ///
 /// All methods may be called by any number of threads at once, and from callbacks.
 ///
-/// Which protocol the session speaks ([`protocol`](Self::protocol)) depends on the server. With
-/// protocol v1, keys and values are limited to 99 bytes without NUL, a put is not acknowledged, and
-/// the methods that say so return [`Error::Unsupported`].
+/// The [protocol](Self::protocol) of the session depends on the server. Protocol v1 limits keys and
+/// values to 99 bytes without NUL and does not acknowledge a put; methods that need protocol v2 say
+/// so and return [`Error::Unsupported`].
 #[derive(Debug)]
 pub struct Connection {
-    shared: Arc<Shared>,
-}
-
-/// A value, and which of its key's it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Versioned {
-    /// The value.
-    pub value: Vec<u8>,
-    /// Greater than those of all values that were stored in the group before.
-    pub version: Version,
-}
-
-/// What has come of a [`Connection::compare_and_swap`] or a [`Connection::compare_and_delete`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Swap {
-    /// The value is stored, and has this version; 0: the pair is deleted.
-    Done(Version),
-    /// Nothing was changed: the key has this version, or 0: there is no such key.
-    Conflict(Version),
-}
-
-/// What one operation of a [`Pipeline`] has come to.
-#[derive(Debug)]
-pub enum Answer {
-    /// Put: stored, with this version.
-    Done(Version),
-    /// Get: the value.
-    Value(Versioned),
-    /// Get: there is no such key.
-    NoSuchKey,
-    /// It was refused; the others are not affected.
-    Refused(Error),
-}
-
-/// Operations that are sent together, and answered together: see [`Connection::pipeline`].
-#[derive(Debug)]
-#[must_use]
-pub struct Pipeline<'a> {
-    connection: &'a Connection,
-    requests: Requests,
-    kinds: Vec<Kind>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Get,
-    Other,
+    session: Arc<Session>,
 }
 
 impl Connection {
-    /// Joins `group` at the local server that the environment names, or the default one: short for
-    /// [`Builder::from_env`] and [`Builder::open`].
-    ///
-    /// # Errors
-    /// Those of the two.
-    pub fn open(group: impl AsRef<[u8]>, secret: impl AsRef<[u8]>) -> Result<Self, Error> {
-        Builder::from_env()?.open(group, secret)
-    }
-
-    /// For a connection to another socket, or with another time-out.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    pub(crate) fn start(
-        main: Channel,
-        callback: Channel,
-        session: Session,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        #[cfg(feature = "course")]
-        let sockets = {
-            let ([own, server], [own_callback, server_callback]) = (main.ends(), callback.ends());
-            Sockets {
-                main: main.descriptor(),
-                callback: callback.descriptor(),
-                addresses: [own, server, own_callback, server_callback],
-            }
-        };
-        let (main, ear) = match session {
-            Session::Original => {
-                (Main::Original(FairMutex::new(original::Main::new(main))), Ear::original())
-            }
-            Session::Framed { max_value } => {
-                (Main::Framed { multiplexer: Multiplexer::new(main), max_value }, Ear::framed())
-            }
-        };
-        let shared = Arc::new(Shared {
-            generation: fork::generation(),
-            #[cfg(feature = "course")]
-            sockets,
-            timeout,
-            closed: AtomicBool::new(false),
-            closed_by_us: AtomicBool::new(false),
-            broken: AtomicBool::new(false),
-            main,
-            callbacks: Callbacks::new(callback, ear),
-            watching: FairMutex::new(()),
-        });
-        let connection = Self { shared };
+    /// Starts the session of a login.
+    pub(crate) fn start(logged_in: LoggedIn, timeout: Duration) -> Result<Self, Error> {
+        let connection = Self { session: Arc::new(Session::new(logged_in, timeout)) };
         panic_point!("connection made");
-        // Without its thread the connection is dropped here, and thereby closed.
-        callbacks::start(&connection.shared).map_err(Error::System)?;
+        // If there is no thread, the connection is dropped and thereby closed.
+        event_loop::start(&connection.session).map_err(Error::System)?;
         panic_point!("thread started");
         Ok(connection)
     }
 
-    /// Whether the connection is open, as far as is known here: neither side has closed it, and the server
-    /// has not gone.
+    /// Whether the connection is open, as far as this side knows: neither side has closed it, and
+    /// it was not lost.
     pub fn is_open(&self) -> bool {
-        !self.is_closed() && !self.shared.broken.load(Ordering::Acquire)
+        self.session.state().is_open()
     }
 
-    /// The protocol of this session. It never changes while the connection is open.
+    /// The protocol of this session. It never changes.
     pub fn protocol(&self) -> Protocol {
-        match self.shared.main {
-            Main::Original(_) => Protocol::V1,
-            Main::Framed { .. } => Protocol::V2,
-        }
+        self.session.protocol()
     }
 
     #[cfg(feature = "course")]
     pub(crate) fn sockets(&self) -> Sockets {
-        self.shared.sockets
+        self.session.state().sockets
     }
 
-    /// Whether every call is in vain. (A connection to a server that has gone is closed by the next call,
-    /// which tells how it failed.)
+    /// Whether every call fails with [`Error::NotConnected`]. A lost connection is closed only by
+    /// the next call, which reports how it failed.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn is_closed(&self) -> bool {
-        self.shared.check_open().is_err()
+        self.session.state().check_open().is_err()
     }
 
-    /// The argument cannot be sent. That there is nobody to send it to goes first.
+    /// The error for an invalid argument. That there is no connection takes precedence.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn invalid(&self, error: Error) -> Error {
-        if self.is_open() { error } else { Error::NotConnected }
-    }
-
-    /// Checks a key of a framed session.
-    fn check_key(&self, key: &[u8]) -> Result<(), Error> {
-        let why = match key.len() {
-            0 => Invalid::Empty,
-            1..=MAX_KEY => return Ok(()),
-            len => Invalid::TooLong { len, most: MAX_KEY },
-        };
-        Err(self.invalid(Error::Invalid { what: "key", why }))
-    }
-
-    fn check_value(&self, value: &[u8], most: usize) -> Result<(), Error> {
-        if value.len() <= most {
-            return Ok(());
-        }
-        let why = Invalid::TooLong { len: value.len(), most };
-        Err(self.invalid(Error::Invalid { what: "value", why }))
-    }
-
-    /// The key as an original session carries it.
-    fn text(&self, key: &[u8]) -> Result<kvs_proto::Text, Error> {
-        text("key", key).map_err(|error| self.invalid(error))
+        self.session.state().invalid(error)
     }
 
     /// Stores `value` under `key`, replacing any previous value, and returns the new version of the
     /// key. Every watch on the key is notified. When this returns, the value is stored.
     ///
+    /// A key has 1 to [`MAX_KEY`](crate::MAX_KEY) bytes. The longest value is a setting of the
+    /// server, 16 MiB by default and never more than [`MAX_VALUE`](crate::MAX_VALUE).
+    ///
     /// Protocol v1 does not acknowledge a put and has no versions: when this returns, the value has
     /// been sent, every later operation of this connection sees it, and the version is
-    /// [`NO_VERSION`](crate::NO_VERSION), 0.
+    /// [`NO_VERSION`](crate::NO_VERSION), 0. Keys and values have at most
+    /// [`MAX_TEXT`](crate::MAX_TEXT) bytes without NUL.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a key or a value over the limit, [`Error::LimitReached`],
-    /// [`Error::NotConnected`], or an error that [closes](Error::closes) the connection.
+    /// - [`Error::Invalid`], [`Error::TooLarge`]: an empty or too long key, or a too long value.
+    /// - [`Error::LimitReached`]: the user's limit of pairs or bytes.
+    /// - [`Error::NotConnected`]: the connection is closed.
+    /// - [`Error::Busy`]: protocol v1 only; other threads used the connection until the timeout.
+    /// - An error that [closes](Error::closes) the connection: whether the value was stored is
+    ///   unknown. After every other error nothing was changed.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Version, Error> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        self.shared.check_open()?;
-        match &self.shared.main {
-            Main::Original(main) => {
-                let key = self.text(key)?;
-                let value = self::value("value", value).map_err(|error| self.invalid(error))?;
-                self.shared.call_original(main, Operation::Put { key, value })?;
-                Ok(NO_VERSION)
-            }
-            Main::Framed { .. } => {
-                let (Swap::Done(version) | Swap::Conflict(version)) =
-                    self.put_framed(key, value, None)?;
-                Ok(version)
-            }
-        }
+        self.session.put(key.as_ref(), value.as_ref())
     }
 
-    fn put_framed(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        expected: Option<Version>,
-    ) -> Result<Swap, Error> {
-        let (multiplexer, max_value) = self.framed()?;
-        self.check_key(key)?;
-        self.check_value(value, max_value)?;
-        let request = Request::Put { key, value, expected };
-        let reply = self.shared.call_framed(multiplexer, &request)?;
-        Ok(match reply.status {
-            Status::Conflict => Swap::Conflict(reply.version),
-            _ => Swap::Done(reply.version),
-        })
-    }
-
-    fn framed(&self) -> Result<(&Multiplexer, usize), Error> {
-        self.shared.check_open()?;
-        match &self.shared.main {
-            Main::Original(_) => Err(self.invalid(Error::Unsupported)),
-            Main::Framed { multiplexer, max_value } => Ok((multiplexer, *max_value)),
-        }
-    }
-
-    /// The value of `key`; `None` when there is no such key.
+    /// Returns the value of `key`; `None` if there is no such key.
     ///
     /// # Errors
-    /// As for [`put`](Self::put).
+    /// As for [`put`](Self::put). [`Error::LimitReached`]: values that programs of this user
+    /// requested and do not read fill the user's memory at the server.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
-        let key = key.as_ref();
-        self.shared.check_open()?;
-        match &self.shared.main {
-            Main::Original(main) => {
-                let key = self.text(key)?;
-                match self.shared.call_original(main, Operation::Get(key))? {
-                    OperationResult::Value(value) => Ok(Some(value)),
-                    OperationResult::NoSuchKey | OperationResult::Done => Ok(None),
-                }
-            }
-            Main::Framed { .. } => {
-                Ok(self.get_versioned(key)?.map(|Versioned { value, .. }| value))
-            }
-        }
+        self.session.get(key.as_ref())
     }
 
-    /// The value of `key` and its version; `None` when there is no such key.
+    /// Returns the value of `key` and its version; `None` if there is no such key.
     ///
     /// # Errors
-    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    /// As for [`get`](Self::get), and [`Error::Unsupported`] with protocol v1.
     pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<Versioned>, Error> {
-        let (multiplexer, _) = self.framed()?;
-        let key = key.as_ref();
-        self.check_key(key)?;
-        let reply = self.shared.call_framed(multiplexer, &Request::Get(key));
-        let reply = reply.map_err(Error::of_a_value)?;
-        Ok(match reply.status {
-            Status::Ok => Some(Versioned { value: reply.body, version: reply.version }),
-            _ => None,
-        })
+        self.session.v2()?.get(key.as_ref())
     }
 
-    /// Deletes the pair, and all watches on the key. No callback is called, but those of watched prefixes. `false` when
-    /// there was no such key.
+    /// Deletes the pair of `key` and all watches on the key; `false` if there is no such key. The
+    /// callbacks of these watches do not run, but those for prefixes of the key do.
     ///
     /// # Errors
     /// As for [`put`](Self::put).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        let key = key.as_ref();
-        self.shared.check_open()?;
-        match &self.shared.main {
-            Main::Original(main) => {
-                let watched = Watched::Key(key.into());
-                let operation = Operation::Delete(self.text(key)?);
-                let outcome = self.shared.delete_original(main, operation, &watched)?;
-                Ok(outcome != OperationResult::NoSuchKey)
-            }
-            Main::Framed { multiplexer, .. } => {
-                let reply = self.delete_framed(multiplexer, key, None)?;
-                Ok(reply.status == Status::Ok)
-            }
-        }
+        self.session.delete(key.as_ref())
     }
 
-    fn delete_framed(
-        &self,
-        multiplexer: &Multiplexer,
-        key: &[u8],
-        expected: Option<Version>,
-    ) -> Result<Reply, Error> {
-        self.check_key(key)?;
-        let watched = Watched::Key(key.into());
-        let request = Request::Delete { key, expected };
-        let deadline = Deadline::after(self.shared.timeout);
-        self.shared.unwatch_framed(multiplexer, &watched, &request, deadline)
-    }
-
-    /// Deletes the pair, as [`delete`](Self::delete), if the key has the version `expected`. That there is no such key is a
-    /// conflict with the version 0.
+    /// Deletes the pair of `key`, as [`delete`](Self::delete), if the key has the version
+    /// `expected`. If there is no such key, the result is a conflict with version 0.
     ///
     /// # Errors
     /// As for [`compare_and_swap`](Self::compare_and_swap).
@@ -338,26 +133,22 @@ impl Connection {
         key: impl AsRef<[u8]>,
         expected: Version,
     ) -> Result<Swap, Error> {
-        let (multiplexer, _) = self.framed()?;
-        let reply = self.delete_framed(multiplexer, key.as_ref(), Some(expected))?;
-        Ok(match reply.status {
-            Status::Conflict => Swap::Conflict(reply.version),
-            Status::NoSuchKey => Swap::Conflict(NO_VERSION),
-            _ => Swap::Done(NO_VERSION),
-        })
+        let deleted = self.session.v2()?.delete(key.as_ref(), Some(expected))?;
+        Ok(deleted.unwrap_or(Swap::Conflict(NO_VERSION)))
     }
 
-    /// Stores `value` under `key` if the key has the version `expected`; with 0, if there is no such key.
+    /// Stores `value` under `key` if the key has the version `expected`; with version 0, if there
+    /// is no such key.
     ///
     /// # Errors
-    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] with protocol v1.
     pub fn compare_and_swap(
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
         expected: Version,
     ) -> Result<Swap, Error> {
-        self.put_framed(key.as_ref(), value.as_ref(), Some(expected))
+        self.session.v2()?.put(key.as_ref(), value.as_ref(), Some(expected))
     }
 
     /// Stores `value` under `key` if there is no such key.
@@ -372,74 +163,52 @@ impl Connection {
         self.compare_and_swap(key, value, NO_VERSION)
     }
 
-    /// Stores several pairs, or with an error none of them: nobody ever sees some of them without the others. Of equal keys
-    /// the last counts. Returns the version of the last pair; those of the others are the numbers before it. At most 10,000
-    /// pairs; all keys and values together, with 8 bytes for each pair, have at most 65,600 bytes more than the longest value.
-    /// If keys or prefixes of the group are watched, there are at most 200,000 pairs divided by the number of the group's
-    /// connected applications and of the different lengths of watched prefixes ([`Error::TooLarge`]): with 20 applications or
-    /// fewer hardly less than 10,000.
+    /// Stores several pairs atomically: no client ever sees some of them without the others, and
+    /// after an error none is stored. If a key occurs several times, its last value counts.
+    ///
+    /// Returns the version of the last pair. The versions of the other pairs are the numbers before
+    /// it, in order.
+    ///
+    /// Limits:
+    /// - 1 to 10,000 pairs.
+    /// - All keys and values, plus 8 bytes per pair, have at most 65,600 bytes more than the
+    ///   longest value of the server.
+    /// - If keys or prefixes of the group are watched: the number of pairs, times the number of
+    ///   connected clients plus that of different lengths of watched prefixes, is at most 200,000.
+    ///   With up to 20 clients that is hardly less than 10,000 pairs.
     ///
     /// # Errors
-    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] with protocol v1.
     pub fn put_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Version, Error> {
-        let (multiplexer, max_value) = self.framed()?;
-        let mut entries = EntriesBuilder::default();
-        let most = max_value + PUT_MANY_OVERHEAD;
-        let mut len = 0usize;
-        let invalid = |why| self.invalid(Error::Invalid { what: "list of pairs", why });
-        for (n, (key, value)) in pairs.into_iter().enumerate() {
-            let (key, value) = (key.as_ref(), value.as_ref());
-            self.check_key(key)?;
-            self.check_value(value, max_value)?;
-            if n == MAX_ENTRIES {
-                return Err(invalid(Invalid::TooMany { most: MAX_ENTRIES }));
-            }
-            len += EntriesBuilder::entry_len(key, value);
-            // The others are only counted, for the message.
-            if len <= most {
-                entries.push(key, value);
-            }
-        }
-        if len > most {
-            return Err(invalid(Invalid::TooLong { len, most }));
-        }
-        if entries.is_empty() {
-            return Err(invalid(Invalid::Empty));
-        }
-        let request = Request::PutMany(entries.entries());
-        Ok(self.shared.call_framed(multiplexer, &request)?.version)
+        self.session.v2()?.put_many(pairs)
     }
 
-    /// A page of the keys that begin with `prefix` (all, if it is empty), and where the next page begins: `cursor` is 0 at
-    /// first, and when the returned one is 0, that was the last page. A page has `limit` keys (0, or more than
-    /// 10,000: 10,000) or fewer, in no order, perhaps none although more pages follow.
+    /// Returns one page of the keys that begin with `prefix` (all keys, if it is empty), and the
+    /// cursor of the next page. The cursor of the first page is 0; after the last page the returned
+    /// cursor is 0.
     ///
-    /// Every key that is there from the first page to the last is told exactly once.
+    /// A page has up to `limit` keys, but never more than 10,000, which 0 stands for. It may have
+    /// fewer, even none, although more pages follow. Keys are in no particular order.
+    ///
+    /// A key that exists from the first page to the last is returned exactly once. A key that is
+    /// created or deleted meanwhile may be missing.
     ///
     /// # Errors
-    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] with protocol v1.
     pub fn keys_page(
         &self,
         prefix: impl AsRef<[u8]>,
         cursor: u64,
         limit: u32,
     ) -> Result<(Vec<Vec<u8>>, u64), Error> {
-        let (multiplexer, _) = self.framed()?;
-        let prefix = prefix.as_ref();
-        if !prefix.is_empty() {
-            self.check_key(prefix)?;
-        }
-        let request = Request::Keys { prefix, cursor, limit };
-        let reply = self.shared.call_framed(multiplexer, &request)?;
-        let keys = response::decode_keys(&reply.body)
-            .map_err(|malformed| self.shared.malformed(multiplexer, malformed))?;
-        Ok((keys.into_iter().map(<[u8]>::to_vec).collect(), reply.version))
+        self.session.v2()?.keys_page(prefix.as_ref(), cursor, limit)
     }
 
-    /// All keys that begin with `prefix`, page after page: see [`keys_page`](Self::keys_page). An error is the last item.
+    /// Iterates over all keys that begin with `prefix`, page by page as
+    /// [`keys_page`](Self::keys_page) returns them. After an error the iterator ends.
     pub fn keys(
         &self,
         prefix: impl AsRef<[u8]>,
@@ -457,15 +226,17 @@ impl Connection {
         })
     }
 
-    /// Calls `callback` with the key whenever anybody in the group, this connection included, puts `key`,
-    /// until it is deleted. A callback set before for the key is replaced.
+    /// Calls `callback` with the key whenever a client of the group, this one included, puts `key`,
+    /// until the key is deleted. A watch of this connection on the same key is replaced.
     ///
-    /// Callbacks run on the library's thread, never on the caller's. A key that changes again before its
-    /// callback could run may be told once; the value that [`get`](Self::get) then finds is the last one, or
-    /// newer. A callback that panics ends for this change only.
+    /// Callbacks run on the library's thread, one after the other, never on the calling thread. A
+    /// key that changes again before its callback has run may be reported once; [`get`](Self::get)
+    /// then returns the last value or a newer one. A callback that panics is called again for the
+    /// next change.
     ///
     /// # Errors
-    /// [`Error::NoSuchKey`]: a key must exist to be watched. Otherwise as for [`put`](Self::put).
+    /// [`Error::NoSuchKey`]: only an existing key can be watched. Otherwise as for
+    /// [`put`](Self::put).
     pub fn watch(
         &self,
         key: impl AsRef<[u8]>,
@@ -474,7 +245,7 @@ impl Connection {
         self.watch_changes(key, move |change| callback(change.key))
     }
 
-    /// As [`watch`](Self::watch), with more than the key for the callback.
+    /// As [`watch`](Self::watch), with a callback that also gets the version.
     ///
     /// # Errors
     /// As for [`watch`](Self::watch).
@@ -483,92 +254,57 @@ impl Connection {
         key: impl AsRef<[u8]>,
         callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        self.watch_with(Watched::Key(key.as_ref().into()), Callback::Closure(Arc::new(callback)))
+        self.watch_with(WatchTarget::Key(key.as_ref()), Callback::Closure(Arc::new(callback)))
     }
 
-    /// Calls `callback` whenever anybody in the group puts or deletes a key that begins with `prefix` (any key, if
-    /// that is empty), until [`unwatch_prefix`](Self::unwatch_prefix). There need not be such a key. A callback set before for
-    /// the same prefix is replaced; those for a key or for other prefixes are called, too.
+    /// Calls `callback` whenever a client of the group puts or deletes a key that begins with
+    /// `prefix` (any key, if it is empty), until [`unwatch_prefix`](Self::unwatch_prefix). There
+    /// need not be such a key. A watch of this connection on the same prefix is replaced; watches
+    /// on keys and on other prefixes are independent of it.
     ///
     /// # Errors
-    /// As for [`put`](Self::put), and [`Error::Unsupported`] in an original session.
+    /// As for [`put`](Self::put), and [`Error::Unsupported`] with protocol v1.
     pub fn watch_prefix(
         &self,
         prefix: impl AsRef<[u8]>,
         callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let callback = Callback::Closure(Arc::new(callback));
-        self.watch_with(Watched::Prefix(prefix.as_ref().into()), callback)
+        self.watch_with(WatchTarget::Prefix(prefix.as_ref()), callback)
     }
 
-    pub(crate) fn watch_with(&self, watched: Watched, callback: Callback) -> Result<(), Error> {
-        self.shared.check_open()?;
-        let watch = Watch { callback, since: Some(NO_VERSION) };
-        match (&self.shared.main, &watched) {
-            (Main::Original(main), Watched::Key(key)) => {
-                let operation = Operation::Watch(self.text(key)?);
-                self.shared.watch_original(main, operation, &watched, watch)
-            }
-            (Main::Original(_), Watched::Prefix(_)) => Err(self.invalid(Error::Unsupported)),
-            (Main::Framed { multiplexer, .. }, _) => {
-                self.check_watched(&watched)?;
-                self.shared.watch_framed(multiplexer, &watched, watch)
-            }
-        }
+    pub(crate) fn watch_with(
+        &self,
+        target: WatchTarget<'_>,
+        callback: Callback,
+    ) -> Result<(), Error> {
+        self.session.watch(target, callback)
     }
 
-    fn check_watched(&self, watched: &Watched) -> Result<(), Error> {
-        match watched {
-            Watched::Prefix(prefix) if prefix.is_empty() => Ok(()),
-            Watched::Key(bytes) | Watched::Prefix(bytes) => self.check_key(bytes),
-        }
-    }
-
-    /// Calls the callback of `key` no more; `false` when there is none. When this returns, it does not run either, unless
-    /// this is called from a callback.
+    /// Removes the watch on `key`; `false` if there is none. When this returns, the callback does
+    /// not run, unless this is called from a callback, and will not run again.
     ///
     /// # Errors
-    /// As for [`put`](Self::put). [`Error::CallbackRuns`]: it will not be called again, but has not come to its end within the
-    /// time-out.
+    /// As for [`put`](Self::put). [`Error::CallbackRuns`]: the watch is removed, but its callback
+    /// did not return within the timeout.
     pub fn unwatch(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
-        self.unwatch_with(&Watched::Key(key.as_ref().into()))
+        self.unwatch_with(WatchTarget::Key(key.as_ref()))
     }
 
-    /// Calls the callback of `prefix` no more; as [`unwatch`](Self::unwatch).
+    /// Removes the watch on `prefix`, as [`unwatch`](Self::unwatch) does that on a key.
     ///
     /// # Errors
-    /// As for [`unwatch`](Self::unwatch), and [`Error::Unsupported`] in an original session.
+    /// As for [`unwatch`](Self::unwatch), and [`Error::Unsupported`] with protocol v1.
     pub fn unwatch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<bool, Error> {
-        self.unwatch_with(&Watched::Prefix(prefix.as_ref().into()))
+        self.unwatch_with(WatchTarget::Prefix(prefix.as_ref()))
     }
 
-    pub(crate) fn unwatch_with(&self, watched: &Watched) -> Result<bool, Error> {
-        self.shared.check_open()?;
-        let deadline = Deadline::after(self.shared.timeout);
-        let found = match (&self.shared.main, watched) {
-            (Main::Original(_), Watched::Prefix(_)) => {
-                return Err(self.invalid(Error::Unsupported));
-            }
-            (Main::Original(_), Watched::Key(key)) => {
-                self.text(key)?;
-                // The original protocol has no word for it: the server goes on, and nobody listens.
-                self.shared.callbacks.remove(watched).is_some()
-            }
-            (Main::Framed { multiplexer, .. }, _) => {
-                self.check_watched(watched)?;
-                let request = Request::Unwatch(watched.into());
-                let reply = self.shared.unwatch_framed(multiplexer, watched, &request, deadline)?;
-                reply.status == Status::Ok
-            }
-        };
-        match self.shared.callbacks.wait_until_not_running(Some(watched), deadline) {
-            true => Ok(found),
-            false => Err(Error::CallbackRuns),
-        }
+    pub(crate) fn unwatch_with(&self, target: WatchTarget<'_>) -> Result<bool, Error> {
+        self.session.unwatch(target)
     }
 
     /// Sets the callback that reports the end of the connection. It runs once, on the library's
-    /// thread, after the last other callback, when the connection ends in any way but by
+    /// thread, after the last other callback, if the connection ends in any way but by
     /// [`close`](Self::close) or by dropping the `Connection`; all watches are gone by then. The
     /// [`DisconnectReason`] says why the connection ended. A callback set before is replaced.
     ///
@@ -578,54 +314,50 @@ impl Connection {
         &self,
         callback: impl FnOnce(DisconnectReason) + Send + 'static,
     ) -> Result<(), Error> {
-        self.set_farewell(Farewell::Closure(Box::new(callback)))
+        self.set_disconnect_handler(DisconnectHandler::Closure(Box::new(callback)))
     }
 
-    pub(crate) fn set_farewell(&self, farewell: Farewell) -> Result<(), Error> {
-        self.shared.check_open()?;
-        match self.shared.callbacks.set_farewell(farewell) {
-            true => Ok(()),
-            false => Err(Error::NotConnected),
-        }
+    pub(crate) fn set_disconnect_handler(&self, handler: DisconnectHandler) -> Result<(), Error> {
+        self.session.set_disconnect_handler(handler)
     }
 
-    /// Collects operations that are then sent together, and answered together: many of them cost one round trip. Others may
-    /// see some of them done and others not yet.
+    /// Collects operations to send together: they cost one round trip. They are not atomic: other
+    /// clients may see some of them carried out and others not yet.
     ///
     /// # Errors
-    /// [`Error::NotConnected`], and [`Error::Unsupported`] in an original session.
+    /// [`Error::NotConnected`], and [`Error::Unsupported`] with protocol v1.
     pub fn pipeline(&self) -> Result<Pipeline<'_>, Error> {
-        self.framed()?;
-        Ok(Pipeline { connection: self, requests: Requests::default(), kinds: Vec::new() })
+        Ok(Pipeline::new(self.session.v2()?))
     }
 
-    /// Leaves the group: forgets the watches, tells the server, closes both sockets. Every later call
-    /// returns [`Error::NotConnected`].
+    /// Leaves the group: removes all watches, notifies the server, closes both sockets. Every later
+    /// call returns [`Error::NotConnected`].
     ///
-    /// No callback begins after this has returned, but for one that had been taken up already: it may
-    /// still run to its end.
+    /// No callback starts after this has returned. One that was about to start may still run.
     ///
     /// # Errors
-    /// [`Error::NotConnected`]; [`Error::SendCode`] when the server could not be told, [`Error::Close`] when
-    /// the system reports one: the connection is closed all the same. [`Error::Busy`]: no further call is
-    /// let through, but one that was under way has not ended; call again to finish.
+    /// - [`Error::NotConnected`]: the connection was closed already.
+    /// - [`Error::SendCode`]: the server could not be notified; [`Error::Close`]: the system
+    ///   reported an error. The connection is closed nevertheless.
+    /// - [`Error::Busy`]: no further call is admitted, but one that was in progress has not ended.
+    ///   Call again to finish.
     pub fn close(&self) -> Result<(), Error> {
-        self.shared.close(Deadline::after(self.shared.timeout))
+        self.session.close(self.session.state().deadline())
     }
 
-    /// [`close`](Self::close), after which no callback begins, and none runs unless this is called from one.
-    /// [`Error::CallbackRuns`]: one has not come to its end.
+    /// As [`close`](Self::close), and waits until no callback runs, unless this is called from one.
+    /// [`Error::CallbackRuns`]: a callback did not return within the timeout.
     #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn close_and_wait(&self) -> Result<(), Error> {
-        let deadline = Deadline::after(self.shared.timeout);
-        let closed = self.shared.close(deadline);
-        if self.shared.is_inherited() {
+        let deadline = self.session.state().deadline();
+        let closed = self.session.close(deadline);
+        if self.session.is_inherited() {
             return closed;
         }
-        let callbacks = &self.shared.callbacks;
+        let dispatcher = self.session.dispatcher();
         // The server may have closed the connection a moment ago.
-        callbacks.forget_farewell();
-        match callbacks.wait_until_not_running(None, deadline) {
+        dispatcher.clear_disconnect_handler();
+        match dispatcher.wait_until_not_running(None, deadline) {
             true => closed,
             false => Err(Error::CallbackRuns),
         }
@@ -634,84 +366,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.shared.is_inherited() {
-            // Its descriptors are closed, its locks may be held by threads that do not exist here.
-            fork::keep(Arc::clone(&self.shared));
+        if self.session.is_inherited() {
+            // Its descriptors are closed, and threads that do not exist here may hold its locks.
+            fork::keep_inherited(Arc::clone(&self.session));
             return;
         }
-        // Nobody is left to be told.
-        let _ = self.shared.close(Deadline::after(self.shared.timeout));
-    }
-}
-
-impl Pipeline<'_> {
-    /// Adds a [get](Connection::get).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`]: it was not added.
-    pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self, Error> {
-        let key = key.as_ref();
-        self.connection.check_key(key)?;
-        Ok(self.push(Kind::Get, &Request::Get(key)))
-    }
-
-    /// Adds a [put](Connection::put).
-    ///
-    /// # Errors
-    /// [`Error::Invalid`]: it was not added.
-    pub fn put(
-        &mut self,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<&mut Self, Error> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let (_, max_value) = self.connection.framed()?;
-        self.connection.check_key(key)?;
-        self.connection.check_value(value, max_value)?;
-        Ok(self.push(Kind::Other, &Request::Put { key, value, expected: None }))
-    }
-
-    /// How many operations it has.
-    pub fn len(&self) -> usize {
-        self.requests.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn push(&mut self, kind: Kind, request: &Request<'_>) -> &mut Self {
-        self.requests.push(request);
-        self.kinds.push(kind);
-        self
-    }
-
-    /// Sends all of them and waits for all answers, which are in the same order.
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`], or one that [closes](Error::closes): then any number of them may have been done.
-    pub fn run(self) -> Result<Vec<Answer>, Error> {
-        let Self { connection, requests, kinds } = self;
-        let (multiplexer, _) = connection.framed()?;
-        if kinds.is_empty() {
-            return Ok(Vec::new());
-        }
-        let deadline = Deadline::after(connection.shared.timeout);
-        let replies = connection.shared.call_all(multiplexer, requests, deadline)?;
-        let answer = |(reply, kind)| {
-            let reply = match shared::check(reply) {
-                Ok(reply) => reply,
-                Err(refused) => return Answer::Refused(refused),
-            };
-            match (reply.status, kind) {
-                (Status::Ok, Kind::Get) => {
-                    Answer::Value(Versioned { value: reply.body, version: reply.version })
-                }
-                (Status::Ok, Kind::Other) => Answer::Done(reply.version),
-                _ => Answer::NoSuchKey,
-            }
-        };
-        Ok(replies.into_iter().zip(kinds).map(answer).collect())
+        // An error has no caller to go to. Without this the callback thread would go on.
+        let _ = self.session.close(self.session.state().deadline());
     }
 }

@@ -28,8 +28,8 @@ pub enum DisconnectReason {
     Refused,
     /// The server sent something that the protocol does not allow.
     ProtocolViolation,
-    /// The library could not go on: the system refused a thread to replace a callback thread that
-    /// a C callback had ended, or the library has a bug.
+    /// The library could not go on: the system refused a thread to replace a callback thread that a
+    /// C callback had ended, or the library has a bug.
     Internal,
 }
 
@@ -37,12 +37,11 @@ impl DisconnectReason {
     /// The code that the callback of the C function `kvs_on_disconnect` receives. It never changes
     /// for a variant:
     ///
-    /// | variant | code |
-    /// |---|---|
-    /// | [`ClosedByServer`](Self::ClosedByServer) | `KVS_ERROR_NOT_CONNECTED` (-2) |
-    /// | [`ConnectionLost`](Self::ConnectionLost), [`Timeout`](Self::Timeout), [`ProtocolViolation`](Self::ProtocolViolation) | `KVS_ERROR_RECEIVE_ANSWER` (-8) |
-    /// | [`Refused`](Self::Refused) | `KVS_ERROR_NOT_READY` (-5) |
-    /// | [`Internal`](Self::Internal) | `KVS_ERROR_INVALID` (-15) |
+    /// - [`ClosedByServer`](Self::ClosedByServer): `KVS_ERROR_NOT_CONNECTED` (-2)
+    /// - [`ConnectionLost`](Self::ConnectionLost), [`Timeout`](Self::Timeout) and
+    ///   [`ProtocolViolation`](Self::ProtocolViolation): `KVS_ERROR_RECEIVE_ANSWER` (-8)
+    /// - [`Refused`](Self::Refused): `KVS_ERROR_NOT_READY` (-5)
+    /// - [`Internal`](Self::Internal): `KVS_ERROR_INVALID` (-15)
     pub fn code(self) -> c_int {
         match self {
             Self::ClosedByServer => KVS_ERROR_NOT_CONNECTED,
@@ -57,14 +56,14 @@ impl DisconnectReason {
     /// The reason for a connection that a call closed because it failed with `error`.
     pub(crate) fn of_call(error: &Error) -> Self {
         match error {
-            Error::NotReady(_) | Error::LimitCloses => Self::Refused,
+            Error::NotReady(_) | Error::LimitClosed => Self::Refused,
             Error::BadResponse(_) | Error::BadFrame(_) | Error::BadLength(_) | Error::BadValue => {
                 Self::ProtocolViolation
             }
             Error::SendCode(error)
             | Error::SendText(error)
             | Error::ReceiveReady(error)
-            | Error::ReceiveAnswer(error)
+            | Error::ReceiveResponse(error)
             | Error::ReceiveValue(error) => Self::of_io(error),
             _ => Self::ConnectionLost,
         }

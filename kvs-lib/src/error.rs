@@ -1,7 +1,6 @@
-//! What can go wrong, and the integer that the C functions return for it.
+//! The error of the library, and the codes that the C functions return for it.
 //!
-//! The integers to -16 are those of the original system, those below are ours; none is ever reused. The variants say more than the
-//! integers: which path, which system error, what the server sent instead.
+//! A variant says more than its code: which path, which system error, what the server sent.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,76 +13,78 @@ use crate::codes::*;
 
 /// An error of the library.
 ///
-/// After an error for which [`closes`](Self::closes) is true the connection is closed. All others leave it
-/// as it was, but for those of [`Connection::close`](crate::Connection::close).
+/// An error for which [`closes`](Self::closes) returns true has closed the connection. All others
+/// leave it unchanged, except those of [`Connection::close`](crate::Connection::close).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A socket was closed with an error. It is closed all the same.
+    /// The system reported an error when a socket was closed. The socket is closed nevertheless.
     #[error("closing a socket failed: {0}")]
     Close(#[source] io::Error),
     /// No socket could be created.
     #[error("a socket could not be created: {0}")]
     Socket(#[source] io::Error),
-    /// There is no connection: never opened, closed by either side, broken, or inherited by `fork`.
+    /// There is no connection: it was never opened, closed by either side, lost, or inherited by
+    /// `fork`.
     #[error("there is no connection")]
     NotConnected,
-    /// The function code could not be sent.
-    #[error("sending the function code failed: {0}")]
+    /// The request (in protocol v1 the function code that begins it) could not be sent.
+    #[error("sending the request failed: {0}")]
     SendCode(#[source] io::Error),
-    /// The flag that lets an operation go on did not come, or not the length of a value.
-    #[error("receiving the ready flag failed: {0}")]
+    /// The ready flag that starts an operation, or the length of a value, was not received.
+    #[error("receiving the server's ready flag failed: {0}")]
     ReceiveReady(#[source] io::Error),
-    /// The ready flag is not 1.
+    /// Protocol v1: the ready flag is not 1, because the server refuses the operation.
     #[error("the server is not ready: it sent {0} instead of 1 (the user may be at its limit)")]
     NotReady(i32),
-    /// The user is at its limit of pairs or bytes, and the connection was closed for that (the six C functions only: in
-    /// place of [`LimitReached`](Self::LimitReached)).
+    /// The user is at its limit of pairs or bytes, and the connection was closed for that reason.
+    /// Only the six C functions return this, in place of [`LimitReached`](Self::LimitReached).
     #[error("the user is at its limit of pairs or bytes, and the connection is closed")]
-    LimitCloses,
+    LimitClosed,
     /// A key, value, group name or secret could not be sent.
     #[error("sending a key, value, group name or secret failed: {0}")]
     SendText(#[source] io::Error),
     /// The local server has no group of that name.
     #[error("there is no such group")]
     NoSuchGroup,
-    /// The group has no such key. ([`get`](crate::Connection::get) and
-    /// [`delete`](crate::Connection::delete) tell this without an error.)
+    /// The group has no such key. Of the methods of [`Connection`](crate::Connection) only those
+    /// that watch a key return this; for the others it is a result, not an error.
     #[error("there is no such key")]
     NoSuchKey,
-    /// The key or the prefix is not watched (C functions only: [`unwatch`](crate::Connection::unwatch) tells this without an
-    /// error).
-    #[error("it is not watched")]
+    /// There is no watch on the key or prefix. C functions only; for
+    /// [`unwatch`](crate::Connection::unwatch) this is a result, not an error.
+    #[error("the key or prefix is not watched")]
     NotWatched,
-    /// The answer to a key did not come.
-    #[error("receiving the answer failed: {0}")]
-    ReceiveAnswer(#[source] io::Error),
-    /// The answer to the group name or the secret did not come.
+    /// The response to a request was not received.
+    #[error("receiving the response failed: {0}")]
+    ReceiveResponse(#[source] io::Error),
+    /// The response to the group name or the secret was not received.
     #[error(
-        "no answer to the login: {0} (is the authentication server away, or were there too many wrong secrets just before?)"
+        "no response to the login: {0} (the authentication server may be unreachable, or too many \
+         logins with wrong secrets were attempted)"
     )]
     ReceiveLogin(#[source] io::Error),
-    /// The answer to a key, group name or secret is none that exists.
-    #[error("the server sent {0} as its answer")]
+    /// The response to a key, group name or secret is not one of the protocol.
+    #[error("the server sent {0}, which is not a response of the protocol")]
     BadResponse(i32),
     /// The group exists and has another secret.
     #[error("the secret is wrong")]
     WrongSecret,
-    /// The value did not come.
+    /// The value was not received.
     #[error("receiving the value failed: {0}")]
     ReceiveValue(#[source] io::Error),
-    /// The server announced a length that no value has.
+    /// The server announced a length that no value can have.
     #[error("the server announced a value of {0} bytes")]
     BadLength(i32),
-    /// The value has a NUL within, or none at its end.
+    /// Protocol v1: the value contains a NUL, or does not end with one.
     #[error("the server sent a malformed value")]
     BadValue,
-    /// The application's own socket path could not be bound.
+    /// The path of the client's own socket could not be bound.
     #[error("binding a socket to {} failed: {source}", path.display())]
     Bind {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// No local server listens at this path.
@@ -91,69 +92,76 @@ pub enum Error {
     Connect {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The first flag did not come, on either channel.
+    /// The connection flag, the first message of the server, was not received on one of the
+    /// channels.
     #[error("the server did not greet: {0}")]
     ReceiveGreeting(#[source] io::Error),
-    /// The first flag is not 1.
+    /// The connection flag is not 1: the server refused the connection.
     #[error("the server refused the connection: it sent {0} instead of 1")]
     Refused(i32),
-    /// An argument that no server would take. Nothing was sent.
+    /// An argument is invalid for every server. Nothing was sent.
     #[error("invalid {what}: {why}")]
     Invalid {
-        /// Which argument, or which environment variable.
+        /// The argument or environment variable.
         what: &'static str,
         /// What is wrong with it.
         why: Invalid,
     },
-    /// Calls of other threads on the same connection took all of the time. Nothing was sent.
-    #[error("other threads kept the connection busy until the time-out")]
+    /// Calls of other threads used the connection until the timeout. Nothing was sent.
+    #[error("other threads kept the connection busy until the timeout")]
     Busy,
-    /// The callback is not called again, but a call of it has not come to its end.
-    #[error("a callback has not come to its end within the time-out")]
+    /// The callback will not run again, but did not return within the timeout.
+    #[error("a callback did not return within the timeout")]
     CallbackRuns,
-    /// The machine did not let the library do its work: no thread, no memory.
+    /// The system refused a resource: a thread, memory, random bytes.
     #[error("the system refused a resource: {0}")]
     System(#[source] io::Error),
-    /// The process is connected already (C functions only: they have one connection per process).
+    /// The process is connected already. Only the six C functions return this: they have one
+    /// connection per process.
     #[error("already connected")]
     AlreadyConnected,
-    /// In a framed session the server sent what cannot be.
-    #[error("the server broke the protocol: {0}")]
+    /// Protocol v2: the server sent a malformed or unexpected frame.
+    #[error("the server violated the protocol: {0}")]
     BadFrame(#[from] Malformed),
-    /// A key, a value or a message is longer than the server takes. Nothing was changed.
+    /// A key, a value or a message is longer than the server takes, or
+    /// [`put_many`](crate::Connection::put_many) has too many pairs for the number of clients that
+    /// must be notified. Nothing was changed.
     #[error(
-        "a key, a value or a message is longer than the server takes, or these are too many pairs at once for a group with so many applications"
+        "a key, a value or a message is longer than the server takes, or the pairs are too many \
+         for a group with so many clients"
     )]
     TooLarge,
-    /// The session is one of the original protocol, or the server an older one: it cannot do that. Nothing was sent, or
-    /// nothing was changed.
+    /// The session speaks protocol v1, or the server does not know the request. Nothing was
+    /// changed.
     #[error(
-        "this session is an original one, because of the server, of KVS_PROTOCOL or of a group name over 95 bytes, or the server is too old for this"
+        "not supported by this session: it speaks the original protocol (because of the server, of \
+         KVS_PROTOCOL or of a group name over 95 bytes), or the server is too old"
     )]
     Unsupported,
-    /// The key has another version than the expected one: this, or 0 for "no such key" (C functions only; see
-    /// [`Swap`](crate::Swap)).
+    /// The key has this version rather than the expected one; 0 stands for "no such key". C
+    /// functions only; see [`Swap`](crate::Swap).
     #[error("the key has another version: {0}")]
     Conflict(Version),
-    /// The user is at its limit of pairs or bytes; the server's log says which. Nothing was changed.
+    /// The user is at its limit of pairs or bytes; the server's log says which. Nothing was
+    /// changed.
     #[error("the user is at its limit of pairs or bytes")]
     LimitReached,
 }
 
-/// What is wrong with an argument.
+/// Why an argument is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
-    /// A NULL pointer (C functions only).
+    /// A NULL pointer. C functions only.
     #[error("it is NULL")]
     Null,
-    /// Nothing where something must be.
+    /// Empty.
     #[error("it is empty")]
     Empty,
-    /// Too long, or with a NUL in it, for the original protocol.
+    /// Too long for protocol v1, or with a NUL.
     #[error(transparent)]
     Text(#[from] TextError),
     /// Too long.
@@ -161,35 +169,35 @@ pub enum Invalid {
     TooLong {
         /// Its length in bytes.
         len: usize,
-        /// The longest.
+        /// The limit in bytes.
         most: usize,
     },
-    /// Too many.
+    /// Too many pairs.
     #[error("there are too many: at most {most} are allowed")]
     TooMany {
-        /// The most.
+        /// The limit.
         most: usize,
     },
     /// Not the name of a protocol.
     #[error("it is neither \"original\" nor \"best\"")]
     Protocol,
     /// Not a number of milliseconds, or one out of range.
-    #[error("it is no number of milliseconds from 1 to {}", i32::MAX)]
+    #[error("it is not a number of milliseconds from 1 to {}", i32::MAX)]
     Timeout,
 }
 
 impl Error {
-    /// The integer that the C functions return: -1 to -19, see the table in `include/kvs.h`.
+    /// The code that the C functions return, -1 to -19: see the table in `include/kvs.h`.
     pub fn code(&self) -> i32 {
         match self {
             Self::Close(_) => KVS_ERROR_CLOSE,
             Self::Socket(_) | Self::NotConnected => KVS_ERROR_NOT_CONNECTED,
             Self::SendCode(_) => KVS_ERROR_SEND_REQUEST,
             Self::ReceiveReady(_) => KVS_ERROR_RECEIVE_READY,
-            Self::NotReady(_) | Self::LimitCloses => KVS_ERROR_NOT_READY,
+            Self::NotReady(_) | Self::LimitClosed => KVS_ERROR_NOT_READY,
             Self::SendText(_) => KVS_ERROR_SEND_STRING,
             Self::NoSuchGroup | Self::NoSuchKey | Self::NotWatched => KVS_ERROR_NOT_FOUND,
-            Self::ReceiveAnswer(_)
+            Self::ReceiveResponse(_)
             | Self::ReceiveLogin(_)
             | Self::BadResponse(_)
             | Self::BadFrame(_) => KVS_ERROR_RECEIVE_ANSWER,
@@ -211,16 +219,17 @@ impl Error {
         }
     }
 
-    /// Whether the connection is closed because of this error: the stream cannot be trusted any more.
+    /// Whether this error has closed the connection, because what arrives afterwards could not be
+    /// trusted.
     pub fn closes(&self) -> bool {
         matches!(
             self,
             Self::SendCode(_)
                 | Self::ReceiveReady(_)
                 | Self::NotReady(_)
-                | Self::LimitCloses
+                | Self::LimitClosed
                 | Self::SendText(_)
-                | Self::ReceiveAnswer(_)
+                | Self::ReceiveResponse(_)
                 | Self::BadResponse(_)
                 | Self::BadFrame(_)
                 | Self::ReceiveValue(_)
@@ -229,17 +238,17 @@ impl Error {
         )
     }
 
-    /// The same error when it was a value that was asked for: as in an original session, where its length comes in
-    /// place of an answer.
+    /// The same error for a request of a value, with the codes of protocol v1: there the length of
+    /// the value takes the place of the response.
     pub(crate) fn of_a_value(self) -> Self {
         match self {
-            Self::ReceiveAnswer(error) => Self::ReceiveReady(error),
+            Self::ReceiveResponse(error) => Self::ReceiveReady(error),
             Self::BadFrame(_) => Self::BadValue,
             other => other,
         }
     }
 
-    /// A failed send.
+    /// A failed send of protocol v1.
     pub(crate) fn sending(what: Outgoing, error: io::Error) -> Self {
         match what {
             Outgoing::FunctionCode => Self::SendCode(error),
@@ -247,12 +256,12 @@ impl Error {
         }
     }
 
-    /// A failed receive.
+    /// A failed receive of protocol v1.
     pub(crate) fn receiving(what: Incoming, error: io::Error) -> Self {
         match what {
             Incoming::ConnectionFlag => Self::ReceiveGreeting(error),
             Incoming::Ready | Incoming::Length => Self::ReceiveReady(error),
-            Incoming::Response => Self::ReceiveAnswer(error),
+            Incoming::Response => Self::ReceiveResponse(error),
             Incoming::Value => Self::ReceiveValue(error),
         }
     }
@@ -263,7 +272,7 @@ impl From<Violation> for Error {
         match violation {
             Violation::Refused(flag) => Self::Refused(flag),
             Violation::NotReady(flag) => Self::NotReady(flag),
-            Violation::BadResponse(answer) => Self::BadResponse(answer),
+            Violation::BadResponse(response) => Self::BadResponse(response),
             Violation::BadLength(length) => Self::BadLength(length),
             Violation::BadValue => Self::BadValue,
         }

@@ -1,78 +1,99 @@
-//! A mutex that can be waited for until a deadline, and that is fair.
+//! A fair mutex with a deadline for locking.
 //!
-//! Whoever comes while others wait queues behind them: a thread that calls in a loop cannot keep the others
-//! out.
+//! A thread that arrives while others wait queues behind them, so a thread that locks in a loop
+//! cannot keep the others out.
 //!
-//! The value is *taken out* while it is locked, so the mutex beneath is held for a few instructions only
-//! and never across a system call on a socket.
+//! A *gate* decides which thread may lock, and is itself locked for a few instructions only. The
+//! value is behind a mutex of its own, for which only the thread that passed the gate contends:
+//! that mutex may be held across system calls without making the gate wait.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::channel::Deadline;
+use crate::deadline::Deadline;
 
 /// A value that one thread at a time may use.
 #[derive(Debug)]
 pub(crate) struct FairMutex<T> {
-    slot: Mutex<Slot<T>>,
-    returned: Condvar,
+    gate: Gate,
+    value: Mutex<T>,
 }
 
+/// Access to the value until the guard is dropped.
 #[derive(Debug)]
-struct Slot<T> {
-    /// `None` while it is locked.
-    value: Option<T>,
+pub(crate) struct FairMutexGuard<'a, T> {
+    // Dropped first, so that the next thread to pass the gate does not find the value locked.
+    value: MutexGuard<'a, T>,
+    _passage: Passage<'a>,
+}
+
+/// The deadline passed before the value was free.
+#[derive(Debug)]
+pub(crate) struct LockTimedOut;
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    opened: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_taken: bool,
     waiting: usize,
 }
 
-/// Access to the value, until it is dropped.
+/// The right to use the value. Dropping it lets the next thread pass the gate.
 #[derive(Debug)]
-pub(crate) struct FairMutexGuard<'a, T> {
-    mutex: &'a FairMutex<T>,
-    /// Always there, but while it is dropped.
-    value: Option<T>,
-}
-
-/// The deadline passed first.
-#[derive(Debug)]
-pub(crate) struct TimedOut;
+struct Passage<'a>(&'a Gate);
 
 impl<T> FairMutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { slot: Mutex::new(Slot { value: Some(value), waiting: 0 }), returned: Condvar::new() }
+        Self { gate: Gate::default(), value: Mutex::new(value) }
     }
 
-    /// Waits for the value.
-    pub(crate) fn lock(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, T>, TimedOut> {
-        let mut slot = self.slot();
-        // When others wait, a value that is there has been returned for one of them.
-        let mut my_turn = slot.waiting == 0;
-        loop {
-            if my_turn && let Some(value) = slot.value.take() {
-                return Ok(FairMutexGuard { mutex: self, value: Some(value) });
-            }
-            let left = deadline.left().ok_or(TimedOut)?;
-            slot.waiting += 1;
-            slot = self.returned.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
-            slot.waiting -= 1;
-            my_turn = true;
-        }
-    }
-
-    /// Nothing in here can panic half-way, so a poisoned mutex is as good as any.
-    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the value is free.
+    pub(crate) fn lock(&self, deadline: Deadline) -> Result<FairMutexGuard<'_, T>, LockTimedOut> {
+        let passage = self.gate.pass(deadline)?;
+        // A panic of another holder poisons the mutex. The holder's caller decides whether the
+        // value can still be used.
+        let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(FairMutexGuard { value, _passage: passage })
     }
 }
 
-impl<T> Drop for FairMutexGuard<'_, T> {
+impl Gate {
+    fn pass(&self, deadline: Deadline) -> Result<Passage<'_>, LockTimedOut> {
+        let mut state = self.lock();
+        // While others wait, an open gate is meant for one of them.
+        let mut is_first = state.waiting == 0;
+        loop {
+            if is_first && !state.is_taken {
+                state.is_taken = true;
+                return Ok(Passage(self));
+            }
+            let left = deadline.remaining().ok_or(LockTimedOut)?;
+            state.waiting += 1;
+            state = self.opened.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+            is_first = true;
+        }
+    }
+
+    /// No code that holds this lock can panic, so a poisoned one is as good as any.
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        let mut slot = self.mutex.slot();
-        slot.value = self.value.take();
-        let wanted = slot.waiting > 0;
-        drop(slot);
-        if wanted {
-            self.mutex.returned.notify_one();
+        let mut state = self.0.lock();
+        state.is_taken = false;
+        let is_awaited = state.waiting > 0;
+        drop(state);
+        if is_awaited {
+            self.0.opened.notify_one();
         }
     }
 }
@@ -80,13 +101,13 @@ impl<T> Drop for FairMutexGuard<'_, T> {
 impl<T> Deref for FairMutexGuard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
-        self.value.as_ref().expect("only `drop` takes the value away")
+        &self.value
     }
 }
 
 impl<T> DerefMut for FairMutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect("only `drop` takes the value away")
+        &mut self.value
     }
 }
 
@@ -95,12 +116,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Between two locks of a thread that locks in a loop, a waiting thread gets one.
+    /// A waiting thread locks before a thread that unlocks and locks again.
     #[test]
-    fn a_thread_in_a_loop_does_not_keep_others_out() {
+    fn locking_in_a_loop_does_not_starve_others() {
         let mutex = FairMutex::new(Vec::new());
         let long = || Deadline::after(Duration::from_secs(60));
-        let waiting = || mutex.slot().waiting > 0;
+        let waiting = || mutex.gate.lock().waiting > 0;
         std::thread::scope(|scope| {
             let first = mutex.lock(long()).unwrap();
             scope.spawn(|| mutex.lock(long()).unwrap().push("waiting"));
@@ -114,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_exclude_each_other_and_waiting_ends() {
+    fn lock_excludes_others_and_times_out() {
         let mutex = FairMutex::new(0u64);
         std::thread::scope(|scope| {
             for _ in 0..4 {

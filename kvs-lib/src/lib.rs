@@ -1,7 +1,8 @@
-//! Shared key-value pairs for the programs of one machine, with a callback when a key changes.
+//! A client of kvs: key-value pairs shared by the programs of one machine, with callbacks on
+//! change.
 //!
-//! A program joins one *group* of its local server by name and secret, and shares that group's pairs
-//! with every other program of the group:
+//! A program joins one *group* of its local server by the group's name and secret. All programs of
+//! the group share its pairs:
 //!
 //! ```no_run
 //! use kvs::Connection;
@@ -16,64 +17,93 @@
 //! # }
 //! ```
 //!
-//! # Sessions
-//! With a `KVS-LocalServer` of this project a connection speaks *framed sessions*: every operation is one round trip, and
-//! acknowledged; keys have up to 64 KiB and values up to 64 MiB (16 MiB unless the server says otherwise), any bytes;
-//! there are versions, prefixes, several puts in one message, and [pipelines](Connection::pipeline). With a server
-//! of the original system, when told so ([`Protocol::V1`], `KVS_PROTOCOL=original`), or in a group whose name has more
-//! than 95 bytes, it speaks the *original* protocol.
+//! | to … | use |
+//! |---|---|
+//! | connect with other settings | [`Builder`] |
+//! | update a value without losing a concurrent update | [`Connection::compare_and_swap`] |
+//! | store several pairs atomically | [`Connection::put_many`] |
+//! | list keys | [`Connection::keys`] |
+//! | react to changes | [`Connection::watch`], [`Connection::watch_prefix`] |
+//! | react to the end of the connection | [`Connection::on_disconnect`] |
+//! | save round trips | [`Connection::pipeline`] |
+//!
+//! # Protocols
+//! A connection speaks one of two protocols, which [`Connection::protocol`] returns. With a
+//! `KVS-LocalServer` of this project it is **v2**: every operation is acknowledged after one round
+//! trip; there are versions, prefixes, atomic puts of many pairs, and pipelines. With a server of
+//! the original system it is **v1**, the original protocol; likewise if the program asks for it
+//! ([`Protocol::V1`], `KVS_PROTOCOL=original`) or the group name has more than 95 bytes.
 //!
 //! # Limits
-//! Group names and secrets have at most [`MAX_TEXT`] = 99 bytes, none of them NUL; in an original session keys and
-//! values, too. All but values have at least one byte. Nothing need be UTF-8.
+//! | | protocol v2 | protocol v1 |
+//! |---|---|---|
+//! | group name, secret | 1 to 99 bytes ([`MAX_TEXT`]), no NUL | the same |
+//! | key | 1 to 65,536 bytes ([`MAX_KEY`]) | 1 to 99 bytes, no NUL |
+//! | value | 0 to 16 MiB, or up to 64 MiB if the server is set so | 0 to 99 bytes, no NUL |
+//!
+//! The server announces its limit for values, which never exceeds [`MAX_VALUE`]. Nothing needs to
+//! be UTF-8. The server also limits the pairs and bytes of each user ([`Error::LimitReached`]).
 //!
 //! # Threads
-//! A [`Connection`] may be used by any number of threads at once. In a framed session none waits for the round trip of
-//! another; in an original one their calls take turns. Callbacks run on
-//! one thread of the library per connection, one after the other, and may call everything.
+//! Any number of threads may use a [`Connection`] at once. With protocol v2 no call waits for the
+//! round trip of another; with protocol v1 calls take turns.
 //!
-//! # Time
-//! No call waits longer for the server than the [timeout](Builder::timeout), 5 s unless set otherwise.
+//! # Callbacks
+//! The library has one thread per connection, which runs the callbacks one after the other, with
+//! all signals blocked. A callback may call every function of the library, and may take as long as
+//! it likes: a key that changes several times meanwhile may be reported once.
+//!
+//! # Timeouts
+//! A call waits at most for the [timeout](Builder::timeout) of the connection for the server, 5 s
+//! by default. A call that times out [closes](Error::closes) the connection.
 //!
 //! # Fork
-//! A forked child starts without connections: what it inherits answers [`Error::NotConnected`], and its
-//! descriptors are closed in the child. It may open its own.
+//! A forked child starts without connections: calls on an inherited one return
+//! [`Error::NotConnected`], and its descriptors are closed in the child. The child can open its
+//! own.
 //!
 //! # The C library
-//! With the feature `capi` (on by default) the crate also is `libkvs`: the C functions of `include/kvs.h`.
+//! With the feature `capi` (on by default) this crate also is `libkvs`: the C functions of
+//! `include/kvs.h`.
 
 #![deny(unsafe_code)]
 
+mod arguments;
 mod builder;
 mod callbacks;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
 mod capi;
 mod channel;
+mod client_number;
 mod codes;
 mod connection;
+mod deadline;
 mod disconnect;
+mod endpoint;
 mod error;
 mod fair_mutex;
 #[allow(unsafe_code)]
 mod fork;
+mod generation;
+mod login;
 mod multiplexer;
-mod original;
 #[allow(unsafe_code)]
 mod panic_points;
-mod shared;
+mod pipeline;
+mod session;
 #[allow(unsafe_code)]
 mod sys;
-#[allow(unsafe_code)]
-mod thread;
 
 pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
-pub use callbacks::Change;
-pub use connection::{Answer, Connection, Pipeline, Swap, Versioned};
+pub use callbacks::callback::Change;
+pub use connection::Connection;
 pub use disconnect::DisconnectReason;
 pub use error::{Error, Invalid};
 pub use kvs_proto::v2::{MAX_KEY, MAX_VALUE, Malformed, NO_VERSION, Version};
 pub use kvs_proto::{MAX_TEXT, Protocol, TextError};
+pub use pipeline::{Pipeline, PipelineResult};
+pub use session::results::{Swap, Versioned};
 
 /// The version of the library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

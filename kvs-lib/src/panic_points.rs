@@ -1,9 +1,10 @@
-//! Places where a test makes the library panic, to see that nothing is locked or leaked afterwards.
+//! Points at which a test makes the library panic, to check that nothing stays locked or leaks.
 //!
-//! They exist only in a build with `--cfg kvs_panic_points`, which no feature turns on: `tests/library_faults/panics.rs`
-//! makes one for itself. In any other build [`panic_point!`] is nothing at all, which that test checks, too.
+//! They exist only in a build with `--cfg kvs_panic_points`, which no feature enables:
+//! `tests/library_faults/panics.rs` makes such a build for itself. In every other build
+//! [`panic_point!`] expands to nothing, which that test checks, too.
 
-/// A place where the test build may panic.
+/// A point at which the test build may panic.
 macro_rules! panic_point {
     ($name:literal) => {
         #[cfg(kvs_panic_points)]
@@ -20,17 +21,17 @@ mod test_build {
     use std::ffi::{CStr, c_char, c_int};
     use std::sync::{Mutex, PoisonError};
 
-    /// The point that is to panic, and how many times it is passed before.
+    /// The point that panics next, and how often it is still passed until then.
     static NEXT: Mutex<Option<(String, c_int)>> = Mutex::new(None);
 
-    /// Panics once, at the `nth` time that the point `name` is passed from now on. Returns whether the one
-    /// asked for before has panicked.
+    /// Arms the point `name`: it panics once, the `nth` time that it is passed from now on. Returns
+    /// 1 if the point armed before has panicked, or none was armed; otherwise 0.
     ///
     /// # Safety
     /// `name` points to a NUL-terminated string.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn kvs_panic_at(name: *const c_char, nth: c_int) -> c_int {
-        // SAFETY: the caller promises it.
+        // SAFETY: the caller guarantees a NUL-terminated string.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
         let before = NEXT.lock().unwrap_or_else(PoisonError::into_inner).replace((name, nth));
         before.is_none().into()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use kvs::{Answer, Connection, Error as KvsError, Protocol};
+use kvs::{Connection, Error as KvsError, PipelineResult, Protocol};
 
 use super::{Client, check};
 use crate::error::{Error, Result, failed};
@@ -120,11 +120,11 @@ impl Pipelined for Kvs {
         }
         for (key, answer) in keys.iter().zip(answers) {
             match answer {
-                Answer::Value(found) if is_get => {
+                PipelineResult::Value(found) if is_get => {
                     check("kvs", key, Some(found.value.len()), value.len())?;
                 }
-                Answer::Done(_) if !is_get => {}
-                Answer::NoSuchKey => check("kvs", key, None, value.len())?,
+                PipelineResult::Done(_) if !is_get => {}
+                PipelineResult::NoSuchKey => check("kvs", key, None, value.len())?,
                 other => return failed(format!("kvs: {other:?} to a request of a pipeline")),
             }
         }

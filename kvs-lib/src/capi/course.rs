@@ -10,10 +10,10 @@ use libc::sockaddr_un;
 use super::establish;
 use super::guard::guarded;
 use super::handles::kvs_disconnect_fn;
-use crate::callbacks::Farewell;
+use crate::callbacks::callback::DisconnectHandler;
 use crate::connection::Connection;
 use crate::error::{Error, Invalid};
-use crate::sys::{Sockets, User};
+use crate::sys::{Sockets, UserPointer};
 
 /// The two sockets of a connection: descriptors, and the addresses of both ends of each.
 #[allow(non_camel_case_types)]
@@ -60,10 +60,10 @@ pub unsafe extern "C" fn kvs_course_open(
 ) -> c_int {
     guarded("establish_connection", || {
         let function = ended.ok_or(Error::Invalid { what: "function", why: Invalid::Null })?;
-        let user = User(user);
+        let user = UserPointer(user);
         let mut opened = None;
         let made = |connection: &Connection| {
-            connection.set_farewell(Farewell::Function(function, user))?;
+            connection.set_disconnect_handler(DisconnectHandler::C(function, user))?;
             opened = Some(connection.sockets());
             Ok(())
         };

@@ -6,15 +6,17 @@ use std::ffi::{c_char, c_int, c_void};
 use std::slice;
 
 use kvs_proto::Protocol;
+use kvs_proto::v2::request::WatchTarget;
 use kvs_proto::v2::{NO_VERSION, Version};
 
 use super::guard::{self, guarded};
 use super::{string, strings};
 use crate::builder::Builder;
-use crate::callbacks::{Callback, Farewell, Watched};
-use crate::connection::{Connection, Swap, Versioned};
+use crate::callbacks::callback::{Callback, DisconnectHandler};
+use crate::connection::Connection;
 use crate::error::{Error, Invalid};
-use crate::sys::User;
+use crate::session::results::{Swap, Versioned};
+use crate::sys::UserPointer;
 
 /// A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it.
 #[allow(non_camel_case_types)]
@@ -523,7 +525,7 @@ pub unsafe extern "C" fn kvs_watch(
 ) -> c_int {
     guarded("kvs_watch", || {
         // SAFETY: the caller promises what `watch` asks for.
-        unsafe { watch(kvs, "key", key, key_len, Watched::Key, callback, user) }
+        unsafe { watch(kvs, "key", key, key_len, WatchTarget::Key, callback, user) }
     })
 }
 
@@ -558,7 +560,7 @@ pub unsafe extern "C" fn kvs_watch_prefix(
 ) -> c_int {
     guarded("kvs_watch_prefix", || {
         // SAFETY: the caller promises what `watch` asks for.
-        unsafe { watch(kvs, "prefix", prefix, prefix_len, Watched::Prefix, callback, user) }
+        unsafe { watch(kvs, "prefix", prefix, prefix_len, WatchTarget::Prefix, callback, user) }
     })
 }
 
@@ -584,7 +586,7 @@ pub unsafe extern "C" fn kvs_watch_prefix(
 pub unsafe extern "C" fn kvs_unwatch(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_unwatch", || {
         // SAFETY: the caller promises what `unwatch` asks for.
-        unsafe { unwatch(kvs, "key", key, key_len, Watched::Key) }
+        unsafe { unwatch(kvs, "key", key, key_len, WatchTarget::Key) }
     })
 }
 
@@ -603,7 +605,7 @@ pub unsafe extern "C" fn kvs_unwatch_prefix(
 ) -> c_int {
     guarded("kvs_unwatch_prefix", || {
         // SAFETY: the caller promises what `unwatch` asks for.
-        unsafe { unwatch(kvs, "prefix", prefix, prefix_len, Watched::Prefix) }
+        unsafe { unwatch(kvs, "prefix", prefix, prefix_len, WatchTarget::Prefix) }
     })
 }
 
@@ -633,19 +635,19 @@ pub unsafe extern "C" fn kvs_on_disconnect(
         let connection = unsafe { connection(kvs) }?;
         let null = Error::Invalid { what: "callback function", why: Invalid::Null };
         let function = callback.ok_or(null).map_err(|error| connection.invalid(error))?;
-        connection.set_farewell(Farewell::Function(function, User(user)))?;
+        connection.set_disconnect_handler(DisconnectHandler::C(function, UserPointer(user)))?;
         Ok(0)
     })
 }
 
 /// # Safety
 /// `kvs` is NULL or comes from `kvs_open`; `bytes` points to `len` bytes; the function may be called as the header says.
-unsafe fn watch(
+unsafe fn watch<'a>(
     kvs: *const kvs_t,
     what: &'static str,
     pointer: *const c_void,
     len: usize,
-    watched: fn(Box<[u8]>) -> Watched,
+    target: fn(&'a [u8]) -> WatchTarget<'a>,
     callback: kvs_watch_fn,
     user: *mut c_void,
 ) -> Result<c_int, Error> {
@@ -653,22 +655,22 @@ unsafe fn watch(
     let (connection, bytes) = unsafe { (connection(kvs)?, bytes(what, pointer, len)?) };
     let null = Error::Invalid { what: "callback function", why: Invalid::Null };
     let function = callback.ok_or(null).map_err(|error| connection.invalid(error))?;
-    connection.watch_with(watched(bytes.into()), Callback::Watcher(function, User(user)))?;
+    connection.watch_with(target(bytes), Callback::CWatch(function, UserPointer(user)))?;
     Ok(0)
 }
 
 /// # Safety
 /// `kvs` is NULL or comes from `kvs_open`; `pointer` points to `len` bytes.
-unsafe fn unwatch(
+unsafe fn unwatch<'a>(
     kvs: *const kvs_t,
     what: &'static str,
     pointer: *const c_void,
     len: usize,
-    watched: fn(Box<[u8]>) -> Watched,
+    target: fn(&'a [u8]) -> WatchTarget<'a>,
 ) -> Result<c_int, Error> {
     // SAFETY: see `connection` and `bytes`; the slice does not outlive the call.
     let (connection, bytes) = unsafe { (connection(kvs)?, bytes(what, pointer, len)?) };
-    match connection.unwatch_with(&watched(bytes.into()))? {
+    match connection.unwatch_with(target(bytes))? {
         true => Ok(0),
         false => Err(Error::NotWatched),
     }

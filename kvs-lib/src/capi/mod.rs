@@ -19,8 +19,10 @@ mod strings;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
+use kvs_proto::v2::request::WatchTarget;
+
 use crate::builder::Builder;
-use crate::callbacks::{Callback, Watched};
+use crate::callbacks::callback::Callback;
 use crate::connection::Connection;
 use crate::error::{Error, Invalid};
 use guard::{guarded, guarded_call};
@@ -234,8 +236,7 @@ pub unsafe extern "C" fn register_callback(
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
             .map_err(|error| connection.invalid(error))?;
-        let watched = Watched::Key(key.into());
-        let result = connection.watch_with(watched, Callback::Function(function));
+        let result = connection.watch_with(WatchTarget::Key(key), Callback::CKey(function));
         process::or_closed(&connection, result)?;
         Ok(1)
     })

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guard;
 use crate::builder::{Builder, DEFAULT_TIMEOUT};
-use crate::channel::Deadline;
 use crate::connection::Connection;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::fair_mutex::FairMutex;
-use crate::fork;
+use crate::generation::generation;
 use crate::panic_points::panic_point;
 
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
@@ -38,7 +38,7 @@ unsafe impl Sync for Inherited {}
 impl Process {
     /// That of the calling process.
     pub(super) fn current() -> &'static Self {
-        let generation = fork::generation();
+        let generation = generation();
         let mut current = PROCESS.load(Ordering::Acquire);
         loop {
             // SAFETY: `current` is NULL or comes from `PROCESS`, where only the exchange below puts pointers: from
@@ -123,7 +123,7 @@ pub(super) fn or_closed<T>(connection: &Connection, result: Result<T, Error>) ->
         Error::LimitReached => {
             // It is closed whatever that comes to.
             let _ = connection.close();
-            Error::LimitCloses
+            Error::LimitClosed
         }
         other => other,
     })

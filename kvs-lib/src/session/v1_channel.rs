@@ -1,37 +1,36 @@
-//! The main channel of an original session: one operation at a time.
+//! The main channel of a v1 session.
 //!
-//! The state machine of [`kvs_proto::v1::client`] says what to send and what to expect; here the steps are played on
-//! the socket, and a failed step becomes an [`Error`].
+//! The state machine of [`kvs_proto::v1::client`] says what to send and what to expect; here its
+//! steps are carried out on the socket, and a failed step becomes an [`Error`].
 
 use std::io;
 
 use kvs_proto::v1::client::{Operation, OperationExchange, OperationResult, OperationStep};
-
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
-use crate::channel::{Channel, Deadline};
+use crate::channel::Channel;
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::panic_points::panic_point;
 
 #[derive(Debug)]
-pub(crate) struct Main {
-    /// `None` once the connection is closed.
-    pub(crate) channel: Option<Channel>,
+pub(crate) struct V1Channel {
+    channel: Channel,
     /// A value was sent that the server may not have read yet.
-    value_under_way: bool,
-    inbox: Inbox,
+    has_unread_value: bool,
+    received: ReceiveBuffer,
 }
 
-/// What has come and was not asked for yet: the server sends a value right behind its length, so one system call
-/// brings both.
+/// Bytes that were received and not used yet. The server sends a value right after its length, so
+/// one system call receives both.
 #[derive(Debug)]
-struct Inbox {
+struct ReceiveBuffer {
     bytes: [u8; INT_LEN + MAX_TEXT + 1],
     next: usize,
     end: usize,
 }
 
-impl Inbox {
+impl ReceiveBuffer {
     /// Fills `buffer`.
     fn receive(
         &mut self,
@@ -40,10 +39,10 @@ impl Inbox {
         deadline: Deadline,
     ) -> io::Result<()> {
         loop {
-            let here = buffer.len().min(self.end - self.next);
-            let (filled, rest) = buffer.split_at_mut(here);
-            filled.copy_from_slice(&self.bytes[self.next..self.next + here]);
-            self.next += here;
+            let available = buffer.len().min(self.end - self.next);
+            let (filled, rest) = buffer.split_at_mut(available);
+            filled.copy_from_slice(&self.bytes[self.next..self.next + available]);
+            self.next += available;
             buffer = rest;
             if buffer.is_empty() {
                 return Ok(());
@@ -54,38 +53,50 @@ impl Inbox {
     }
 }
 
-impl Main {
-    /// For a channel on which the login is over.
+impl V1Channel {
+    /// For a channel on which the login is complete.
     pub(crate) fn new(channel: Channel) -> Self {
-        let inbox = Inbox { bytes: [0; INT_LEN + MAX_TEXT + 1], next: 0, end: 0 };
-        Self { channel: Some(channel), value_under_way: false, inbox }
+        let received = ReceiveBuffer { bytes: [0; INT_LEN + MAX_TEXT + 1], next: 0, end: 0 };
+        Self { channel, has_unread_value: false, received }
     }
 
-    /// An empty value puts no byte on the wire, so the server knows of it only when the next function code
-    /// comes. That must not wait until the application happens to call again: a get follows at once.
-    pub(crate) fn play(
+    /// Carries out an operation.
+    ///
+    /// An empty value has no bytes on the wire, so the server notices it only when the next
+    /// function code arrives. So that the value is stored without another call of the program, a
+    /// get of the same key follows at once.
+    pub(crate) fn run(
         &mut self,
         operation: Operation,
         deadline: Deadline,
     ) -> Result<OperationResult, Error> {
-        let outcome = self.play_one(operation, deadline)?;
+        let result = self.run_once(operation, deadline)?;
         match operation {
             Operation::Put { key, value } if value.is_empty() => {
-                self.play_one(Operation::Get(key), deadline).map(|_| OperationResult::Done)
+                self.run_once(Operation::Get(key), deadline).map(|_| OperationResult::Done)
             }
-            _ => Ok(outcome),
+            _ => Ok(result),
         }
     }
 
-    fn play_one(
+    /// Shuts the channel down without closing it.
+    pub(crate) fn shut_down(&self) {
+        self.channel.shut_down();
+    }
+
+    pub(crate) fn close(self) -> Result<(), Error> {
+        self.channel.close()
+    }
+
+    fn run_once(
         &mut self,
         operation: Operation,
         deadline: Deadline,
     ) -> Result<OperationResult, Error> {
-        let channel = self.channel.as_ref().ok_or(Error::NotConnected)?;
-        if self.value_under_way {
+        let Self { channel, has_unread_value, received } = self;
+        if *has_unread_value {
             channel.wait_until_read(deadline).map_err(Error::SendCode)?;
-            self.value_under_way = false;
+            *has_unread_value = false;
         }
         let mut exchange = OperationExchange::new(operation);
         let mut buffer = [0; MAX_TEXT + 1];
@@ -98,14 +109,14 @@ impl Main {
                 }
                 OperationStep::Receive(what, len) => {
                     let bytes = &mut buffer[..len];
-                    self.inbox
+                    received
                         .receive(channel, bytes, deadline)
                         .map_err(|error| Error::receiving(what, error))?;
                     exchange.received(bytes)?;
                 }
-                OperationStep::Done(outcome) => {
-                    self.value_under_way = operation.leaves_unread_value();
-                    return Ok(outcome);
+                OperationStep::Done(result) => {
+                    *has_unread_value = operation.leaves_unread_value();
+                    return Ok(result);
                 }
             }
         }
