@@ -83,7 +83,7 @@ pub use relay::delivery::{Delay, Delivery, RandomFaults};
 pub use rng::SeededRng;
 pub use scripted_server::{OFFER, ScriptedServer, WELCOME};
 pub use settings::number_from_env;
-pub use skip::{are_installed, is_root, skipped};
+pub use skip::{are_installed, has_tools, is_root, skipped};
 pub use sockets::{SocketPaths, Sockets, private_dir};
 pub use stepper::{ChannelRole, Step, StepResult, Stepper};
 pub use terminal::Console;

@@ -36,6 +36,15 @@ pub fn are_installed(programs: &[&str], what: &str) -> bool {
     false
 }
 
+/// Whether all of these programs are installed. If not, reports that the running test is skipped.
+///
+/// # Panics
+/// When a program is not in `tests/packages`.
+pub fn has_tools(programs: &[&str]) -> bool {
+    let thread = std::thread::current();
+    are_installed(programs, thread.name().unwrap_or("a test"))
+}
+
 /// Whether this is root, who can become other users. If not, reports that `what` is skipped.
 pub fn is_root(what: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();

@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kvs_testkit::{
-    CodeBlock, Console, Ports, Process, Program, code_blocks, private_dir, project_dir,
+    CodeBlock, Console, Ports, Process, Program, code_blocks, has_tools, private_dir, project_dir,
 };
 
 /// The reader's own terminal.
@@ -30,11 +30,17 @@ const PORT: u16 = 58132;
 
 #[test]
 fn the_tutorial_works_as_it_is_written() {
+    if !has_tools(&["pkg-config"]) {
+        return;
+    }
     follow("docs/TUTORIAL.md");
 }
 
 #[test]
 fn an_old_project_is_ported_as_it_is_written() {
+    if !has_tools(&["pkg-config"]) {
+        return;
+    }
     follow("docs/PORTING.md");
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kvs_testkit::{STRICT, private_dir, project_dir, tool};
+use kvs_testkit::{STRICT, has_tools, private_dir, project_dir, tool};
 
 use super::{World, run};
 
@@ -32,6 +32,9 @@ fn compile(
 
 #[test]
 fn c_programs_shared_and_static_with_gcc_and_clang() {
+    if !has_tools(&["pkg-config", "clang"]) {
+        return;
+    }
     let world = World::start();
     let source = world.installed.path("share/doc/kvs/examples/put_get.c");
     for compiler in ["gcc", "clang"] {
@@ -47,6 +50,9 @@ fn c_programs_shared_and_static_with_gcc_and_clang() {
 
 #[test]
 fn only_the_library_static_and_the_rest_shared() {
+    if !has_tools(&["pkg-config"]) {
+        return;
+    }
     let world = World::start();
     let source = world.installed.path("share/doc/kvs/examples/put_get.c");
     let dir = private_dir();
@@ -64,6 +70,9 @@ fn only_the_library_static_and_the_rest_shared() {
 
 #[test]
 fn cplusplus_programs_with_both_compilers() {
+    if !has_tools(&["pkg-config", "g++", "clang"]) {
+        return;
+    }
     let world = World::start();
     let source = project_dir().join("tests/c/cplusplus.cpp");
     for compiler in ["g++", "clang++"] {
@@ -83,6 +92,9 @@ fn cplusplus_programs_with_both_compilers() {
 
 #[test]
 fn all_installed_examples_are_built_and_run() {
+    if !has_tools(&["pkg-config"]) {
+        return;
+    }
     let world = World::start();
     let other = world.local.create_group("other");
     let dir = private_dir();
@@ -138,6 +150,9 @@ fn all_installed_examples_are_built_and_run() {
 
 #[test]
 fn cmake_finds_it_both_ways() {
+    if !has_tools(&["pkg-config", "cmake"]) {
+        return;
+    }
     let world = World::start();
     let dir = private_dir();
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("ours");
@@ -190,6 +205,9 @@ fn cmake_finds_it_both_ways() {
 
 #[test]
 fn python_uses_it_with_ctypes() {
+    if !has_tools(&["python3"]) {
+        return;
+    }
     let world = World::start();
     let dir = private_dir();
     let script = dir.path().join("program.py");
