@@ -522,7 +522,7 @@ impl<'a> World<'a> {
     // --- the server's side ------------------------------------------------------------------------
 
     fn turn(&mut self, reactor: usize) -> bool {
-        let busy = memory::counted(|| self.machine.turn(reactor)).expect("epoll works");
+        let busy = memory::counted(|| self.machine.poll(reactor)).expect("epoll works");
         if busy {
             self.look();
         }
@@ -937,7 +937,7 @@ impl<'a> World<'a> {
             40_000 + REACTORS * READ_BUFFER + self.load * 500 + self.new * 2000 + opened * 300;
         let held = memory::held();
         assert!(held <= bound as isize, "{held} bytes are held, {bound} are allowed");
-        let waiting = self.machine.most_waiting();
+        let waiting = self.machine.max_unsent();
         assert!(waiting <= MOST_WAITING, "{waiting} bytes wait for one application");
     }
 

@@ -23,8 +23,8 @@ pub struct Config {
     pub socket_mode: Option<Mode>,
     /// The limits of each user.
     pub limits: Limits,
-    /// The longest value in bytes, at most [`MAX_VALUE`](kvs_proto::v2::MAX_VALUE). In protocol v1 it
-    /// is 99.
+    /// The longest value in bytes, at most [`MAX_VALUE`](kvs_proto::v2::MAX_VALUE). In protocol v1
+    /// it is 99.
     pub max_value: usize,
     /// The longest time from a connection to the end of its login.
     pub login_timeout: Duration,

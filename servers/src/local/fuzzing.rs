@@ -1,11 +1,11 @@
-//! The whole local server without its threads, its clock and its authentication server, for the fuzzer.
+//! The whole local server without its threads, its clock and its authentication server.
 //!
-//! Reactors, sessions, pairing, groups and tables are the real ones, at real sockets; but nothing happens unless
-//! the caller says so: a reactor takes one [`turn`](Machine::turn) at a time, in any order, the questions to
-//! the authentication server wait until the caller [`answers`](Machine::answer) them, and deadlines pass when it
-//! [says so](Machine::pass_time). So every order of events can be played, the same each time.
+//! Reactors, sessions, pairing, groups and tables are the real ones, on real sockets, but nothing
+//! happens until the caller asks for it: a reactor polls once at a time ([`Machine::poll`]), in any
+//! order; lookups of secrets wait until the caller completes them ([`Machine::answer`]); deadlines
+//! pass on request ([`Machine::pass_time`]). So any order of events can be played, and repeated.
 //!
-//! Built only with `--cfg fuzzing`, for `fuzz/`.
+//! For the fuzzer (`--cfg fuzzing`) and for unit tests.
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
@@ -27,16 +27,16 @@ use crate::local::net::dispatcher::Listeners;
 use crate::local::net::mailbox::{Mailbox, Message};
 use crate::local::net::reactor::Reactor;
 
-/// Longer than anything is waited for.
+/// Longer than any timeout.
 const LATER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Nobody meets it: time passes only by [`Machine::pass_time`].
+/// Expires only in [`Machine::pass_time`].
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest value: so short that scripts meet the limit.
+/// The longest value: short enough for scripts to reach the limit.
 pub const MAX_VALUE: usize = 10_000;
 
-/// For so many connections that no script meets the limit.
+/// Enough for more connections than any script opens.
 const DESCRIPTORS: u64 = 10_000;
 
 /// A directory whose secrets the fuzzer supplies: it queues the lookups.
@@ -72,22 +72,22 @@ impl Directory for QueuedDirectory {
     }
 }
 
-/// A local server that is turned by hand.
+/// A local server whose reactors poll when the caller asks.
 #[derive(Debug)]
 pub struct Machine {
     reactors: Vec<(Reactor, Arc<Mailbox>)>,
     groups: Arc<Groups>,
     directory: Arc<QueuedDirectory>,
     events: Events,
-    /// Time stands still here, however long the machine takes.
-    begun: Instant,
+    /// The time at which every poll happens, however long the caller takes.
+    now: Instant,
 }
 
 impl Machine {
-    /// One with so many reactors; the first accepts.
+    /// A server with this number of reactors; the first accepts.
     ///
     /// # Errors
-    /// When the system has no more descriptors.
+    /// The system has no descriptor left.
     pub fn new(main: UnixListener, callback: UnixListener, reactors: usize) -> io::Result<Self> {
         main.set_nonblocking(true)?;
         callback.set_nonblocking(true)?;
@@ -104,7 +104,7 @@ impl Machine {
                 acceptor: Arc::clone(&mailboxes[0]),
                 login_timeout: LOGIN_TIMEOUT,
                 limits: kvs_proto::v2::request::FrameLimits { max_value: MAX_VALUE },
-                // What is read is carried out at once, so that the model need not guess.
+                // Requests are served as they are read, so that a model can predict them.
                 time_slice: Duration::MAX,
                 metrics: Metrics::default(),
             };
@@ -120,16 +120,16 @@ impl Machine {
             groups,
             directory,
             events: Events::with_capacity(64),
-            begun: Instant::now(),
+            now: Instant::now(),
         })
     }
 
-    /// The administrator creates a group.
+    /// Creates a group.
     pub fn add_group(&self, name: Text, secret: Text) {
         self.groups.add(name, secret);
     }
 
-    /// The administrator deletes a group; its applications are told, nobody waits for them.
+    /// Deletes a group without waiting for its applications, which are asked to close.
     pub fn delete_group(&self, name: &Text) {
         let Some(group) = self.groups.find(name) else { return };
         for subscriber in group.close() {
@@ -138,42 +138,43 @@ impl Machine {
         self.groups.remove(name);
     }
 
-    /// One reactor looks at its sockets and its mailbox. Returns whether there was, or is,
-    /// anything to do.
+    /// Lets one reactor poll its sockets and its mailbox. Returns whether it had, or has, anything
+    /// to do.
     ///
     /// # Errors
-    /// When `poll` fails.
-    pub fn turn(&mut self, reactor: usize) -> io::Result<bool> {
+    /// `poll` fails.
+    pub fn poll(&mut self, reactor: usize) -> io::Result<bool> {
         let count = self.reactors.len();
         let (reactor, _) = &mut self.reactors[reactor % count];
         let was_busy = reactor.is_busy();
-        reactor.poll_once(&mut self.events, Some(Duration::ZERO), || self.begun)?;
+        reactor.poll_once(&mut self.events, Some(Duration::ZERO), || self.now)?;
         Ok(was_busy || !self.events.is_empty() || reactor.is_busy())
     }
 
-    /// All deadlines pass.
+    /// Lets all deadlines pass.
     pub fn pass_time(&mut self) {
         for (reactor, _) in &mut self.reactors {
             reactor.expire(Instant::now() + LATER);
         }
     }
 
-    /// The authentication server answers the oldest question: with the secret that `tell` names for the
-    /// group, with "no such group" for `Ok(None)`, or not at all for an `Err`. `false`: no question.
+    /// Completes the oldest lookup of a secret: with the secret that `tell` returns for the group,
+    /// with "no such group" for `Ok(None)`, or with no answer for an `Err`. Returns `false` if no
+    /// lookup waits.
     pub fn answer(&self, tell: impl FnOnce(&Text) -> Result<Option<Text>, ()>) -> bool {
         let Some((name, reply)) = self.directory.next_lookup() else { return false };
         reply(tell(&name).map_err(|()| Unavailable::Silent("nowhere".into())));
         true
     }
 
-    /// The server quits.
+    /// Lets the server quit.
     pub fn close_all(&self) {
         for (_, mailbox) in &self.reactors {
             mailbox.send(Message::CloseAll);
         }
     }
 
-    /// How many pairs a group has; `None`: no such group.
+    /// The number of pairs of a group; `None` if there is no such group.
     pub fn pairs(&self, group: &Text) -> Option<usize> {
         Some(self.groups.find(group)?.pairs())
     }
@@ -186,12 +187,12 @@ impl Machine {
         Some((connected.count(), group.subscription_count()))
     }
 
-    /// How much waits to be written to the application that has taken the least.
-    pub fn most_waiting(&self) -> usize {
+    /// The most bytes that wait to be written to one application.
+    pub fn max_unsent(&self) -> usize {
         self.reactors.iter().map(|(reactor, _)| reactor.max_unsent()).max().unwrap_or(0)
     }
 
-    /// The value of a key of a group that exists.
+    /// The value of a key; `None` if the group or the key does not exist.
     pub fn value(&self, group: &Text, key: &[u8]) -> Option<Vec<u8>> {
         self.groups.find(group)?.get(key, |pair| pair.map(|pair| pair.value.as_bytes().to_vec()))
     }

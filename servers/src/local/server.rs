@@ -243,8 +243,8 @@ impl Server {
         let (wanted, most) = (self.config.limits.connections, quotas.connections());
         if most < wanted {
             tracing::info!(
-                "each user may have {most} connections instead of {wanted}: the limit of open files \
-                 is {descriptors}, and one user gets at most three quarters of it"
+                "each user may have {most} connections instead of {wanted}: the limit of open \
+                 files is {descriptors}, and one user gets at most three quarters of it"
             );
         }
         quotas
@@ -264,7 +264,10 @@ fn delete_groups(groups: &Groups, directory: &dyn Directory) {
     let mut is_lost = false;
     for group in groups.all() {
         if is_lost || Instant::now() > deadline {
-            tracing::warn!(group = ?group.name(), "group remains registered; its deletion was not attempted");
+            tracing::warn!(
+                group = ?group.name(),
+                "group remains registered; its deletion was not attempted"
+            );
         } else if let Err(error) = directory::wait(|done| directory.delete(group.name(), done)) {
             tracing::warn!(group = ?group.name(), "group remains registered: {error}");
             is_lost = !matches!(error, Unavailable::TooLossy(_));

@@ -29,7 +29,8 @@ impl Acceptor {
         Self { clients, paused_until: None, log: LogLimiter::default() }
     }
 
-    /// The next connection. `None` if none waits, or after a shortage, until [`resume`](Self::resume).
+    /// The next connection. `None` if none waits, or after a shortage until
+    /// [`resume`](Self::resume).
     pub(crate) fn accept(&mut self, listener: &UnixListener) -> Option<UnixStream> {
         while self.paused_until.is_none() {
             match listener.accept() {

@@ -1,19 +1,17 @@
-//! The listening sockets and their paths.
+//! Listening sockets and the paths that they are bound to.
 //!
-//! A path is taken over only when it is a socket that nobody serves any more, and removed only as long as
-//! it is the very socket that was bound: a descriptor of that inode is kept, so that its number cannot be
-//! given to another meanwhile. `bind` itself never follows a link. What is left are the moments between a look
-//! and the `unlink` after it, as no system call does both; in them only somebody may interfere who can
-//! rename in that directory, which in one with the sticky bit, like `/tmp`, is our own user or root.
-//!
-//! Two servers that start at the same moment on the same path are kept apart by an abstract socket of
-//! that name, which the kernel frees when its owner ends, however it ends. Anybody can have an abstract
-//! socket, so it counts only when its owner is our own user or root.
-//!
-//! The permissions of a path are there from the moment when it is, as the kernel makes them from the umask; to
-//! change them afterwards would be too late for whoever must not connect.
-//!
-//! A path whose socket was handed over (`activated`) is none of our business: all of that is left to its giver.
+//! - A path is replaced only if it is a socket without a server, and removed only while it is the
+//!   inode that this server has bound: a descriptor keeps that inode, so its number is not reused.
+//!   `bind` never follows a link. No system call both checks and removes, so between the two a user
+//!   who may rename files in the directory can interfere; in a directory with the sticky bit, like
+//!   `/tmp`, only the server's own user and root may.
+//! - Two servers that start at once on one path exclude each other by an abstract socket named
+//!   after the path. The kernel frees it when its owner ends, in whatever way. Any user can bind an
+//!   abstract socket, so it counts only if its owner is the server's own user or root.
+//! - A path has its permissions from the moment it exists: the kernel derives them from the umask.
+//!   A later `chmod` would leave time for a user who must not connect.
+//! - An activated socket ([`socket_activation`](super::socket_activation)) belongs to the service
+//!   manager, and so does its path: none of the above applies.
 
 use std::fs::File;
 use std::io;
@@ -40,32 +38,38 @@ pub(crate) const MAX_PATH: usize = 107;
 /// Why a path cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// A live server is there.
-    #[error("{} is in use: another KVS-LocalServer is serving there. Stop it, or choose another path", .0.display())]
+    /// A running server listens there.
+    #[error(
+        "{} is in use: another KVS-LocalServer is serving there. Stop it, or choose another path",
+        .0.display()
+    )]
     InUse(PathBuf),
-    /// Something else is there.
+    /// The path is not a socket.
     #[error("{} exists and is not a socket; it is left alone. Choose another path", .0.display())]
     NotASocket(PathBuf),
-    /// The system has no room for it.
-    #[error("{} is too long for a socket: {} bytes, at most {MAX_PATH} are allowed. Choose a shorter path",
-        .0.display(), .0.as_os_str().len())]
+    /// The path is longer than the system allows.
+    #[error(
+        "{} is too long for a socket: {} bytes, at most {MAX_PATH} are allowed. Choose a shorter \
+         path",
+        .0.display(), .0.as_os_str().len()
+    )]
     TooLong(PathBuf),
-    /// Anything else.
+    /// An error of the system.
     #[error("{} cannot be served: {source}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// The permissions of a path, as `chmod` takes them.
+/// The permissions of a path, in the notation of `chmod`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(u32);
 
 impl Mode {
-    /// Only the server's own user, and root, may connect.
+    /// Only the server's own user and root may connect.
     pub(crate) const OWNER_ONLY: Self = Self(0o600);
 }
 
@@ -82,16 +86,16 @@ impl FromStr for Mode {
     }
 }
 
-/// A listening socket; its path is removed when it is dropped, unless the socket was handed over.
+/// A listening socket. Dropping it removes its path, unless the socket was activated.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Hand it to a reactor with [`take`](Self::take).
+    /// `None` after [`take`](Self::take).
     socket: Option<UnixListener>,
-    /// Unless it was handed over.
+    /// `None` for an activated socket.
     own: Option<OwnPath>,
 }
 
-/// A path that is there because of us.
+/// A path that this server has bound.
 #[derive(Debug)]
 struct OwnPath {
     path: PathBuf,
@@ -99,8 +103,7 @@ struct OwnPath {
     _guard: Option<UnixListener>,
 }
 
-/// What a path leads to, itself and not what a link points to. Its number is not given to another as long as
-/// this is held.
+/// The inode of a path; of a link, the link itself. Its number is not reused while this is held.
 #[derive(Debug)]
 struct Inode(File);
 
@@ -114,7 +117,7 @@ impl Inode {
         Ok(self.0.metadata()?.file_type().is_socket())
     }
 
-    /// Removes `path`, if it still leads here; `false` when it does not.
+    /// Removes `path` if it is still this inode, and returns whether it was.
     fn unlink(&self, path: &Path) -> io::Result<bool> {
         let (ours, there) = (self.0.metadata()?, std::fs::symlink_metadata(path)?);
         let is_ours = (ours.dev(), ours.ino()) == (there.dev(), there.ino());
@@ -126,10 +129,10 @@ impl Inode {
 }
 
 impl Listener {
-    /// What was handed over for `path`, or else binds it ([`bind`](Self::bind)).
+    /// The activated socket for `path` if there is one, otherwise [binds](Self::bind) it.
     ///
     /// # Errors
-    /// [`ListenError`] says what is there, or why it cannot be used.
+    /// [`ListenError`] names the path and the obstacle.
     pub(crate) fn new(
         path: &Path,
         mode: Option<Mode>,
@@ -139,40 +142,40 @@ impl Listener {
         let Some(socket) = activated.take(path).map_err(io)? else {
             return Self::bind(path, mode);
         };
-        tracing::info!("{} was handed over by whoever started this server", path.display());
+        tracing::info!("{} was handed over by the service manager", path.display());
         if mode.is_some() {
             tracing::warn!(
-                "{}: its permissions are those with which it was handed over (SocketMode= in a .socket unit): \
-                 --socket-mode does not change them",
+                "{}: --socket-mode has no effect: the service manager has handed the socket over; \
+                 SocketMode= in its .socket unit sets the permissions",
                 path.display()
             );
         }
         Ok(Self { socket: Some(UnixListener::from_std(socket)), own: None })
     }
 
-    /// Listens at `path`, which gets these permissions, or those that the umask gives it.
+    /// Listens on `path`, with the given permissions or those that the umask leaves.
     ///
     /// # Errors
-    /// [`ListenError`] says what is there, or why it cannot be used.
+    /// [`ListenError`] names the path and the obstacle.
     pub(crate) fn bind(path: &Path, mode: Option<Mode>) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { path: path.to_path_buf(), source };
         if path.as_os_str().len() > MAX_PATH {
             return Err(ListenError::TooLong(path.to_path_buf()));
         }
         let guard = guard(path)?;
-        clear(path)?;
+        remove_stale(path)?;
         let socket = bind(path, mode).map_err(io)?;
         let bound = Inode::of(path).map_err(io)?;
         let own = OwnPath { path: path.to_path_buf(), bound, _guard: guard };
         Ok(Self { socket: Some(socket), own: Some(own) })
     }
 
-    /// Whether whoever started this server keeps the socket when it ends.
+    /// Whether the socket was activated, so that it outlives this server.
     pub(crate) fn is_activated(&self) -> bool {
         self.own.is_none()
     }
 
-    /// The socket, once.
+    /// The socket, at the first call.
     pub(crate) fn take(&mut self) -> Option<UnixListener> {
         self.socket.take()
     }
@@ -188,25 +191,27 @@ impl Drop for OwnPath {
     }
 }
 
-/// Binds and listens.
+/// Binds and listens, with the given permissions.
 fn bind(path: &Path, mode: Option<Mode>) -> io::Result<UnixListener> {
-    /// The umask is the process's.
+    /// All threads share the umask of the process.
     static UMASK: Mutex<()> = Mutex::new(());
     let Some(Mode(mode)) = mode else { return UnixListener::bind(path) };
-    let _alone = UMASK.lock();
-    // A socket is made with all permissions that the umask leaves. Nothing else of this program makes files.
+    let _lock = UMASK.lock();
+    // A socket is created with all permissions that the umask leaves. Nothing else in this program
+    // creates files.
     let before = umask(stat::Mode::from_bits_truncate(!mode & 0o777));
     let bound = UnixListener::bind(path);
     umask(before);
     bound
 }
 
-/// The abstract socket that stands for the path while its server lives. Without one when somebody has it who
-/// cannot be that server: then the path alone tells whether it is served.
+/// Binds the abstract socket that excludes other servers from `path`. `None` if another user has
+/// bound it: then only the path itself shows whether a server listens there.
 fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
     let io = |source| ListenError::Io { path: path.to_path_buf(), source };
     let absolute = std::path::absolute(path).map_err(io)?;
-    // Abstract names are as short as paths may be, so the path itself has no room beside a prefix.
+    // An abstract name may be no longer than a path, so a prefix leaves no room for the path
+    // itself.
     let hash = stable_hash(absolute.as_os_str().as_encoded_bytes());
     let name = format!("kvs-local-server-{hash:016x}");
     let name = SocketAddr::from_abstract_name(name).map_err(io)?;
@@ -219,7 +224,8 @@ fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
             owner => {
                 tracing::warn!(
                     owner,
-                    "{}: the abstract socket that keeps other servers off belongs to another user",
+                    "{}: another user has bound the abstract socket that excludes other servers; \
+                     serving without it",
                     path.display()
                 );
                 Ok(None)
@@ -229,15 +235,15 @@ fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
     }
 }
 
-/// The user who listens there. Whoever lets nobody connect is unknown: nobody ever connects to a guard but
-/// servers that start, so one of ours is never so full.
+/// The user who has bound the abstract socket; `None` if it accepts no connection. Only servers
+/// that start connect to it, so the backlog of a real one is never full.
 fn owner(name: &SocketAddr) -> Option<u32> {
     let stream = UnixStream::connect_addr(name).ok()?;
     getsockopt(&stream, PeerCredentials).ok().map(|owner| owner.uid())
 }
 
-/// Makes room at `path`, if what is there is a socket without a server.
-fn clear(path: &Path) -> Result<(), ListenError> {
+/// Removes `path` if it is a socket without a server.
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let io = |source| ListenError::Io { path: path.to_path_buf(), source };
     let found = match Inode::of(path) {
         Ok(found) => found,
@@ -247,17 +253,17 @@ fn clear(path: &Path) -> Result<(), ListenError> {
     if !found.is_socket().map_err(io)? {
         return Err(ListenError::NotASocket(path.to_path_buf()));
     }
-    // Does not wait: a full backlog is a sign of life too.
+    // The socket does not block: a full backlog also shows that a server is running.
     match UnixStream::connect(path) {
         Ok(_) => Err(ListenError::InUse(path.to_path_buf())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(ListenError::InUse(path.to_path_buf()))
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!("{} was left behind by a server that is gone: replaced", path.display());
+            tracing::info!("{} replaced: the server that has bound it has ended", path.display());
             match found.unlink(path) {
                 Ok(true) => Ok(()),
-                // Somebody else has just done so, and serves there now.
+                // Another server has just replaced it, and listens there now.
                 Ok(false) => Err(ListenError::InUse(path.to_path_buf())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(io(error)),
@@ -275,17 +281,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_path_is_refused_a_stale_one_replaced_and_files_left_alone() {
+    fn live_path_is_refused_stale_path_replaced_file_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
-        // Left behind: bound by a socket that is closed.
+        // Stale: its socket is closed.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let first = Listener::bind(&path, None).unwrap();
         assert!(matches!(Listener::bind(&path, None), Err(ListenError::InUse(_))));
         assert!(path.exists(), "the first server's path is untouched");
         drop(first);
         assert!(!path.exists());
-        // Somebody else's live socket, without our guard.
+        // A live socket of another program, without an abstract socket.
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(matches!(Listener::bind(&path, None), Err(ListenError::InUse(_))));
         drop(other);
@@ -296,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_octal() {
+    fn mode_is_octal() {
         assert_eq!("0".parse(), Ok(Mode(0)));
         assert_eq!("660".parse(), Ok(Mode(0o660)));
         assert_eq!("0777".parse(), Ok(Mode(0o777)));
@@ -307,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_holds_from_the_moment_when_the_path_is_there() {
+    fn path_has_its_mode_from_its_creation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| {
+            let observer = scope.spawn(|| {
                 let mut seen = HashSet::new();
                 while !ended.load(Ordering::Relaxed) {
                     let found = std::fs::symlink_metadata(&path);
@@ -324,43 +330,43 @@ mod tests {
                 drop(Listener::bind(&path, Some(Mode(0o620))).unwrap());
             }
             ended.store(true, Ordering::Relaxed);
-            assert_eq!(watcher.join().unwrap(), HashSet::from([0o620]));
+            assert_eq!(observer.join().unwrap(), HashSet::from([0o620]));
         });
     }
 
     #[test]
-    fn a_path_that_was_replaced_meanwhile_is_not_removed() {
+    fn replaced_path_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let listener = Listener::bind(&path, None).unwrap();
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        std::fs::write(&path, "somebody else's").unwrap();
+        std::fs::write(&path, "another program's").unwrap();
         drop(listener);
-        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+        assert_eq!(std::fs::read(&path).unwrap(), b"another program's");
     }
 
     #[test]
-    fn another_file_with_the_same_number_is_not_taken_for_ours() {
+    fn reused_inode_number_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let mut listener = Listener::bind(&path, None).unwrap();
-        // The reactors end before the path is removed, and the socket with them.
+        // The reactors close the socket before the path is removed.
         drop(listener.take());
         std::fs::remove_file(&path).unwrap();
-        // Many file systems give a number that has become free to the next file.
-        std::fs::write(&path, "somebody else's").unwrap();
+        // Many file systems give the next file the number that was freed.
+        std::fs::write(&path, "another program's").unwrap();
         drop(listener);
-        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+        assert_eq!(std::fs::read(&path).unwrap(), b"another program's");
     }
 
     #[test]
-    fn a_link_is_left_alone_wherever_it_leads() {
+    fn link_is_neither_followed_nor_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (path, target) = (dir.path().join("sock"), dir.path().join("target"));
         std::os::unix::fs::symlink(&target, &path).unwrap();
         let is_refused = || matches!(Listener::bind(&path, None), Err(ListenError::NotASocket(_)));
-        assert!(is_refused() && !target.exists(), "nothing is made where it leads");
-        // A stale socket, which would be replaced if it were at the path itself.
+        assert!(is_refused() && !target.exists(), "no file is created at the target of the link");
+        // A stale socket, which would be replaced if it were the path itself.
         drop(std::os::unix::net::UnixListener::bind(&target).unwrap());
         assert!(is_refused() && target.exists() && path.is_symlink());
     }

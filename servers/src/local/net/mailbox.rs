@@ -116,8 +116,8 @@ impl Mailbox {
     }
 }
 
-/// An open eventfd can always be written to. If that fails nevertheless, the message waits until the
-/// next event wakes the reactor.
+/// An open eventfd can always be written to. If that fails nevertheless, the message waits until
+/// the next event wakes the reactor.
 fn log_wake_error(error: &io::Error) {
     tracing::error!("a reactor could not be woken; its messages wait for the next event: {error}");
 }

@@ -49,8 +49,8 @@ impl Pairing {
         self.sessions.retain(|(_, address)| address.session != session);
     }
 
-    /// Sends a callback connection to its session, or keeps it for `timeout` until that session asks
-    /// for it.
+    /// Sends a callback connection to its session, or keeps it for `timeout` until that session
+    /// asks for it.
     pub(crate) fn add_callback(&mut self, connection: AcceptedConnection, timeout: Duration) {
         if let Some(at) = self.sessions.iter().position(|(peer, _)| *peer == connection.peer) {
             return send(&self.sessions.remove(at).1, connection);

@@ -173,8 +173,8 @@ impl Socket {
         has_hung_up(&self.connection.stream)
     }
 
-    /// The bytes of memory that wait to be written or cannot be freed until they are: the whole of a
-    /// long value as long as any part of it waits.
+    /// The bytes of memory that wait to be written or cannot be freed until they are: the whole of
+    /// a long value as long as any part of it waits.
     pub(crate) fn buffered(&self) -> usize {
         let buffered = |unsent: &Unsent| match unsent {
             Unsent::Own(bytes) => bytes.capacity(),

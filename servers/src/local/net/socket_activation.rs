@@ -1,13 +1,13 @@
-//! Listening sockets that whoever started this server has bound and handed over (socket activation,
-//! sd_listen_fds(3)).
+//! Socket activation: listening sockets that the service manager has bound (sd_listen_fds(3)).
 //!
-//! Such a socket belongs to its giver, who keeps it while no server runs: connections that come meanwhile wait in its
-//! queue for the next server. So its path is never removed here, its permissions are not changed, and no guard
-//! is needed: only one server has it.
+//! The service manager keeps such a socket while no server runs; connections made meanwhile wait in
+//! its queue for the next server. So this server never removes the path or changes its permissions,
+//! and needs no protection from a second server: only one receives the socket.
 //!
-//! Which one is which is found by the address that it is bound to, not by order or name. What is no listening UNIX
-//! stream socket, or is bound to a path that no option names, is a mistake of the administrator, and the server
-//! does not start: it would serve nobody there. A path for which nothing was handed over is bound as always.
+//! A socket is recognised by the address it is bound to, not by order or name. The server does not
+//! start with a descriptor that is not a listening UNIX stream socket, or that is bound to a path
+//! which no option names: it would serve no application there. A path without an activated socket
+//! is bound as usual.
 
 use std::fmt;
 use std::io;
@@ -19,43 +19,43 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{AcceptConn, SockType};
 use nix::sys::socket::{self, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
 
-/// Why what was handed over cannot be used.
+/// Why an activated socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationError {
-    /// Not what applications can connect to.
+    /// The descriptor is not a socket that applications can connect to.
     #[error(
-        "{name} was handed over to this server and is {kind}: it must be a listening UNIX stream socket \
-         (ListenStream= with a path and Accept=no in a .socket unit)"
+        "{name} was handed over to this server and is {kind}: it must be a listening UNIX stream \
+         socket (ListenStream= with a path and Accept=no in a .socket unit)"
     )]
     Unusable {
-        /// Its number and address.
+        /// The descriptor's number and address.
         name: String,
-        /// What it is.
+        /// What the descriptor is.
         kind: &'static str,
     },
-    /// No option names its path.
+    /// No option names the path of the socket.
     #[error(
-        "the socket {} was handed over to this server, which has no use for it: {options}. Name it with one of \
-         these options, or do not hand it over (ListenStream= in a .socket unit)",
+        "the socket {} was handed over to this server, but no option names it: {options}. Name it \
+         with one of these options, or do not hand it over (ListenStream= in a .socket unit)",
         path.display()
     )]
     Unknown {
-        /// Its path.
+        /// The path.
         path: PathBuf,
-        /// The options with their values, in words.
+        /// The options with their values, for the message.
         options: String,
     },
-    /// The system.
-    #[error("what was handed over to this server cannot be used: {0}")]
+    /// An error of the system.
+    #[error("the sockets that were handed over to this server cannot be used: {0}")]
     Io(#[from] io::Error),
 }
 
-/// What was handed over and not yet taken.
+/// Activated sockets that are not in use yet.
 #[derive(Debug, Default)]
 pub struct ActivatedSockets(Vec<(PathBuf, UnixListener)>);
 
 impl ActivatedSockets {
-    /// These descriptors, which must be listening UNIX stream sockets with a path.
+    /// Takes descriptors, which must be listening UNIX stream sockets with a path.
     ///
     /// # Errors
     /// [`ActivationError::Unusable`] names the first that is not.
@@ -63,7 +63,7 @@ impl ActivatedSockets {
         descriptors.into_iter().map(checked).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The socket that is bound to `path`, if it was handed over. It does not block.
+    /// Removes and returns the socket that is bound to `path`, in non-blocking mode.
     pub(crate) fn take(&mut self, path: &Path) -> io::Result<Option<UnixListener>> {
         let path = absolute(path)?;
         let Some(found) = self.0.iter().position(|(bound, _)| *bound == path) else {
@@ -74,10 +74,10 @@ impl ActivatedSockets {
         Ok(Some(socket))
     }
 
-    /// Makes sure that all were taken; `options` are those by which they could have been, with their paths.
+    /// Checks that every socket was taken. `options` are those that name sockets, with their paths.
     ///
     /// # Errors
-    /// [`ActivationError::Unknown`] names the first that was not.
+    /// [`ActivationError::Unknown`] names the first that was not taken.
     pub(crate) fn expect_none_left(self, options: &[(&str, &Path)]) -> Result<(), ActivationError> {
         let Some((path, _)) = self.0.into_iter().next() else { return Ok(()) };
         let options: Vec<_> = options
@@ -88,7 +88,7 @@ impl ActivatedSockets {
     }
 }
 
-/// The socket with its path, if it is of the right kind.
+/// Checks the kind of the descriptor, and returns its path with the socket.
 fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationError> {
     let address = getsockname::<SockaddrStorage>(descriptor.as_raw_fd());
     let unusable = |kind| {
@@ -120,7 +120,7 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationErr
     }
 }
 
-/// An address as people know it.
+/// An address, for the message.
 struct Shown<'a>(&'a SockaddrStorage);
 
 impl fmt::Display for Shown<'_> {

@@ -43,8 +43,8 @@ pub(crate) enum CloseReason {
     /// The application violated protocol v2.
     #[error("protocol error: {0}")]
     MalformedFrame(#[from] Malformed),
-    /// The user's failed logins exceed the rate limit. The application was not informed whether this
-    /// secret is right.
+    /// The user's failed logins exceed the rate limit. The application was not informed whether
+    /// this secret is right.
     #[error("login refused: too many failed logins of this user to this group")]
     TooManyFailedLogins,
     /// The application sent bytes on the callback channel in protocol v2.

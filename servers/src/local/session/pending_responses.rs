@@ -1,8 +1,8 @@
 //! Responses of a protocol v2 session that wait for the store to commit.
 //!
-//! Responses leave in the order of their requests. So once a write is pending, the response to every
-//! later request stays behind it in this queue; without one the queue is empty, allocates nothing,
-//! and responses bypass it. The number of pending responses is bounded ([`MAX_PENDING`]).
+//! Responses leave in the order of their requests. So once a write is pending, the response to
+//! every later request stays behind it in this queue; without one the queue is empty, allocates
+//! nothing, and responses bypass it. The number of pending responses is bounded ([`MAX_PENDING`]).
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -34,8 +34,9 @@ use kvs_table::Value;
 /// kernel has taken them.
 const MAX_OUTPUT: usize = 256 * 1024;
 
-/// A frame in pieces with a longer body needs room in its user's quota; only puts are so long. Every
-/// frame in pieces is charged, but a deletion must not be refused because the quota is exhausted.
+/// A frame in pieces with a longer body needs room in its user's quota; only puts are so long.
+/// Every frame in pieces is charged, but a deletion must not be refused because the quota is
+/// exhausted.
 const MAX_UNCHECKED_BODY: usize = MAX_KEY + 4;
 
 /// A session in protocol v2.
