@@ -9,7 +9,7 @@ use std::fmt;
 
 use kvs_store::{OwnedBatch, Stamp};
 
-use crate::local::group::outcome::CompletionHandler;
+use crate::local::group::submission::CompletionHandler;
 use crate::local::limits::quota::Reservation;
 
 /// A batch that was submitted and is not applied yet.

@@ -42,8 +42,8 @@ impl Task for DeferredCleanup {
 mod tests {
     use super::*;
     use crate::local::group::group::REAP_BATCH;
-    use crate::local::group::outcome::{Requester, Submission};
     use crate::local::group::registry::Groups;
+    use crate::local::group::submission::{Requester, Submission};
     use crate::local::group::subscriber::Subscriber;
     use crate::local::limits::quota::{Quotas, UserQuota};
     use crate::local::metrics::ChangeCounts;

@@ -18,8 +18,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::local::group::members::{ClientInfo, ClientStatus, RemainingSubscriptions};
 use crate::local::group::notifications::PendingNotifications;
-use crate::local::group::outcome::{Outcome, Requester, Submission};
+use crate::local::group::outcome::Outcome;
 use crate::local::group::state::{Completed, Phase, State};
+use crate::local::group::submission::{Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
 use crate::local::group::subscriptions::Watch;
 use crate::local::limits::login_throttle::LoginThrottle;

@@ -10,5 +10,6 @@ pub(crate) mod notifications;
 pub(crate) mod outcome;
 pub(crate) mod registry;
 pub(crate) mod state;
+pub(crate) mod submission;
 pub(crate) mod subscriber;
 pub(crate) mod subscriptions;

@@ -20,9 +20,8 @@ use kvs_table::{Seed, Table, Value};
 
 use crate::local::group::commits::{Commits, PendingCommit};
 use crate::local::group::members::Members;
-use crate::local::group::outcome::{
-    Applied, CompletionHandler, Effects, Outcome, Requester, Submission,
-};
+use crate::local::group::outcome::Outcome;
+use crate::local::group::submission::{Applied, CompletionHandler, Effects, Requester, Submission};
 use crate::local::group::subscriber::{Key, Subscriber};
 use crate::local::group::subscriptions::SubscriptionIndex;
 use crate::local::limits::quota::{Limit, Reservation, UserQuota};

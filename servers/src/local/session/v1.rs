@@ -5,7 +5,8 @@ use kvs_proto::v2::request::{RequestKind, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
-use crate::local::group::outcome::{CompletionHandler, Outcome, Requester, Submission};
+use crate::local::group::outcome::Outcome;
+use crate::local::group::submission::{CompletionHandler, Requester, Submission};
 use crate::local::limits::quota::subscription_bytes;
 use crate::local::net::context::Context;
 use crate::local::session::active::Active;

@@ -17,7 +17,8 @@ use kvs_proto::v2::request::{FrameLimits, Request, RequestKind};
 use kvs_proto::v2::response::{self, Response, Status};
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 
-use crate::local::group::outcome::{Outcome, Requester, Submission};
+use crate::local::group::outcome::Outcome;
+use crate::local::group::submission::{Requester, Submission};
 use crate::local::limits::quota::{Charge, subscription_bytes};
 use crate::local::net::context::Context;
 use crate::local::net::socket::{Received, Socket};

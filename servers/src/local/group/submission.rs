@@ -1,0 +1,87 @@
+//! What a session submits to a group, and what it gets back.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kvs_table::ExtentRef;
+
+use crate::local::group::notifications::PendingNotifications;
+use crate::local::group::outcome::Outcome;
+use crate::local::group::subscriber::Subscriber;
+use crate::local::limits::quota::UserQuota;
+
+/// Receives the outcome of a submission that was pending. Called once, from any thread, with no lock
+/// held.
+pub(crate) type CompletionHandler = Box<dyn FnOnce(Outcome) + Send>;
+
+/// On whose behalf a change is submitted, and who receives the outcome if it is pending.
+pub(crate) struct Requester<'a> {
+    /// The user who owns what is stored.
+    pub(crate) user: &'a Arc<UserQuota>,
+    /// Makes the receiver of the outcome. Called only for a submission that is pending.
+    pub(crate) completion: &'a mut dyn FnMut() -> CompletionHandler,
+}
+
+impl fmt::Debug for Requester<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requester").field("user", self.user).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a submission.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum Submission {
+    /// It is decided.
+    Done(Applied),
+    /// The store has not decided it yet. The requester's completion handler receives the outcome.
+    Pending,
+}
+
+impl From<Outcome> for Submission {
+    fn from(refusal: Outcome) -> Self {
+        Self::Done(Applied::from(refusal))
+    }
+}
+
+/// A change that is decided, with what was left for when the group's lock is released.
+#[must_use = "subscribers are to be notified"]
+#[derive(Debug)]
+pub(crate) struct Applied {
+    outcome: Outcome,
+    effects: Effects,
+}
+
+/// What applying commits leaves for when the group's lock is released.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// The subscribers with new pending events, each once.
+    pub(crate) subscribers: Vec<Arc<Subscriber>>,
+    /// Replaced values. They may be long, so they are not dropped under the lock.
+    pub(crate) replaced: Vec<ExtentRef>,
+}
+
+impl Applied {
+    /// A change with these effects.
+    pub(crate) fn new(outcome: Outcome, effects: Effects) -> Self {
+        Self { outcome, effects }
+    }
+
+    /// The number of subscribers to notify.
+    pub(crate) fn fan_out(&self) -> usize {
+        self.effects.subscribers.len()
+    }
+
+    /// Schedules the notification of the subscribers, and returns the outcome. Call it with no lock
+    /// held.
+    pub(crate) fn schedule(self, notifications: &mut PendingNotifications) -> Outcome {
+        notifications.schedule(self.effects.subscribers);
+        self.outcome
+    }
+}
+
+impl From<Outcome> for Applied {
+    fn from(refusal: Outcome) -> Self {
+        Self::new(refusal, Effects::default())
+    }
+}
