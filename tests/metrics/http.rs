@@ -77,7 +77,7 @@ fn a_port_that_is_taken_is_said_before_anything_is_started() {
     assert_eq!(other.wait_exit().code(), Some(1));
     let said = other.finish().stderr.join("\n");
     assert!(
-        said.starts_with(&format!("KVS-LocalServer: metrics cannot be served on {address}: ")),
+        said.starts_with(&format!("KVS-LocalServer: cannot serve metrics on {address}: ")),
         "{said}"
     );
 }
@@ -305,7 +305,7 @@ fn the_server_ends_in_good_order_whoever_is_connected() {
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(scene.site.connect().is_err(), "nobody listens");
     let log = scene.server.finish().stderr.join("\n");
-    assert!(!log.contains("no more metrics") && !log.contains("panic"), "{log}");
+    assert!(!log.contains("metrics are no longer served") && !log.contains("panic"), "{log}");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn when_the_thread_cannot_work_that_is_logged_and_the_server_goes_on() {
             let said = |what: &str| log.iter().any(|line| line.contains(what));
             match server.exit_status() {
                 Some(_) => Some(None),
-                None if said("no more metrics") => Some(Some(true)),
+                None if said("metrics are no longer served") => Some(Some(true)),
                 None if said("metrics on") => Some(Some(false)),
                 None => None,
             }

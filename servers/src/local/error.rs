@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::local::link::ConnectError;
-use crate::local::metrics::BindError;
+use crate::local::link::connection::ConnectError;
+use crate::local::metrics::http::MetricsError;
 use crate::local::net::listener::ListenError;
 use crate::local::net::socket_activation::ActivationError;
 
@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// The address for metrics cannot be bound.
     #[error(transparent)]
-    Metrics(#[from] BindError),
+    Metrics(#[from] MetricsError),
     /// A path cannot be served.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -17,8 +17,11 @@ use crate::local::config::Config;
 use crate::local::error::Error;
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::Quotas;
-use crate::local::link::{self, AuthLink, Worker};
-use crate::local::metrics;
+use crate::local::link::auth_link::AuthLink;
+use crate::local::link::worker::{LinkContext, LinkOptions, Worker};
+use crate::local::metrics::counters::Counters;
+use crate::local::metrics::http::{DESCRIPTORS, HttpListener, HttpThread};
+use crate::local::metrics::snapshot::ServerInfo;
 use crate::local::net::context::Context;
 use crate::local::net::dispatcher::Listeners;
 use crate::local::net::listener::{Listener, Mode};
@@ -54,8 +57,8 @@ pub struct Server {
     auth: AuthLink,
     auth_worker: Worker,
     port: u16,
-    counts: metrics::All,
-    metrics: Option<metrics::Listener>,
+    counts: Counters,
+    metrics: Option<HttpListener>,
 }
 
 impl Server {
@@ -72,8 +75,8 @@ impl Server {
         output: &Output,
     ) -> Result<Self, Error> {
         config.check()?;
-        let metrics = config.metrics.map(metrics::Listener::bind).transpose()?;
-        let counts = metrics.as_ref().map(|_| metrics::All::new(reactors()));
+        let metrics = config.metrics.map(HttpListener::bind).transpose()?;
+        let counts = metrics.as_ref().map(|_| Counters::new(reactors()));
         let counts = counts.unwrap_or_default();
         let mode = config.socket_mode;
         let main = Listener::new(&config.socket, mode, &mut activated)?;
@@ -85,14 +88,16 @@ impl Server {
         let control = control.transpose()?;
         activated.expect_none_left(&config.paths())?;
         let groups = Arc::new(Groups::default());
-        let options = link::Options {
+        let options = LinkOptions {
             server: config.auth.clone(),
             identity: identity(&config.socket).map_err(Error::io("the current directory"))?,
             exit_on_loss: config.exit_on_auth_loss,
-            counts: counts.of_auth(),
+            counters: counts.of_link(),
         };
-        let (auth, auth_worker, port) =
-            Worker::connect(options, Arc::clone(&groups), supervisor, shutdown, output)?;
+        let (auth, auth_worker, port) = Worker::connect(
+            options,
+            &LinkContext { groups: &groups, supervisor, shutdown, output },
+        )?;
         Ok(Self {
             config,
             shutdown: shutdown.clone(),
@@ -162,7 +167,7 @@ impl Server {
             self.auth.stop();
         } else {
             delete_groups(&self.groups, &self.auth);
-            self.auth.goodbye();
+            self.auth.disconnect();
         }
         for (mailbox, _) in &reactors {
             mailbox.send(Message::Stop);
@@ -223,9 +228,9 @@ impl Server {
         Ok(threads)
     }
 
-    fn start_metrics(&mut self, quotas: Arc<Quotas>) -> Result<Option<metrics::Serving>, Error> {
+    fn start_metrics(&mut self, quotas: Arc<Quotas>) -> Result<Option<HttpThread>, Error> {
         let Some(listener) = self.metrics.take() else { return Ok(None) };
-        let about = metrics::About {
+        let about = ServerInfo {
             socket: self.config.socket.clone(),
             auth: self.config.auth.clone(),
             max_value: self.config.max_value,
@@ -237,7 +242,7 @@ impl Server {
     }
 
     fn quotas(&self) -> Quotas {
-        let own = if self.config.metrics.is_some() { metrics::DESCRIPTORS } else { 0 };
+        let own = if self.config.metrics.is_some() { DESCRIPTORS } else { 0 };
         let descriptors = startup::descriptor_limit().saturating_sub(own);
         let quotas = Quotas::new(self.config.limits, descriptors);
         let (wanted, most) = (self.config.limits.connections, quotas.connections());

@@ -46,7 +46,7 @@ mod tests {
     use crate::local::group::submission::{Requester, Submission};
     use crate::local::group::subscriber::Subscriber;
     use crate::local::limits::quota::{Quotas, UserQuota};
-    use crate::local::metrics::ChangeCounts;
+    use crate::local::metrics::events::EventCounters;
     use crate::local::net::mailbox::{Address, Mailbox, SessionId};
     use crate::local::net::reactor::Reactor;
     use kvs_proto::Protocol;
@@ -57,7 +57,7 @@ mod tests {
 
     fn subscriber(mailbox: &Arc<Mailbox>, user: &Arc<UserQuota>) -> Arc<Subscriber> {
         let address = Address { mailbox: Arc::clone(mailbox), session: SessionId(0) };
-        Arc::new(Subscriber::v1(address, Arc::clone(user), ChangeCounts::default()))
+        Arc::new(Subscriber::v1(address, Arc::clone(user), EventCounters::default()))
     }
 
     #[test]

@@ -26,7 +26,7 @@ use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use parking_lot::Mutex;
 
 use crate::local::limits::quota::{Charge, UserQuota};
-use crate::local::metrics::ChangeCounts;
+use crate::local::metrics::events::EventCounters;
 use crate::local::net::connection::{Connection, write_now};
 use crate::local::net::mailbox::{Address, Message};
 
@@ -66,7 +66,7 @@ struct Pending {
     closing: bool,
     overflow: Overflow,
     sender: Place,
-    counts: ChangeCounts,
+    counts: EventCounters,
 }
 
 /// Whether more changes have come than may wait.
@@ -114,7 +114,7 @@ struct Change {
 
 impl Subscriber {
     /// That of an original session of `user` at `address`. Nothing has changed yet.
-    pub(crate) fn v1(address: Address, user: Arc<UserQuota>, counts: ChangeCounts) -> Self {
+    pub(crate) fn v1(address: Address, user: Arc<UserQuota>, counts: EventCounters) -> Self {
         Self::new(address, user, counts, Place::None)
     }
 
@@ -122,7 +122,7 @@ impl Subscriber {
     pub(crate) fn v2(
         address: Address,
         user: Arc<UserQuota>,
-        counts: ChangeCounts,
+        counts: EventCounters,
         channel: Arc<Connection>,
     ) -> Self {
         let sender = Sender {
@@ -134,7 +134,7 @@ impl Subscriber {
         Self::new(address, user, counts, Place::Here(sender))
     }
 
-    fn new(address: Address, user: Arc<UserQuota>, counts: ChangeCounts, sender: Place) -> Self {
+    fn new(address: Address, user: Arc<UserQuota>, counts: EventCounters, sender: Place) -> Self {
         let pending = Pending {
             order: VecDeque::new(),
             keys: HashMap::new(),
@@ -163,13 +163,13 @@ impl Subscriber {
                 let charge = Charge::event(&self.user, key.len());
                 place.insert(Change { version, watches, _charge: charge });
                 pending.order.push_back(Arc::clone(key));
-                pending.counts.noted(false);
+                pending.counts.enqueued(false);
             }
             Entry::Occupied(waiting) => {
                 let change = waiting.into_mut();
                 change.version = version;
                 change.watches = change.watches.union(watches);
-                pending.counts.noted(true);
+                pending.counts.enqueued(true);
             }
         }
     }

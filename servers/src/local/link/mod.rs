@@ -1,172 +1,48 @@
-//! The link to the authentication server: one thread that asks, and waits for datagrams.
+//! The link to the authentication server: the [`Directory`](crate::directory::Directory) of the
+//! local server, over UDP (`docs/PROTOCOL.md` §4).
 //!
-//! Everybody else hands it a job and goes on; the answer comes by a function that must not wait. The
-//! exchanges go one after the other, as the authentication server has one conversation at a time with each
-//! local server. Each is tried again from a new socket until an answer comes or the patience ends
-//! (`kvs_proto::link::original` says why that is safe).
+//! | module | what it does |
+//! |---|---|
+//! | `auth_link` | the handle: queues requests, never waits |
+//! | `jobs` | the queue between the handles and the thread |
+//! | `worker` | the thread: carries out jobs, reconnects, reports that the link is lost |
+//! | `registration` | registers all groups again after a reconnection |
+//! | `exchange` | one exchange: retries until a response or a timeout |
+//! | `connection` | `Connect`, `Connect_2`, the close port, waiting for datagrams |
+//! | `pacing` | how long a try may last; whether the network is trusted |
+//! | `udp` | a socket with one peer |
+//! | `single_flight` | one lookup per group at a time |
 //!
-//! The link is *up* or *lost*. It is lost when nothing at all comes back for half a second and a new
-//! `Connect` is not answered either. Then the administrator is told, waiting jobs fail at once, and the link
-//! tries to connect again: with growing pauses by itself, and at once for each new job. Whenever
-//! it has connected again, the groups of this server are registered again with their secrets, as the
-//! authentication server may have been restarted with an empty table. That it was restarted is also seen
-//! when it does not know a group of ours. Only when it has answered for all of them, the link is up.
+//! The exchanges run one after the other, because the authentication server has one conversation at
+//! a time with each local server. Each is retried from a new socket until a response arrives or a
+//! timeout expires (`kvs_proto::link::original` explains why that is safe).
 //!
-//! **Repeated datagrams.** The answer "1" means several things, so one that the network repeats may be taken for
-//! the next answer. What is in the socket before anything was sent to deserve it is thrown away. What
-//! comes later still cannot be told apart, so wherever the network has shown lately that it loses or repeats
-//! datagrams, a "1" that changed something is confirmed by a question whose answer cannot be mistaken:
-//! a secret, or -1. The confirmation comes from another socket than the change, so that from then on the
-//! authentication server takes no late copy of the change for a new one.
+//! The link is *up* or *lost*. It is lost when no datagram arrives for half a second and a new
+//! `Connect` is not answered either. Then the administrator is notified, queued jobs fail at once,
+//! and the link reconnects: after a growing backoff, and at once for each new job. After each
+//! reconnection the groups of this server are registered again with their secrets, because the
+//! authentication server may have restarted with an empty table. A restart also shows when the
+//! authentication server does not know a group of this server. The link is up only when all groups
+//! are registered.
 //!
-//! **The greeting.** Nothing answers `Connect_2`. It is sent again when the link sees that the network loses
-//! datagrams: without it the authentication server could not tell us to quit.
+//! **Repeated datagrams.** The response "1" has several meanings, so a repeated copy of one can be
+//! taken for the next response. Datagrams that are in the socket before the request is sent are
+//! discarded. Later copies cannot be recognised. So while the network is distrusted, because it has
+//! lost or repeated a datagram recently, a "1" that changed something is confirmed by a request
+//! whose response is unmistakable: a secret, or -1. The confirmation uses another socket than the
+//! change, so that the authentication server ignores late copies of the change from then on.
 //!
-//! While the link is up and nobody asks, the thread sleeps without a timer.
+//! **`Connect_2`** has no response. It is sent again while the network is distrusted: without it
+//! the authentication server could not ask this server to quit.
+//!
+//! While the link is up and has no job, its thread sleeps without a timer.
 
+pub(crate) mod auth_link;
+pub(crate) mod connection;
+mod exchange;
+mod jobs;
+mod pacing;
+mod registration;
 pub(crate) mod single_flight;
 mod udp;
-mod worker;
-
-use std::sync::Arc;
-use std::{fmt, io};
-
-use kvs_proto::Text;
-use mio::Waker;
-use parking_lot::Mutex;
-
-pub(crate) use worker::Worker;
-
-use crate::directory::{Completion, Directory, Unavailable};
-use crate::local::metrics::AuthCounts;
-
-/// Why the link could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The name has no address.
-    #[error("the address of the authentication server {server} cannot be found: {source}")]
-    Resolve {
-        /// As given.
-        server: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nothing came back.
-    #[error(
-        "the authentication server {server} does not answer{}. Is KVS-AuthServer running there, \
-         and does the network let UDP through?",
-        last.as_ref().map_or(String::new(), |error| format!(" ({error})"))
-    )]
-    NoAnswer {
-        /// As given.
-        server: String,
-        /// The last error that the system reported, if any.
-        last: Option<io::Error>,
-    },
-    /// The system refuses sockets or the like.
-    #[error("no link to the authentication server: {0}")]
-    Io(#[from] io::Error),
-}
-
-type Reply<T> = Completion<T>;
-
-/// What the link is asked to do.
-enum Job {
-    Secret(Text, Reply<Option<Text>>),
-    Create {
-        name: Text,
-        secret: Text,
-        reply: Reply<bool>,
-    },
-    Delete(Text, Reply<()>),
-    /// Say goodbye and end the thread.
-    Goodbye,
-    /// End the thread.
-    Stop,
-}
-
-impl Job {
-    fn fail(self, why: Unavailable) {
-        match self {
-            Self::Secret(_, reply) => reply(Err(why)),
-            Self::Create { reply, .. } => reply(Err(why)),
-            Self::Delete(_, reply) => reply(Err(why)),
-            Self::Goodbye | Self::Stop => {}
-        }
-    }
-}
-
-/// For all who ask.
-#[derive(Clone)]
-pub(crate) struct AuthLink {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    /// `None` once the worker has gone.
-    jobs: Mutex<Option<Vec<Job>>>,
-    waker: Waker,
-}
-
-impl fmt::Debug for AuthLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AuthLink")
-    }
-}
-
-impl AuthLink {
-    /// Says goodbye; the link ends.
-    pub(crate) fn goodbye(&self) {
-        self.send(Job::Goodbye);
-    }
-
-    /// The link ends without a word.
-    pub(crate) fn stop(&self) {
-        self.send(Job::Stop);
-    }
-
-    fn send(&self, job: Job) {
-        // With the worker gone, nobody would ever take it.
-        let refused = match &mut *self.shared.jobs.lock() {
-            Some(jobs) => {
-                jobs.push(job);
-                None
-            }
-            None => Some(job),
-        };
-        if let Some(job) = refused {
-            job.fail(Unavailable::Ended);
-            return;
-        }
-        if let Err(error) = self.shared.waker.wake() {
-            tracing::error!("the link to the authentication server could not be woken: {error}");
-        }
-    }
-}
-
-impl Directory for AuthLink {
-    fn secret(&self, name: Text, done: Completion<Option<Text>>) {
-        self.send(Job::Secret(name, done));
-    }
-
-    fn create(&self, name: Text, secret: Text, done: Completion<bool>) {
-        self.send(Job::Create { name, secret, reply: done });
-    }
-
-    fn delete(&self, name: Text, done: Completion<()>) {
-        self.send(Job::Delete(name, done));
-    }
-}
-
-/// How the link behaves.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    /// The authentication server, `HOST:PORT`. Looked up again at each connection.
-    pub(crate) server: String,
-    /// What stays the same when this local server is restarted; it selects the close port.
-    pub(crate) identity: Vec<u8>,
-    /// End the server when the authentication server is lost.
-    pub(crate) exit_on_loss: bool,
-    /// Where the link counts.
-    pub(crate) counts: AuthCounts,
-}
+pub(crate) mod worker;

@@ -2,9 +2,9 @@
 //!
 //! The link has one exchange under way for all groups. Without this module, a flood of logins to
 //! one group would queue one lookup each and delay the logins to every other group. At most one
-//! lookup per group is queued or under way. A login that joins while one is under way receives
-//! the result of the *next* lookup: a result that was requested before a login began must not
-//! decide about that login.
+//! lookup per group is queued or under way. A login that joins while one is under way receives the
+//! result of the *next* lookup: a result that was requested before a login began must not decide
+//! about that login.
 //!
 //! The module knows nothing of links or sessions: a waiter is of any type.
 
@@ -44,8 +44,8 @@ impl<W> SingleFlight<W> {
         false
     }
 
-    /// The lookup is complete. Returns the waiters that receive its result, and whether the
-    /// caller has to start the next lookup.
+    /// The lookup is complete. Returns the waiters that receive its result, and whether the caller
+    /// has to start the next lookup.
     pub(crate) fn complete(&self) -> (Vec<W>, bool) {
         let waiters = &mut *self.waiters.lock();
         let next = mem::take(&mut waiters.next);

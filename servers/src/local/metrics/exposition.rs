@@ -1,7 +1,7 @@
 //! A snapshot in the text format of Prometheus.
 //!
-//! Everything is gathered when it is asked for, so a group that is deleted is gone from the next answer. Counters do not
-//! go backwards as long as the server runs; they begin at 0 with each start.
+//! Metric names and label values are part of the interface and do not change. A deleted group is
+//! absent from the next snapshot. Counters start at 0 with the server and never decrease.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -12,17 +12,18 @@ use prometheus::proto::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use super::counts::{BUCKETS, ENDS, LOGINS, OPERATIONS, RESULTS, is_possible};
-use super::snapshot::{GroupState, Snapshot};
+use super::labels::{ENDS, LOGINS, OPERATIONS, RESULTS, is_possible};
+use super::recorder::BUCKETS;
+use super::snapshot::{GroupDetails, Snapshot};
 use crate::local::limits::quota::UserUsage;
 
-/// The type of the answer.
+/// The content type of the text.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The text.
+/// Formats a snapshot.
 ///
 /// # Errors
-/// None that is known: the names are ours.
+/// None in practice: the names are constants.
 pub(super) fn text(snapshot: &Arc<Snapshot>) -> prometheus::Result<String> {
     let registry = Registry::new();
     registry.register(Box::new(Exposition(Arc::clone(snapshot))))?;
@@ -32,20 +33,20 @@ pub(super) fn text(snapshot: &Arc<Snapshot>) -> prometheus::Result<String> {
 struct Exposition(Arc<Snapshot>);
 
 impl Collector for Exposition {
-    /// Nothing else is registered beside it that could be in conflict.
+    /// No other collector is registered, so there is nothing to check for conflicts.
     fn desc(&self) -> Vec<&Desc> {
         Vec::new()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = of_operations(&self.0);
-        families.extend(of_groups(&self.0));
-        families.extend(of_server(&self.0));
+        let mut families = operation_families(&self.0);
+        families.extend(group_families(&self.0));
+        families.extend(server_families(&self.0));
         families
     }
 }
 
-fn of_operations(snapshot: &Snapshot) -> Vec<MetricFamily> {
+fn operation_families(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let totals = &snapshot.totals;
     let mut operations = Vec::new();
     let mut latencies = Vec::new();
@@ -70,178 +71,189 @@ fn of_operations(snapshot: &Snapshot) -> Vec<MetricFamily> {
         ),
         family(
             "kvs_operation_duration_seconds",
-            "Time from the moment when the server has read a request to the moment when its answer is handed to the \
-             kernel, or queued if the application does not take it. The requests of one read count from that read, \
-             answers that go out together to the same moment. A put in an original session has no answer: for it, \
-             until it is stored.",
+            "Time from reading a request until its response is passed to the kernel, or queued if \
+             the application does not read it. Requests of one read start together; responses of \
+             one write end together. A put in protocol v1 has no response: its time ends when it \
+             is stored.",
             MetricType::HISTOGRAM,
             latencies,
         ),
         family(
             "kvs_logins_total",
-            "Logins by result: ok, or why there was no session. limit: too many connections of the user or process.",
+            "Logins by result: ok, or why no session was established. limit: the user or process \
+             has too many connections.",
             MetricType::COUNTER,
             by("result", &LOGINS, &totals.logins),
         ),
         family(
             "kvs_sessions_ended_total",
-            "Sessions that have ended after their login, by reason.",
+            "Sessions that were closed after their login, by reason.",
             MetricType::COUNTER,
             by("reason", &ENDS, &totals.ends),
         ),
         one(
             "kvs_changes_noted_total",
-            "Changes of keys noted for the applications that watch them, one for each application.",
+            "Change events enqueued for subscribers, one for each subscriber.",
             MetricType::COUNTER,
-            totals.noted as f64,
+            totals.events_enqueued as f64,
         ),
         one(
             "kvs_callbacks_merged_total",
-            "Changes that were merged with one of the same key that waited to be told already.",
+            "Change events that were coalesced with a pending event of the same key.",
             MetricType::COUNTER,
-            totals.merged as f64,
+            totals.events_coalesced as f64,
         ),
         one(
             "kvs_callbacks_sent_total",
-            "Changes sent to applications.",
+            "Change events sent to applications.",
             MetricType::COUNTER,
-            totals.sent as f64,
+            totals.events_sent as f64,
         ),
     ]
 }
 
-fn of_groups(snapshot: &Snapshot) -> Vec<MetricFamily> {
-    let (groups, sum) = (&snapshot.groups, &snapshot.sum);
-    let each = |value: fn(&GroupState) -> f64| -> Vec<Metric> {
+fn group_families(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let (groups, total) = (&snapshot.groups, &snapshot.total);
+    let each = |value: fn(&GroupDetails) -> f64| -> Vec<Metric> {
         groups.iter().map(|group| gauge(value(group), &[("group", &group.label)])).collect()
     };
     let applications = groups.iter().flat_map(|group| {
         let session =
             |name, count| gauge(count as f64, &[("group", &group.label), ("session", name)]);
-        [session("framed", group.figures.framed), session("original", group.figures.original)]
+        [session("framed", group.stats.framed), session("original", group.stats.original)]
     });
     vec![
         one(
             "kvs_groups",
-            "Groups. The first 1000 of them have metrics of their own.",
+            "Groups. The 1000 oldest have metrics of their own.",
             MetricType::GAUGE,
             (groups.len() + snapshot.groups_left_out) as f64,
         ),
-        one("kvs_pairs", "Key-value pairs of all groups.", MetricType::GAUGE, sum.pairs as f64),
+        one("kvs_pairs", "Key-value pairs of all groups.", MetricType::GAUGE, total.pairs as f64),
         one(
             "kvs_pairs_bytes",
             "Bytes of the keys and values of all groups.",
             MetricType::GAUGE,
-            sum.bytes as f64,
+            total.bytes as f64,
         ),
         family(
             "kvs_group_applications",
-            "Applications that are connected, by group and kind of session.",
+            "Connected applications by group and protocol: framed is v2, original is v1.",
             MetricType::GAUGE,
             applications.collect(),
         ),
         family(
             "kvs_group_pairs",
-            "Key-value pairs, by group.",
+            "Key-value pairs by group.",
             MetricType::GAUGE,
-            each(|group| group.figures.pairs as f64),
+            each(|group| group.stats.pairs as f64),
         ),
         family(
             "kvs_group_bytes",
-            "Bytes of keys and values, by group.",
+            "Bytes of keys and values by group.",
             MetricType::GAUGE,
-            each(|group| group.figures.bytes as f64),
+            each(|group| group.stats.bytes as f64),
         ),
         family(
             "kvs_applications",
-            "Applications that are connected, by kind of session.",
+            "Connected applications by protocol: framed is v2, original is v1.",
             MetricType::GAUGE,
             vec![
-                gauge(sum.framed as f64, &[("session", "framed")]),
-                gauge(sum.original as f64, &[("session", "original")]),
+                gauge(total.framed as f64, &[("session", "framed")]),
+                gauge(total.original as f64, &[("session", "original")]),
             ],
         ),
     ]
 }
 
-fn of_server(snapshot: &Snapshot) -> Vec<MetricFamily> {
+fn server_families(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let (totals, limits) = (&snapshot.totals, &snapshot.limits);
     let by_user = |value: fn(&UserUsage) -> f64| -> Vec<Metric> {
         let each = snapshot.users.iter();
         each.map(|user| gauge(value(user), &[("uid", &user.uid.to_string())])).collect()
     };
-    let up = MetricType::COUNTER;
-    let now = MetricType::GAUGE;
+    let (counter, gauge_type) = (MetricType::COUNTER, MetricType::GAUGE);
     let started = snapshot.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     vec![
         family(
             "kvs_user_connections",
-            "Applications that a user has connected, and connections on their way to be one. Of the 100 users with \
+            "Connections of a user, including those that are logging in. For the 100 users with \
              the most bytes.",
-            now,
+            gauge_type,
             by_user(|user| user.connections as f64),
         ),
         family(
             "kvs_user_pairs",
             "Pairs whose value a user has stored.",
-            now,
+            gauge_type,
             by_user(|user| user.pairs as f64),
         ),
         family(
             "kvs_user_bytes",
-            "Bytes that a user is charged with: keys and values of its pairs, watches, changes that wait to be \
-             told, messages that come and answers that are not taken.",
-            now,
+            "Bytes charged to a user: keys and values of its pairs, subscriptions, pending change \
+             events, and buffered requests and responses.",
+            gauge_type,
             by_user(|user| user.bytes as f64),
         ),
         one(
             "kvs_user_limit_connections",
             "Applications that one user may have connected.",
-            now,
+            gauge_type,
             limits.connections as f64,
         ),
-        one("kvs_user_limit_pairs", "Pairs that one user may have.", now, limits.pairs as f64),
-        one("kvs_user_limit_bytes", "Bytes that one user may have.", now, limits.bytes as f64),
+        one(
+            "kvs_user_limit_pairs",
+            "Pairs that one user may have stored.",
+            gauge_type,
+            limits.pairs as f64,
+        ),
+        one(
+            "kvs_user_limit_bytes",
+            "Bytes that one user may be charged.",
+            gauge_type,
+            limits.bytes as f64,
+        ),
         one(
             "kvs_value_limit_bytes",
             "The longest value in bytes.",
-            now,
-            snapshot.about.max_value as f64,
+            gauge_type,
+            snapshot.info.max_value as f64,
         ),
         one(
             "kvs_auth_up",
-            "Whether the authentication server has answered when it was asked last.",
-            now,
-            f64::from(u8::from(totals.auth_is_up)),
+            "1 if the authentication server answered the last request, else 0.",
+            gauge_type,
+            f64::from(u8::from(totals.link_is_up)),
         ),
         one(
             "kvs_auth_retries_total",
-            "Questions to the authentication server that were repeated, as an answer was overdue.",
-            up,
-            totals.auth_retries as f64,
+            "Requests to the authentication server that were repeated because a response was \
+             overdue.",
+            counter,
+            totals.link_retries as f64,
         ),
         one(
             "kvs_auth_reconnects_total",
-            "Times that the link to the authentication server was set up again.",
-            up,
-            totals.auth_reconnects as f64,
+            "Successful reconnections to the authentication server.",
+            counter,
+            totals.link_reconnects as f64,
         ),
         one(
             "kvs_auth_reconnect_failures_total",
-            "Times that it could not be.",
-            up,
-            totals.auth_failures as f64,
+            "Failed attempts to reconnect to the authentication server.",
+            counter,
+            totals.link_failures as f64,
         ),
         one(
             "process_start_time_seconds",
             "Start time of the server, in seconds since 1970.",
-            now,
+            gauge_type,
             started.as_secs_f64(),
         ),
         family(
             "kvs_build_info",
             "1, with the version of the server.",
-            now,
+            gauge_type,
             vec![gauge(1.0, &[("version", env!("CARGO_PKG_VERSION"))])],
         ),
     ]
@@ -300,11 +312,11 @@ fn gauge(value: f64, labels: &[(&str, &str)]) -> Metric {
     metric
 }
 
-/// `buckets`: how many are in each, the last without an upper bound.
+/// A histogram with the number of operations in each bucket; the last bucket has no upper bound.
 fn histogram(buckets: &[u64], sum: f64, labels: &[(&str, &str)]) -> Metric {
     let mut count = 0;
-    let cumulative = BUCKETS.iter().zip(buckets).map(|(bound, in_it)| {
-        count += in_it;
+    let cumulative = BUCKETS.iter().zip(buckets).map(|(bound, operations)| {
+        count += operations;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(*bound as f64 / 1e9);
         bucket.set_cumulative_count(count);

@@ -1,159 +1,139 @@
-//! The thread that answers over HTTP.
+//! The thread that serves HTTP.
 //!
-//! Whoever asks is a program or a browser of this machine, and may be slow or hostile: so everything is bounded.
-//! [`CONNECTIONS`] at once, the oldest of which is closed for another one, so that nobody can keep others out; a head of [`MOST_HEAD`] bytes, within [`HEAD_PATIENCE`], which is
-//! also how long a connection may do nothing; [`CONNECTION_LIFE`] for all of it, so that one that does not take its
-//! answer ends, too. The groups are looked at once in [`PAUSE`] at most, however many ask: who comes in between
-//! waits for the next look, and all who wait get the same one. While nobody asks, the thread sleeps.
-//!
-//! **Browsers.** Any page of the Internet may make a browser on this machine send requests here. It may not read the
-//! answers, as they come without CORS headers; and a name of its own that it lets lead here (DNS rebinding) stands in
-//! the Host header, where only `localhost` and loopback addresses are accepted. Nothing can be changed over HTTP: there
-//! is only GET and HEAD. The page may load nothing from elsewhere (Content-Security-Policy).
+//! A client is any program or browser of this machine and may be slow or hostile, so everything is
+//! bounded: [`MAX_CONNECTIONS`] connections, the oldest of which is closed for a new one, so that
+//! no client can lock others out; a head of [`MAX_HEAD`] bytes within [`HEAD_TIMEOUT`], which is
+//! also how long a connection may be idle; [`CONNECTION_TIMEOUT`] for a connection, so that a
+//! client that does not read its response is closed, too. While there are no requests, the thread
+//! sleeps.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::counts::Counts;
-use super::snapshot::{About, Snapshot};
-use super::{All, exposition, status};
+use super::counters::Counters;
+use super::site::Site;
+use super::snapshot::ServerInfo;
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::Quotas;
 use crate::log_limiter::LogLimiter;
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
+/// How many connections may be open.
+const MAX_CONNECTIONS: usize = 64;
 
-/// The descriptors that this thread needs.
-pub(crate) const DESCRIPTORS: u64 = CONNECTIONS as u64 + 8;
+/// How many descriptors this thread needs.
+pub(crate) const DESCRIPTORS: u64 = MAX_CONNECTIONS as u64 + 8;
 
-/// The bytes of the request line and all headers.
-const MOST_HEAD: usize = 16 * 1024;
+/// The longest request line and headers, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
 
-/// The headers of a request.
-const MOST_HEADERS: usize = 64;
+/// How many headers a request may have.
+const MAX_HEADERS: usize = 64;
 
-/// How long a request may take to come, from when it may.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, from the connection or the previous response on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one connection is served.
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+/// How long one connection may stay open.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the answer under way may take after that, or when the server ends.
-const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// How long a response may still take after that, or once the server quits.
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The time between two looks at the groups.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long accepting pauses when the system has no descriptor or memory for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// Sent with every answer.
-const HEADERS: [(HeaderName, &str); 5] = [
-    (header::CACHE_CONTROL, "no-store"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-];
+/// How long accepting pauses after the system had no descriptor or memory for a connection.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "metrics cannot be served on {address}: {source}. Choose another --metrics address, or port 0 for a free one"
+    "cannot serve metrics on {address}: {source}. Choose another --metrics address, or port 0 for \
+     a free one"
 )]
-pub struct BindError {
+pub struct MetricsError {
     address: SocketAddr,
     source: io::Error,
 }
 
-/// A listening socket that nobody serves yet.
+/// A listening socket that is not served yet.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub(crate) struct HttpListener {
     socket: TcpListener,
     address: SocketAddr,
 }
 
-impl Listener {
-    /// Listens.
+impl HttpListener {
+    /// Opens the socket.
     ///
     /// # Errors
-    /// When the address is taken, or is none of this machine's.
-    pub(crate) fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    /// When the address is taken, or is no address of this machine.
+    pub(crate) fn bind(address: SocketAddr) -> Result<Self, MetricsError> {
         let bind = || {
             let socket = TcpListener::bind(address)?;
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
             Ok(Self { socket, address })
         };
-        bind().map_err(|source| BindError { address, source })
+        bind().map_err(|source| MetricsError { address, source })
     }
 
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// When the system refuses a thread.
     pub(crate) fn serve(
         self,
-        about: About,
-        counts: All,
+        info: ServerInfo,
+        counters: Counters,
         groups: Arc<Groups>,
         quotas: Arc<Quotas>,
-    ) -> io::Result<Serving> {
+    ) -> io::Result<HttpThread> {
         let (stop, stopped) = watch::channel(());
-        let counts = counts.0.unwrap_or_else(|| Arc::new(Counts::new(0)));
-        let site = Site { about: Arc::new(about), counts, groups, quotas, last: Mutex::default() };
+        let site = Site::new(info, counters.all(), groups, quotas);
         let Self { socket, address } = self;
         let thread = thread::Builder::new().name("metrics".into()).spawn(move || {
-            // Nobody shares anything with it that a panic could leave half done: it only reads.
+            // The thread only reads, so a panic leaves no shared state inconsistent.
             match catch_unwind(AssertUnwindSafe(|| run(socket, address, site, stopped))) {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("no more metrics: {error}"),
-                Err(_) => tracing::error!("no more metrics: their thread has ended by a panic"),
+                Ok(Err(error)) => tracing::error!("metrics are no longer served: {error}"),
+                Err(_) => {
+                    tracing::error!("metrics are no longer served: their thread has panicked")
+                }
             }
         })?;
-        Ok(Serving { stop, thread })
+        Ok(HttpThread { stop, thread })
     }
 }
 
-/// The thread, as the server sees it. It ends when this is dropped.
+/// The handle of the thread, which ends when the handle is dropped.
 #[derive(Debug)]
-pub(crate) struct Serving {
+pub(crate) struct HttpThread {
     stop: watch::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Serving {
-    /// Ends it, after the answers that are under way.
+impl HttpThread {
+    /// Ends the thread after the responses that are under way.
     pub(crate) fn stop(self) {
         drop(self.stop);
-        // A panic was caught in it, and logged.
+        // The thread catches and logs a panic.
         let _ = self.thread.join();
     }
 }
 
-/// The whole life of the thread.
+/// Accepts connections until the server quits.
 fn run(
     socket: TcpListener,
     address: SocketAddr,
@@ -167,9 +147,9 @@ fn run(
         tracing::info!("metrics on http://{address}/");
         let site = Arc::new(site);
         let mut tasks = JoinSet::new();
-        // The oldest in front.
+        // The oldest first.
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
-        let (mut logged, mut crowd) = (LogLimiter::default(), LogLimiter::default());
+        let (mut accept_errors, mut evictions) = (LogLimiter::default(), LogLimiter::default());
         loop {
             let next = tokio::select! {
                 next = listener.accept() => next,
@@ -179,28 +159,34 @@ fn run(
                 Ok((stream, _)) => {
                     while tasks.try_join_next().is_some() {}
                     open.retain(|connection| !connection.is_finished());
-                    if open.len() >= CONNECTIONS {
-                        if crowd.allow(std::time::Instant::now()) {
+                    if open.len() >= MAX_CONNECTIONS {
+                        if evictions.allow(std::time::Instant::now()) {
                             tracing::warn!(
-                                "{CONNECTIONS} connections for metrics at once: the oldest are closed for new ones"
+                                "too many connections for metrics ({MAX_CONNECTIONS}): \
+                                 the oldest are closed for new ones"
                             );
                         }
-                        open.drain(..=open.len() - CONNECTIONS).for_each(|oldest| oldest.abort());
+                        open.drain(..=open.len() - MAX_CONNECTIONS)
+                            .for_each(|oldest| oldest.abort());
                     }
                     let site = Arc::clone(&site);
                     open.push_back(tasks.spawn(connection(stream, site, stopped.clone())));
                 }
                 Err(error) => {
-                    if logged.allow(std::time::Instant::now()) {
-                        tracing::warn!("no more connections for metrics for now: {error}");
+                    if accept_errors.allow(std::time::Instant::now()) {
+                        tracing::warn!("cannot accept connections for metrics: {error}");
                     }
-                    sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             }
         }
         drop(listener);
-        // All of them are on their way out. Those that are not by then are dropped with the runtime.
-        let _ = timeout(LAST_ANSWER * 2, async { while tasks.join_next().await.is_some() {} }).await;
+        // All connections are closing. Those still open after the timeout are dropped with the
+        // runtime.
+        let _ = timeout(LAST_RESPONSE_TIMEOUT * 2, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
         Ok(())
     })
 }
@@ -208,173 +194,21 @@ fn run(
 async fn connection(stream: TcpStream, site: Arc<Site>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(|request| {
         let site = Arc::clone(&site);
-        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+        async move { Ok::<_, Infallible>(site.respond(&request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(MOST_HEAD)
-        .max_headers(MOST_HEADERS)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // How it ends is its own affair: peers come and go, and send what they like.
+    // Errors are the client's: clients may disconnect or send anything at any time.
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = sleep(CONNECTION_LIFE) => {}
+        () = sleep(CONNECTION_TIMEOUT) => {}
         _ = stopped.changed() => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_ANSWER, connection).await;
-}
-
-/// What can be asked for.
-#[derive(Debug)]
-struct Site {
-    about: Arc<About>,
-    counts: Arc<Counts>,
-    groups: Arc<Groups>,
-    quotas: Arc<Quotas>,
-    last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
-}
-
-impl Site {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<String> {
-        let method = request.method();
-        let mut response = if !is_for_this_machine(request) {
-            refusal(
-                StatusCode::FORBIDDEN,
-                "Only for names of this machine: use http://localhost, 127.0.0.1 or [::1], with the port.",
-            )
-        } else if method == Method::GET || method == Method::HEAD {
-            self.page(request.uri().path()).await
-        } else {
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
-        };
-        for (name, value) in HEADERS {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
-        response
-    }
-
-    async fn page(&self, path: &str) -> Response<String> {
-        let (kind, body) = match path {
-            "/" => ("text/html; charset=utf-8", include_str!("page/index.html").to_owned()),
-            "/style.css" => ("text/css; charset=utf-8", include_str!("page/style.css").to_owned()),
-            "/script.js" => {
-                ("text/javascript; charset=utf-8", include_str!("page/script.js").to_owned())
-            }
-            "/icon.svg" => ("image/svg+xml", include_str!("page/icon.svg").to_owned()),
-            "/metrics" => match exposition::text(&self.snapshot().await) {
-                Ok(text) => (exposition::CONTENT_TYPE, text),
-                Err(error) => return failure(&error),
-            },
-            "/api/status" => match status::json(&*self.snapshot().await) {
-                Ok(text) => ("application/json", text),
-                Err(error) => return failure(&error),
-            },
-            _ => return refusal(StatusCode::NOT_FOUND, "Nothing here. Try / or /metrics."),
-        };
-        with_type(StatusCode::OK, kind, body)
-    }
-
-    /// How things stand, at some moment since this was asked.
-    async fn snapshot(&self) -> Arc<Snapshot> {
-        let asked = Instant::now();
-        let mut last = self.last.lock().await;
-        if let Some((taken, snapshot)) = &*last {
-            if *taken >= asked {
-                return Arc::clone(snapshot);
-            }
-            sleep_until(*taken + PAUSE).await;
-        }
-        let taken = Instant::now();
-        let snapshot = Snapshot::take(&self.about, &self.counts, &self.groups, &self.quotas);
-        let snapshot = Arc::new(snapshot);
-        *last = Some((taken, Arc::clone(&snapshot)));
-        snapshot
-    }
-}
-
-fn with_type(status: StatusCode, kind: &'static str, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn refusal(status: StatusCode, why: &str) -> Response<String> {
-    with_type(status, "text/plain; charset=utf-8", format!("{why}\n"))
-}
-
-fn failure(error: &dyn std::error::Error) -> Response<String> {
-    tracing::error!("metrics could not be written: {error}");
-    refusal(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "This answer could not be written; the log says why.",
-    )
-}
-
-/// Whether the one Host header names this machine itself.
-fn is_for_this_machine(request: &Request<Incoming>) -> bool {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().is_ok_and(is_loopback),
-        _ => false,
-    }
-}
-
-/// `host`, with or without a port.
-fn is_loopback(host: &str) -> bool {
-    let is_port = |port: &str| port.parse::<u16>().is_ok();
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split_once(']').is_some_and(|(address, port)| {
-            address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
-                && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
-        });
-    }
-    let name = match host.split_once(':') {
-        Some((name, port)) if is_port(port) => name,
-        Some(_) => return false,
-        None => host,
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn only_names_of_this_machine_are_accepted() {
-        for host in [
-            "localhost",
-            "LocalHost:9464",
-            "127.0.0.1",
-            "127.0.0.1:9464",
-            "127.9.8.7:1",
-            "[::1]",
-            "[::1]:9464",
-        ] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "",
-            "example.org",
-            "localhost.example.org",
-            "127.0.0.1.example.org:9464",
-            "192.0.2.1",
-            "[::2]:9464",
-            "[::1",
-            "[::1]x",
-            "::1",
-            "localhost:x",
-            "localhost:",
-            "127.1",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
+    let _ = timeout(LAST_RESPONSE_TIMEOUT, connection).await;
 }

@@ -1,8 +1,8 @@
-//! How things stand: what was counted, and the groups with their applications.
+//! Counters, groups, applications and users at one moment.
 //!
-//! It is bounded, however much there is: [`MOST_GROUPS`] groups (the oldest), [`MOST_APPLICATIONS`] applications,
-//! [`MOST_USERS`] users. Each
-//! group is locked for as long as it takes to copy some numbers, and if the applications are wanted, some lines.
+//! A snapshot is bounded: it details [`MAX_GROUPS`] groups (the oldest), [`MAX_APPLICATIONS`]
+//! applications and [`MAX_USERS`] users. Each group is locked only while its numbers and its
+//! detailed applications are copied.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -11,126 +11,127 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use super::counts::{BUCKETS, Count, Counts, ENDS, LOGINS, OPERATIONS, RESULTS, ReactorCounts};
+use super::counters::AllCounters;
+use super::labels::{ENDS, LOGINS, OPERATIONS, RESULTS};
+use super::recorder::{BUCKETS, Counter, ReactorCounters};
 use crate::local::group::group::{Group, GroupStats};
 use crate::local::group::members::ClientInfo;
 use crate::local::group::registry::Groups;
-use crate::local::limits::quota::Limits;
-use crate::local::limits::quota::{Quotas, UserUsage};
+use crate::local::limits::quota::{Limits, Quotas, UserUsage};
 
-/// The groups that are told of one by one. All are in the sums.
-pub(super) const MOST_GROUPS: usize = 1000;
+/// How many groups are detailed. The totals include all groups.
+pub(super) const MAX_GROUPS: usize = 1000;
 
-/// The applications that are told of, of all groups together; connected ones come first.
-pub(super) const MOST_APPLICATIONS: usize = 2000;
+/// How many applications of all groups are detailed; connected ones come first.
+pub(super) const MAX_APPLICATIONS: usize = 2000;
 
-/// Those of one group that have gone.
-const MOST_PAST: usize = 50;
+/// How many disconnected applications of one group are detailed.
+const MAX_DISCONNECTED: usize = 50;
 
-/// The users that are told of one by one: those with the most bytes.
-const MOST_USERS: usize = 100;
+/// How many users are detailed: those with the most bytes.
+const MAX_USERS: usize = 100;
 
-/// What does not change as long as the server runs.
+/// The constants of the server that a snapshot repeats.
 #[derive(Debug)]
-pub(crate) struct About {
+pub(crate) struct ServerInfo {
     /// The path of the main socket.
     pub(crate) socket: PathBuf,
-    /// The authentication server, as given.
+    /// The configured address of the authentication server.
     pub(crate) auth: String,
-    /// The longest value.
+    /// The longest value in bytes.
     pub(crate) max_value: usize,
 }
 
-/// The operations of one kind.
+/// The counters of one kind of operation.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Operations {
     /// By result.
     pub(super) results: [u64; RESULTS.len()],
-    /// By bucket of latency, the last without an upper bound.
+    /// By bucket of latency; the last bucket has no upper bound.
     pub(super) buckets: [u64; BUCKETS.len() + 1],
     /// The sum of the latencies.
     pub(super) nanoseconds: u64,
 }
 
-/// What was counted.
+/// The sums of the counters of all reactors.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) operations: [Operations; OPERATIONS.len()],
     pub(super) logins: [u64; LOGINS.len()],
     pub(super) ends: [u64; ENDS.len()],
-    pub(super) noted: u64,
-    pub(super) merged: u64,
-    pub(super) sent: u64,
-    pub(super) auth_is_up: bool,
-    pub(super) auth_retries: u64,
-    pub(super) auth_reconnects: u64,
-    pub(super) auth_failures: u64,
+    pub(super) events_enqueued: u64,
+    pub(super) events_coalesced: u64,
+    pub(super) events_sent: u64,
+    pub(super) link_is_up: bool,
+    pub(super) link_retries: u64,
+    pub(super) link_reconnects: u64,
+    pub(super) link_failures: u64,
 }
 
-/// One group.
+/// A detailed group.
 #[derive(Debug)]
-pub(super) struct GroupState {
+pub(super) struct GroupDetails {
     /// See [`label`].
     pub(super) label: String,
-    pub(super) figures: GroupStats,
-    pub(super) visits: Vec<ClientInfo>,
+    pub(super) stats: GroupStats,
+    pub(super) clients: Vec<ClientInfo>,
 }
 
-/// All of it.
+/// The server at one moment.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) about: Arc<About>,
+    pub(super) info: Arc<ServerInfo>,
     pub(super) started: SystemTime,
     pub(super) taken: SystemTime,
     pub(super) totals: Totals,
-    /// The oldest first.
-    pub(super) groups: Vec<GroupState>,
+    /// The detailed groups, the oldest first.
+    pub(super) groups: Vec<GroupDetails>,
     pub(super) groups_left_out: usize,
-    /// Of all groups.
-    pub(super) sum: GroupStats,
-    /// What each user may have.
+    /// The sums over all groups.
+    pub(super) total: GroupStats,
+    /// The limits of each user.
     pub(super) limits: Limits,
     pub(super) users: Vec<UserUsage>,
 }
 
 impl Snapshot {
     pub(super) fn take(
-        about: &Arc<About>,
-        counts: &Counts,
+        info: &Arc<ServerInfo>,
+        counters: &AllCounters,
         groups: &Groups,
         quotas: &Quotas,
     ) -> Self {
         let mut users = quotas.usage();
         users.sort_unstable_by_key(|user| (Reverse(user.bytes), user.uid));
-        users.truncate(MOST_USERS);
+        users.truncate(MAX_USERS);
         let all = groups.all();
         let zero = GroupStats { pairs: 0, bytes: 0, framed: 0, original: 0, past: 0 };
-        let figures: Vec<GroupStats> = all.iter().map(|group| group.stats()).collect();
-        let sum = figures.iter().fold(zero, |sum, more| GroupStats {
+        let stats: Vec<GroupStats> = all.iter().map(|group| group.stats()).collect();
+        let total = stats.iter().fold(zero, |sum, more| GroupStats {
             pairs: sum.pairs + more.pairs,
             bytes: sum.bytes + more.bytes,
             framed: sum.framed + more.framed,
             original: sum.original + more.original,
             past: sum.past + more.past,
         });
-        let shown = &figures[..figures.len().min(MOST_GROUPS)];
+        let shown = &stats[..stats.len().min(MAX_GROUPS)];
         let connected: Vec<usize> =
             shown.iter().map(|group| group.framed + group.original).collect();
-        let connected = shares(&connected, MOST_APPLICATIONS);
-        let left = MOST_APPLICATIONS - connected.iter().sum::<usize>();
-        let past: Vec<usize> = shown.iter().map(|group| group.past.min(MOST_PAST)).collect();
+        let connected = shares(&connected, MAX_APPLICATIONS);
+        let left = MAX_APPLICATIONS - connected.iter().sum::<usize>();
+        let past: Vec<usize> = shown.iter().map(|group| group.past.min(MAX_DISCONNECTED)).collect();
         let past = shares(&past, left);
         let describe =
-            |((group, figures), (connected, past)): ((&Arc<Group>, &GroupStats), _)| GroupState {
+            |((group, stats), (connected, past)): ((&Arc<Group>, &GroupStats), _)| GroupDetails {
                 label: label(group.name().as_bytes()),
-                figures: *figures,
-                visits: group.clients(connected, past),
+                stats: *stats,
+                clients: group.clients(connected, past),
             };
         Self {
-            about: Arc::clone(about),
-            started: counts.started,
+            info: Arc::clone(info),
+            started: counters.started,
             taken: SystemTime::now(),
-            totals: Totals::of(counts),
+            totals: Totals::of(counters),
             groups: all
                 .iter()
                 .zip(shown)
@@ -138,7 +139,7 @@ impl Snapshot {
                 .map(describe)
                 .collect(),
             groups_left_out: all.len() - shown.len(),
-            sum,
+            total,
             limits: quotas.limits(),
             users,
         }
@@ -146,27 +147,27 @@ impl Snapshot {
 }
 
 impl Totals {
-    fn of(counts: &Counts) -> Self {
+    fn of(counters: &AllCounters) -> Self {
         let mut totals = Self::default();
-        for reactor in &counts.reactors {
+        for reactor in &counters.reactors {
             totals.add(reactor);
         }
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        if let Some(changes) = &counts.changes.0 {
-            totals.noted = read(&changes.noted);
-            totals.merged = read(&changes.merged);
-            totals.sent = read(&changes.sent);
+        if let Some(events) = &counters.events.0 {
+            totals.events_enqueued = read(&events.enqueued);
+            totals.events_coalesced = read(&events.coalesced);
+            totals.events_sent = read(&events.sent);
         }
-        if let Some(auth) = &counts.auth.0 {
-            totals.auth_is_up = auth.is_up.load(Ordering::Relaxed);
-            totals.auth_retries = read(&auth.retries);
-            totals.auth_reconnects = read(&auth.reconnects);
-            totals.auth_failures = read(&auth.failures);
+        if let Some(link) = &counters.link.0 {
+            totals.link_is_up = link.is_up.load(Ordering::Relaxed);
+            totals.link_retries = read(&link.retries);
+            totals.link_reconnects = read(&link.reconnects);
+            totals.link_failures = read(&link.failures);
         }
         totals
     }
 
-    fn add(&mut self, reactor: &ReactorCounts) {
+    fn add(&mut self, reactor: &ReactorCounters) {
         for (operation, sum) in self.operations.iter_mut().enumerate() {
             let latencies = &reactor.latencies[operation];
             add_all(&mut sum.results, &reactor.operations[operation]);
@@ -178,18 +179,18 @@ impl Totals {
     }
 }
 
-fn add_all(sums: &mut [u64], counts: &[Count]) {
+fn add_all(sums: &mut [u64], counts: &[Counter]) {
     for (sum, count) in sums.iter_mut().zip(counts) {
         *sum += count.get();
     }
 }
 
-/// How much each gets of `most`: what it wants, if there is enough for all; if not, nobody gets less because others
-/// want much.
-fn shares(wanted: &[usize], most: usize) -> Vec<usize> {
+/// Divides `total` fairly: each share is what was requested, or less if `total` is too small. A
+/// large request never reduces the share of a small one.
+fn shares(wanted: &[usize], total: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_unstable_by_key(|&at| wanted[at]);
-    let (mut shares, mut left) = (vec![0; wanted.len()], most);
+    let (mut shares, mut left) = (vec![0; wanted.len()], total);
     for (done, at) in order.into_iter().enumerate() {
         shares[at] = wanted[at].min(left / (wanted.len() - done));
         left -= shares[at];
@@ -197,7 +198,7 @@ fn shares(wanted: &[usize], most: usize) -> Vec<usize> {
     shares
 }
 
-/// The name of a group as text: itself when it is text without control characters and backslashes. What is not is
+/// The name of a group as text. Control characters, backslashes and bytes that are not UTF-8 are
 /// escaped (`\n`, `\u{1b}`, `\xff`, `\\`), so that two names never look the same.
 fn label(name: &[u8]) -> String {
     let mut label = String::with_capacity(name.len());
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_group_does_not_displace_small_ones() {
+    fn large_request_does_not_reduce_small_shares() {
         assert_eq!(shares(&[], 10), [0; 0]);
         assert_eq!(shares(&[3, 4], 10), [3, 4]);
         assert_eq!(shares(&[1000, 2, 1000], 10), [4, 2, 4]);
@@ -235,18 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn names_are_told_apart_and_text_stays_as_it_is() {
+    fn labels_are_unique_and_keep_plain_text() {
         assert_eq!(
             label("Wetter, <b>größer</b> \"x\" 雪".as_bytes()),
             "Wetter, <b>größer</b> \"x\" 雪"
         );
         assert_eq!(label(b"a\\xff\xff\n\x1b"), "a\\\\xff\\xff\\n\\u{1b}");
-        // All short names of bytes that have a part in escapes.
+        // All names of four bytes that occur in escapes.
         let letters = [0xff, 0xc3, 0xbc, b'\\', b'x', b'f', b'n', b'\n', b'u', b'{', 0x1b];
         let mut seen = HashMap::new();
         for number in 0..letters.len().pow(4) {
             let name: Vec<u8> = (0..4)
-                .map(|place| letters[number / letters.len().pow(place) % letters.len()])
+                .map(|digit| letters[number / letters.len().pow(digit) % letters.len()])
                 .collect();
             let other = seen.insert(label(&name), name.clone());
             assert_eq!(other, None, "looks like {name:?}");
@@ -255,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_label_has_no_control_characters(name in prop::collection::vec(any::<u8>(), 0..99)) {
+        fn labels_have_no_control_characters(name in prop::collection::vec(any::<u8>(), 0..99)) {
             prop_assert!(!label(&name).chars().any(char::is_control));
         }
     }

@@ -1,4 +1,5 @@
-//! A snapshot in JSON, for the page. It may change with every version, together with the page.
+//! A snapshot as JSON, for the page. The format may change with every version, together with the
+//! page. Field names here are the names in the JSON.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -7,8 +8,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use kvs_proto::Protocol;
 use serde::Serialize;
 
-use super::counts::{BUCKETS, LOGINS, OPERATIONS, RESULTS};
-use super::snapshot::{GroupState, Snapshot};
+use super::labels::{LOGINS, OPERATIONS, RESULTS};
+use super::recorder::BUCKETS;
+use super::snapshot::{GroupDetails, Snapshot};
 use crate::local::group::members::ClientInfo;
 
 #[derive(Serialize)]
@@ -72,7 +74,7 @@ struct Application<'a> {
 struct Latency {
     /// The upper bounds of all buckets but the last, in seconds.
     bounds: Vec<f64>,
-    /// By kind: how many are in each bucket.
+    /// The number of operations in each bucket, by kind.
     buckets: BTreeMap<&'static str, Vec<u64>>,
 }
 
@@ -83,43 +85,43 @@ struct Changes {
     sent: u64,
 }
 
-/// The text.
+/// Formats a snapshot.
 ///
 /// # Errors
-/// None that is known: all of it can be written as JSON.
+/// None in practice: all fields have a JSON form.
 pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
     serde_json::to_string(&Status::of(snapshot))
 }
 
 impl<'a> Status<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        let Snapshot { about, totals, groups, sum, groups_left_out, .. } = snapshot;
+        let Snapshot { info, totals, groups, total, groups_left_out, .. } = snapshot;
         let applications: Vec<_> = groups
             .iter()
-            .flat_map(|group| group.visits.iter().map(|visit| Application::of(group, visit)))
+            .flat_map(|group| group.clients.iter().map(|client| Application::of(group, client)))
             .collect();
         let operations = OPERATIONS.iter().zip(&totals.operations);
         let by_result =
             |results: &[u64]| RESULTS.into_iter().zip(results.iter().copied()).collect();
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            socket: about.socket.to_string_lossy().into_owned(),
+            socket: info.socket.to_string_lossy().into_owned(),
             started_at: time(snapshot.started),
             uptime: snapshot
                 .taken
                 .duration_since(snapshot.started)
                 .unwrap_or_default()
                 .as_secs_f64(),
-            auth: Auth { server: &about.auth, up: totals.auth_is_up },
+            auth: Auth { server: &info.auth, up: totals.link_is_up },
             totals: Sums {
                 groups: groups.len() + groups_left_out,
-                applications: sum.framed + sum.original,
-                pairs: sum.pairs,
-                bytes: sum.bytes,
+                applications: total.framed + total.original,
+                pairs: total.pairs,
+                bytes: total.bytes,
             },
             groups: groups.iter().map(Group::of).collect(),
             groups_left_out: *groups_left_out,
-            applications_left_out: (sum.framed + sum.original + sum.past)
+            applications_left_out: (total.framed + total.original + total.past)
                 .saturating_sub(applications.len()),
             applications,
             operations: operations
@@ -131,44 +133,48 @@ impl<'a> Status<'a> {
                 buckets: operations.map(|(name, kind)| (*name, kind.buckets.to_vec())).collect(),
             },
             logins: LOGINS.into_iter().zip(totals.logins).collect(),
-            changes: Changes { noted: totals.noted, merged: totals.merged, sent: totals.sent },
+            changes: Changes {
+                noted: totals.events_enqueued,
+                merged: totals.events_coalesced,
+                sent: totals.events_sent,
+            },
         }
     }
 }
 
 impl<'a> Group<'a> {
-    fn of(group: &'a GroupState) -> Self {
-        let GroupState { label, figures, .. } = group;
+    fn of(group: &'a GroupDetails) -> Self {
+        let GroupDetails { label, stats, .. } = group;
         Self {
             name: label,
-            framed: figures.framed,
-            original: figures.original,
-            pairs: figures.pairs,
-            bytes: figures.bytes,
+            framed: stats.framed,
+            original: stats.original,
+            pairs: stats.pairs,
+            bytes: stats.bytes,
         }
     }
 }
 
 impl<'a> Application<'a> {
-    fn of(group: &'a GroupState, visit: &ClientInfo) -> Self {
+    fn of(group: &'a GroupDetails, client: &ClientInfo) -> Self {
         Self {
             group: &group.label,
-            number: visit.number,
-            pid: visit.pid,
-            session: match visit.session {
+            number: client.number,
+            pid: client.pid,
+            session: match client.session {
                 Protocol::V2 => "framed",
                 Protocol::V1 => "original",
             },
-            connected: visit.closed_at.is_none(),
-            connected_at: time(visit.connected_at),
-            closed_at: visit.closed_at.map(time),
-            stay: visit.stay.as_secs_f64(),
-            watches: visit.watches,
+            connected: client.closed_at.is_none(),
+            connected_at: time(client.connected_at),
+            closed_at: client.closed_at.map(time),
+            stay: client.stay.as_secs_f64(),
+            watches: client.watches,
         }
     }
 }
 
-/// As in `2026-11-22T06:26:08Z` (RFC 3339).
+/// Formats a time as in `2026-11-22T06:26:08Z` (RFC 3339).
 fn time(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -11,7 +11,7 @@ use kvs_proto::v2::request::FrameLimits;
 use crate::directory::Directory;
 use crate::local::group::group::Group;
 use crate::local::group::registry::Groups;
-use crate::local::metrics::Metrics;
+use crate::local::metrics::counters::Metrics;
 use crate::local::net::connection::{AcceptedConnection, Peer};
 use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
 

@@ -14,7 +14,8 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
 use crate::local::limits::quota::{Channel, Quotas};
-use crate::local::metrics::{Login, Metrics};
+use crate::local::metrics::counters::Metrics;
+use crate::local::metrics::labels::LoginOutcome;
 use crate::local::net::acceptor::Acceptor;
 use crate::local::net::connection::{AcceptedConnection, Peer};
 use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
@@ -158,7 +159,7 @@ impl Dispatcher {
         };
         let Ok(permit) = self.quotas.admit(peer.uid, peer.pid, channel) else {
             if channel == Channel::Main {
-                self.metrics.login(Login::Limit);
+                self.metrics.login(LoginOutcome::Limit);
             }
             let mut refusal = Vec::new();
             refuse(&mut refusal);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 
 use crate::local::limits::quota::Quotas;
-use crate::local::metrics::Login;
+use crate::local::metrics::labels::LoginOutcome;
 use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::{Context, Scratch};
 use crate::local::net::dispatcher::{Dispatcher, Listeners};
@@ -289,7 +289,7 @@ impl Reactor {
             }
             Err(error) => {
                 tracing::debug!(pid, "connection closed before the greeting was sent: {error}");
-                self.context.metrics.login(Login::Abandoned);
+                self.context.metrics.login(LoginOutcome::Abandoned);
             }
         }
     }

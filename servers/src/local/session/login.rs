@@ -18,7 +18,7 @@ use crate::local::group::group::Group;
 use crate::local::group::subscriber::Subscriber;
 use crate::local::limits::login_throttle::Admission;
 use crate::local::limits::quota::Limit;
-use crate::local::metrics::Login;
+use crate::local::metrics::labels::LoginOutcome;
 use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::Context;
 use crate::local::net::socket::Socket;
@@ -265,7 +265,7 @@ impl LoginSession {
         }
         let protocol = self.channel.negotiated();
         let (address, user) = (context.address(main.id), Arc::clone(&main.user));
-        let counts = context.metrics.changes();
+        let counts = context.metrics.event_counters();
         let subscriber = Arc::new(match protocol {
             Protocol::V1 => Subscriber::v1(address, user, counts),
             Protocol::V2 => Subscriber::v2(address, user, counts, callback.socket.connection()),
@@ -274,7 +274,7 @@ impl LoginSession {
             .join(main.peer.pid, protocol, Arc::clone(&subscriber))
             .map_err(|_| CloseReason::GroupDeleted)?;
         let active = Active::new(Arc::clone(group), number, subscriber);
-        context.metrics.login(Login::Ok);
+        context.metrics.login(LoginOutcome::Ok);
         self.channel.respond_to_secret(true, output);
         let channel = self.channel.clone();
         let callback = self.callback.take();

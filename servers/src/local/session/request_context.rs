@@ -1,7 +1,7 @@
 //! What the requests of one event share: the server, the output, and what is settled afterwards.
 
 use crate::local::group::notifications::PendingNotifications;
-use crate::local::metrics::Tally;
+use crate::local::metrics::recorder::OpRecorder;
 use crate::local::net::context::Context;
 use crate::local::session::time_budget::TimeBudget;
 
@@ -19,7 +19,7 @@ pub(super) struct RequestContext<'a> {
     /// The session's time slice.
     pub(super) budget: TimeBudget,
     /// Counts operations and their latency.
-    pub(super) recorder: Tally<'a>,
+    pub(super) recorder: OpRecorder<'a>,
 }
 
 impl<'a> RequestContext<'a> {
@@ -31,7 +31,7 @@ impl<'a> RequestContext<'a> {
             output,
             notifications: PendingNotifications::default(),
             budget: TimeBudget::new(context.time_slice),
-            recorder: context.metrics.tally(),
+            recorder: context.metrics.op_recorder(),
         }
     }
 }

@@ -110,7 +110,7 @@ impl V2Session {
         }
         requests.budget.begin();
         let backlog = mem::take(&mut self.backlog);
-        requests.recorder.were_read(backlog.read_at);
+        requests.recorder.resume(backlog.read_at);
         self.serve(&backlog.bytes, main, requests)?;
         Ok(true)
     }
