@@ -18,50 +18,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kvs_testkit::{
-    AT_ONCE, AuthServer, Channel, Console, Driver, LocalServer, Process, ProcessOutput, Program,
-    Protocol, STRICT, ScriptedServer, Sockets, application_paths, are_installed, compile_c,
-    lib_dir, number_from_env, on_both_protocols, private_dir, project_dir, shared_library,
-    static_library, tool,
+    AT_ONCE, Channel, Console, Driver, GROUP, Process, ProcessOutput, Program, Protocol, STRICT,
+    ScriptedServer, Sockets, TestEnv, application_paths, are_installed, compile_c, lib_dir,
+    number_from_env, on_both_protocols, private_dir, project_dir, shared_library, static_library,
+    tool,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 /// For whole programs that do tens of thousands of operations, on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
-
-/// Both servers, and a group.
-struct World {
-    local: LocalServer,
-    auth: AuthServer,
-    secret: String,
-    protocol: Protocol,
-}
-
-const GROUP: &str = "g";
-
-impl World {
-    fn start(protocol: Protocol) -> Self {
-        let auth = AuthServer::start();
-        let local = LocalServer::start(&auth);
-        let secret = local.create_group(GROUP);
-        Self { local, auth, secret, protocol }
-    }
-
-    /// A program for these servers.
-    fn program(&self, path: impl AsRef<Path>) -> Program {
-        Program::new(path.as_ref()).served_by(&self.local).protocol(self.protocol)
-    }
-
-    /// One that makes the calls which the test asks for.
-    fn member_driver(&self) -> Program {
-        Driver::program().served_by(&self.local).protocol(self.protocol)
-    }
-
-    /// One whose first arguments are the group and its secret.
-    fn member(&self, path: impl AsRef<Path>) -> Program {
-        self.program(path).args([GROUP, &self.secret])
-    }
-}
 
 /// Runs a program to its end, which must be good. The library says nothing by itself.
 fn run(program: Program) -> Vec<String> {
@@ -106,13 +72,13 @@ fn compile(
 #[test]
 fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() {
     let _alone = alone();
-    let world = World::start(Protocol::V2);
+    let env = TestEnv::start();
     let dir = private_dir();
     let habits = compile(&dir, "gcc", "c99", "habits.c", &[]);
     let lines = run(Program::new(habits)
-        .arg(world.local.socket())
-        .arg(world.local.callback_socket())
-        .args([GROUP, &world.secret, "20000"]));
+        .arg(env.server.socket())
+        .arg(env.server.callback_socket())
+        .args([GROUP, env.secret(), "20000"]));
     assert!(lines[0].starts_with("20000 rounds, 200 changes, every value right"), "{lines:?}");
     measured("original habits", &lines);
 }
@@ -120,10 +86,10 @@ fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() 
 on_both_protocols! {
     fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let count: u32 = number_from_env("KVS_TEST_ROUNDS").unwrap_or(3000);
         let rounds = compile_c("tests/c/rounds.c");
-        let program = world.program(rounds).args(["-t", "4", GROUP, &world.secret, "8"]);
+        let program = env.program(rounds).args(["-t", "4", GROUP, env.secret(), "8"]);
         let lines = run(program.arg(count.to_string()));
         assert!(lines[0].starts_with(&format!("8 processes, {count} rounds each")), "{lines:?}");
         measured("eight processes", &lines);
@@ -133,9 +99,9 @@ on_both_protocols! {
 on_both_protocols! {
     fn every_single_change_is_told_to_a_watcher_that_keeps_up(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let rounds = compile_c("tests/c/rounds.c");
-        let program = world.program(rounds).args(["-l", GROUP, &world.secret, "8", "1000"]);
+        let program = env.program(rounds).args(["-l", GROUP, env.secret(), "8", "1000"]);
         let lines = run(program);
         assert!(lines[0].starts_with("8 processes, 1000 rounds each, 8000 callbacks"), "{lines:?}");
         measured("eight processes, change by change", &lines);
@@ -146,14 +112,14 @@ on_both_protocols! {
     fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads(protocol: Protocol) {
         const COUNT: usize = 1000;
         let _alone = alone();
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let many = compile_c("tests/c/many.c");
-        let threads_before = world.local.threads();
+        let threads_before = env.server.threads();
 
-        let many = world.member(many).arg(COUNT.to_string()).spawn();
+        let many = env.member(many).arg(COUNT.to_string()).spawn();
         many.expect_line_where("`connected`", |line| line == "connected");
-        let threads_during = world.local.threads();
-        let status = world.local.status();
+        let threads_during = env.server.threads();
+        let status = env.server.status();
         assert_eq!(status.len(), COUNT);
         assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
         let pids: BTreeSet<i32> = status.iter().map(|app| app.pid).collect();
@@ -162,12 +128,12 @@ on_both_protocols! {
         many.send("");
         many.wait_exit_within(LONG);
         let lines = succeeded(&many);
-        let threads_after = world.local.threads();
-        world.local.status_where("all applications closed", |apps| {
+        let threads_after = env.server.threads();
+        env.server.status_where("all applications closed", |apps| {
             apps.len() == COUNT && apps.iter().all(|app| app.status == "Closed")
         });
         assert_eq!([threads_during, threads_after], [threads_before; 2], "threads during and after");
-        assert_eq!(world.local.group_info(GROUP).unwrap().pairs, COUNT);
+        assert_eq!(env.server.group_info(GROUP).unwrap().pairs, COUNT);
         measured("a thousand applications", &lines[1..]);
     }
 }
@@ -176,22 +142,22 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn codes_have_their_real_causes_and_leave_nothing_behind(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let codes = compile_c("tests/c/codes.c");
-        run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
+        run(env.member(codes).arg(env!("CARGO_PKG_VERSION")));
     }
 }
 
 const OTHER_GROUP: &str = "other";
 
 /// Runs `handles.c` to its end. It asks for what it cannot do itself.
-fn handles(world: &World, program: impl FnOnce(&str) -> Program) {
-    let other = world.local.create_group(OTHER_GROUP);
+fn handles(env: &TestEnv, program: impl FnOnce(&str) -> Program) {
+    let other = env.server.create_group(OTHER_GROUP);
     let process = program(&other).spawn();
     process.expect_line_within(LONG, "`delete`", |line| line == "delete");
-    world.local.delete_group(OTHER_GROUP);
+    env.server.delete_group(OTHER_GROUP);
     process.expect_line("kill");
-    world.local.kill();
+    env.server.kill();
     process.wait_exit_within(LONG);
     let lines = succeeded(&process);
     assert_eq!(lines.last().map(String::as_str), Some("every handle is right"));
@@ -200,24 +166,24 @@ fn handles(world: &World, program: impl FnOnce(&str) -> Program) {
 
 on_both_protocols! {
     fn handles_do_all_that_the_header_says(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let program = compile_c("tests/c/handles.c");
-        handles(&world, |other| world.member(program).args([OTHER_GROUP, other]));
+        handles(&env, |other| env.member(program).args([OTHER_GROUP, other]));
     }
 }
 
 on_both_protocols! {
     fn callbacks_threads_fork_and_signals_are_as_promised(protocol: Protocol) {
-        let world = World::start(protocol);
-        run(world.member(compile_c("tests/c/api.c")));
+        let env = TestEnv::with_protocol(protocol);
+        run(env.member(compile_c("tests/c/api.c")));
     }
 }
 
 on_both_protocols! {
     fn callbacks_and_threads_may_do_what_they_like(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(protocol);
-        let lines = run(world.member(compile_c("tests/c/callbacks.c")));
+        let env = TestEnv::with_protocol(protocol);
+        let lines = run(env.member(compile_c("tests/c/callbacks.c")));
         assert!(lines[0].starts_with("1000 ended threads, "), "{lines:?}");
         measured("callbacks", &lines);
     }
@@ -225,16 +191,16 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn unloading_the_library_while_connected_changes_nothing(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let dir = private_dir();
         let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
-        let process = world
+        let process = env
             .program(program)
             .arg(lib_dir().join("libkvs.so"))
-            .args([GROUP, &world.secret])
+            .args([GROUP, env.secret()])
             .spawn();
         process.expect_line("unloaded");
-        let other = Driver::connected(&world.local, GROUP, &world.secret);
+        let other = Driver::connected(&env.server, GROUP, env.secret());
         other.store("k", "after");
         process.wait_exit();
         assert_eq!(succeeded(&process), ["unloaded", "called back"]);
@@ -246,15 +212,15 @@ on_both_protocols! {
         if !are_installed(&["valgrind"], "nothing_is_wrong_under_valgrind") {
             return;
         }
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let valgrind = |source: &str, options: &[&str]| {
-            world
+            env
                 .program("valgrind")
                 .args(["-q", "--leak-check=full", "--show-leak-kinds=definite"])
                 .args(["--errors-for-leak-kinds=definite", "--error-exitcode=99"])
                 .arg(compile_c(&format!("tests/c/{source}.c")))
                 .args(options)
-                .args([GROUP, &world.secret])
+                .args([GROUP, env.secret()])
         };
         run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
         run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
@@ -262,7 +228,7 @@ on_both_protocols! {
         if protocol == Protocol::V2 {
             run(valgrind("api", &[]));
             run(valgrind("old_style", &[]));
-            handles(&world, |other| valgrind("handles", &[]).args([OTHER_GROUP, other]));
+            handles(&env, |other| valgrind("handles", &[]).args([OTHER_GROUP, other]));
         }
     }
 }
@@ -282,11 +248,11 @@ fn check_headers(compiler: &str, standard: &str, language: &str) {
 
 on_both_protocols! {
     fn both_headers_serve_c_programs_old_and_new(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         for standard in ["c89", "gnu89", "c99", "c17"] {
             check_headers("gcc", standard, "c");
         }
-        run(world.member(compile_c("tests/c/old_style.c")));
+        run(env.member(compile_c("tests/c/old_style.c")));
     }
 }
 
@@ -295,20 +261,20 @@ on_both_protocols! {
         if !are_installed(&["g++"], "both_headers_serve_cpp17_programs") {
             return;
         }
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let dir = private_dir();
         check_headers("g++", "c++17", "c++");
-        run(world.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
+        run(env.member(compile(&dir, "g++", "c++17", "cplusplus.cpp", &shared_library())));
     }
 }
 
 on_both_protocols! {
     fn programs_that_contain_the_library_work_too(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let dir = private_dir();
         let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
-        run(world.member(codes).arg(env!("CARGO_PKG_VERSION")));
-        run(world.member(compile(&dir, "gcc", "c99", "api.c", &static_library())));
+        run(env.member(codes).arg(env!("CARGO_PKG_VERSION")));
+        run(env.member(compile(&dir, "gcc", "c99", "api.c", &static_library())));
     }
 }
 
@@ -347,7 +313,7 @@ fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
 
 on_both_protocols! {
     fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let failures = [
             // The first before anything else, when no connection was ever asked for.
             ("put_value k v", -2),
@@ -359,11 +325,11 @@ on_both_protocols! {
         let question = ("put_value", -2);
         for debug in ["1", "0", ""] {
             let driver =
-                Driver::spawn(world.member_driver().env("KVS_DEBUG", debug));
+                Driver::spawn(env.driver_program().env("KVS_DEBUG", debug));
             for (call, code) in failures.into_iter().chain([question]) {
                 assert_eq!(driver.call(call), code, "{call}");
             }
-            assert_eq!(driver.establish(GROUP, &world.secret), 0);
+            assert_eq!(driver.establish(GROUP, env.secret()), 0);
             assert_eq!(driver.call(question.0), -15);
             assert_eq!(driver.call("close_connection"), 1);
             driver.end_input();
@@ -383,11 +349,9 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn the_line_for_a_failure_says_what_was_wrong(protocol: Protocol) {
-        let auth = AuthServer::start();
-        let local = LocalServer::builder(auth.addr()).args(["--max-pairs-per-user", "1"]).start();
-        let secret = local.create_group(GROUP);
+        let env = TestEnv::builder().args(["--max-pairs-per-user", "1"]).group(GROUP).start();
         let driver = Driver::spawn(
-            Driver::program().served_by(&local).protocol(protocol).env("KVS_DEBUG", "1"),
+            Driver::program().served_by(&env.server).protocol(protocol).env("KVS_DEBUG", "1"),
         );
         let fails = |call: &str, code: i32, why: &str| {
             assert_eq!(driver.call(call), code, "{call}");
@@ -398,7 +362,7 @@ on_both_protocols! {
             assert!(line.contains(why), "{line}");
         };
         let original = protocol == Protocol::V1;
-        assert_eq!(driver.call(&format!("kvs_open {GROUP} {secret}")), 0);
+        assert_eq!(driver.call(&format!("kvs_open {GROUP} {}", env.secret())), 0);
         assert_eq!(driver.call("kvs_put k v"), 0);
         fails("kvs_unwatch k", -7, "not watched");
         fails("kvs_get missing", -7, "no such key");
@@ -410,10 +374,10 @@ on_both_protocols! {
             fails("kvs_unwatch_prefix k", -7, "not watched");
             fails("kvs_put other v", -19, "the user is at its limit");
         }
-        assert_eq!(driver.establish(GROUP, &secret), 0);
+        assert_eq!(driver.establish(GROUP, env.secret()), 0);
         fails("put_value other v", -5, "limit");
 
-        drop(auth);
+        drop(env.auth);
         fails("establish_connection g abcde", -8, "authentication server");
     }
 }
@@ -421,10 +385,10 @@ on_both_protocols! {
 on_both_protocols! {
     fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(protocol: Protocol) {
         let _alone = alone();
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         // With a sanitizer each child takes many times as long.
         let children = if std::env::var_os("KVS_TEST_PROGRAMS").is_some() { "200" } else { "2000" };
-        let lines = run(world.member(compile_c("tests/c/forks.c")).arg(children));
+        let lines = run(env.member(compile_c("tests/c/forks.c")).arg(children));
         assert!(lines[0].starts_with(&format!("{children} forks during ")), "{lines:?}");
         measured("forks", &lines);
     }
@@ -640,18 +604,18 @@ impl Examples {
 
 on_both_protocols! {
     fn the_small_examples_do_what_they_say(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
 
         assert_eq!(
-            run(world.member(examples.path("put_get"))),
+            run(env.member(examples.path("put_get"))),
             ["example = hello", "example = good morning", "example: no such key"]
         );
         assert_eq!(
-            run(world.member(examples.path("threads"))),
+            run(env.member(examples.path("threads"))),
             ["4 threads, 250 rounds each: every value was right"]
         );
-        let lines = run(world.member(examples.path("processes")));
+        let lines = run(env.member(examples.path("processes")));
         assert_eq!(lines.len(), 3, "{lines:?}");
         for (n, line) in lines.iter().enumerate() {
             let pid = line.strip_prefix(&format!("process-{n} = "));
@@ -662,14 +626,14 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn the_example_with_handles_copies_from_group_to_group(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
-        let other = world.local.create_group(OTHER_GROUP);
+        let other = env.server.create_group(OTHER_GROUP);
         let copy = || {
-            world.member(examples.path("handles")).args([OTHER_GROUP, &other, "a:"]).spawn().finish()
+            env.member(examples.path("handles")).args([OTHER_GROUP, &other, "a:"]).spawn().finish()
         };
-        let driver = Driver::spawn(world.member_driver());
-        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        let driver = Driver::spawn(env.driver_program());
+        assert_eq!(driver.establish(GROUP, env.secret()), 0);
         for key in ["a:1", "a:2", "a:3", "b:1"] {
             driver.store(key, "v");
         }
@@ -681,7 +645,7 @@ on_both_protocols! {
             return;
         }
         assert_eq!(finished.stdout, ["3 copied, 0 were there already"], "{finished:?}");
-        assert_eq!(world.local.group_info(OTHER_GROUP).unwrap().pairs, 3);
+        assert_eq!(env.server.group_info(OTHER_GROUP).unwrap().pairs, 3);
         driver.store("a:4", "v");
         assert_eq!(copy().stdout, ["1 copied, 3 were there already"]);
     }
@@ -689,9 +653,9 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn the_counting_example_loses_nothing_and_sees_what_changes(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
-        let counter = |count: &str| world.member(examples.path("counter")).args(["visits", count]);
+        let counter = |count: &str| env.member(examples.path("counter")).args(["visits", count]);
         if protocol == Protocol::V1 {
             let finished = counter("1").spawn().finish();
             assert_eq!(finished.status.code(), Some(1), "{finished:?}");
@@ -711,15 +675,15 @@ on_both_protocols! {
         }
         let lines = run(counter("1"));
         assert_eq!(lines.len(), 2, "{lines:?}");
-        let driver = Driver::spawn(world.member_driver());
-        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        let driver = Driver::spawn(env.driver_program());
+        assert_eq!(driver.establish(GROUP, env.secret()), 0);
         assert_eq!(driver.get("visits").as_deref(), Ok("403"));
     }
 }
 
 #[test]
 fn the_examples_report_errors() {
-    let world = World::start(Protocol::V2);
+    let env = TestEnv::start();
     let examples = Examples::build();
     for name in ["put_get", "watch", "threads", "processes", "handles", "counter", "meminfo"] {
         let arguments = [GROUP, "wrong", "key", "another"];
@@ -729,41 +693,41 @@ fn the_examples_report_errors() {
             "counter" => (3, "kvs_open"),
             _ => (2, "establish_connection"),
         };
-        let program = world.program(examples.path(name)).args(&arguments[..count]);
+        let program = env.program(examples.path(name)).args(&arguments[..count]);
         let finished = program.spawn().finish();
         assert_eq!(finished.status.code(), Some(1), "{name}: {finished:?}");
         let [line] = &finished.stderr[..] else { panic!("{name}: {finished:?}") };
         assert!(line.starts_with(&format!("{name}: {function}: ")), "{line}");
 
-        let finished = world.program(examples.path(name)).spawn().finish();
+        let finished = env.program(examples.path(name)).spawn().finish();
         assert_eq!(finished.status.code(), Some(2), "{name}: {finished:?}");
         assert!(finished.stderr[0].starts_with("usage: "), "{name}: {finished:?}");
     }
-    let missing = world.member(examples.path("watch")).arg("missing").spawn().finish();
+    let missing = env.member(examples.path("watch")).arg("missing").spawn().finish();
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
     assert_eq!(missing.stderr, ["watch: missing: no such key: put it before you watch it"]);
 }
 
 on_both_protocols! {
     fn a_watching_example_prints_what_a_publishing_one_changes(protocol: Protocol) {
-        let world = World::start(protocol);
+        let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
         let meminfo = |interval: &str, rounds: &str| {
-            world.program(examples.path("meminfo")).args([
+            env.program(examples.path("meminfo")).args([
                 "-i",
                 interval,
                 "-n",
                 rounds,
                 GROUP,
-                &world.secret,
+                env.secret(),
             ])
         };
         let watch = |count: Option<&str>, keys: &[&str]| {
-            let mut program = world.program(examples.path("watch"));
+            let mut program = env.program(examples.path("watch"));
             if let Some(count) = count {
                 program = program.args(["-n", count]);
             }
-            let process = program.args([GROUP, &world.secret]).args(keys).spawn();
+            let process = program.args([GROUP, env.secret()]).args(keys).spawn();
             process.expect_line_where("`watching …`", |line| line.starts_with("watching "));
             process
         };
@@ -773,7 +737,7 @@ on_both_protocols! {
         let lines_of_file = fs::read_to_string("/proc/meminfo").unwrap().lines().count();
         let pairs = lines_of_file + 6;
         assert!(lines[0].starts_with(&format!("round 1: {pairs} pairs in ")), "{lines:?}");
-        assert_eq!(world.local.group_info(GROUP).unwrap().pairs, pairs);
+        assert_eq!(env.server.group_info(GROUP).unwrap().pairs, pairs);
 
         let counting = watch(Some("4"), &["MemTotal"]);
         let interrupted = watch(None, &["load1", "tasks"]);
@@ -797,7 +761,7 @@ on_both_protocols! {
         assert!(!seen.iter().any(|line| line.contains("deleted")), "{seen:?}");
 
         until_the_end.expect_line_where("lastpid = ", |line| line.starts_with("lastpid = "));
-        world.local.delete_group(GROUP);
+        env.server.delete_group(GROUP);
         for process in [&until_the_end, &publisher] {
             process.wait_exit();
             let seen = succeeded(process);
@@ -894,9 +858,9 @@ fn a_demonstration_that_is_stopped_stops_everything() {
 
 on_both_protocols! {
     fn applications_leave_no_socket_path_behind(protocol: Protocol) {
-        let world = World::start(protocol);
-        let driver = Driver::spawn(world.member_driver());
-        assert_eq!(driver.establish(GROUP, &world.secret), 0);
+        let env = TestEnv::with_protocol(protocol);
+        let driver = Driver::spawn(env.driver_program());
+        assert_eq!(driver.establish(GROUP, env.secret()), 0);
         for path in application_paths(driver.pid()) {
             assert!(!path.exists(), "{} while connected", path.display());
         }
@@ -904,8 +868,8 @@ on_both_protocols! {
         for path in application_paths(driver.pid()) {
             assert!(!path.exists(), "{} afterwards", path.display());
         }
-        world.local.quit();
-        assert!(!world.local.socket().exists() && !world.local.callback_socket().exists());
-        assert!(world.auth.exit_status().is_none());
+        env.server.quit();
+        assert!(!env.server.socket().exists() && !env.server.callback_socket().exists());
+        assert!(env.auth.exit_status().is_none());
     }
 }

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use kvs_testkit::{AuthServer, Driver, LocalServer};
+use kvs_testkit::{Driver, TestEnv};
 
 /// How long the servers are left alone.
 const IDLE: Duration = Duration::from_secs(10);
@@ -16,10 +16,8 @@ const ALLOWED: u64 = 2;
 
 #[test]
 fn idle_servers_with_ten_applications_use_no_processor_time() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let apps: Vec<Driver> = (0..10).map(|_| Driver::connected(&server, "g", &secret)).collect();
+    let env = TestEnv::start();
+    let apps: Vec<Driver> = (0..10).map(|_| env.driver()).collect();
     // All of them are in use and watch, so that nothing that work leaves behind goes unnoticed.
     for app in &apps {
         assert_eq!(app.put("k", "v"), 1);
@@ -30,9 +28,9 @@ fn idle_servers_with_ten_applications_use_no_processor_time() {
         app.expect_change("k");
     }
 
-    let before = [auth.cpu_ticks(), server.cpu_ticks()];
+    let before = [env.auth.cpu_ticks(), env.server.cpu_ticks()];
     thread::sleep(IDLE);
-    let after = [auth.cpu_ticks(), server.cpu_ticks()];
+    let after = [env.auth.cpu_ticks(), env.server.cpu_ticks()];
     for (program, (before, after)) in
         ["KVS-AuthServer", "KVS-LocalServer"].into_iter().zip(before.into_iter().zip(after))
     {

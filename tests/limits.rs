@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{
     AuthServer, Channel, Driver, LocalServer, Process, Program, RawV1App, Sockets, StopOnDrop,
-    compile_c, connect, is_root, private_dir, until,
+    TestEnv, compile_c, connect, is_root, private_dir, until,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -243,17 +243,15 @@ fn a_callback_connection_of_another_process_or_user_is_not_taken_for_ours_whatev
 
 #[test]
 fn the_status_shows_the_process_that_the_kernel_names() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
+    let env = TestEnv::start();
     let dir = private_dir();
-    let mut main = half_login(&server, &dir.path().join("app_socket_1"), "g", &secret);
+    let mut main = half_login(&env.server, &dir.path().join("app_socket_1"), "g", env.secret());
     let own = dir.path().join("app_socket_cb_1");
     let mut callback =
-        Channel::connect_from("callback", &own, server.callback_socket()).expect("it listens");
+        Channel::connect_from("callback", &own, env.server.callback_socket()).expect("it listens");
     callback.expect_int(1);
     main.expect_int(1);
-    let pids: Vec<u32> = server.status().iter().map(|app| app.pid.unsigned_abs()).collect();
+    let pids: Vec<u32> = env.server.status().iter().map(|app| app.pid.unsigned_abs()).collect();
     assert_eq!(pids, [std::process::id()]);
 }
 
@@ -261,57 +259,51 @@ fn the_status_shows_the_process_that_the_kernel_names() {
 
 #[test]
 fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr())
-        .args(["--max-connections-per-user", "8", "--socket-mode", "777"])
-        .start();
-    let_all_in(&server);
-    let secret = server.create_group("g");
+    let env = TestEnv::with_args(["--max-connections-per-user", "8", "--socket-mode", "777"]);
+    let_all_in(&env.server);
     // This process has half of what its user may have.
-    let apps: Vec<_> = (0..4).map(|_| server.raw_app("g", &secret)).collect();
+    let apps: Vec<_> = (0..4).map(|_| env.server.raw_app("g", env.secret())).collect();
     for _ in 0..3 {
-        let mut main = Channel::connect("main", server.socket()).expect("it listens");
+        let mut main = Channel::connect("main", env.server.socket()).expect("it listens");
         assert_eq!(main.rest(), 0i32.to_ne_bytes());
         let mut callback =
-            Channel::connect("callback", server.callback_socket()).expect("it listens");
+            Channel::connect("callback", env.server.callback_socket()).expect("it listens");
         assert_eq!(callback.rest(), 0i32.to_ne_bytes());
     }
-    assert_eq!(code_of_login(&server, "g", &secret), -14);
-    expect_logged_once(&server, "half of what its user may have (--max-connections-per-user");
+    assert_eq!(code_of_login(&env.server, "g", env.secret()), -14);
+    expect_logged_once(&env.server, "half of what its user may have (--max-connections-per-user");
     // Another process of the same user has its own half, and a third has nothing.
-    let second = crowd(&[path(server.socket()), "10"]);
+    let second = crowd(&[path(env.server.socket()), "10"]);
     assert_eq!(greeted(&second), [4, 6, 0]);
-    let third = Driver::start(&server);
-    assert_eq!(third.establish("g", &secret), -14);
-    expect_logged_once(&server, "its user has 8 (--max-connections-per-user");
+    let third = Driver::start(&env.server);
+    assert_eq!(third.establish("g", env.secret()), -14);
+    expect_logged_once(&env.server, "its user has 8 (--max-connections-per-user");
     if is_root("another user finds a place") {
-        let other = crowd(&["-u", OTHER_USER, path(server.socket()), "10"]);
+        let other = crowd(&["-u", OTHER_USER, path(env.server.socket()), "10"]);
         assert_eq!(greeted(&other), [4, 6, 0]);
     }
     // A process that ends gives back what it had.
     second.kill();
-    until("there is room again", || (third.establish("g", &secret) == 0).then_some(()));
+    until("there is room again", || (third.establish("g", env.secret()) == 0).then_some(()));
     drop(apps);
-    until("there is room again", || connect(&server, "g", &secret).ok());
+    until("there is room again", || connect(&env.server, "g", env.secret()).ok());
 }
 
 #[test]
 fn connections_that_never_speak_are_closed_and_what_they_took_is_free_again() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).args(["--login-timeout", "1"]).start();
-    let secret = server.create_group("g");
-    let app = connect(&server, "g", &secret).expect("the secret is right");
-    let before = server.open_descriptors();
-    let main = crowd(&[path(server.socket()), "200"]);
+    let env = TestEnv::with_args(["--login-timeout", "1"]);
+    let app = env.connect();
+    let before = env.server.open_descriptors();
+    let main = crowd(&[path(env.server.socket()), "200"]);
     assert_eq!(greeted(&main), [200, 0, 0]);
-    let callback = crowd(&[path(server.callback_socket()), "200"]);
+    let callback = crowd(&[path(env.server.callback_socket()), "200"]);
     main.expect_line("all ended");
     assert_eq!(greeted(&callback), [0, 0, 200]);
-    server.expect_open_descriptors(before);
+    env.server.expect_open_descriptors(before);
     put_and_get(&app, 10);
     // Two hundred lines would tell nothing that twenty do not.
-    let lines = logged(&server, "the login was not finished within 1 s");
-    assert!((1..=20).contains(&lines.len()), "{}", server.report());
+    let lines = logged(&env.server, "the login was not finished within 1 s");
+    assert!((1..=20).contains(&lines.len()), "{}", env.server.report());
 }
 
 /// Ten thousand connections at the same time, from four processes. The flood is another user's if there
@@ -380,44 +372,41 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
 
 #[test]
 fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = connect(&server, "g", &secret).expect("the secret is right");
-    let pid = Pid::from_raw(server.pid());
-    let most = server.open_descriptors() as u64 + 4;
+    let env = TestEnv::start();
+    let app = env.connect();
+    let pid = Pid::from_raw(env.server.pid());
+    let most = env.server.open_descriptors() as u64 + 4;
     let limit = Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) };
     let before = prlimit(pid, Resource::Nofile, limit).expect("it is our child");
-    let waiting = crowd(&[path(server.socket()), "100"]);
-    server.expect_log("the shortage of descriptors", |line| {
+    let waiting = crowd(&[path(env.server.socket()), "100"]);
+    env.server.expect_log("the shortage of descriptors", |line| {
         line.contains("connections of applications cannot be accepted for now")
     });
     // Each connection that comes meanwhile is an event, and must not be a try.
-    let coming = crowd(&["-c", path(server.socket())]);
-    let used = server.cpu_ticks();
+    let coming = crowd(&["-c", path(env.server.socket())]);
+    let used = env.server.cpu_ticks();
     for _ in 0..10 {
         put_and_get(&app, 10);
         thread::sleep(Duration::from_millis(100));
     }
-    let used = server.cpu_ticks() - used;
+    let used = env.server.cpu_ticks() - used;
     println!("{used} ticks while accepting paused");
     assert!(used <= 50, "{used} ticks in a second");
     coming.kill();
     prlimit(pid, Resource::Nofile, before).expect("it is our child");
     // Those that waited have had their greeting, and new ones get it.
     assert_eq!(greeted(&waiting), [100, 0, 0]);
-    connect(&server, "g", &secret).expect("it accepts again");
-    assert_eq!(logged(&server, "cannot be accepted for now").len(), 1, "{}", server.report());
+    env.connect();
+    assert_eq!(logged(&env.server, "cannot be accepted for now").len(), 1, "{}", env.server.report());
 }
 
 #[test]
 fn connections_that_come_and_go_starve_nobody() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let (secret, other) = (server.create_group("g"), server.create_group("other"));
-    let mut app = server.raw_app("g", &secret);
+    let env = TestEnv::without_group();
+    let (secret, other) = (env.server.create_group("g"), env.server.create_group("other"));
+    let mut app = env.server.raw_app("g", &secret);
     app.put("k", "v");
-    let mut floods: Vec<_> = [server.socket(), server.callback_socket()]
+    let mut floods: Vec<_> = [env.server.socket(), env.server.callback_socket()]
         .map(|socket| crowd(&["-c", path(socket)]))
         .into();
     let ended = AtomicBool::new(false);
@@ -426,7 +415,7 @@ fn connections_that_come_and_go_starve_nobody() {
         // Logins that are given up at once, each with a question to the authentication server.
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
-                let mut main = Channel::connect("main", server.socket()).expect("it listens");
+                let mut main = Channel::connect("main", env.server.socket()).expect("it listens");
                 if main.int_or_end() == Some(1) && main.try_send(b"other").is_ok() {
                     let _ = main.int_or_end();
                     let _ = main.try_send(other.as_bytes());
@@ -437,7 +426,7 @@ fn connections_that_come_and_go_starve_nobody() {
             assert_eq!(app.get("k").as_deref(), Some("v"));
         }
         for _ in 0..10 {
-            let new = connect(&server, "g", &secret).expect("there is room");
+            let new = connect(&env.server, "g", &secret).expect("there is room");
             put_and_get(&new, 3);
         }
         drop(ending);
@@ -500,10 +489,8 @@ fn a_user_at_its_limit_of_pairs_may_read_overwrite_and_delete() {
 
 #[test]
 fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).args(["--max-bytes-per-user", "700"]).start();
-    let secret = server.create_group("g");
-    let mut app = server.raw_app("g", &secret);
+    let env = TestEnv::with_args(["--max-bytes-per-user", "700"]);
+    let mut app = env.server.raw_app("g", env.secret());
     app.put("k", "v");
     // Of a watch it is not known yet for which key it is.
     assert!(app.register("k"));
@@ -516,16 +503,16 @@ fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
     // The longest value is assumed, so one that fits beside what it replaces is stored.
     app.put("long", "short");
     assert_eq!(app.get("long").as_deref(), Some("short"));
-    expect_logged_once(&server, "nearly 700 bytes (--max-bytes-per-user)");
+    expect_logged_once(&env.server, "nearly 700 bytes (--max-bytes-per-user)");
     // The library: -5 for either, or the reason, when it can be told.
-    let original = connect_original(&server, "g", &secret);
+    let original = connect_original(&env.server, "g", env.secret());
     assert_eq!(original.watch("k", |_| {}).map_err(|error| error.code()), Err(-5));
-    let connection = connect(&server, "g", &secret).expect("the secret is right");
+    let connection = env.connect();
     assert_eq!(connection.watch("k", |_| {}).map_err(|error| error.code()), Err(-19));
     // A watch is given back with its application, and with its key.
     app.close();
     let mut app = until("the watch is given back", || {
-        let mut app = server.raw_app("g", &secret);
+        let mut app = env.server.raw_app("g", env.secret());
         app.main.send_int(3);
         (app.main.int() == 1).then(|| {
             app.main.send(b"k");
@@ -545,10 +532,8 @@ fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
 /// gather them without end.
 #[test]
 fn changes_that_nobody_takes_count_although_their_keys_are_deleted() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).args(["--max-bytes-per-user", "65536"]).start();
-    let secret = server.create_group("g");
-    let mut app = server.raw_app("g", &secret);
+    let env = TestEnv::with_args(["--max-bytes-per-user", "65536"]);
+    let mut app = env.server.raw_app("g", env.secret());
     let mut rounds = 0;
     loop {
         let key = rounds.to_string();
@@ -599,50 +584,47 @@ fn guess(server: &LocalServer, group: &str, count: usize) -> usize {
 
 #[test]
 fn wrong_secrets_are_slowed_and_right_ones_are_not() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let (secret, other) = (server.create_group("g"), server.create_group("other"));
-    drop(connect(&server, "g", &secret).expect("the secret is right"));
+    let env = TestEnv::without_group();
+    let (secret, other) = (env.server.create_group("g"), env.server.create_group("other"));
+    drop(connect(&env.server, "g", &secret).expect("the secret is right"));
     let begin = Instant::now();
     thread::scope(|scope| {
-        let guesses = scope.spawn(|| guess(&server, "g", 40));
+        let guesses = scope.spawn(|| guess(&env.server, "g", 40));
         // Meanwhile right ones are answered however many tries wait: those that must wait too long would be
         // closed.
         for _ in 0..50 {
-            drop(connect(&server, "g", &secret).expect("the secret is right"));
+            drop(connect(&env.server, "g", &secret).expect("the secret is right"));
         }
         let verdicts = guesses.join().expect("it does not panic");
         let most = 5 + begin.elapsed().as_secs() as usize;
         println!("{verdicts} verdicts on 40 guesses in {:?}", begin.elapsed());
         assert!((5..=most).contains(&verdicts), "{verdicts} verdicts in {:?}", begin.elapsed());
     });
-    expect_logged_once(&server, "too many wrong secrets");
+    expect_logged_once(&env.server, "too many wrong secrets");
     // The library says -8 when there is no verdict.
     let codes: Vec<i32> = thread::scope(|scope| {
         let tries: Vec<_> =
-            (0..20).map(|_| scope.spawn(|| code_of_login(&server, "g", "wrong"))).collect();
+            (0..20).map(|_| scope.spawn(|| code_of_login(&env.server, "g", "wrong"))).collect();
         tries.into_iter().map(|code| code.join().expect("it is refused")).collect()
     });
     assert!(codes.contains(&-8) && codes.iter().all(|code| [-8, -9].contains(code)), "{codes:?}");
     // The other group has its own turns.
-    assert_eq!(try_login(&server, "other", "wrong").map(drop), Err("wrong secret".into()));
-    drop(connect(&server, "other", &other).expect("the secret is right"));
+    assert_eq!(try_login(&env.server, "other", "wrong").map(drop), Err("wrong secret".into()));
+    drop(connect(&env.server, "other", &other).expect("the secret is right"));
 }
 
 /// A right secret that is answered while wrong ones are not would be found by trying many at the same
 /// time: who has not shown it yet waits with it, too.
 #[test]
 fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
+    let env = TestEnv::start();
     let begin = Instant::now();
-    let guesses = guess(&server, "g", 40);
+    let guesses = guess(&env.server, "g", 40);
     // Wrong and right ones take turns. The right one waits for as long as it takes for one of
     // those before it to be free again: nine were given away, one comes back in each second.
     let mut refused = 0;
     until("its turn comes", || {
-        let login = try_login(&server, "g", &secret);
+        let login = try_login(&env.server, "g", env.secret());
         refused += usize::from(login.is_err());
         login.ok()
     });
@@ -651,9 +633,9 @@ fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
     println!("{guesses} verdicts, then {refused} refused, in {elapsed:?}");
     // From now on it is answered at once, whatever else comes.
     thread::scope(|scope| {
-        scope.spawn(|| guess(&server, "g", 20));
+        scope.spawn(|| guess(&env.server, "g", 20));
         for _ in 0..20 {
-            drop(connect(&server, "g", &secret).expect("the secret is right"));
+            drop(env.connect());
         }
     });
 }

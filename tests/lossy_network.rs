@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{
     AuthServer, DEADLINE, Delivery, Driver, LocalServer, RandomFaults, RawLocalServer, RawV1App,
-    Relay, SeededRng, Sockets, number_from_env,
+    Relay, SeededRng, number_from_env,
 };
 
 /// The names for which both administrators contend.
@@ -56,7 +56,7 @@ struct Excuse(String);
 
 type Attempt<T> = Result<T, Excuse>;
 
-struct World {
+struct LossyEnv {
     auth: Mutex<AuthServer>,
     locals: [LocalServer; 2],
     /// What is true. A name is changed only by who has locked it.
@@ -77,7 +77,7 @@ struct Figures {
     excuses: Vec<String>,
 }
 
-impl World {
+impl LossyEnv {
     /// Repeats an attempt while it ends with an excuse.
     fn until_answered<T>(&self, what: &str, mut attempt: impl FnMut() -> Attempt<T>) -> T {
         for _ in 0..MOST_TRIES {
@@ -358,7 +358,7 @@ fn everything_ends_right(
     let homes = [0, 1]
         .map(|local| Group { owner: local, secret: locals[local].create_group(&home(local)) });
     let apps = [0, 1].map(|n| App::connect(&locals[n], &home(n), &homes[n].secret));
-    let world = World {
+    let env = LossyEnv {
         auth: Mutex::new(auth),
         locals,
         model: Mutex::new((0..2).map(home).zip(homes).collect()),
@@ -374,17 +374,17 @@ fn everything_ends_right(
     // A local server trusts a network until it has seen something happen to a datagram.
     for local in [0, 1] {
         for _ in 0..5 {
-            let secret = world.truth(&home(local)).map(|group| group.secret);
-            assert_eq!(world.info(local, &home(local)).ok(), secret);
+            let secret = env.truth(&home(local)).map(|group| group.secret);
+            assert_eq!(env.info(local, &home(local)).ok(), secret);
         }
     }
     let begin = Instant::now();
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (world, apps, end) = (&world, &apps, &end);
-        let killer = scope.spawn(move || world.kill(kills, operations, seed, apps, end));
+        let (env, apps, end) = (&env, &apps, &end);
+        let killer = scope.spawn(move || env.kill(kills, operations, seed, apps, end));
         let administrators =
-            [0, 1].map(|local| scope.spawn(move || world.administer(local, seed, operations / 2)));
+            [0, 1].map(|local| scope.spawn(move || env.administer(local, seed, operations / 2)));
         let results = administrators.map(|administrator| administrator.join());
         end.store(true, Ordering::SeqCst);
         killer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -394,20 +394,20 @@ fn everything_ends_right(
     });
     let took = begin.elapsed();
     for local in [0, 1] {
-        world.notice(local);
+        env.notice(local);
     }
     calm.store(true, Ordering::SeqCst);
     relay.settle();
-    world.check_tables();
+    env.check_tables();
     for app in &apps {
         app.check("end");
     }
 
-    let figures = lock(&world.figures);
+    let figures = lock(&env.figures);
     println!(
         "{title}: {} operations and {} kills in {:.1} s; {} datagrams, {} hit; {} excuses (seed {seed})",
-        world.done.load(Ordering::SeqCst),
-        world.restarts.load(Ordering::SeqCst),
+        env.done.load(Ordering::SeqCst),
+        env.restarts.load(Ordering::SeqCst),
         took.as_secs_f64(),
         relay.count(),
         relay.affected(),

@@ -15,37 +15,30 @@ use std::thread;
 use std::time::Duration;
 
 use kvs_testkit::{
-    AuthServer, Channel, LocalServer, RawV1App, SeededRng, Sockets, StopOnDrop, connect,
-    number_from_env, private_dir,
+    Channel, RawV1App, SeededRng, Sockets, StopOnDrop, TestEnv, connect, number_from_env,
 };
-use tempfile::TempDir;
 
 /// Its name is a function code that does not exist, so that a second login is nothing but one.
 const GROUP: &str = "team";
 
 /// A server, and a witness that it serves and has stored what it should.
-struct Scene {
-    server: LocalServer,
-    _auth: AuthServer,
-    secret: String,
+struct Witnessed {
+    env: TestEnv,
     witness: kvs::Connection,
-    dir: TempDir,
     descriptors: usize,
     rounds: usize,
 }
 
-impl Scene {
+impl Witnessed {
     fn new() -> Self {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group(GROUP);
-        let witness = connect(&server, GROUP, &secret).expect("the server knows the group");
+        let env = TestEnv::builder().group(GROUP).start();
+        let witness = env.connect();
         witness.put("k", "0").expect("it is connected");
         // The answer to a later call shows that it is stored.
         assert!(witness.get("k").expect("it is connected").is_some());
-        assert_eq!(server.group_info(GROUP).map(|info| info.pairs), Ok(1));
-        let descriptors = server.open_descriptors();
-        Self { server, _auth: auth, secret, witness, dir: private_dir(), descriptors, rounds: 0 }
+        assert_eq!(env.pairs(), 1);
+        let descriptors = env.server.open_descriptors();
+        Self { env, witness, descriptors, rounds: 0 }
     }
 
     /// The witness is served.
@@ -59,18 +52,17 @@ impl Scene {
 
     /// There is the witness' pair and no other.
     fn expect_nothing_stored(&self, what: &str) {
-        let info = self.server.group_info(GROUP);
-        assert_eq!(info.map(|info| info.pairs), Ok(1), "{what}");
+        assert_eq!(self.env.pairs(), 1, "{what}");
     }
 
     /// All is as before.
     fn expect_nothing_left(&self) {
         self.expect_nothing_stored("at the end");
-        self.server.expect_open_descriptors(self.descriptors);
+        self.env.server.expect_open_descriptors(self.descriptors);
         // There is no event to wait for: that nothing happens is the promise.
-        let before = self.server.cpu_ticks();
+        let before = self.env.server.cpu_ticks();
         thread::sleep(Duration::from_millis(500));
-        let used = self.server.cpu_ticks() - before;
+        let used = self.env.server.cpu_ticks() - before;
         assert!(used <= 5, "a server with nothing to do used {used} clock ticks in half a second");
     }
 
@@ -78,10 +70,10 @@ impl Scene {
     fn abuser(&self, at: At, number: usize) -> Abuser {
         let name = number.to_string();
         let connect_main =
-            || Channel::connect_as("main", self.server.socket(), self.dir.path(), &name);
+            || Channel::connect_as("main", self.env.server.socket(), self.env.dir(), &name);
         let connect_callback = || {
-            let path = self.server.callback_socket();
-            Channel::connect_as("callback", path, self.dir.path(), &name)
+            let path = self.env.server.callback_socket();
+            Channel::connect_as("callback", path, self.env.dir(), &name)
         };
         if at == At::Unclaimed {
             // Before its login: what it sends there waits for whoever claims it.
@@ -90,7 +82,7 @@ impl Scene {
         if matches!(at, At::Group | At::Secret | At::Verdict) {
             let mut main = connect_main();
             if at == At::Verdict {
-                main.begin_login(GROUP, &self.secret);
+                main.begin_login(GROUP, self.env.secret());
             } else {
                 main.expect_int(1);
             }
@@ -101,7 +93,7 @@ impl Scene {
             return Abuser { main, callback: None };
         }
         let RawV1App { mut main, mut callback } =
-            RawV1App::login_as(&self.server, self.dir.path(), &name, GROUP, &self.secret);
+            RawV1App::login_as(&self.env.server, self.env.dir(), &name, GROUP, self.env.secret());
         match at {
             At::Key(code) => {
                 main.send_int(code);
@@ -339,7 +331,7 @@ fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
 
 #[test]
 fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let mut number = 0;
     for at in At::ALL {
         for (what, bytes, then) in wrong_bytes(at) {
@@ -350,7 +342,7 @@ fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
                 }
                 number += 1;
                 println!("{what} at {at:?}, then {} bytes", tail.len());
-                let mut abuser = scene.abuser(at, number);
+                let mut abuser = witnessed.abuser(at, number);
                 abuser.send(at, &bytes);
                 if !tail.is_empty() {
                     abuser.send(at, tail);
@@ -359,18 +351,18 @@ fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
                     Then::Closed => abuser.expect_closed(),
                     Then::Ignored => abuser.expect_served(),
                 }
-                scene.expect_served();
-                scene.expect_nothing_stored(&format!("{what} at {at:?}"));
+                witnessed.expect_served();
+                witnessed.expect_nothing_stored(&format!("{what} at {at:?}"));
             }
         }
     }
     println!("{number} wrong sequences");
-    scene.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let mut number = 0;
     let half_ints: [&[u8]; 4] = [b"", &[1], &[1, 0], &[1, 0, 0]];
     for at in At::ALL {
@@ -381,7 +373,7 @@ fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
             }
             for how in [Some(Shutdown::Write), Some(Shutdown::Read), Some(Shutdown::Both), None] {
                 number += 1;
-                let mut abuser = scene.abuser(at, number);
+                let mut abuser = witnessed.abuser(at, number);
                 abuser.send(at, before);
                 let what = format!("{} bytes at {at:?}, then {how:?}", before.len());
                 match how {
@@ -404,25 +396,25 @@ fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
                         }
                     }
                 }
-                scene.expect_served();
-                scene.expect_nothing_stored(&what);
+                witnessed.expect_served();
+                witnessed.expect_nothing_stored(&what);
             }
         }
     }
     println!("{number} hang-ups");
-    scene.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 /// What is sent out of band is no part of the stream: whatever the server makes of it, it hurts the sender
 /// only.
 #[test]
 fn out_of_band_data_hurts_nobody() {
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let mut number = 0;
     for &at in At::claimed() {
         for after in [&b""[..], b"\0", &[0xff; 400], &[0; 300]] {
             number += 1;
-            let mut abuser = scene.abuser(at, number);
+            let mut abuser = witnessed.abuser(at, number);
             let channel = abuser.channel(at);
             if channel.try_send_out_of_band(b"!").is_err() {
                 // A kernel without it; or the server has closed.
@@ -433,19 +425,19 @@ fn out_of_band_data_hurts_nobody() {
                 // The byte before then becomes a part of the stream, where it would be a legal text.
                 let _ = abuser.channel(at).try_send_out_of_band(b"!!");
             }
-            scene.expect_served();
+            witnessed.expect_served();
             drop(abuser);
-            scene.expect_nothing_stored(&format!("{after:?} at {at:?}"));
+            witnessed.expect_nothing_stored(&format!("{after:?} at {at:?}"));
         }
     }
-    scene.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 /// The kernel would put descriptors that come with a message into the server's table, if it took them.
 #[test]
 fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
     const ROUNDS: usize = 50;
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let (one, other) = std::os::unix::net::UnixStream::pair().expect("there are descriptors");
     let null = std::fs::File::open("/dev/null").expect("it is there");
     let few = [one.as_fd(), other.as_fd(), null.as_fd()];
@@ -453,13 +445,13 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
     for number in 0..ROUNDS {
         // Not its login only: everything it sends has them with it, and is served.
         let name = number.to_string();
-        let dir = scene.dir.path();
-        let mut main = Channel::connect_as("main", scene.server.socket(), dir, &name);
+        let dir = witnessed.env.dir();
+        let mut main = Channel::connect_as("main", witnessed.env.server.socket(), dir, &name);
         main.expect_int(1);
         main.try_send_with(GROUP.as_bytes(), &few).expect("it is connected");
         main.expect_int(1);
-        main.try_send_with(scene.secret.as_bytes(), &many).expect("it is connected");
-        let path = scene.server.callback_socket();
+        main.try_send_with(witnessed.env.secret().as_bytes(), &many).expect("it is connected");
+        let path = witnessed.env.server.callback_socket();
         let mut callback = Channel::connect_as("callback", path, dir, &name);
         callback.expect_int(1);
         main.expect_int(1);
@@ -474,7 +466,7 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
                 main.expect_int(if code == 3 { 1 } else { -1 });
             }
         }
-        scene.expect_served();
+        witnessed.expect_served();
         callback.expect_int(1);
         callback.try_send_with(&ints(&[1]), &many).expect("it is connected");
         callback.take(100);
@@ -483,9 +475,9 @@ fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
             callback.try_send_with(&[9; 3], &few).expect("it is connected");
             let _ = main.try_send_with(b"\0\0\0\0\0\0", &many);
         }
-        assert!(scene.server.open_descriptors() < scene.descriptors + 100);
+        assert!(witnessed.env.server.open_descriptors() < witnessed.descriptors + 100);
     }
-    scene.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 fn bytes(rng: &mut SeededRng, longest: usize) -> Vec<u8> {
@@ -512,17 +504,17 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(3_000);
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let mut rng = SeededRng::new(seed);
     let mut resident = 0;
     let warm = count / 3;
     for number in 0..count {
         if number == warm {
             // All that is kept for a while is kept by now: 1000 past applications, for one.
-            resident = scene.server.resident_kib();
+            resident = witnessed.env.server.resident_kib();
         }
         let at = At::claimed()[rng.below(At::claimed().len())];
-        let mut abuser = scene.abuser(at, number);
+        let mut abuser = witnessed.abuser(at, number);
         // Nothing legal may come first, or it would be stored, and rightly so.
         let first = match at {
             At::Code if rng.below(2) == 0 => vec![0xff; rng.below(100_000)],
@@ -542,7 +534,7 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
                     let _ = abuser.channel(on).stream().shutdown(how);
                 }
                 2 => {
-                    let passed = scene.server.socket().parent().map(std::fs::File::open);
+                    let passed = witnessed.env.server.socket().parent().map(std::fs::File::open);
                     let passed = passed.expect("it has a directory").expect("it is there");
                     let _ = abuser.channel(on).try_send_with(&bytes, &[passed.as_fd()]);
                 }
@@ -550,13 +542,14 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
             }
         }
         drop(abuser);
-        scene.expect_served();
+        witnessed.expect_served();
         if number % 100 == 0 {
-            scene.expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+            witnessed
+                .expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         }
     }
-    scene.expect_nothing_left();
-    let grown = scene.server.resident_kib().saturating_sub(resident);
+    witnessed.expect_nothing_left();
+    let grown = witnessed.env.server.resident_kib().saturating_sub(resident);
     println!("{count} sequences; the server grew by {grown} KiB over the last {}", count - warm);
     assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
 }
@@ -566,14 +559,17 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
 fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
     /// On each of the server's threads more than one.
     const FLOODS: usize = 8;
-    let mut scene = Scene::new();
+    let mut witnessed = Witnessed::new();
     let stop = AtomicBool::new(false);
-    let apps: Vec<_> = (0..FLOODS).map(|n| scene.abuser(At::Code, n)).collect();
+    let apps: Vec<_> = (0..FLOODS).map(|n| witnessed.abuser(At::Code, n)).collect();
     // Where the applications of everybody else end up: on all threads.
     let others: Vec<_> = (0..FLOODS)
-        .map(|_| connect(&scene.server, GROUP, &scene.secret).expect("the server knows the group"))
+        .map(|_| {
+            connect(&witnessed.env.server, GROUP, witnessed.env.secret())
+                .expect("the server knows the group")
+        })
         .collect();
-    let resident = scene.server.resident_kib();
+    let resident = witnessed.env.server.resident_kib();
     thread::scope(|scope| {
         let _stop_on_drop = StopOnDrop(&stop);
         for app in &apps {
@@ -596,16 +592,17 @@ fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
                 let seen = other.get("k").expect("it is connected");
                 assert_eq!(seen.as_deref(), Some(value.as_bytes()));
             }
-            scene.expect_served();
+            witnessed.expect_served();
         }
         // A new one is let in, too.
-        connect(&scene.server, GROUP, &scene.secret).expect("the server knows the group");
+        connect(&witnessed.env.server, GROUP, witnessed.env.secret())
+            .expect("the server knows the group");
     });
-    let grown = scene.server.resident_kib().saturating_sub(resident);
+    let grown = witnessed.env.server.resident_kib().saturating_sub(resident);
     assert!(grown < 4096, "the server grew by {grown} KiB");
     for app in apps {
         app.expect_served();
     }
     drop(others);
-    scene.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }

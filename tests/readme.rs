@@ -11,8 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kvs_testkit::{
-    AuthServer, Driver, LocalServer, Program, STRICT, Sockets, lib_dir, private_dir, project_dir,
-    tool,
+    Driver, LocalServer, Program, STRICT, Sockets, TestEnv, lib_dir, private_dir, project_dir, tool,
 };
 use tempfile::TempDir;
 
@@ -94,17 +93,15 @@ fn build_and_start<'a>(page: &'a Page, build: &str, secret: &str) -> (&'a str, S
 
 #[test]
 fn six_function_program_builds_shared_and_static_and_runs() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group(GROUP);
+    let env = TestEnv::builder().group(GROUP).start();
     let page = Page::load(LIBRARY);
     let dir = with_program("hello.c", page.block("c", "put_value(\"greeting\""));
-    let (dynamic, start) = build_and_start(&page, "gcc hello.c", &secret);
+    let (dynamic, start) = build_and_start(&page, "gcc hello.c", env.secret());
     let archive = page.code("gcc hello.c");
     assert_eq!(page.code("-static"), "-static", "it may be added");
     for build in [dynamic, archive, &format!("{archive} -static")] {
         tool(Command::new("sh").args(["-c", build]).current_dir(dir.path()));
-        let printed = run(&server, dir.path(), &start);
+        let printed = run(&env.server, dir.path(), &start);
         assert_eq!(printed, ["greeting = hello"], "{build}");
         fs::remove_file(dir.path().join("hello")).expect("it was built");
     }
@@ -112,20 +109,19 @@ fn six_function_program_builds_shared_and_static_and_runs() {
 
 #[test]
 fn watch_program_of_the_readme_prints_a_change() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group(GROUP);
+    let env = TestEnv::builder().group(GROUP).start();
     let page = Page::load(README);
     let dir = with_program("watch.c", page.block("c", "kvs_watch_prefix"));
-    let (build, _) = build_and_start(&page, "gcc watch.c", &secret);
+    let (build, _) = build_and_start(&page, "gcc watch.c", env.secret());
     let build = format!("{build} -std=c99 {}", STRICT.join(" "));
     tool(Command::new("sh").args(["-c", &build]).current_dir(dir.path()));
     let watch = Program::new(dir.path().join("watch"))
-        .args([GROUP, &secret])
-        .env("KVS_SOCKET", server.socket())
+        .args([GROUP, env.secret()])
+        .env("KVS_SOCKET", env.server.socket())
         .spawn();
-    server.status_where("it watches", |status| status.iter().any(|app| !app.watched.is_empty()));
-    Driver::connected(&server, GROUP, &secret).store("temperature", "21.5");
+    env.server
+        .status_where("it watches", |status| status.iter().any(|app| !app.watched.is_empty()));
+    Driver::connected(&env.server, GROUP, env.secret()).store("temperature", "21.5");
     watch.expect_line_where("a change", |line| line == "temperature has version 1");
     watch.send("");
     assert!(watch.finish().status.success(), "{}", watch.report());
@@ -133,37 +129,33 @@ fn watch_program_of_the_readme_prints_a_change() {
 
 #[test]
 fn counter_program_loses_no_increment() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group(GROUP);
+    let env = TestEnv::builder().group(GROUP).start();
     let page = Page::load(LIBRARY);
     let dir = with_program("counter.c", page.block("c", "kvs_cas"));
-    let (build, start) = build_and_start(&page, "gcc counter.c", &secret);
+    let (build, start) = build_and_start(&page, "gcc counter.c", env.secret());
     tool(
         Command::new("sh")
             .args(["-c", &format!("{build} {}", STRICT.join(" "))])
             .current_dir(dir.path()),
     );
     for _ in 0..2 {
-        assert_eq!(run(&server, dir.path(), &start), ["starts has changed"]);
+        assert_eq!(run(&env.server, dir.path(), &start), ["starts has changed"]);
     }
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let lines = run(&server, dir.path(), &start);
+                let lines = run(&env.server, dir.path(), &start);
                 assert!(lines.iter().all(|line| line == "starts has changed"), "{lines:?}");
             });
         }
     });
-    let driver = Driver::connected(&server, GROUP, &secret);
+    let driver = Driver::connected(&env.server, GROUP, env.secret());
     assert_eq!(driver.get("starts").as_deref(), Ok("10"));
 }
 
 #[test]
 fn rust_program_builds_without_the_c_interface_and_runs() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group(GROUP);
+    let env = TestEnv::builder().group(GROUP).start();
     let page = Page::load(LIBRARY);
 
     // In a place that stays, and written only when they change, so that it is built only once.
@@ -198,9 +190,10 @@ fn rust_program_builds_without_the_c_interface_and_runs() {
             .current_dir(&dir),
     );
 
-    let printed = run(&server, &dir, &format!("target/debug/readme {secret}"));
+    let printed = run(&env.server, &dir, &format!("target/debug/readme {}", env.secret()));
     assert_eq!(printed, ["21.5 degrees"]);
-    let status = server
+    let status = env
+        .server
         .status_where("it has closed", |status| status.iter().all(|app| app.status == "Closed"));
     assert_eq!(status.len(), 1);
 }

@@ -16,47 +16,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_testkit::{
-    AuthServer, DEADLINE, LocalServer, QUIET_PERIOD, RawV1App, connect, number_from_env, padded,
-    private_dir,
-};
-use tempfile::TempDir;
+use kvs_testkit::{DEADLINE, QUIET_PERIOD, RawV1App, TestEnv, number_from_env, padded};
 
-struct Scene {
-    server: LocalServer,
-    _auth: AuthServer,
-    secret: String,
-    dir: TempDir,
-    apps: AtomicUsize,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group("g");
-        Self { server, _auth: auth, secret, dir: private_dir(), apps: AtomicUsize::new(0) }
+/// A subscriber to these keys, which exist from now on.
+fn subscriber(env: &TestEnv, keys: &[String]) -> RawV1App {
+    let mut app = env.raw_v1();
+    for key in keys {
+        app.put(key, "0");
+        assert!(app.register(key));
     }
-
-    /// One more application without the library.
-    fn raw(&self) -> RawV1App {
-        let name = self.apps.fetch_add(1, Ordering::Relaxed).to_string();
-        RawV1App::login_as(&self.server, self.dir.path(), &name, "g", &self.secret)
-    }
-
-    fn library(&self) -> kvs::Connection {
-        connect(&self.server, "g", &self.secret).expect("the server knows the group")
-    }
-
-    /// One that watches these keys, which exist from now on.
-    fn watcher(&self, keys: &[String]) -> RawV1App {
-        let mut app = self.raw();
-        for key in keys {
-            app.put(key, "0");
-            assert!(app.register(key));
-        }
-        app
-    }
+    app
 }
 
 /// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs two
@@ -85,13 +54,13 @@ fn keys(count: usize) -> Vec<String> {
 fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_change() {
     const WRITERS: usize = 4;
     let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(50_000);
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let keys = keys(1);
-    let mut asleep = scene.watcher(&keys);
+    let mut asleep = subscriber(&env, &keys);
     // It has taken the announcement, and never says that it is ready.
-    let mut half_asleep = scene.watcher(&keys);
+    let mut half_asleep = subscriber(&env, &keys);
     // And one that is told as ever.
-    let awake = scene.library();
+    let awake = env.connect();
     let (told, changes) = std::sync::mpsc::channel();
     awake
         .watch(&keys[0], move |_| {
@@ -99,11 +68,11 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
             let _ = told.send(());
         })
         .expect("the key exists");
-    let mut writers: Vec<_> = (0..WRITERS).map(|_| scene.raw()).collect();
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| env.raw_v1()).collect();
     put_all(&mut writers[0], &keys[0], 100, |n| n.to_string());
     half_asleep.callback.expect_int(1);
 
-    let resident = scene.server.resident_kib();
+    let resident = env.server.resident_kib();
     let begin = Instant::now();
     let most = AtomicUsize::new(0);
     let done = AtomicBool::new(false);
@@ -118,7 +87,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
         scope.spawn(|| {
             // Nothing tells when memory is taken and given back in between.
             while !done.load(Ordering::Relaxed) {
-                let now = usize::try_from(scene.server.resident_kib()).expect("it is small");
+                let now = usize::try_from(env.server.resident_kib()).expect("it is small");
                 most.fetch_max(now, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(50));
             }
@@ -128,7 +97,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
         assert!(ended.iter().all(Result::is_ok), "a writer was not served");
     });
     let took = begin.elapsed();
-    let after = scene.server.resident_kib().max(most.into_inner() as u64);
+    let after = env.server.resident_kib().max(most.into_inner() as u64);
     println!(
         "{puts} puts in {took:?} ({:.0} a second); VmRSS {resident} KiB before, {after} KiB at most",
         puts as f64 / took.as_secs_f64()
@@ -157,24 +126,24 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
 fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
     const KEYS: usize = 2_000;
     const TIMES: usize = 5;
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let keys = keys(KEYS);
-    let mut asleep = scene.watcher(&keys);
-    let mut writer = scene.raw();
+    let mut asleep = subscriber(&env, &keys);
+    let mut writer = env.raw_v1();
     for n in 1..=TIMES {
         for key in &keys {
             writer.put(key, &n.to_string());
         }
     }
     assert_eq!(writer.get(&keys[0]).as_deref(), Some("5"));
-    let resident = scene.server.resident_kib();
+    let resident = env.server.resident_kib();
     for _ in 0..TIMES {
         for key in &keys {
             writer.put(key, "last");
         }
     }
     assert_eq!(writer.get(&keys[0]).as_deref(), Some("last"));
-    let grown = scene.server.resident_kib().saturating_sub(resident);
+    let grown = env.server.resident_kib().saturating_sub(resident);
     assert!(grown < 1024, "the server grew by {grown} KiB");
 
     let mut told = HashMap::<String, usize>::new();
@@ -191,10 +160,10 @@ fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
 fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
     /// An announcement and a padded key.
     const CHANGE: usize = 4 + 100;
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let keys = keys(1);
-    let mut slow = scene.watcher(&keys);
-    let writer = scene.library();
+    let mut slow = subscriber(&env, &keys);
+    let writer = env.connect();
     // Many more changes are made than it takes.
     for n in 0..2 * CHANGE {
         writer.put(&keys[0], n.to_string()).expect("it is connected");
@@ -215,13 +184,13 @@ fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
 fn the_latency_of_others_does_not_depend_on_a_watcher_that_never_reads() {
     const TURNS: usize = 20;
     const GETS: usize = 200;
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let watched = keys(1);
-    let _asleep = scene.watcher(&watched);
+    let _asleep = subscriber(&env, &watched);
     // The same load on a key that nobody watches.
-    let mut writer = scene.raw();
+    let mut writer = env.raw_v1();
     put_all(&mut writer, "free", 1, |n| n.to_string());
-    let reader = scene.library();
+    let reader = env.connect();
     let mut times: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
     for turn in 0..TURNS * 2 {
         let key = if turn % 2 == 0 { "free" } else { &watched[0] };
@@ -261,24 +230,24 @@ fn the_latency_of_others_does_not_depend_on_a_watcher_that_never_reads() {
 #[test]
 fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
     const APPS: usize = 8;
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let value = "v".repeat(99);
-    let other = scene.library();
+    let other = env.connect();
     other.put("k", &value).expect("it is connected");
     assert!(other.get("k").expect("it is connected").is_some());
-    let apps: Vec<_> = (0..APPS).map(|_| scene.raw()).collect();
-    let resident = scene.server.resident_kib();
+    let apps: Vec<_> = (0..APPS).map(|_| env.raw_v1()).collect();
+    let resident = env.server.resident_kib();
     let stuck: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> =
             apps.into_iter().map(|app| scope.spawn(|| get_until_stuck(app))).collect();
         threads.into_iter().map(|thread| thread.join().expect("the server stops at last")).collect()
     });
-    let grown = scene.server.resident_kib().saturating_sub(resident);
+    let grown = env.server.resident_kib().saturating_sub(resident);
     assert!(grown < 1024, "the server grew by {grown} KiB");
     for _ in 0..100 {
         assert!(other.get("k").expect("it is connected").is_some());
     }
-    let late = scene.library();
+    let late = env.connect();
     assert!(late.get("k").expect("it is connected").is_some());
     // What they send now is not even read.
     for (app, _) in &stuck[APPS / 2..] {
@@ -307,8 +276,8 @@ fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
         assert_eq!(app.get("k").as_ref(), Some(&value));
     }
     // Their group can be deleted, and the server quits.
-    scene.server.delete_group("g");
-    scene.server.quit();
+    env.server.delete_group("g");
+    env.server.quit();
 }
 
 /// Gets `k` and takes no answer, until no answer comes any more. How many bytes of answers are due.

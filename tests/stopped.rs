@@ -16,19 +16,16 @@ use std::time::Instant;
 
 use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_testkit::{
-    AuthServer, ChannelRole, DEADLINE, Driver, LocalServer, Process, ProcessOutput, Program,
-    Protocol, RawV2App, Step, StepResult, Stepper, application_paths, compile_c, compile_preload,
-    on_both_protocols,
+    ChannelRole, DEADLINE, Driver, Process, ProcessOutput, Program, Protocol, RawV2App, Step,
+    StepResult, Stepper, TestEnv, application_paths, compile_c, compile_preload, on_both_protocols,
 };
 use nix::sys::signal::Signal;
 
 /// A server with others at work: two in the group `g`, where the halted ones are, and one in another.
-struct Scene {
-    server: LocalServer,
-    _auth: AuthServer,
-    secret: String,
+struct StopEnv {
+    env: TestEnv,
     mate: Driver,
-    watcher: Driver,
+    subscriber: Driver,
     stranger: Driver,
     /// Sees versions, in a framed session.
     observer: RefCell<RawV2App>,
@@ -39,7 +36,7 @@ struct Scene {
 /// How many pairs the others have in `g`.
 const PAIRS: usize = 2;
 
-impl Scene {
+impl StopEnv {
     fn new() -> Self {
         // A callback connection whose application was killed in its login is kept for that long.
         Self::with_login_timeout("10")
@@ -51,20 +48,17 @@ impl Scene {
     }
 
     fn with_login_timeout(seconds: &str) -> Self {
-        let auth = AuthServer::start();
-        let server = LocalServer::builder(auth.addr()).args(["--login-timeout", seconds]).start();
-        let secret = server.create_group("g");
-        let other_secret = server.create_group("other");
-        let mate = Driver::connected(&server, "g", &secret);
-        let watcher = Driver::connected(&server, "g", &secret);
-        let stranger = Driver::connected(&server, "other", &other_secret);
+        let env =
+            TestEnv::builder().args(["--login-timeout", seconds]).group("g").group("other").start();
+        let (mate, subscriber) = (env.driver(), env.driver());
+        let stranger = Driver::connected(&env.server, "other", env.secret_of("other"));
         // One is watched by all who can, one only by who stays awake.
         mate.store("m", "0");
         mate.store("w", "0");
-        assert_eq!(watcher.call("register_callback w"), 1);
-        let observer = RefCell::new(RawV2App::login(&server, "g", &secret));
-        let descriptors = server.open_descriptors();
-        Self { server, _auth: auth, secret, mate, watcher, stranger, observer, descriptors }
+        assert_eq!(subscriber.call("register_callback w"), 1);
+        let observer = RefCell::new(RawV2App::login(&env.server, "g", env.secret()));
+        let descriptors = env.server.open_descriptors();
+        Self { env, mate, subscriber, stranger, observer, descriptors }
     }
 
     /// All that others do works, of the same group too as long as there is one.
@@ -72,20 +66,20 @@ impl Scene {
         self.elsewhere_works();
         self.works(&self.mate);
         self.mate.store("w", "1");
-        self.watcher.expect_change("w");
+        self.subscriber.expect_change("w");
         // All who are stopped are to be told of this.
         self.mate.store("m", "1");
-        assert_eq!(self.watcher.get("m").as_deref(), Ok("1"));
+        assert_eq!(self.subscriber.get("m").as_deref(), Ok("1"));
     }
 
     /// All that others do works, in another group and at the console.
     fn elsewhere_works(&self) {
         self.works(&self.stranger);
-        assert!(!self.server.status().is_empty());
-        let secret = self.server.create_group("new");
-        let guest = Driver::connected(&self.server, "new", &secret);
+        assert!(!self.env.server.status().is_empty());
+        let secret = self.env.server.create_group("new");
+        let guest = Driver::connected(&self.env.server, "new", &secret);
         self.works(&guest);
-        self.server.delete_group("new");
+        self.env.server.delete_group("new");
         assert_eq!(guest.put("k", "v"), -2);
     }
 
@@ -100,20 +94,20 @@ impl Scene {
 
     /// Deletes the group of the halted ones, which must be no longer than their patience.
     fn delete_group(&self) {
-        self.server.delete_group("g");
+        self.env.server.delete_group("g");
         let late = |line: &String| line.contains("have not closed yet");
-        assert!(!self.server.log_lines().iter().any(late), "{}", self.server.report());
+        assert!(!self.env.server.log_lines().iter().any(late), "{}", self.env.server.report());
         assert_eq!(self.mate.put("m", "2"), -2);
         self.elsewhere_works();
         // Nothing is left of it.
-        self.server.create_group("g");
-        assert_eq!(self.server.group_info("g").map(|info| info.pairs), Ok(0));
+        self.env.server.create_group("g");
+        assert_eq!(self.env.server.group_info("g").map(|info| info.pairs), Ok(0));
     }
 
     /// None of the dead is left: neither its connection, nor its watches, nor its descriptors. `dead` says
     /// of which processes the status must tell.
     fn expect_gone(&self, halted: &[i32], dead: &[i32]) {
-        let status = self.server.status_where("the dead are closed", |status| {
+        let status = self.env.server.status_where("the dead are closed", |status| {
             let theirs = || status.iter().filter(|app| halted.contains(&app.pid));
             theirs().all(|app| app.status == "Closed")
                 && dead.iter().all(|pid| theirs().any(|app| app.pid == *pid))
@@ -122,11 +116,11 @@ impl Scene {
             assert_ne!(app.closed_at, "-", "{app:?}");
             assert!(app.watched.is_empty(), "{app:?}");
         }
-        self.server.expect_open_descriptors(self.descriptors);
+        self.env.server.expect_open_descriptors(self.descriptors);
     }
 
     fn pairs(&self) -> usize {
-        self.server.group_info("g").expect("the group exists").pairs
+        self.env.server.group_info("g").expect("the group exists").pairs
     }
 }
 
@@ -216,43 +210,43 @@ struct Halted {
 
 impl Halted {
     /// One for each step, in the same order as the steps.
-    fn at_each_step(scene: &Scene, kind: Kind) -> Vec<Self> {
-        let count = Script::new(kind, &scene.secret, "key").steps.len();
+    fn at_each_step(stop_env: &StopEnv, kind: Kind) -> Vec<Self> {
+        let count = Script::new(kind, stop_env.env.secret(), "key").steps.len();
         println!("without the library an application takes {count} steps: {kind:?}");
-        (0..=count).map(|n| Self::after(scene, kind, n)).collect()
+        (0..=count).map(|n| Self::after(stop_env, kind, n)).collect()
     }
 
-    fn after(scene: &Scene, kind: Kind, count: usize) -> Self {
-        let app = Stepper::start(&scene.server);
+    fn after(stop_env: &StopEnv, kind: Kind, count: usize) -> Self {
+        let app = Stepper::start(&stop_env.env.server);
         let key = format!("k{count}");
-        let script = Script::new(kind, &scene.secret, &key);
+        let script = Script::new(kind, stop_env.env.secret(), &key);
         let mut halted = Self { app, key, script, taken: 0 };
         while halted.taken < count {
-            let seen = halted.step(scene);
+            let seen = halted.step(stop_env);
             assert_eq!(seen, StepResult::Expected, "step {} of {count}", halted.taken);
         }
         halted
     }
 
     /// Takes the next step.
-    fn step(&mut self, scene: &Scene) -> StepResult {
+    fn step(&mut self, stop_env: &StopEnv) -> StepResult {
         if self.taken == self.script.change {
-            scene.mate.call("put_value m changed");
+            stop_env.mate.call("put_value m changed");
         }
         let seen = self.app.take(&self.script.steps[self.taken]);
         self.taken += 1;
         if self.taken == self.script.stored && seen == StepResult::Expected {
             // A legal application sends the code after a value in one piece. This one does not, so it
             // waits until the value has been read.
-            self.await_stored(scene);
+            self.await_stored(stop_env);
         }
         seen
     }
 
-    fn await_stored(&self, scene: &Scene) {
+    fn await_stored(&self, stop_env: &StopEnv) {
         let end = Instant::now() + DEADLINE;
         loop {
-            match scene.mate.get(&self.key).as_deref() {
+            match stop_env.mate.get(&self.key).as_deref() {
                 Ok("value") => return,
                 Err(-7) => assert!(Instant::now() < end, "{} is not stored", self.key),
                 // The group was deleted meanwhile.
@@ -267,21 +261,21 @@ impl Halted {
         (self.script.stored..self.script.deleted).contains(&self.taken)
     }
 
-    fn expect_pair(&self, scene: &Scene) {
+    fn expect_pair(&self, stop_env: &StopEnv) {
         let expected = if self.has_pair() { Ok("value") } else { Err(-7) };
-        assert_eq!(scene.mate.get(&self.key).as_deref(), expected.as_deref(), "{}", self.key);
+        assert_eq!(stop_env.mate.get(&self.key).as_deref(), expected.as_deref(), "{}", self.key);
     }
 
     /// It goes on to the end of its script.
-    fn goes_on(mut self, scene: &Scene) {
+    fn goes_on(mut self, stop_env: &StopEnv) {
         self.app.signal(Signal::SIGCONT);
         let goodbye = self.taken > self.script.close;
         while self.taken < self.script.steps.len() {
             if self.taken == self.script.close && !goodbye {
                 // Nothing was lost: it is told of the last change, and finds it.
-                scene.mate.store("m", "last");
+                stop_env.mate.store("m", "last");
                 let steps = if self.script.is_framed {
-                    self.take_changes_up_to_the_last(scene);
+                    self.take_changes_up_to_the_last(stop_env);
                     let mut steps = Step::send_request(Request::Get(b"m"));
                     steps.extend(Step::take_ok(b"last"));
                     steps
@@ -292,22 +286,22 @@ impl Halted {
                 };
                 self.app.take_all(&steps);
             }
-            let seen = self.step(scene);
+            let seen = self.step(stop_env);
             assert_eq!(
                 seen,
                 StepResult::Expected,
                 "step {} of {}\n{}",
                 self.taken,
                 self.key,
-                scene.server.report()
+                stop_env.env.server.report()
             );
         }
         self.ends();
     }
 
     /// In a framed session each change is told by itself as long as the socket has room for it.
-    fn take_changes_up_to_the_last(&self, scene: &Scene) {
-        let (last, _) = scene.observer.borrow_mut().get("m").expect("it is stored");
+    fn take_changes_up_to_the_last(&self, stop_env: &StopEnv) {
+        let (last, _) = stop_env.observer.borrow_mut().get("m").expect("it is stored");
         let mut version = 0;
         while version < last {
             let seen = self.app.take(&Step::Take(ChannelRole::Callback, vec![0; 25]));
@@ -321,7 +315,7 @@ impl Halted {
     }
 
     /// Its group has gone: it learns that at its next step at which anything can be learnt.
-    fn finds_its_group_gone(mut self, scene: &Scene) {
+    fn finds_its_group_gone(mut self, stop_env: &StopEnv) {
         self.app.signal(Signal::SIGCONT);
         let goodbye = self.taken > self.script.close;
         let seen = loop {
@@ -343,7 +337,12 @@ impl Halted {
             Some((Step::Take(ChannelRole::Callback, _), StepResult::Other(bytes)))
                 if bytes == [0; 3] => {}
             seen => {
-                panic!("step {} of {}: {seen:?}\n{}", self.taken, self.key, scene.server.report())
+                panic!(
+                    "step {} of {}: {seen:?}\n{}",
+                    self.taken,
+                    self.key,
+                    stop_env.env.server.report()
+                )
             }
         }
         self.ends();
@@ -366,22 +365,22 @@ fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on_in_a_f
 }
 
 fn all_stop_and_go_on(kind: Kind) {
-    let scene = Scene::patient();
-    let halted = Halted::at_each_step(&scene, kind);
+    let stop_env = StopEnv::patient();
+    let halted = Halted::at_each_step(&stop_env, kind);
     for halted in &halted {
         halted.app.stop();
     }
-    scene.others_work();
+    stop_env.others_work();
     for halted in &halted {
-        halted.expect_pair(&scene);
+        halted.expect_pair(&stop_env);
     }
-    scene.others_work();
+    stop_env.others_work();
     for halted in halted {
-        halted.goes_on(&scene);
+        halted.goes_on(&stop_env);
     }
-    assert_eq!(scene.pairs(), PAIRS);
-    scene.server.expect_open_descriptors(scene.descriptors);
-    scene.delete_group();
+    assert_eq!(stop_env.pairs(), PAIRS);
+    stop_env.env.server.expect_open_descriptors(stop_env.descriptors);
+    stop_env.delete_group();
 }
 
 #[test]
@@ -395,17 +394,17 @@ fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted_in_a_fr
 }
 
 fn all_stop_and_their_group_is_deleted(kind: Kind) {
-    let scene = Scene::patient();
-    let halted = Halted::at_each_step(&scene, kind);
+    let stop_env = StopEnv::patient();
+    let halted = Halted::at_each_step(&stop_env, kind);
     for halted in &halted {
         halted.app.stop();
     }
-    scene.delete_group();
+    stop_env.delete_group();
     for halted in halted {
-        halted.finds_its_group_gone(&scene);
+        halted.finds_its_group_gone(&stop_env);
     }
-    assert_eq!(scene.pairs(), 0);
-    scene.elsewhere_works();
+    assert_eq!(stop_env.pairs(), 0);
+    stop_env.elsewhere_works();
 }
 
 #[test]
@@ -420,22 +419,22 @@ fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stor
 }
 
 fn all_are_killed(kind: Kind) {
-    let scene = Scene::new();
-    let halted = Halted::at_each_step(&scene, kind);
+    let stop_env = StopEnv::new();
+    let halted = Halted::at_each_step(&stop_env, kind);
     for halted in &halted {
         halted.app.kill();
     }
     let pids: Vec<_> = halted.iter().map(|halted| halted.app.pid()).collect();
     let was_in = |halted: &&Halted| halted.taken >= halted.script.admitted;
     let dead: Vec<_> = halted.iter().filter(was_in).map(|halted| halted.app.pid()).collect();
-    scene.expect_gone(&pids, &dead);
+    stop_env.expect_gone(&pids, &dead);
     for halted in &halted {
-        halted.expect_pair(&scene);
+        halted.expect_pair(&stop_env);
     }
     let stored = halted.iter().filter(|halted| halted.has_pair()).count();
-    assert_eq!(scene.pairs(), PAIRS + stored);
-    scene.others_work();
-    scene.delete_group();
+    assert_eq!(stop_env.pairs(), PAIRS + stored);
+    stop_env.others_work();
+    stop_env.delete_group();
 }
 
 // With the library.
@@ -458,15 +457,15 @@ const TOUR: [&str; 9] = [
 
 /// One process for each of its system calls, halted after it by this signal. The last ones make fewer calls
 /// and are not halted.
-fn halted_tours(scene: &Scene, signal: Signal, protocol: Protocol) -> Vec<(String, Process)> {
+fn halted_tours(stop_env: &StopEnv, signal: Signal, protocol: Protocol) -> Vec<(String, Process)> {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [tour, halt] =
         BUILT.get_or_init(|| [compile_c("tests/c/tour.c"), compile_preload("tests/c/halt.c")]);
     let start = |n: usize| {
         let key = format!("t{n}");
         let process = Program::new(tour)
-            .args(["g", &scene.secret, &key])
-            .served_by(&scene.server)
+            .args(["g", stop_env.env.secret(), &key])
+            .served_by(&stop_env.env.server)
             .protocol(protocol)
             .env("KVS_TIMEOUT_MS", "3600000")
             .env("LD_PRELOAD", halt)
@@ -508,30 +507,30 @@ fn fewest(protocol: Protocol) -> usize {
 
 on_both_protocols! {
     fn a_program_that_is_stopped_after_any_system_call_holds_nobody_up_and_goes_on(protocol: Protocol) {
-        let scene = Scene::patient();
-        let tours = halted_tours(&scene, Signal::SIGSTOP, protocol);
+        let stop_env = StopEnv::patient();
+        let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
-        scene.others_work();
+        stop_env.others_work();
         for (key, tour) in &tours {
             tour.signal(Signal::SIGCONT);
             let ended = tour.finish();
             assert_eq!(ended.status.code(), Some(0), "{}", tour.report());
             let answers: Vec<_> =
                 ended.stdout.iter().filter(|line| code(line).is_some()).map(String::as_str).collect();
-            assert_eq!(answers, TOUR, "{key}\n{}", scene.server.report());
+            assert_eq!(answers, TOUR, "{key}\n{}", stop_env.env.server.report());
         }
-        assert_eq!(scene.pairs(), PAIRS);
-        scene.server.expect_open_descriptors(scene.descriptors);
-        scene.others_work();
+        assert_eq!(stop_env.pairs(), PAIRS);
+        stop_env.env.server.expect_open_descriptors(stop_env.descriptors);
+        stop_env.others_work();
     }
 }
 
 on_both_protocols! {
     fn a_program_that_is_stopped_after_any_system_call_learns_that_its_group_was_deleted(protocol: Protocol) {
-        let scene = Scene::patient();
-        let tours = halted_tours(&scene, Signal::SIGSTOP, protocol);
+        let stop_env = StopEnv::patient();
+        let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
-        scene.delete_group();
+        stop_env.delete_group();
         for (key, tour) in &tours {
             tour.signal(Signal::SIGCONT);
             let ended = tour.finish();
@@ -544,8 +543,8 @@ on_both_protocols! {
             let failed = codes.iter().skip_while(|code| **code >= 0);
             assert!(failed.clone().all(|code| *code < 0), "{key}: {codes:?}\n{}", tour.report());
         }
-        assert_eq!(scene.pairs(), 0);
-        scene.elsewhere_works();
+        assert_eq!(stop_env.pairs(), 0);
+        stop_env.elsewhere_works();
     }
 }
 
@@ -556,8 +555,8 @@ fn code(line: &str) -> Option<i32> {
 
 on_both_protocols! {
     fn a_program_that_is_killed_after_any_system_call_leaves_nothing_but_what_it_had_stored(protocol: Protocol) {
-        let scene = Scene::new();
-        let tours = halted_tours(&scene, Signal::SIGKILL, protocol);
+        let stop_env = StopEnv::new();
+        let tours = halted_tours(&stop_env, Signal::SIGKILL, protocol);
         let ended: Vec<_> = tours.iter().map(|(key, tour)| (key, tour, tour.finish())).collect();
         let killed = ended.iter().filter(|(_, _, ended)| ended.status.code().is_none()).count();
         assert!((fewest(protocol)..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
@@ -565,13 +564,13 @@ on_both_protocols! {
         let was_in = ended.iter().filter(|(_, _, ended)| progress(ended).contains_key("establish 0"));
         let dead: Vec<_> = was_in.map(|(_, tour, _)| tour.pid()).collect();
         assert!(dead.len() > fewest(protocol) - 15, "{}", dead.len());
-        scene.expect_gone(&pids, &dead);
+        stop_env.expect_gone(&pids, &dead);
         let mut stored = 0;
         for (key, tour, ended) in &ended {
             remove_paths(tour.pid());
             let progress = progress(ended);
             let seen = |line| progress.contains_key(line);
-            let pair = scene.mate.get(key);
+            let pair = stop_env.mate.get(key);
             // Whatever was begun and has not returned may have happened or not, but not half.
             let mut possible = vec![Err(-7)];
             for (begun, returned, then) in [
@@ -593,8 +592,8 @@ on_both_protocols! {
             );
             stored += usize::from(pair.is_ok());
         }
-        assert_eq!(scene.pairs(), PAIRS + stored);
-        scene.others_work();
-        scene.delete_group();
+        assert_eq!(stop_env.pairs(), PAIRS + stored);
+        stop_env.others_work();
+        stop_env.delete_group();
     }
 }

@@ -41,12 +41,35 @@ impl Process {
     /// # Panics
     /// If the process has exited.
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS")
+    }
+
+    /// Its largest resident memory in KiB since [`reset_peak_resident`](Self::reset_peak_resident).
+    ///
+    /// # Panics
+    /// If the process has exited.
+    pub fn peak_resident_kib(&self) -> u64 {
+        self.status_kib("VmHWM")
+    }
+
+    /// Begins a new measurement of the largest resident memory (proc_pid_clear_refs(5)).
+    ///
+    /// # Panics
+    /// If the process has exited.
+    pub fn reset_peak_resident(&self) {
+        let path = format!("/proc/{}/clear_refs", self.pid());
+        std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    fn status_kib(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
-        kib.unwrap_or_else(|| panic!("{path} has no VmRSS"))
+        let line = |line: &'_ str| {
+            let value = line.strip_prefix(field)?.strip_prefix(':')?;
+            value.split_whitespace().next()?.parse().ok()
+        };
+        status.lines().find_map(line).unwrap_or_else(|| panic!("{path} has no {field}"))
     }
 
     /// The number of its threads.

@@ -52,7 +52,8 @@ struct Group {
 pub struct TestEnvBuilder {
     auth: AuthServerBuilder,
     server: Vec<ConfigureServer>,
-    groups: Vec<String>,
+    /// Not set: only [`GROUP`].
+    groups: Option<Vec<String>>,
     protocol: Protocol,
 }
 
@@ -81,12 +82,28 @@ impl TestEnv {
         Self::builder().args(args).start()
     }
 
+    /// Starts both servers for programs and connections of this protocol.
+    ///
+    /// # Panics
+    /// If a server does not start.
+    pub fn with_protocol(protocol: Protocol) -> Self {
+        Self::builder().protocol(protocol).start()
+    }
+
+    /// Starts both servers without creating a group.
+    ///
+    /// # Panics
+    /// If a server does not start.
+    pub fn without_group() -> Self {
+        Self::builder().no_group().start()
+    }
+
     /// An environment to be configured.
     pub fn builder() -> TestEnvBuilder {
         TestEnvBuilder {
             auth: AuthServer::builder(),
             server: Vec::new(),
-            groups: Vec::new(),
+            groups: None,
             protocol: Protocol::V2,
         }
     }
@@ -236,7 +253,13 @@ impl TestEnv {
 impl TestEnvBuilder {
     /// Creates this group instead of [`GROUP`]; with several calls, all of them.
     pub fn group(mut self, name: &str) -> Self {
-        self.groups.push(name.to_owned());
+        self.groups.get_or_insert_default().push(name.to_owned());
+        self
+    }
+
+    /// Creates no group. The methods of [`TestEnv`] that need one panic.
+    pub fn no_group(mut self) -> Self {
+        self.groups = Some(Vec::new());
         self
     }
 
@@ -281,10 +304,7 @@ impl TestEnvBuilder {
         let server = LocalServer::builder(auth.addr());
         let server = self.server.into_iter().fold(server, |server, configure| configure(server));
         let server = server.start();
-        let mut names = self.groups;
-        if names.is_empty() {
-            names.push(GROUP.to_owned());
-        }
+        let names = self.groups.unwrap_or_else(|| vec![GROUP.to_owned()]);
         let create = |name: String| Group { secret: server.create_group(&name), name };
         let groups = names.into_iter().map(create).collect();
         TestEnv {

@@ -3,18 +3,18 @@
 //! [`peers`]: the server misbehaves, at every step of every call of an original session; [`framed`]: of a framed one. [`system_calls`]: the system refuses, at
 //! every place where the library asks it for something. [`panics`]: the library itself has a bug, at every point
 //! where a build for this test can panic. All are tables, a row for each fault. After each of them the same is
-//! checked ([`Subject`]): the connection is alive or dead as promised, the next one works, and
+//! checked ([`AppUnderTest`]): the connection is alive or dead as promised, the next one works, and
 //! no descriptor, thread, socket path or byte of memory is left.
 
 #![forbid(unsafe_code)]
 
+mod app;
 mod panics;
-mod subject;
 mod system_calls;
 mod v1;
 mod v2;
 
-use subject::Subject;
+use app::AppUnderTest;
 
 #[test]
 fn every_code_is_in_the_tables() {

@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use kvs_testkit::{
-    AuthServer, Driver, LocalServer, Protocol, ScriptedServer, Sockets, lib_dir, on_both_protocols,
-    project_dir, tool,
+    Driver, Protocol, ScriptedServer, Sockets, TestEnv, lib_dir, on_both_protocols, project_dir,
+    tool,
 };
 
-use crate::Subject;
+use crate::AppUnderTest;
 use crate::v2::close_by_server;
 
 /// The directory of the library that panics.
@@ -35,8 +35,8 @@ fn panicking_library() -> &'static Path {
     })
 }
 
-fn subject(server: &impl Sockets, protocol: Protocol) -> Subject {
-    Subject::spawn(
+fn app(server: &impl Sockets, protocol: Protocol) -> AppUnderTest {
+    AppUnderTest::spawn(
         Driver::program()
             .served_by(server)
             .protocol(protocol)
@@ -112,12 +112,10 @@ const FRAMED: [Row; 22] = [
 
 on_both_protocols! {
     fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked(protocol: Protocol) {
-        let auth = AuthServer::start();
-        let local = LocalServer::start(&auth);
-        let secret = local.create_group("g");
-        let subject = subject(&local, protocol);
-        let driver = &subject.driver;
-        let login = LOGIN.replace("SECRET", &secret);
+        let env = TestEnv::start();
+        let app = app(&env.server, protocol);
+        let driver = &app.driver;
+        let login = LOGIN.replace("SECRET", env.secret());
         let table: &[Row] = match protocol {
             Protocol::V1 => &ORIGINAL,
             Protocol::V2 => &FRAMED,
@@ -126,13 +124,13 @@ on_both_protocols! {
             for nth in 1..=count + 1 {
                 let name = format!("{call}: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.expect_no_growth(&name, || {
+                app.expect_no_growth(&name, || {
                     if call != LOGIN {
                         assert_eq!(driver.call(&login), 0, "{name}");
                         driver.store("k", "v");
                     }
                     panic_at(driver, point, nth);
-                    let code = driver.call(&call.replace("SECRET", &secret));
+                    let code = driver.call(&call.replace("SECRET", env.secret()));
                     assert_eq!(has_panicked(driver), nth <= count, "{name}: so many times");
                     if nth <= count {
                         assert_eq!(code, -15, "{name}");
@@ -140,12 +138,12 @@ on_both_protocols! {
                         assert!(code >= 0 || code == -7, "{name}: without a panic: {code}");
                         assert_eq!(driver.call(CALLS[4]), 1, "{name}");
                     }
-                    subject.expect_unconnected(&name);
-                    subject.expect_nothing_left(&name);
+                    app.expect_unconnected(&name);
+                    app.expect_nothing_left(&name);
                     assert_eq!(driver.call(&login), 0, "{name}: the next connection");
                     driver.store("k", "v");
                     assert_eq!(driver.call(CALLS[4]), 1, "{name}: the next connection");
-                    subject.expect_nothing_left(&name);
+                    app.expect_nothing_left(&name);
                 });
             }
         }
@@ -161,14 +159,12 @@ const LISTENING_FRAMED: [(&str, usize, usize); 3] =
 
 on_both_protocols! {
     fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
-        let auth = AuthServer::start();
-        let local = LocalServer::start(&auth);
-        let secret = local.create_group("g");
-        let other = Driver::connected(&local, "g", &secret);
+        let env = TestEnv::start();
+        let other = Driver::connected(&env.server, "g", env.secret());
         other.store("k", "before");
-        let subject = subject(&local, protocol);
-        let driver = &subject.driver;
-        let login = LOGIN.replace("SECRET", &secret);
+        let app = app(&env.server, protocol);
+        let driver = &app.driver;
+        let login = LOGIN.replace("SECRET", env.secret());
         let table = match protocol {
             Protocol::V1 => LISTENING,
             Protocol::V2 => LISTENING_FRAMED,
@@ -178,7 +174,7 @@ on_both_protocols! {
             for nth in 1..=count + 1 {
                 let name = format!("library thread: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.expect_no_growth(&name, || {
+                app.expect_no_growth(&name, || {
                     panic_at(driver, point, nth);
                     assert_eq!(driver.call(&login), 0, "{name}");
                     if nth > at_once {
@@ -195,8 +191,8 @@ on_both_protocols! {
                     assert_eq!(driver.call("await_threads 1"), 1, "{name}");
                     assert!(has_panicked(driver), "{name}");
                     assert_eq!(driver.call("get_value k"), -3, "{name}");
-                    subject.expect_unconnected(&name);
-                    subject.expect_nothing_left(&name);
+                    app.expect_unconnected(&name);
+                    app.expect_nothing_left(&name);
                 });
             }
         }
@@ -206,8 +202,8 @@ on_both_protocols! {
 on_both_protocols! {
     fn a_panic_during_a_forced_close_closes_all_the_same(protocol: Protocol) {
         let server = ScriptedServer::start();
-        let subject = subject(&server, protocol);
-        let driver = &subject.driver;
+        let app = app(&server, protocol);
+        let driver = &app.driver;
         let login = "establish_connection g abcde";
         // What the next call returns: whether the library knows already that it is closed.
         let step = match protocol {
@@ -220,7 +216,7 @@ on_both_protocols! {
             for nth in 1..=count {
                 let name = format!("forced close: a panic at `{point}`, no. {nth}");
                 println!("{name}");
-                subject.expect_no_growth(&name, || {
+                app.expect_no_growth(&name, || {
                     driver.begin(login);
                     let (mut main, mut callback) = server.login_with(protocol, "g", "abcde");
                     assert_eq!(driver.returned(login), 0, "{name}");
@@ -231,8 +227,8 @@ on_both_protocols! {
                     assert_eq!(driver.call("get_value k"), code, "{name}");
                     main.rest();
                     callback.expect_end();
-                    subject.expect_unconnected(&name);
-                    subject.expect_nothing_left(&name);
+                    app.expect_unconnected(&name);
+                    app.expect_nothing_left(&name);
                 });
             }
         }

@@ -10,63 +10,54 @@
 use std::sync::OnceLock;
 
 use kvs_testkit::{
-    AuthServer, Driver, LocalServer, Program, Protocol, ScriptedServer, compile_preload,
-    on_both_protocols,
+    Driver, Program, Protocol, ScriptedServer, TestEnv, compile_preload, on_both_protocols,
 };
 use nix::libc::{
     EACCES, EADDRINUSE, EAGAIN, ECONNREFUSED, ECONNRESET, EINTR, EINVAL, EIO, EMFILE, ENFILE,
     ENOBUFS, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM, EPIPE, EROFS,
 };
 
-use crate::Subject;
+use crate::AppUnderTest;
 use crate::v2::{close_by_application, close_by_server};
 
 /// Milliseconds: no row waits for a time-out, on the busiest machine neither.
-const PATIENCE: &str = "60000";
+const TIMEOUT_MS: &str = "60000";
 
 /// What the shim calls a transfer of one byte.
 const SHORT: i32 = -1;
 
 /// Both servers, a group, and a second application.
-struct World {
-    local: LocalServer,
-    _auth: AuthServer,
-    secret: String,
+struct FaultEnv {
+    env: TestEnv,
     other: Driver,
-    protocol: Protocol,
 }
 
-impl World {
+impl FaultEnv {
     fn start(protocol: Protocol) -> Self {
-        let auth = AuthServer::start();
-        let local = LocalServer::start(&auth);
-        let secret = local.create_group("g");
-        let program = Driver::program().served_by(&local).env("KVS_TIMEOUT_MS", PATIENCE);
-        let other = Driver::spawn(program);
-        assert_eq!(other.establish("g", &secret), 0);
-        Self { local, _auth: auth, secret, other, protocol }
+        let env = TestEnv::with_protocol(protocol);
+        let program = Driver::program().served_by(&env.server);
+        let other = Driver::spawn(program.env("KVS_TIMEOUT_MS", TIMEOUT_MS));
+        assert_eq!(other.establish("g", env.secret()), 0);
+        Self { env, other }
     }
 
     fn program(&self) -> Program {
         static SHIM: OnceLock<std::path::PathBuf> = OnceLock::new();
         let shim = SHIM.get_or_init(|| compile_preload("tests/c/shim.c"));
-        Driver::program()
-            .served_by(&self.local)
-            .protocol(self.protocol)
-            .env("KVS_TIMEOUT_MS", PATIENCE)
-            .env("LD_PRELOAD", shim)
+        let program = self.env.driver_program();
+        program.env("KVS_TIMEOUT_MS", TIMEOUT_MS).env("LD_PRELOAD", shim)
     }
 
-    fn subject(&self) -> Subject {
-        Subject::spawn(self.program())
+    fn app(&self) -> AppUnderTest {
+        AppUnderTest::spawn(self.program())
     }
 
     fn open(&self) -> String {
-        OPEN.replace("SECRET", &self.secret)
+        OPEN.replace("SECRET", self.env.secret())
     }
 
     fn establish(&self) -> String {
-        format!("establish_connection g {}", self.secret)
+        format!("establish_connection g {}", self.env.secret())
     }
 }
 
@@ -279,24 +270,34 @@ impl Row {
 }
 
 /// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one was met.
-fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) -> (i32, bool) {
-    let (driver, name) = (&subject.driver, row.name(error, nth));
+fn try_row(
+    fault_env: &FaultEnv,
+    app: &AppUnderTest,
+    row: &Row,
+    error: i32,
+    nth: usize,
+) -> (i32, bool) {
+    let (driver, name) = (&app.driver, row.name(error, nth));
     match row.given {
         Unconnected => {}
         Connected | Impatient => {
             if row.given == Impatient {
                 fail(driver, "setsockopt", 3, 1, ENOMEM, By::Caller);
             }
-            assert_eq!(driver.call(&world.establish()), 0, "{name}: establish_connection before");
+            assert_eq!(
+                driver.call(&fault_env.establish()),
+                0,
+                "{name}: establish_connection before"
+            );
             driver.store("k", "v");
         }
         Opened => {
-            assert_eq!(driver.call(&world.open()), 0, "{name}: kvs_open before");
+            assert_eq!(driver.call(&fault_env.open()), 0, "{name}: kvs_open before");
             assert_eq!(driver.call("kvs_put k v"), 0, "{name}: kvs_put before");
         }
     }
     fail(driver, row.function, nth, 1, error, By::Caller);
-    let code = driver.call(&row.call.replace("SECRET", &world.secret));
+    let code = driver.call(&row.call.replace("SECRET", fault_env.env.secret()));
     let met = driver.call("failures") == 1;
     fail_nothing(driver);
     let alive = match row.given {
@@ -320,14 +321,14 @@ fn try_row(world: &World, subject: &Subject, row: &Row, error: i32, nth: usize) 
         driver.store("another", "value");
         assert_eq!(driver.call(CLOSE), 1, "{name}: close_connection");
     }
-    subject.expect_unconnected(&name);
+    app.expect_unconnected(&name);
     if !row.may_leave_path() {
-        subject.expect_nothing_left(&name);
+        app.expect_nothing_left(&name);
     }
-    assert_eq!(driver.call(&world.establish()), 0, "{name}: the next establish_connection");
+    assert_eq!(driver.call(&fault_env.establish()), 0, "{name}: the next establish_connection");
     driver.store("another", "value");
     assert_eq!(driver.call(CLOSE), 1, "{name}: the next close_connection");
-    subject.expect_nothing_left(&name);
+    app.expect_nothing_left(&name);
     (code, met)
 }
 
@@ -339,16 +340,16 @@ pub(crate) fn codes() -> impl Iterator<Item = i32> {
 
 on_both_protocols! {
     fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code(protocol: Protocol) {
-        let world = World::start(protocol);
-        let subject = world.subject();
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
         let mut failures = 0;
         for row in rows(protocol) {
             for error in row.errors {
                 for (nth, code) in (1..).zip(row.codes.iter().map(Some).chain([None])) {
                     let name = row.name(*error, nth);
                     println!("{name}");
-                    subject.expect_no_growth(&name, || {
-                        let (seen, met) = try_row(&world, &subject, row, *error, nth);
+                    app.expect_no_growth(&name, || {
+                        let (seen, met) = try_row(&fault_env, &app, row, *error, nth);
                         assert_eq!(met, code.is_some(), "{name}: so many system calls");
                         assert_eq!(seen, *code.unwrap_or(&row.good_code()), "{name}");
                         failures += i32::from(met);
@@ -363,19 +364,19 @@ on_both_protocols! {
 on_both_protocols! {
     /// What the library does once in the life of a process.
     fn a_first_call_that_fails_may_be_repeated(protocol: Protocol) {
-        let world = World::start(protocol);
+        let fault_env = FaultEnv::start(protocol);
         for function in ["__register_atfork", "pthread_key_create"] {
-            let subject = world.subject();
-            fail(&subject.driver, function, 1, 1, ENOMEM, By::Caller);
-            assert_eq!(subject.driver.call(&world.establish()), -15, "{function}");
-            assert_eq!(subject.driver.call("failures"), 1, "{function}");
-            subject.expect_unconnected(function);
-            subject.expect_nothing_left(function);
+            let app = fault_env.app();
+            fail(&app.driver, function, 1, 1, ENOMEM, By::Caller);
+            assert_eq!(app.driver.call(&fault_env.establish()), -15, "{function}");
+            assert_eq!(app.driver.call("failures"), 1, "{function}");
+            app.expect_unconnected(function);
+            app.expect_nothing_left(function);
             for _ in 0..2 {
-                assert_eq!(subject.driver.call(&world.establish()), 0, "{function}");
-                assert_eq!(subject.driver.call("calls"), 2, "{function}: only until it has worked");
-                assert_eq!(subject.driver.call(CLOSE), 1, "{function}");
-                subject.expect_nothing_left(function);
+                assert_eq!(app.driver.call(&fault_env.establish()), 0, "{function}");
+                assert_eq!(app.driver.call("calls"), 2, "{function}: only until it has worked");
+                assert_eq!(app.driver.call(CLOSE), 1, "{function}");
+                app.expect_nothing_left(function);
             }
         }
     }
@@ -383,18 +384,18 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two(protocol: Protocol) {
-        let world = World::start(protocol);
-        let subject = world.subject();
-        subject.expect_no_growth("descriptors", || {
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
+        app.expect_no_growth("descriptors", || {
             for (spare, code) in [(0, -2), (1, -2), (2, 0)] {
-                subject.driver.call(&format!("spare_descriptors {spare}"));
-                assert_eq!(subject.driver.call(&world.establish()), code, "{spare} descriptors");
-                subject.driver.call("spare_descriptors -1");
+                app.driver.call(&format!("spare_descriptors {spare}"));
+                assert_eq!(app.driver.call(&fault_env.establish()), code, "{spare} descriptors");
+                app.driver.call("spare_descriptors -1");
                 if code == 0 {
-                    subject.driver.store("k", "v");
-                    assert_eq!(subject.driver.call(CLOSE), 1);
+                    app.driver.store("k", "v");
+                    assert_eq!(app.driver.call(CLOSE), 1);
                 }
-                subject.expect_nothing_left(&format!("{spare} descriptors"));
+                app.expect_nothing_left(&format!("{spare} descriptors"));
             }
         });
     }
@@ -403,18 +404,18 @@ on_both_protocols! {
 on_both_protocols! {
     /// The names that the library tries first are taken; the rest is up to chance.
     fn names_that_are_always_taken_are_given_up_after_a_bounded_number(protocol: Protocol) {
-        let world = World::start(protocol);
-        let subject = world.subject();
-        let driver = &subject.driver;
-        subject.expect_no_growth("taken names", || {
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
+        let driver = &app.driver;
+        app.expect_no_growth("taken names", || {
             fail(driver, "bind", 1, i32::MAX, EADDRINUSE, By::Caller);
-            assert_eq!(driver.call(&world.establish()), -11);
+            assert_eq!(driver.call(&fault_env.establish()), -11);
             assert_eq!(driver.call("failures"), 8);
             fail_nothing(driver);
-            subject.expect_unconnected("taken names");
-            subject.expect_nothing_left("taken names");
+            app.expect_unconnected("taken names");
+            app.expect_nothing_left("taken names");
             // So that whatever else needs chance once in a process has had it.
-            assert_eq!(driver.call(&world.establish()), 0);
+            assert_eq!(driver.call(&fault_env.establish()), 0);
             assert_eq!(driver.call(CLOSE), 1);
         });
         let taken: Vec<_> = ["", "_1", "_2", "_3"]
@@ -426,7 +427,7 @@ on_both_protocols! {
         }
         let establish = |nth| {
             fail(driver, "getrandom", nth, 1, ENOSYS, By::Caller);
-            let code = driver.call(&world.establish());
+            let code = driver.call(&fault_env.establish());
             assert_eq!(driver.call("calls"), 1, "a name at random is needed");
             fail_nothing(driver);
             code
@@ -439,25 +440,25 @@ on_both_protocols! {
             std::fs::remove_file(path).expect("it is ours");
         }
         assert_eq!((codes, close), ([-15, 0], 1));
-        subject.expect_nothing_left("names at random");
+        app.expect_nothing_left("names at random");
     }
 }
 
 #[test]
 fn not_knowing_whether_a_value_was_read_costs_the_connection() {
-    let world = World::start(Protocol::V1);
-    let subject = world.subject();
-    let driver = &subject.driver;
+    let fault_env = FaultEnv::start(Protocol::V1);
+    let app = fault_env.app();
+    let driver = &app.driver;
     for call in [PUT, GET, DELETE, REGISTER, CLOSE] {
-        subject.expect_no_growth(call, || {
-            assert_eq!(driver.call(&world.establish()), 0);
+        app.expect_no_growth(call, || {
+            assert_eq!(driver.call(&fault_env.establish()), 0);
             assert_eq!(driver.call(PUT), 1);
             fail(driver, "ioctl", 1, 1, EINVAL, By::Caller);
             assert_eq!(driver.call(call), -3, "{call}");
             assert_eq!(driver.call("failures"), 1, "{call}");
             fail_nothing(driver);
-            subject.expect_unconnected(call);
-            subject.expect_nothing_left(call);
+            app.expect_unconnected(call);
+            app.expect_nothing_left(call);
         });
     }
 }
@@ -465,18 +466,18 @@ fn not_knowing_whether_a_value_was_read_costs_the_connection() {
 on_both_protocols! {
     fn a_thousand_connections_leave_nothing_behind(protocol: Protocol) {
         const COUNT: usize = 1000;
-        let world = World::start(protocol);
-        let subject = world.subject();
-        let driver = &subject.driver;
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
+        let driver = &app.driver;
         let connect = |count| {
             for number in 0..count {
-                assert_eq!(driver.call(&world.establish()), 0, "{number}");
+                assert_eq!(driver.call(&fault_env.establish()), 0, "{number}");
                 assert_eq!(driver.call(PUT), 1, "{number}");
                 assert_eq!(driver.call(REGISTER), 1, "{number}");
                 assert_eq!(driver.call(CLOSE), 1, "{number}");
             }
-            subject.expect_nothing_left("many connections");
-            subject.memory()
+            app.expect_nothing_left("many connections");
+            app.memory()
         };
         let growth = -connect(5) + connect(COUNT);
         // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes at least.
@@ -510,11 +511,11 @@ const LISTENING_FRAMED: &[Listening] = &[
 
 on_both_protocols! {
     fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
-        let world = World::start(protocol);
-        let subject = world.subject();
-        let driver = &subject.driver;
-        world.other.store("k", "before");
-        let change = || assert_eq!(world.other.put("k", "after"), 1);
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
+        let driver = &app.driver;
+        fault_env.other.store("k", "before");
+        let change = || assert_eq!(fault_env.other.put("k", "after"), 1);
         let (table, last) = match protocol {
             Protocol::V1 => (LISTENING, 3),
             Protocol::V2 => (LISTENING_FRAMED, 2),
@@ -524,9 +525,9 @@ on_both_protocols! {
                 for nth in 1..=*count + usize::from(*lost) {
                     let name = format!("listening: {function} no. {nth}, error {error}");
                     println!("{name}");
-                    subject.expect_no_growth(&name, || {
+                    app.expect_no_growth(&name, || {
                         fail(driver, function, nth, 1, *error, By::LibraryThread);
-                        assert_eq!(driver.call(&world.establish()), 0, "{name}");
+                        assert_eq!(driver.call(&fault_env.establish()), 0, "{name}");
                         let at_once = *function == "recv" && nth == 1 && *lost;
                         if !at_once {
                             assert_eq!(driver.call(REGISTER), 1, "{name}");
@@ -553,8 +554,8 @@ on_both_protocols! {
                             assert_eq!(driver.call(CLOSE), 1, "{name}");
                         }
                         fail_nothing(driver);
-                        subject.expect_unconnected(&name);
-                        subject.expect_nothing_left(&name);
+                        app.expect_unconnected(&name);
+                        app.expect_nothing_left(&name);
                     });
                 }
             }
@@ -564,22 +565,22 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection(protocol: Protocol) {
-        let world = World::start(protocol);
-        let subject = world.subject();
-        let driver = &subject.driver;
-        world.other.store("k", "before");
+        let fault_env = FaultEnv::start(protocol);
+        let app = fault_env.app();
+        let driver = &app.driver;
+        fault_env.other.store("k", "before");
         let row = "pthread_create after pthread_exit";
-        subject.expect_no_growth(row, || {
-            assert_eq!(driver.call(&world.establish()), 0);
+        app.expect_no_growth(row, || {
+            assert_eq!(driver.call(&fault_env.establish()), 0);
             assert_eq!(driver.call("register_exiting_callback k"), 1);
             fail(driver, "pthread_create", 1, 1, EAGAIN, By::LibraryThread);
-            assert_eq!(world.other.put("k", "after"), 1);
+            assert_eq!(fault_env.other.put("k", "after"), 1);
             assert_eq!(driver.call("await_threads 1"), 1);
             assert_eq!(driver.call("failures"), 1);
             fail_nothing(driver);
             assert_eq!(driver.call(GET), -3);
-            subject.expect_unconnected(row);
-            subject.expect_nothing_left(row);
+            app.expect_unconnected(row);
+            app.expect_nothing_left(row);
         });
     }
 }
@@ -587,16 +588,16 @@ on_both_protocols! {
 on_both_protocols! {
     fn a_system_call_that_fails_during_a_forced_close_changes_nothing(protocol: Protocol) {
         let server = ScriptedServer::start();
-        let world = World::start(protocol);
-        let subject = Subject::spawn(world.program().served_by(&server));
-        let driver = &subject.driver;
+        let fault_env = FaultEnv::start(protocol);
+        let app = AppUnderTest::spawn(fault_env.program().served_by(&server));
+        let driver = &app.driver;
         let login = "establish_connection g abcde";
         let shutdowns = if protocol == Protocol::V2 { 4 } else { 3 };
         for (function, count) in [("send", 1), ("shutdown", shutdowns), ("close", 2)] {
             for nth in 1..=count + 1 {
                 let name = format!("forced close: {function} no. {nth}");
                 println!("{name}");
-                subject.expect_no_growth(&name, || {
+                app.expect_no_growth(&name, || {
                     driver.begin(login);
                     let (mut main, mut callback) = server.login_with(protocol, "g", "abcde");
                     assert_eq!(driver.returned(login), 0);
@@ -610,8 +611,8 @@ on_both_protocols! {
                     }
                     main.expect_end();
                     callback.expect_end();
-                    subject.expect_unconnected(&name);
-                    subject.expect_nothing_left(&name);
+                    app.expect_unconnected(&name);
+                    app.expect_nothing_left(&name);
                 });
             }
         }

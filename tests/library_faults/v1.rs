@@ -12,8 +12,8 @@ use kvs_testkit::{
     Channel, DEADLINE, Driver, Protocol, ScriptedServer, Sockets, padded, private_dir, tool,
 };
 
-use crate::Subject;
-use crate::subject::Stage;
+use crate::AppUnderTest;
+use crate::app::ScriptedEnv;
 
 /// Long enough for all that goes right before the fault, on a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1000);
@@ -305,7 +305,7 @@ pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel) {
     assert_eq!(driver.returned("get_value other"), 1, "{row}: the next call");
 }
 
-impl Stage {
+impl ScriptedEnv {
     /// The application puts a value, which the server does not read.
     fn leave_value_unread(&self, row: &str, main: &mut Channel) {
         self.driver().begin("put_value k v");
@@ -339,7 +339,7 @@ impl Stage {
             {
                 self.expect_alive_and_close(&name, (main, callback), false);
             }
-            _ => self.expect_dead(&name, false),
+            _ => self.expect_closed(&name, false),
         }
     }
 }
@@ -352,11 +352,11 @@ pub(crate) fn expect_timeout(name: &str, begin: Instant) {
 
 #[test]
 fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     let mut count = 0;
     for row in rows().into_iter().filter(|row| !row.waits()) {
         println!("{}", row.name());
-        stage.subject.expect_no_growth(&row.name(), || stage.try_row(row));
+        env.app.expect_no_growth(&row.name(), || env.try_row(row));
         count += 1;
     }
     println!("{count} rows");
@@ -371,10 +371,10 @@ fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more(
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new(Protocol::V1);
+                let env = ScriptedEnv::new(Protocol::V1);
                 for row in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}", row.name());
-                    stage.try_row(*row);
+                    env.try_row(*row);
                 }
             });
         }
@@ -388,13 +388,13 @@ const CALLS: [&str; 5] =
 
 #[test]
 fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     for call in CALLS {
         let row = format!("{call}, after the server has hung up");
-        stage.subject.expect_no_growth(&row, || {
-            drop(stage.log_in(DEADLINE));
-            assert_eq!(stage.driver().call(call), -3, "{row}");
-            stage.expect_dead(&row, false);
+        env.app.expect_no_growth(&row, || {
+            drop(env.log_in(DEADLINE));
+            assert_eq!(env.driver().call(call), -3, "{row}");
+            env.expect_closed(&row, false);
         });
     }
 }
@@ -404,15 +404,15 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
     thread::scope(|scope| {
         for call in CALLS {
             scope.spawn(move || {
-                let stage = Stage::new(Protocol::V1);
+                let env = ScriptedEnv::new(Protocol::V1);
                 let row = format!("{call}, while a value is unread");
-                let (mut main, callback) = stage.log_in(TIMEOUT);
-                stage.leave_value_unread(&row, &mut main);
+                let (mut main, callback) = env.log_in(TIMEOUT);
+                env.leave_value_unread(&row, &mut main);
                 let begin = Instant::now();
-                assert_eq!(stage.driver().call(call), -3, "{row}");
+                assert_eq!(env.driver().call(call), -3, "{row}");
                 expect_timeout(&row, begin);
                 drop((main, callback));
-                stage.expect_dead(&row, false);
+                env.expect_closed(&row, false);
             });
         }
     });
@@ -421,14 +421,14 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
 /// It answers in advance and reads nothing, so at some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     let row = "get_value, until the socket is full";
-    let (mut main, callback) = stage.log_in(TIMEOUT);
+    let (mut main, callback) = env.log_in(TIMEOUT);
     let code = loop {
         // Ready, length 0, and the NUL of the value.
         main.send(b"\x01\0\0\0\0\0\0\0\0");
         let begin = Instant::now();
-        match stage.driver().call("get_value k") {
+        match env.driver().call("get_value k") {
             1 => {}
             code => {
                 expect_timeout(row, begin);
@@ -438,32 +438,32 @@ fn a_server_that_does_not_read_costs_the_timeout() {
     };
     assert!(code == -3 || code == -6, "{row}: code or key cannot be sent: {code}");
     drop((main, callback));
-    stage.expect_dead(row, false);
+    env.expect_closed(row, false);
 }
 
 /// One thread of the application waits for a silent server; another one waits for the first, and no longer.
 #[test]
 fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     let row = "put_value, while a callback is in get_value";
-    let (mut main, mut callback) = stage.log_in(TIMEOUT);
-    stage.driver().begin("register_reading_callback k");
+    let (mut main, mut callback) = env.log_in(TIMEOUT);
+    env.driver().begin("register_reading_callback k");
     main.expect(THREE);
     main.send(ONE);
     main.expect(b"k");
     main.send(ONE);
-    assert_eq!(stage.driver().returned("register_reading_callback k"), 1);
+    assert_eq!(env.driver().returned("register_reading_callback k"), 1);
     change(&mut callback, "k");
     main.expect(ONE);
     let begin = Instant::now();
     // Its own time is over at nearly the same moment as that of the other call, which ends the connection.
-    let code = stage.driver().call("put_value k v");
+    let code = env.driver().call("put_value k v");
     assert!(code == -2 || code == -15, "{row}: closed, or busy: {code}");
     let took = begin.elapsed();
     assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
-    stage.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
+    env.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
     main.expect_end();
-    stage.expect_dead(row, false);
+    env.expect_closed(row, false);
 }
 
 /// Calls that send nothing, and change nothing, while there is a connection.
@@ -479,13 +479,13 @@ const IN_VAIN: [(&str, i32); 7] = [
 
 #[test]
 fn a_call_that_cannot_be_made_leaves_the_connection_alone() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     for (call, code) in IN_VAIN {
-        stage.subject.expect_no_growth(call, || {
-            let (main, callback) = stage.log_in(DEADLINE);
-            assert_eq!(stage.driver().call(call), code, "{call}");
+        env.app.expect_no_growth(call, || {
+            let (main, callback) = env.log_in(DEADLINE);
+            assert_eq!(env.driver().call(call), code, "{call}");
             assert!(main.waiting().is_empty(), "{call}: nothing is sent");
-            stage.expect_alive_and_close(call, (main, callback), false);
+            env.expect_alive_and_close(call, (main, callback), false);
         });
     }
 }
@@ -527,17 +527,17 @@ fn a_path_without_a_server_is_told_within_the_timeout() {
     paths.push(("a socket for datagrams", path.to_str().expect("plain names").to_owned()));
     let server = ScriptedServer::start();
     for (what, path) in paths {
-        let subject = Subject::spawn(
+        let app = AppUnderTest::spawn(
             Driver::program()
                 .env("KVS_SOCKET", &path)
                 .env("KVS_CALLBACK_SOCKET", server.callback_socket())
                 .env("KVS_TIMEOUT_MS", "60000"),
         );
-        subject.expect_no_growth(what, || {
+        app.expect_no_growth(what, || {
             // At once: the call is over long before its time-out.
-            assert_eq!(subject.driver.call(Establish.line()), -12, "{what}");
-            subject.expect_unconnected(what);
-            subject.expect_nothing_left(what);
+            assert_eq!(app.driver.call(Establish.line()), -12, "{what}");
+            app.expect_unconnected(what);
+            app.expect_nothing_left(what);
         });
     }
     drop(datagrams);
@@ -571,7 +571,7 @@ fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
 
 #[test]
 fn a_server_with_a_full_backlog_costs_the_timeout() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     let dir = private_dir();
     let path = dir.path().join("full");
     let _full = full(&path);
@@ -584,27 +584,27 @@ fn a_server_with_a_full_backlog_costs_the_timeout() {
     };
     for main_is_full in [true, false] {
         let row = format!("full backlog, main: {main_is_full}");
-        let subject = Subject::spawn(if main_is_full {
-            program(&path, stage.server.callback_socket())
+        let app = AppUnderTest::spawn(if main_is_full {
+            program(&path, env.server.callback_socket())
         } else {
-            program(stage.server.socket(), &path)
+            program(env.server.socket(), &path)
         });
         let begin = Instant::now();
-        subject.driver.begin(Establish.line());
+        app.driver.begin(Establish.line());
         let mut main = None;
         if !main_is_full {
-            let mut channel = stage.server.accept_main();
+            let mut channel = env.server.accept_main();
             channel.send(ONE);
             channel.expect(b"g");
             channel.send(ONE);
             channel.expect(b"abcde");
             main = Some(channel);
         }
-        assert_eq!(subject.driver.returned(Establish.line()), -12, "{row}");
+        assert_eq!(app.driver.returned(Establish.line()), -12, "{row}");
         expect_timeout(&row, begin);
         drop(main);
-        subject.expect_unconnected(&row);
-        subject.expect_nothing_left(&row);
+        app.expect_unconnected(&row);
+        app.expect_nothing_left(&row);
     }
 }
 
@@ -685,15 +685,15 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
     thread::scope(|scope| {
         for (row, fault) in CALLBACK_FAULTS {
             scope.spawn(move || {
-                let stage = Stage::new(Protocol::V1);
-                stage.subject.expect_no_growth(row, || {
+                let env = ScriptedEnv::new(Protocol::V1);
+                env.app.expect_no_growth(row, || {
                     println!("callback channel: {row}");
-                    let mut ends = Ends::of(stage.log_in(TIMEOUT));
+                    let mut ends = Ends::of(env.log_in(TIMEOUT));
                     fault(&mut ends);
                     // The application gives the connection up, without a word.
                     ends.main().expect_end();
-                    assert_eq!(stage.driver().put("k", "v"), -3, "{row}");
-                    stage.expect_dead(row, false);
+                    assert_eq!(env.driver().put("k", "v"), -3, "{row}");
+                    env.expect_closed(row, false);
                 });
             });
         }
@@ -702,10 +702,10 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
-        stage.subject.expect_no_growth(row, || {
-            let (mut main, mut callback) = stage.log_in(DEADLINE);
+        env.app.expect_no_growth(row, || {
+            let (mut main, mut callback) = env.log_in(DEADLINE);
             callback.send_int(-1);
             if !hangs_up {
                 main.expect_int(4);
@@ -714,8 +714,8 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
             }
             drop((main, callback));
             // The thread that has closed the connection is gone when all is done.
-            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
-            stage.expect_dead(row, false);
+            assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
+            env.expect_closed(row, false);
         });
     }
 }
@@ -723,27 +723,25 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
 /// The connection is lost, and the server has not read the last value: nobody waits for that any more.
 #[test]
 fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     for call in CALLS.into_iter().chain([Establish.line()]) {
         let row = format!("{call}, after a hang-up, with a value unread");
-        stage.subject.expect_no_growth(&row, || {
-            let (mut main, callback) = stage.log_in(DEADLINE);
-            stage.leave_value_unread(&row, &mut main);
+        env.app.expect_no_growth(&row, || {
+            let (mut main, callback) = env.log_in(DEADLINE);
+            env.leave_value_unread(&row, &mut main);
             drop(callback);
             // The library's thread has given the connection up, and ends.
-            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
+            assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
             let begin = Instant::now();
-            stage.driver().begin(call);
-            let next = (call == Establish.line()).then(|| stage.server.login("g", "abcde"));
+            env.driver().begin(call);
+            let next = (call == Establish.line()).then(|| env.server.login("g", "abcde"));
             let code = if next.is_some() { 0 } else { -3 };
-            assert_eq!(stage.driver().returned(call), code, "{row}");
+            assert_eq!(env.driver().returned(call), code, "{row}");
             let took = begin.elapsed();
             assert!(took < DEADLINE / 2, "{row}: it took {took:?}");
             match next {
-                Some((main, callback)) => {
-                    stage.expect_alive_and_close(&row, (main, callback), false)
-                }
-                None => stage.expect_dead(&row, false),
+                Some((main, callback)) => env.expect_alive_and_close(&row, (main, callback), false),
+                None => env.expect_closed(&row, false),
             }
             drop(main);
         });
@@ -753,9 +751,9 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
 /// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
 #[test]
 fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
-    let stage = Stage::new(Protocol::V1);
+    let env = ScriptedEnv::new(Protocol::V1);
     let row = "half a flag on the callback channel, then silence";
-    let (main, mut callback) = stage.log_in(TIMEOUT);
+    let (main, mut callback) = env.log_in(TIMEOUT);
     callback.send(&ONE[..2]);
-    stage.expect_alive_and_close(row, (main, callback), false);
+    env.expect_alive_and_close(row, (main, callback), false);
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use kvs_testkit::{Channel, DEADLINE, Driver, OFFER, Protocol, WELCOME};
 
-use crate::subject::Stage;
+use crate::app::ScriptedEnv;
 use crate::v1::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
 
 const GET: u8 = 1;
@@ -248,10 +248,10 @@ pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel, has_han
     assert_eq!(driver.returned(call.line), call.right.1, "{row}: the next call");
 }
 
-impl Stage {
+impl ScriptedEnv {
     fn try_fault(&self, call: &Call, nth: usize) {
         let timeout = if faults(call, 1)[nth].waits() { TIMEOUT } else { DEADLINE };
-        let (main, callback) = self.log_in_for(timeout, call.has_handle());
+        let (main, callback) = self.log_in_by(timeout, call.has_handle());
         let mut main = Some(main);
         let begin = Instant::now();
         self.driver().begin(call.line);
@@ -265,7 +265,7 @@ impl Stage {
             expect_timeout(&row, begin);
         }
         drop((main, callback));
-        self.expect_dead(&row, call.has_handle());
+        self.expect_closed(&row, call.has_handle());
     }
 }
 
@@ -281,12 +281,12 @@ fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
 
 #[test]
 fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let rows = fault_rows(false);
     for (call, nth) in &rows {
         let row = format!("{}: {:?}", call.line, faults(call, 1)[*nth]);
         println!("{row}");
-        stage.subject.expect_no_growth(&row, || stage.try_fault(call, *nth));
+        env.app.expect_no_growth(&row, || env.try_fault(call, *nth));
     }
     println!("{} rows", rows.len());
 }
@@ -300,10 +300,10 @@ fn an_answer_that_does_not_come_costs_the_timeout_and_no_more() {
         for lane in 0..LANES {
             let rows = &rows;
             scope.spawn(move || {
-                let stage = Stage::new(Protocol::V2);
+                let env = ScriptedEnv::new(Protocol::V2);
                 for (call, nth) in rows.iter().skip(lane).step_by(LANES) {
                     println!("{}: {:?}", call.line, faults(call, 1)[*nth]);
-                    stage.try_fault(call, *nth);
+                    env.try_fault(call, *nth);
                 }
             });
         }
@@ -317,7 +317,7 @@ const REFUSALS: [(u8, i32, i32); 3] =
 
 #[test]
 fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let mut rows = Vec::new();
     for call in CALLS {
         for (kind, code, code_of_handle) in REFUSALS {
@@ -336,20 +336,20 @@ fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
     for (call, kind, code) in rows {
         let row = format!("{}: the answer {kind}", call.line);
         println!("{row}");
-        stage.subject.expect_no_growth(&row, || {
-            let (mut main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
-            stage.driver().begin(call.line);
+        env.app.expect_no_growth(&row, || {
+            let (mut main, callback) = env.log_in_by(DEADLINE, call.has_handle());
+            env.driver().begin(call.line);
             let number = call.hear(&mut main);
             let version = if kind == CONFLICT { 5 } else { 0 };
             main.send(&frame(kind, number, 0, 0, version, &[]));
-            assert_eq!(stage.driver().returned(call.line), code, "{row}");
+            assert_eq!(env.driver().returned(call.line), code, "{row}");
             if code == -5 {
                 // As in an original session.
                 main.expect(&close_by_application(Protocol::V2));
                 main.expect_end();
-                stage.expect_dead(&row, false);
+                env.expect_closed(&row, false);
             } else {
-                stage.expect_alive_and_close(&row, (main, callback), call.has_handle());
+                env.expect_alive_and_close(&row, (main, callback), call.has_handle());
             }
         });
     }
@@ -431,13 +431,13 @@ impl Point {
     }
 }
 
-fn try_login(stage: &Stage, login: &str, point: &Point, fault: &Fault) {
+fn try_login(env: &ScriptedEnv, login: &str, point: &Point, fault: &Fault) {
     let row = format!("{login}, {}: {fault:?}", point.name);
     println!("{row}");
-    stage.set_timeout(if fault.waits() { TIMEOUT } else { DEADLINE });
+    env.set_timeout(if fault.waits() { TIMEOUT } else { DEADLINE });
     let begin = Instant::now();
-    stage.driver().begin(login);
-    let mut main = stage.server.accept_main();
+    env.driver().begin(login);
+    let mut main = env.server.accept_main();
     main.send_int(1);
     main.expect(b"g");
     main.expect(OFFER);
@@ -445,7 +445,7 @@ fn try_login(stage: &Stage, login: &str, point: &Point, fault: &Fault) {
     if point.callback_is_up {
         main.send_int(2);
         main.expect(b"abcde");
-        callback = Some(stage.server.accept_callback());
+        callback = Some(env.server.accept_callback());
     }
     let mut main = Some(main);
     if point.name == "the callback channel's flag" {
@@ -460,12 +460,12 @@ fn try_login(stage: &Stage, login: &str, point: &Point, fault: &Fault) {
         fault.happen(&mut main, &point.right);
     }
     let code = if matches!(fault, Says(..)) { point.malformed } else { point.broken };
-    assert_eq!(stage.driver().returned(login), code, "{row}");
+    assert_eq!(env.driver().returned(login), code, "{row}");
     if fault.waits() {
         expect_timeout(&row, begin);
     }
     drop((main, callback));
-    stage.expect_dead(&row, false);
+    env.expect_closed(&row, false);
 }
 
 #[test]
@@ -474,14 +474,14 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
         for login in ["establish_connection g abcde", "kvs_open g abcde"] {
             for point in points() {
                 scope.spawn(move || {
-                    let stage = Stage::new(Protocol::V2);
+                    let env = ScriptedEnv::new(Protocol::V2);
                     for fault in point.faults() {
                         let row = format!("{login}, {}: {fault:?}", point.name);
                         if fault.waits() {
-                            try_login(&stage, login, &point, &fault);
+                            try_login(&env, login, &point, &fault);
                         } else {
-                            stage.subject.expect_no_growth(&row, || {
-                                try_login(&stage, login, &point, &fault);
+                            env.app.expect_no_growth(&row, || {
+                                try_login(&env, login, &point, &fault);
                             });
                         }
                     }
@@ -493,15 +493,15 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
 
 #[test]
 fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     for call in [&CALLS[0], &CALLS[1]] {
         let row = format!("{}, when an answer is there before the request", call.line);
-        stage.subject.expect_no_growth(&row, || {
-            let (mut main, callback) = stage.log_in(DEADLINE);
+        env.app.expect_no_growth(&row, || {
+            let (mut main, callback) = env.log_in(DEADLINE);
             main.send(&frame(OK, 0, 0, 0, 1, &[]));
-            assert_eq!(stage.driver().call(call.line), call.malformed, "{row}");
+            assert_eq!(env.driver().call(call.line), call.malformed, "{row}");
             drop((main, callback));
-            stage.expect_dead(&row, false);
+            env.expect_closed(&row, false);
         });
     }
 }
@@ -510,12 +510,12 @@ fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
 
 #[test]
 fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     for call in CALLS {
         for gone in [true, false] {
             let row = format!("{}, server gone: {gone}", call.line);
-            stage.subject.expect_no_growth(&row, || {
-                let (main, callback) = stage.log_in_for(DEADLINE, call.has_handle());
+            env.app.expect_no_growth(&row, || {
+                let (main, callback) = env.log_in_by(DEADLINE, call.has_handle());
                 let ends = if gone {
                     drop((main, callback));
                     None
@@ -523,9 +523,9 @@ fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
                     main.stream().shutdown(Shutdown::Read).expect("it is connected");
                     Some((main, callback))
                 };
-                assert_eq!(stage.driver().call(call.line), -3, "{row}");
+                assert_eq!(env.driver().call(call.line), -3, "{row}");
                 drop(ends);
-                stage.expect_dead(&row, call.has_handle());
+                env.expect_closed(&row, call.has_handle());
             });
         }
     }
@@ -534,38 +534,38 @@ fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
 /// At some point no more can be sent to it.
 #[test]
 fn a_server_that_does_not_read_costs_the_timeout() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let row = "put_value, 256 KiB, to a server that reads nothing";
-    let (main, callback) = stage.log_in(TIMEOUT);
+    let (main, callback) = env.log_in(TIMEOUT);
     let begin = Instant::now();
-    assert_eq!(stage.driver().call("put_long k 262144"), -3, "{row}");
+    assert_eq!(env.driver().call("put_long k 262144"), -3, "{row}");
     expect_timeout(row, begin);
     drop((main, callback));
-    stage.expect_dead(row, false);
+    env.expect_closed(row, false);
 }
 
 /// Two threads wait for a silent server, each for its own answer.
 #[test]
 fn calls_of_two_threads_cost_one_timeout() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let row = "put_value, while a callback is in get_value";
-    let (mut main, mut callback) = stage.log_in(TIMEOUT);
-    stage.driver().begin("register_reading_callback k");
+    let (mut main, mut callback) = env.log_in(TIMEOUT);
+    env.driver().begin("register_reading_callback k");
     let number = CALLS[3].hear(&mut main);
     main.send(&CALLS[3].answer(number));
-    assert_eq!(stage.driver().returned("register_reading_callback k"), 1);
+    assert_eq!(env.driver().returned("register_reading_callback k"), 1);
     callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k"));
     CALLS[1].hear(&mut main);
     let begin = Instant::now();
-    stage.driver().begin("put_value k v");
+    env.driver().begin("put_value k v");
     CALLS[0].hear(&mut main);
     // The other one's time is over first, and ends the connection for both.
-    assert_eq!(stage.driver().returned("put_value k v"), -8, "{row}");
+    assert_eq!(env.driver().returned("put_value k v"), -8, "{row}");
     let took = begin.elapsed();
     assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
-    stage.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
+    env.driver().expect_log("the code in the callback", |line| line == "read k -4 -");
     main.expect_end();
-    stage.expect_dead(row, false);
+    env.expect_closed(row, false);
 }
 
 // --- the callback channel -------------------------------------------------------------------------
@@ -601,31 +601,31 @@ fn bad_news() -> Vec<Fault> {
 
 #[test]
 fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let right = frame(CHANGED, 0, 1, 1, 2, b"k");
     for fault in bad_news() {
         let row = format!("callback channel: {fault:?}");
         println!("{row}");
-        stage.subject.expect_no_growth(&row, || {
-            let (mut main, callback) = stage.log_in(DEADLINE);
+        env.app.expect_no_growth(&row, || {
+            let (mut main, callback) = env.log_in(DEADLINE);
             let mut callback = Some(callback);
             fault.happen(&mut callback, &right);
             // The application gives the connection up, without a word.
             main.expect_end();
-            assert_eq!(stage.driver().put("k", "v"), -3, "{row}");
+            assert_eq!(env.driver().put("k", "v"), -3, "{row}");
             drop(callback);
-            stage.expect_dead(&row, false);
+            env.expect_closed(&row, false);
         });
-        stage.subject.expect_no_growth(&row, || {
-            let (mut main, callback) = stage.log_in_with(DEADLINE, "kvs_open g abcde");
+        env.app.expect_no_growth(&row, || {
+            let (mut main, callback) = env.log_in_with(DEADLINE, "kvs_open g abcde");
             let mut callback = Some(callback);
-            assert_eq!(stage.driver().call("kvs_on_disconnect"), 0, "{row}");
+            assert_eq!(env.driver().call("kvs_on_disconnect"), 0, "{row}");
             fault.happen(&mut callback, &right);
             main.expect_end();
-            stage.driver().expect_log("the end", |line| line == "disconnected");
-            assert_eq!(stage.driver().call("kvs_put k v"), -3, "{row}");
+            env.driver().expect_log("the end", |line| line == "disconnected");
+            assert_eq!(env.driver().call("kvs_put k v"), -3, "{row}");
             drop(callback);
-            stage.expect_dead(&row, true);
+            env.expect_closed(&row, true);
         });
     }
 }
@@ -633,44 +633,44 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 /// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
 #[test]
 fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     let row = "half a change, then silence";
-    let (main, mut callback) = stage.log_in(TIMEOUT);
+    let (main, mut callback) = env.log_in(TIMEOUT);
     callback.send(&frame(CHANGED, 0, 3, 7, 2, b"nobody's"[..7].into()));
     callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k")[..24]);
-    stage.expect_alive_and_close(row, (main, callback), false);
+    env.expect_alive_and_close(row, (main, callback), false);
 }
 
 /// Changes may be cut and glued in any way.
 #[test]
 fn changes_are_told_however_they_are_cut() {
-    let stage = Stage::new(Protocol::V2);
-    let (mut main, mut callback) = stage.log_in(DEADLINE);
-    stage.driver().begin("register_callback k");
+    let env = ScriptedEnv::new(Protocol::V2);
+    let (mut main, mut callback) = env.log_in(DEADLINE);
+    env.driver().begin("register_callback k");
     let number = CALLS[3].hear(&mut main);
     main.send(&CALLS[3].answer(number));
-    assert_eq!(stage.driver().returned("register_callback k"), 1);
+    assert_eq!(env.driver().returned("register_callback k"), 1);
     for byte in frame(CHANGED, 0, 1, 1, 2, b"k") {
         callback.send(&[byte]);
     }
-    stage.driver().expect_change("k");
+    env.driver().expect_change("k");
     let mut glued = Vec::new();
     for version in 3..=5 {
         glued.extend(frame(CHANGED, 0, 1, 1, version, b"k"));
     }
     callback.send(&glued);
     for _ in 3..=5 {
-        stage.driver().expect_change("k");
+        env.driver().expect_change("k");
     }
-    stage.expect_alive_and_close("changes", (main, callback), false);
+    env.expect_alive_and_close("changes", (main, callback), false);
 }
 
 #[test]
 fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
-    let stage = Stage::new(Protocol::V2);
+    let env = ScriptedEnv::new(Protocol::V2);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
-        stage.subject.expect_no_growth(row, || {
-            let (mut main, mut callback) = stage.log_in(DEADLINE);
+        env.app.expect_no_growth(row, || {
+            let (mut main, mut callback) = env.log_in(DEADLINE);
             callback.send(&close_by_server(Protocol::V2));
             if !hangs_up {
                 main.expect(&close_by_application(Protocol::V2));
@@ -679,29 +679,29 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
             }
             drop((main, callback));
             // The thread that has closed the connection is gone when all is done.
-            assert_eq!(stage.driver().call("await_threads 1"), 1, "{row}");
-            stage.expect_dead(row, false);
+            assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
+            env.expect_closed(row, false);
         });
     }
 }
 
 /// Begins to watch a key; the number of the request, which is still to be answered.
-fn begin_watch(stage: &Stage, main: &mut Channel, function: &str, key: &str) -> u32 {
-    stage.driver().begin(&format!("{function} {key}"));
+fn begin_watch(env: &ScriptedEnv, main: &mut Channel, function: &str, key: &str) -> u32 {
+    env.driver().begin(&format!("{function} {key}"));
     let header = main.take(24);
     assert_eq!(header[8], WATCH);
     main.expect(key.as_bytes());
     u32::from_le_bytes(header[4..8].try_into().expect("four bytes"))
 }
 
-fn end_watch(stage: &Stage, main: &mut Channel, function: &str, number: u32, version: u64) {
+fn end_watch(env: &ScriptedEnv, main: &mut Channel, function: &str, number: u32, version: u64) {
     main.send(&frame(OK, number, 0, 0, version, &[]));
-    assert!(stage.driver().returned(function) >= 0);
+    assert!(env.driver().returned(function) >= 0);
 }
 
-fn times_changed(stage: &Stage, key: &str) -> usize {
+fn times_changed(env: &ScriptedEnv, key: &str) -> usize {
     let line = format!("changed {key}");
-    stage.driver().log_lines().iter().filter(|seen| **seen == line).count()
+    env.driver().log_lines().iter().filter(|seen| **seen == line).count()
 }
 
 /// When the server says that a key is not watched, or not there, another application has deleted it. Changes that were
@@ -709,52 +709,52 @@ fn times_changed(stage: &Stage, key: &str) -> usize {
 #[test]
 fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
-        let stage = Stage::new(Protocol::V2);
-        let (mut main, mut callback) = stage.log_in_for(DEADLINE, call.has_handle());
+        let env = ScriptedEnv::new(Protocol::V2);
+        let (mut main, mut callback) = env.log_in_by(DEADLINE, call.has_handle());
         for key in ["k", "o"] {
-            let number = begin_watch(&stage, &mut main, function, key);
-            end_watch(&stage, &mut main, function, number, 1);
+            let number = begin_watch(&env, &mut main, function, key);
+            end_watch(&env, &mut main, function, number, 1);
         }
-        stage.driver().begin(call.line);
+        env.driver().begin(call.line);
         let number = call.hear(&mut main);
         main.send(&frame(NO_SUCH_KEY, number, 0, 0, 0, &[]));
-        assert_eq!(stage.driver().returned(call.line), -7);
+        assert_eq!(env.driver().returned(call.line), -7);
         let late = [frame(CHANGED, 0, 1, 1, 2, b"k"), frame(CHANGED, 0, 1, 1, 3, b"o")].concat();
         callback.send(&late);
-        stage.driver().expect_change("o");
-        assert_eq!(times_changed(&stage, "k"), 0, "{}", call.line);
+        env.driver().expect_change("o");
+        assert_eq!(times_changed(&env, "k"), 0, "{}", call.line);
     }
 }
 
 /// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
 #[test]
 fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_answer() {
-    let stage = Stage::new(Protocol::V2);
-    let (mut main, mut callback) = stage.log_in(DEADLINE);
+    let env = ScriptedEnv::new(Protocol::V2);
+    let (mut main, mut callback) = env.log_in(DEADLINE);
     let function = "register_callback";
-    let number = begin_watch(&stage, &mut main, function, "o");
-    end_watch(&stage, &mut main, function, number, 1);
-    let number = begin_watch(&stage, &mut main, function, "k");
+    let number = begin_watch(&env, &mut main, function, "o");
+    end_watch(&env, &mut main, function, number, 1);
+    let number = begin_watch(&env, &mut main, function, "k");
     let both = [frame(CHANGED, 0, 1, 1, 2, b"o"), frame(CHANGED, 0, 1, 1, 3, b"k")].concat();
     callback.send(&both);
     // Behind it is the change that must wait for the answer.
-    stage.driver().expect_change("o");
-    end_watch(&stage, &mut main, function, number, 3);
+    env.driver().expect_change("o");
+    end_watch(&env, &mut main, function, number, 3);
     let both = [frame(CHANGED, 0, 1, 1, 4, b"k"), frame(CHANGED, 0, 1, 1, 5, b"o")].concat();
     callback.send(&both);
-    stage.driver().expect_change("o");
-    assert_eq!(times_changed(&stage, "k"), 1);
+    env.driver().expect_change("o");
+    assert_eq!(times_changed(&env, "k"), 1);
     // And one that was made since is not lost, when it comes before the answer.
-    stage.driver().begin("delete_value k");
+    env.driver().begin("delete_value k");
     let number = CALLS[2].hear(&mut main);
     main.send(&CALLS[2].answer(number));
-    assert_eq!(stage.driver().returned("delete_value k"), 1);
-    let number = begin_watch(&stage, &mut main, function, "k");
+    assert_eq!(env.driver().returned("delete_value k"), 1);
+    let number = begin_watch(&env, &mut main, function, "k");
     callback.send(&frame(CHANGED, 0, 1, 1, 8, b"k"));
-    end_watch(&stage, &mut main, function, number, 7);
-    stage.driver().expect_change("k");
-    assert_eq!(times_changed(&stage, "k"), 2);
-    stage.expect_alive_and_close("watches", (main, callback), false);
+    end_watch(&env, &mut main, function, number, 7);
+    env.driver().expect_change("k");
+    assert_eq!(times_changed(&env, "k"), 2);
+    env.expect_alive_and_close("watches", (main, callback), false);
 }
 
 /// The codes in the tables of this module.

@@ -10,16 +10,17 @@ use kvs::Swap;
 use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 use kvs_testkit::{
-    AuthServer, Channel, Delivery, Driver, HttpResponse, LocalServer, MetricsClient, Protocol,
-    RawFrame, RawV2App, Relay, Scrape, Sockets, are_installed, on_both_protocols, until,
+    AuthServer, Channel, Delivery, Driver, GROUP, HttpResponse, LocalServer, MetricsClient,
+    Protocol, RawFrame, RawV2App, Relay, Scrape, Sockets, TestEnv, are_installed,
+    on_both_protocols, until,
 };
 use nix::sys::signal::Signal;
 
-use crate::{GROUP, Scene};
+use crate::metrics_env;
 
-fn driver(scene: &Scene, protocol: Protocol) -> Driver {
-    let driver = Driver::spawn(Driver::program().served_by(&scene.server).protocol(protocol));
-    assert_eq!(driver.establish(GROUP, &scene.secret), 0, "establish_connection");
+fn driver(env: &TestEnv, protocol: Protocol) -> Driver {
+    let driver = Driver::spawn(Driver::program().served_by(&env.server).protocol(protocol));
+    assert_eq!(driver.establish(GROUP, env.secret()), 0, "establish_connection");
     driver
 }
 
@@ -35,8 +36,8 @@ fn operations(scrape: &Scrape) -> Vec<(String, u64)> {
         .collect()
 }
 
-fn expect_operations(scene: &Scene, expected: &[(&str, u64)]) {
-    let counted = operations(&scene.site.scrape());
+fn expect_operations(env: &TestEnv, expected: &[(&str, u64)]) {
+    let counted = operations(&env.metrics().scrape());
     let counted: Vec<(&str, u64)> = counted.iter().map(|(name, count)| (&**name, *count)).collect();
     assert_eq!(counted, expected);
 }
@@ -65,8 +66,8 @@ fn expect_latencies(site: &MetricsClient, operation: &str, count: u64) {
 
 on_both_protocols! {
     fn every_operation_of_a_c_program_is_counted_once(protocol: Protocol) {
-        let scene = Scene::new();
-        let app = driver(&scene, protocol);
+        let env = metrics_env();
+        let app = driver(&env, protocol);
         for (key, value) in [("a", "1"), ("b", "22"), ("c", "333")] {
             assert_eq!(app.put(key, value), 1);
         }
@@ -74,15 +75,15 @@ on_both_protocols! {
         assert_eq!(app.get("none"), Err(-7));
         assert_eq!((app.call("delete_value c"), app.call("delete_value none")), (1, -7));
         assert_eq!((app.call("register_callback a"), app.call("register_callback none")), (1, -7));
-        expect_operations(&scene, &[
+        expect_operations(&env, &[
             ("delete not_found", 1), ("delete ok", 1), ("get not_found", 1), ("get ok", 2), ("put ok", 3),
             ("watch not_found", 1), ("watch ok", 1),
         ]);
         for (operation, count) in [("get", 3), ("put", 3), ("delete", 2), ("watch", 2)] {
-            expect_latencies(&scene.site, operation, count);
+            expect_latencies(env.metrics(), operation, count);
         }
 
-        let scrape = scene.site.scrape();
+        let scrape = env.metrics().scrape();
         let of_group = |name: &str| scrape.get(&format!("{name}{{group=\"g\"}}"));
         assert_eq!((of_group("kvs_group_pairs"), of_group("kvs_group_bytes")), (2.0, 5.0));
         assert_eq!((scrape.get("kvs_pairs"), scrape.get("kvs_pairs_bytes")), (2.0, 5.0));
@@ -97,28 +98,28 @@ on_both_protocols! {
         assert_eq!(scrape.get("kvs_logins_total{result=\"ok\"}"), 1.0);
 
         assert_eq!(app.call("close_connection"), 1);
-        scene.site.expect(&format!("kvs_applications{{session=\"{own}\"}}"), 0.0);
-        scene.site.expect("kvs_sessions_ended_total{reason=\"goodbye\"}", 1.0);
+        env.metrics().expect(&format!("kvs_applications{{session=\"{own}\"}}"), 0.0);
+        env.metrics().expect("kvs_sessions_ended_total{reason=\"goodbye\"}", 1.0);
     }
 
     fn what_a_limit_refuses_is_counted_as_such(protocol: Protocol) {
-        let scene = Scene::with(|server| server.args(["--max-pairs-per-user", "2"]));
-        let app = driver(&scene, protocol);
+        let env = TestEnv::builder().metrics().args(["--max-pairs-per-user", "2"]).start();
+        let app = driver(&env, protocol);
         assert_eq!((app.put("a", "1"), app.put("b", "2")), (1, 1));
         assert_eq!(app.get("b").as_deref(), Ok("2"));
-        let scrape = scene.site.scrape();
+        let scrape = env.metrics().scrape();
         let uid = rustix::process::getuid().as_raw();
         let own = |what: &str| scrape.get(&format!("kvs_user_{what}{{uid=\"{uid}\"}}"));
         assert_eq!((own("pairs"), own("bytes"), own("connections")), (2.0, 4.0, 1.0));
         assert_eq!(scrape.get("kvs_user_limit_pairs"), 2.0);
         assert_eq!(app.put("c", "3"), -5);
-        expect_operations(&scene, &[("get ok", 1), ("put limit", 1), ("put ok", 2)]);
-        assert_eq!(scene.site.scrape().get("kvs_pairs"), 2.0);
+        expect_operations(&env, &[("get ok", 1), ("put limit", 1), ("put ok", 2)]);
+        assert_eq!(env.metrics().scrape().get("kvs_pairs"), 2.0);
     }
 
     fn changes_for_a_stopped_watcher_are_counted_as_merged(protocol: Protocol) {
-        let scene = Scene::new();
-        let (watcher, app) = (driver(&scene, protocol), scene.connect());
+        let env = metrics_env();
+        let (watcher, app) = (driver(&env, protocol), env.connect());
         app.put("k", "0").expect("there is room");
         assert_eq!(watcher.call("register_callback k"), 1);
         watcher.stop();
@@ -130,12 +131,12 @@ on_both_protocols! {
         for n in 0..puts {
             app.put("k", n.to_string()).expect("there is room");
         }
-        scene.site.expect("kvs_changes_noted_total", f64::from(puts));
-        let scrape = scene.site.scrape();
+        env.metrics().expect("kvs_changes_noted_total", f64::from(puts));
+        let scrape = env.metrics().scrape();
         let merged = scrape.get("kvs_callbacks_merged_total");
         match protocol {
             Protocol::V1 => {
-                scene.site.expect("kvs_callbacks_sent_total", 1.0);
+                env.metrics().expect("kvs_callbacks_sent_total", 1.0);
                 assert_eq!(merged, 8.0);
             }
             Protocol::V2 => assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged"),
@@ -143,7 +144,7 @@ on_both_protocols! {
         watcher.signal(Signal::SIGCONT);
         // Each change was sent or merged.
         until("all changes were told", || {
-            let now = scene.site.scrape();
+            let now = env.metrics().scrape();
             let told = now.get("kvs_callbacks_sent_total") + now.get("kvs_callbacks_merged_total");
             (told == f64::from(puts)).then_some(())
         });
@@ -152,8 +153,8 @@ on_both_protocols! {
 
 #[test]
 fn operations_that_only_framed_sessions_have_are_counted_too() {
-    let scene = Scene::with(|server| server.args(["--max-value-bytes", "200"]));
-    let app = scene.connect();
+    let env = TestEnv::builder().metrics().args(["--max-value-bytes", "200"]).start();
+    let app = env.connect();
     assert!(matches!(app.put_if_absent("k", "1"), Ok(Swap::Done(_))));
     assert!(matches!(app.put_if_absent("k", "2"), Ok(Swap::Conflict(_))));
     app.put_many([("a", "1"), ("b", "2")]).expect("there is room");
@@ -170,13 +171,13 @@ fn operations_that_only_framed_sessions_have_are_counted_too() {
     assert_eq!(results.expect("all are answered").len(), 500);
 
     // What the library does not even send.
-    let mut raw = RawV2App::login(&scene.server, GROUP, &scene.secret);
+    let mut raw = RawV2App::login(&env.server, GROUP, env.secret());
     let long = raw.status_of(Request::Put { key: b"k", value: &[b'v'; 201], expected: None });
     assert_eq!(long.0, Status::TooLarge);
     raw.main.send(&RawFrame { number: 2, kind: 99, ..RawFrame::default() }.bytes());
     assert_eq!(raw.main.response().status, Status::Unknown);
     expect_operations(
-        &scene,
+        &env,
         &[
             ("get ok", 500),
             ("keys ok", 1),
@@ -192,91 +193,91 @@ fn operations_that_only_framed_sessions_have_are_counted_too() {
     for (operation, count) in
         [("get", 500), ("put", 3), ("keys", 1), ("unwatch", 2), ("unknown", 1)]
     {
-        expect_latencies(&scene.site, operation, count);
+        expect_latencies(env.metrics(), operation, count);
     }
     drop(raw);
-    scene.site.expect("kvs_sessions_ended_total{reason=\"gone\"}", 1.0);
+    env.metrics().expect("kvs_sessions_ended_total{reason=\"gone\"}", 1.0);
 }
 
-fn login_result(scene: &Scene, result: &str) -> f64 {
-    scene.site.scrape().get(&format!("kvs_logins_total{{result=\"{result}\"}}"))
+fn login_result(env: &TestEnv, result: &str) -> f64 {
+    env.metrics().scrape().get(&format!("kvs_logins_total{{result=\"{result}\"}}"))
 }
 
 #[test]
 fn refused_logins_are_counted_by_reason() {
-    let mut scene = Scene::with(|server| server.args(["--login-timeout", "1"]));
+    let mut env = TestEnv::builder().metrics().args(["--login-timeout", "1"]).start();
     let code = |group: &str, secret: &str| {
-        scene.try_connect(group, secret).expect_err("it is refused").code()
+        env.try_connect(group, secret).expect_err("it is refused").code()
     };
     assert_eq!((code("none", "x"), code(GROUP, "wrong")), (-7, -9));
     for result in ["no_such_group", "wrong_secret"] {
-        scene.site.expect(&format!("kvs_logins_total{{result=\"{result}\"}}"), 1.0);
+        env.metrics().expect(&format!("kvs_logins_total{{result=\"{result}\"}}"), 1.0);
     }
-    let channel = || Channel::connect("main", scene.server.socket()).expect("it listens");
+    let channel = || Channel::connect("main", env.server.socket()).expect("it listens");
 
     // One that says nothing, one that goes, one that says nonsense.
     let mut silent = channel();
     silent.expect_int(1);
     silent.expect_end();
-    scene.site.expect("kvs_logins_total{result=\"timed_out\"}", 1.0);
+    env.metrics().expect("kvs_logins_total{result=\"timed_out\"}", 1.0);
     drop(channel());
-    scene.site.expect("kvs_logins_total{result=\"abandoned\"}", 1.0);
+    env.metrics().expect("kvs_logins_total{result=\"abandoned\"}", 1.0);
     let mut confused = channel();
     confused.expect_int(1);
     confused.send(&[b'x'; 300]);
     confused.expect_end();
-    scene.site.expect("kvs_logins_total{result=\"malformed\"}", 1.0);
+    env.metrics().expect("kvs_logins_total{result=\"malformed\"}", 1.0);
 
-    scene.auth.kill();
-    assert_eq!(scene.try_connect(GROUP, &scene.secret).expect_err("nobody knows").code(), -8);
-    scene.site.expect("kvs_logins_total{result=\"auth_unavailable\"}", 1.0);
-    scene.auth.restart();
-    scene.site.expect("kvs_auth_up", 1.0);
-    drop(scene.connect());
-    assert_eq!(login_result(&scene, "ok"), 1.0);
+    env.auth.kill();
+    assert_eq!(env.try_connect(GROUP, env.secret()).expect_err("nobody knows").code(), -8);
+    env.metrics().expect("kvs_logins_total{result=\"auth_unavailable\"}", 1.0);
+    env.auth.restart();
+    env.metrics().expect("kvs_auth_up", 1.0);
+    drop(env.connect());
+    assert_eq!(login_result(&env, "ok"), 1.0);
     let all: f64 =
-        scene.site.scrape().with_prefix("kvs_logins_total").map(|(_, count)| count).sum();
+        env.metrics().scrape().with_prefix("kvs_logins_total").map(|(_, count)| count).sum();
     assert_eq!(all, 7.0, "each login is counted once");
 }
 
 #[test]
 fn too_many_guesses_are_told_from_wrong_secrets() {
-    let scene = Scene::new();
+    let env = metrics_env();
     let codes: Vec<i32> = thread::scope(|scope| {
-        let guess = || scene.try_connect(GROUP, "wrong").expect_err("it is refused").code();
+        let guess = || env.try_connect(GROUP, "wrong").expect_err("it is refused").code();
         let guesses: Vec<_> = (0..20).map(|_| scope.spawn(guess)).collect();
         guesses.into_iter().map(|guess| guess.join().expect("it is refused")).collect()
     });
     let count = |code| codes.iter().filter(|seen| **seen == code).count() as f64;
     let (wrong, too_many) = (count(-9), count(-8));
     assert!(wrong >= 5.0 && too_many >= 1.0 && wrong + too_many == 20.0, "{codes:?}");
-    scene.site.expect("kvs_logins_total{result=\"wrong_secret\"}", wrong);
-    scene.site.expect("kvs_logins_total{result=\"too_many_guesses\"}", too_many);
+    env.metrics().expect("kvs_logins_total{result=\"wrong_secret\"}", wrong);
+    env.metrics().expect("kvs_logins_total{result=\"too_many_guesses\"}", too_many);
 }
 
 #[test]
 fn a_connection_beyond_the_limit_is_a_refused_login() {
-    let scene = Scene::with(|server| server.args(["--max-connections-per-user", "1"]));
-    let _first = scene.connect();
-    let refused = scene.try_connect(GROUP, &scene.secret).expect_err("there is no place");
-    assert_eq!((refused.code(), login_result(&scene, "limit")), (-14, 1.0));
+    let env = TestEnv::builder().metrics().args(["--max-connections-per-user", "1"]).start();
+    let _first = env.connect();
+    let refused = env.try_connect(GROUP, env.secret()).expect_err("there is no place");
+    assert_eq!((refused.code(), login_result(&env, "limit")), (-14, 1.0));
 }
 
 #[test]
 fn the_loss_and_return_of_the_authentication_server_are_seen() {
-    let mut scene = Scene::new();
-    let before = scene.site.scrape();
+    let mut env = metrics_env();
+    let before = env.metrics().scrape();
     assert_eq!((before.get("kvs_auth_up"), before.get("kvs_auth_reconnects_total")), (1.0, 0.0));
-    scene.auth.kill();
+    env.auth.kill();
     // It is noticed as soon as somebody asks.
-    assert!(scene.try_connect(GROUP, &scene.secret).is_err());
-    let lost = scene.site.scrape();
+    assert!(env.try_connect(GROUP, env.secret()).is_err());
+    let lost = env.metrics().scrape();
     assert_eq!(lost.get("kvs_auth_up"), 0.0);
     assert!(lost.get("kvs_auth_reconnect_failures_total") >= 1.0);
-    scene.auth.restart();
-    scene.site.expect("kvs_auth_up", 1.0);
-    scene.site.expect("kvs_auth_reconnects_total", 1.0);
-    drop(scene.connect());
+    env.auth.restart();
+    env.metrics().expect("kvs_auth_up", 1.0);
+    env.metrics().expect("kvs_auth_reconnects_total", 1.0);
+    drop(env.connect());
 }
 
 #[test]
@@ -301,17 +302,23 @@ fn a_lost_datagram_is_a_retry() {
 
 #[test]
 fn a_deleted_group_is_gone_from_all_metrics() {
-    let scene = Scene::new();
-    scene.server.create_group("other");
+    let env = metrics_env();
+    env.server.create_group("other");
     let named = |name: &str| {
         let label = format!("group=\"{name}\"");
-        let scrape = scene.site.scrape();
+        let scrape = env.metrics().scrape();
         scrape.with_prefix("kvs_").filter(|(metric, _)| metric.contains(&label)).count()
     };
-    assert_eq!((named(GROUP), named("other"), scene.site.scrape().get("kvs_groups")), (4, 4, 2.0));
-    scene.server.delete_group(GROUP);
-    assert_eq!((named(GROUP), named("other"), scene.site.scrape().get("kvs_groups")), (0, 4, 1.0));
-    assert_eq!(scene.site.status()["groups"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (named(GROUP), named("other"), env.metrics().scrape().get("kvs_groups")),
+        (4, 4, 2.0)
+    );
+    env.server.delete_group(GROUP);
+    assert_eq!(
+        (named(GROUP), named("other"), env.metrics().scrape().get("kvs_groups")),
+        (0, 4, 1.0)
+    );
+    assert_eq!(env.metrics().status()["groups"].as_array().map(Vec::len), Some(1));
 }
 
 /// Passes the text to `promtool check metrics`; `None` when that is not installed.
@@ -334,18 +341,18 @@ fn promtool(text: &str) -> Option<()> {
 
 #[test]
 fn promtool_has_nothing_to_say_whatever_groups_are_called() {
-    let scene = Scene::new();
-    let app = scene.connect();
+    let env = metrics_env();
+    let app = env.connect();
     app.put("k", "v").expect("there is room");
     for name in ["q\"uote", "back\\slash", "größe 雪", "{a=\"b\"} 1", "# HELP x"] {
-        scene.server.create_group(name);
+        env.server.create_group(name);
     }
     for name in [&b"\xff\xfe"[..], b"\\xff\\xfe", b"\x1b[31m"] {
-        scene.server.send("Create group");
-        scene.server.send_bytes(&[name, b"\n"].concat());
-        scene.server.expect_line_where("the secret", |line| line.starts_with("Group created"));
+        env.server.send("Create group");
+        env.server.send_bytes(&[name, b"\n"].concat());
+        env.server.expect_line_where("the secret", |line| line.starts_with("Group created"));
     }
-    let page = scene.site.get("/metrics");
+    let page = env.metrics().get("/metrics");
     assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     for label in [
         r#"q\"uote"#,
@@ -364,15 +371,15 @@ fn promtool_has_nothing_to_say_whatever_groups_are_called() {
 
 #[test]
 fn no_answer_has_a_secret_a_key_or_a_value() {
-    let scene = Scene::new();
-    let app = scene.connect();
+    let env = metrics_env();
+    let app = env.connect();
     app.put("k3y-of-a-pair", "v4lue-of-a-pair").expect("there is room");
     app.watch("k3y-of-a-pair", |_| {}).expect("it exists");
-    assert!(scene.try_connect(GROUP, "wr0ng-secret").is_err());
+    assert!(env.try_connect(GROUP, "wr0ng-secret").is_err());
     for path in ["/", "/style.css", "/script.js", "/icon.svg", "/metrics", "/api/status", "/none"] {
-        let HttpResponse { headers, body, .. } = scene.site.get(path);
+        let HttpResponse { headers, body, .. } = env.metrics().get(path);
         let said = format!("{headers:?}\n{body}");
-        for hidden in [&scene.secret, "k3y-of", "v4lue-of", "wr0ng"] {
+        for hidden in [env.secret(), "k3y-of", "v4lue-of", "wr0ng"] {
             assert!(!said.contains(hidden), "{path} has {hidden:?}:\n{said}");
         }
     }
@@ -380,12 +387,12 @@ fn no_answer_has_a_secret_a_key_or_a_value() {
 
 #[test]
 fn the_status_tells_of_every_application() {
-    let scene = Scene::new();
-    let app = driver(&scene, Protocol::V2);
+    let env = metrics_env();
+    let app = driver(&env, Protocol::V2);
     assert_eq!((app.put("k", "v"), app.call("register_callback k")), (1, 1));
-    drop(scene.connect());
+    drop(env.connect());
     let status = until("the second one has gone", || {
-        let status = scene.site.status();
+        let status = env.metrics().status();
         let connected = status["totals"]["applications"].as_u64();
         (connected == Some(1) && status["applications"].as_array()?.len() == 2).then_some(status)
     });

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvs_testkit::{AT_ONCE, AuthServer, LocalServer, MetricsClient, StopOnDrop, until};
+use kvs_testkit::{
+    AT_ONCE, AuthServer, GROUP, LocalServer, MetricsClient, StopOnDrop, TestEnv, until,
+};
 
-use crate::{GROUP, Scene};
+use crate::metrics_env;
 
 /// The most connections that are served at once.
 const CONNECTIONS: usize = 64;
@@ -45,9 +47,9 @@ fn without_the_option_there_is_no_thread_and_no_port() {
     assert_eq!(off.tcp_sockets(), 0);
     assert!(!off.log_lines().iter().any(|line| line.contains("metrics")));
     // The same look finds both where they are.
-    let scene = Scene::new();
-    assert_eq!(scene.server.thread_names().iter().filter(|name| *name == "metrics").count(), 1);
-    assert_eq!(scene.server.tcp_sockets(), 1);
+    let env = metrics_env();
+    assert_eq!(env.server.thread_names().iter().filter(|name| *name == "metrics").count(), 1);
+    assert_eq!(env.server.tcp_sockets(), 1);
 }
 
 #[test]
@@ -71,8 +73,8 @@ fn only_loopback_addresses_are_accepted() {
 
 #[test]
 fn a_port_that_is_taken_is_said_before_anything_is_started() {
-    let scene = Scene::new();
-    let address = scene.site.address().to_string();
+    let env = metrics_env();
+    let address = env.metrics().address().to_string();
     let other = LocalServer::builder("127.0.0.1:1").args(["--metrics", &address]).spawn();
     assert_eq!(other.wait_exit().code(), Some(1));
     let said = other.finish().stderr.join("\n");
@@ -84,7 +86,8 @@ fn a_port_that_is_taken_is_said_before_anything_is_started() {
 
 #[test]
 fn only_get_and_head_for_names_of_this_machine_are_answered() {
-    let Scene { site, .. } = &Scene::new();
+    let env = metrics_env();
+    let site = env.metrics();
     let port = site.address().port();
     for host in [
         "localhost",
@@ -130,9 +133,9 @@ fn only_get_and_head_for_names_of_this_machine_are_answered() {
 
 #[test]
 fn every_answer_forbids_what_it_does_not_need() {
-    let scene = Scene::new();
+    let env = metrics_env();
     for path in ["/", "/metrics", "/api/status", "/nothing"] {
-        let headers = scene.site.get(path).headers;
+        let headers = env.metrics().get(path).headers;
         assert!(
             headers["content-security-policy"].starts_with("default-src 'self'; "),
             "{headers:?}"
@@ -150,12 +153,12 @@ fn taken(server: &LocalServer) -> (usize, usize, u64) {
 
 /// Attacks while an application works, which must not notice, and the server must not grow; what is left of the
 /// attack is kept until then.
-fn attack<T>(scene: &Scene, attack: impl FnOnce(&MetricsClient) -> T) {
-    let app = scene.connect();
+fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
+    let app = env.connect();
     app.put("k", "v").expect("there is room");
     // So that what is allocated once is there already.
-    scene.site.scrape();
-    let before = taken(&scene.server);
+    env.metrics().scrape();
+    let before = taken(&env.server);
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let ending = StopOnDrop(&ended);
@@ -169,8 +172,8 @@ fn attack<T>(scene: &Scene, attack: impl FnOnce(&MetricsClient) -> T) {
             }
             (slowest, count)
         });
-        let kept = attack(&scene.site);
-        let during = taken(&scene.server);
+        let kept = attack(env.metrics());
+        let during = taken(&env.server);
         drop(ending);
         let (slowest, count) = worker.join().expect("the application is served");
         println!(
@@ -183,13 +186,13 @@ fn attack<T>(scene: &Scene, attack: impl FnOnce(&MetricsClient) -> T) {
         drop(kept);
     });
     // All of it is over as soon as they have gone.
-    assert_eq!(scene.site.get("/metrics").status, 200);
+    assert_eq!(env.metrics().get("/metrics").status, 200);
 }
 
 #[test]
 fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
-    let scene = Scene::new();
-    attack(&scene, |site| {
+    let env = metrics_env();
+    attack(&env, |site| {
         // Those for which the kernel has no room are refused by it.
         let mut all: Vec<_> = (0..200).filter_map(|_| site.connect().ok()).collect();
         assert!(all.len() > CONNECTIONS);
@@ -199,7 +202,7 @@ fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
             }
         }
         until("as many as there are places are served", || {
-            (scene.server.tcp_sockets() == CONNECTIONS + 1).then_some(())
+            (env.server.tcp_sockets() == CONNECTIONS + 1).then_some(())
         });
         all
     });
@@ -207,11 +210,11 @@ fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
 
 #[test]
 fn a_request_that_does_not_come_to_its_end_is_given_up_and_so_is_an_idle_connection() {
-    let scene = Scene::new();
+    let env = metrics_env();
     let begin = Instant::now();
-    let mut slow = scene.site.connect().expect("there is room");
+    let mut slow = env.metrics().connect().expect("there is room");
     slow.write_all(b"GET / HTTP/1.1\r\nHost: ").expect("it is open");
-    let mut idle = scene.site.connect().expect("there is room");
+    let mut idle = env.metrics().connect().expect("there is room");
     idle.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is open");
     let served = read_all(&mut idle);
     assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
@@ -222,8 +225,8 @@ fn a_request_that_does_not_come_to_its_end_is_given_up_and_so_is_an_idle_connect
 
 #[test]
 fn large_heads_and_bodies_are_not_kept() {
-    let scene = Scene::new();
-    attack(&scene, |site| {
+    let env = metrics_env();
+    attack(&env, |site| {
         for _ in 0..20 {
             let long =
                 [&b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "[..], &vec![b'x'; 1 << 20]].concat();
@@ -247,11 +250,11 @@ fn large_heads_and_bodies_are_not_kept() {
 
 #[test]
 fn clients_that_do_not_take_their_answers_disturb_nobody() {
-    let scene = Scene::new();
+    let env = metrics_env();
     for n in 0..100 {
-        scene.server.create_group(&format!("group number {n} {}", "x".repeat(60)));
+        env.server.create_group(&format!("group number {n} {}", "x".repeat(60)));
     }
-    attack(&scene, |site| {
+    attack(&env, |site| {
         let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200);
         let mut all: Vec<_> = (0..CONNECTIONS).filter_map(|_| site.connect().ok()).collect();
         for stream in &mut all {
@@ -259,7 +262,7 @@ fn clients_that_do_not_take_their_answers_disturb_nobody() {
             stream.set_write_timeout(timeout).expect("it is not zero");
             let _ = stream.write_all(&request);
         }
-        until("all are served", || (scene.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
+        until("all are served", || (env.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
         // However many there are, they keep nobody out.
         all.extend((0..100).filter_map(|_| site.connect().ok()));
         assert!(site.scrape().get("kvs_groups") > 100.0);
@@ -269,15 +272,15 @@ fn clients_that_do_not_take_their_answers_disturb_nobody() {
 
 #[test]
 fn many_who_ask_at_once_get_the_same_look_at_the_groups() {
-    let scene = Scene::new();
-    let app = scene.connect();
+    let env = metrics_env();
+    let app = env.connect();
     app.put("k", "v").expect("there is room");
     let begin = Instant::now();
     thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
                 for _ in 0..3 {
-                    assert_eq!(scene.site.scrape().get("kvs_pairs"), 1.0);
+                    assert_eq!(env.metrics().scrape().get("kvs_pairs"), 1.0);
                 }
             });
         }
@@ -287,37 +290,37 @@ fn many_who_ask_at_once_get_the_same_look_at_the_groups() {
     // And each look is one at some moment since it was asked for.
     for n in 2..20 {
         app.put(format!("k{n}"), "v").expect("there is room");
-        assert_eq!(scene.site.scrape().get("kvs_pairs"), f64::from(n));
+        assert_eq!(env.metrics().scrape().get("kvs_pairs"), f64::from(n));
     }
 }
 
 #[test]
 fn the_server_ends_in_good_order_whoever_is_connected() {
-    let scene = Scene::new();
-    let mut idle = scene.site.connect().expect("there is room");
+    let env = metrics_env();
+    let mut idle = env.metrics().connect().expect("there is room");
     idle.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is open");
-    let mut begun = scene.site.connect().expect("there is room");
+    let mut begun = env.metrics().connect().expect("there is room");
     begun.write_all(b"GET / HT").expect("it is open");
     let mut first = [0; 15];
     idle.read_exact(&mut first).expect("it is answered");
     let begin = Instant::now();
-    scene.server.quit();
+    env.server.quit();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    assert!(scene.site.connect().is_err(), "nobody listens");
-    let log = scene.server.finish().stderr.join("\n");
+    assert!(env.metrics().connect().is_err(), "nobody listens");
+    let log = env.server.finish().stderr.join("\n");
     assert!(!log.contains("metrics are no longer served") && !log.contains("panic"), "{log}");
 }
 
 #[test]
 fn while_nobody_asks_metrics_use_no_processor_time() {
-    let scene = Scene::new();
-    let app = scene.connect();
+    let env = metrics_env();
+    let app = env.connect();
     app.put("k", "v").expect("there is room");
-    assert_eq!(scene.site.get("/metrics").status, 200);
-    let before = scene.server.cpu_ticks();
+    assert_eq!(env.metrics().get("/metrics").status, 200);
+    let before = env.server.cpu_ticks();
     // Measured over real time: there is no event to wait for, its absence is the promise.
     thread::sleep(Duration::from_secs(8));
-    let used = scene.server.cpu_ticks() - before;
+    let used = env.server.cpu_ticks() - before;
     assert!(used <= 2, "{used} clock ticks");
 }
 

@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use kvs_testkit::{
-    Browser, Driver, LocalServer, RawV2App, Scheme, Sockets, StopOnDrop, private_dir, project_dir,
+    Browser, Driver, GROUP, LocalServer, RawV2App, Scheme, Sockets, StopOnDrop, TestEnv,
+    private_dir, project_dir,
 };
 
-use crate::{GROUP, Scene};
+use crate::metrics_env;
 
 const WIDE: (u32, u32) = (1280, 900);
 const NARROW: (u32, u32) = (390, 844);
 
 /// The page of a server in a browser; `None` when there is no browser.
-fn open(scene: &Scene) -> Option<Browser> {
+fn open(env: &TestEnv) -> Option<Browser> {
     let browser = Browser::start()?;
     browser.emulate(Scheme::Light, WIDE.0, WIDE.1);
-    browser.open(&scene.site.url("/"));
+    browser.open(&env.metrics().url("/"));
     Some(browser)
 }
 
@@ -79,12 +80,12 @@ fn expect_no_overflow(browser: &Browser, what: &str) {
 }
 
 /// Two applications at work until this is done.
-fn while_applications_work<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
+fn while_applications_work<T>(env: &TestEnv, act: impl FnOnce() -> T) -> T {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stop_on_drop = StopOnDrop(&ended);
         for number in 0..2 {
-            let (app, ended) = (scene.connect(), &ended);
+            let (app, ended) = (env.connect(), &ended);
             app.watch_prefix("temperature", |_| {}).expect("it may");
             scope.spawn(move || {
                 for n in (0..).take_while(|_| !ended.load(Ordering::Relaxed)) {
@@ -105,15 +106,15 @@ fn while_applications_work<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
 
 #[test]
 fn the_page_shows_what_happens_in_both_schemes_and_on_a_phone() {
-    let scene = Scene::new();
-    let Some(browser) = open(&scene) else { return };
-    let app = Driver::connected(&scene.server, GROUP, &scene.secret);
+    let env = metrics_env();
+    let Some(browser) = open(&env) else { return };
+    let app = Driver::connected(&env.server, GROUP, env.secret());
     app.store("k", "v");
     assert_eq!(app.call("register_callback k"), 1);
     for group in ["weather", "sensors/hall-3"] {
-        scene.server.create_group(group);
+        env.server.create_group(group);
     }
-    while_applications_work(&scene, || {
+    while_applications_work(&env, || {
         let pid = app.pid();
         browser.wait_for(&format!(
             "[...document.querySelectorAll('#applications tbody tr')].some((row) =>
@@ -136,7 +137,7 @@ fn the_page_shows_what_happens_in_both_schemes_and_on_a_phone() {
             ));
         }
         let socket = browser.run("return document.getElementById('socket').textContent");
-        assert_eq!(socket, scene.server.socket().to_string_lossy().as_ref());
+        assert_eq!(socket, env.server.socket().to_string_lossy().as_ref());
         assert_eq!(browser.run("return document.getElementById('auth-state').textContent"), "up");
 
         let dir: PathBuf = project_dir().join("target/dashboard");
@@ -161,9 +162,9 @@ fn the_page_shows_what_happens_in_both_schemes_and_on_a_phone() {
 
 #[test]
 fn without_groups_the_page_says_what_to_do() {
-    let scene = Scene::new();
-    scene.server.delete_group(GROUP);
-    let Some(browser) = open(&scene) else { return };
+    let env = metrics_env();
+    env.server.delete_group(GROUP);
+    let Some(browser) = open(&env) else { return };
     browser.wait_for("document.getElementById('no-groups').checkVisibility()");
     assert_eq!(browser.run("return document.getElementById('groups').checkVisibility()"), false);
     for scheme in [Scheme::Light, Scheme::Dark] {
@@ -171,7 +172,7 @@ fn without_groups_the_page_says_what_to_do() {
         expect_contrast(&browser, "no groups");
         expect_no_overflow(&browser, "no groups");
     }
-    scene.server.create_group("weather");
+    env.server.create_group("weather");
     browser.wait_for(
         "document.querySelector('#groups tbody th').textContent === 'weather' &&
          !document.getElementById('no-groups').checkVisibility()",
@@ -181,7 +182,7 @@ fn without_groups_the_page_says_what_to_do() {
 
 #[test]
 fn names_of_groups_are_text_whatever_they_look_like() {
-    let scene = Scene::new();
+    let env = metrics_env();
     let names = [
         "<script>document.title='hit'</script>",
         "<img src=x onerror=\"document.title='hit'\">",
@@ -194,10 +195,10 @@ fn names_of_groups_are_text_whatever_they_look_like() {
     let mut apps = Vec::new();
     let dir = private_dir();
     for (n, name) in names.iter().enumerate() {
-        let secret = scene.server.create_group(name);
-        apps.push(RawV2App::login_as(&scene.server, dir.path(), &n.to_string(), name, &secret));
+        let secret = env.server.create_group(name);
+        apps.push(RawV2App::login_as(&env.server, dir.path(), &n.to_string(), name, &secret));
     }
-    let Some(browser) = open(&scene) else { return };
+    let Some(browser) = open(&env) else { return };
     let all = serde_json::json!(names);
     for table in ["groups", "applications"] {
         browser.wait_for(&format!(
@@ -216,13 +217,12 @@ fn names_of_groups_are_text_whatever_they_look_like() {
 #[test]
 fn hundreds_of_applications_are_filtered_sorted_and_shown_in_parts() {
     const MANY: usize = 250;
-    let scene = Scene::new();
-    let Some(browser) = open(&scene) else { return };
+    let env = metrics_env();
+    let Some(browser) = open(&env) else { return };
     let dir = private_dir();
-    let own = Driver::connected(&scene.server, GROUP, &scene.secret);
-    let login = |n: usize| {
-        RawV2App::login_as(&scene.server, dir.path(), &n.to_string(), GROUP, &scene.secret)
-    };
+    let own = Driver::connected(&env.server, GROUP, env.secret());
+    let login =
+        |n: usize| RawV2App::login_as(&env.server, dir.path(), &n.to_string(), GROUP, env.secret());
     let _apps: Vec<RawV2App> = (0..MANY).map(login).collect();
     let rows = "document.querySelectorAll('#applications tbody tr').length";
     browser.wait_for(&format!(
@@ -272,11 +272,11 @@ fn hundreds_of_applications_are_filtered_sorted_and_shown_in_parts() {
 
 #[test]
 fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
-    let scene = Scene::new();
-    let Some(browser) = open(&scene) else { return };
+    let env = metrics_env();
+    let Some(browser) = open(&env) else { return };
     browser.wait_for("document.querySelector('#groups tbody th').textContent === 'g'");
     assert_eq!(browser.run("return document.getElementById('banner').checkVisibility()"), false);
-    scene.server.kill();
+    env.server.kill();
     let said = browser.wait_for(
         "document.getElementById('banner').checkVisibility() && document.getElementById('banner').textContent",
     );
@@ -290,8 +290,8 @@ fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
         }
     }
     // Another one at the same place, without the group.
-    let address = scene.site.address().to_string();
-    let other = LocalServer::builder(scene.auth.addr()).args(["--metrics", &address]).start();
+    let address = env.metrics().address().to_string();
+    let other = LocalServer::builder(env.auth.addr()).args(["--metrics", &address]).start();
     other.create_group("new");
     browser.wait_for(
         "!document.getElementById('banner').checkVisibility() &&
@@ -301,15 +301,15 @@ fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
 
 #[test]
 fn a_paused_page_stands_still_until_it_goes_on() {
-    let scene = Scene::new();
-    let Some(browser) = open(&scene) else { return };
+    let env = metrics_env();
+    let Some(browser) = open(&env) else { return };
     let name = "document.querySelector('#groups tbody th').textContent";
     browser.wait_for(&format!("{name} === 'g'"));
     let press = "const button = document.getElementById('pause');
                  button.click();
                  return [button.getAttribute('aria-pressed'), button.textContent]";
     assert_eq!(browser.run(press), serde_json::json!(["true", "Resume"]));
-    scene.server.create_group("a");
+    env.server.create_group("a");
     // So long that it would have asked again; that it does not is seen by nothing but time.
     thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(browser.run(&format!("return {name}")), "g");

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use kvs_proto::v2::request::{EntriesBuilder, Request, WatchTarget};
 use kvs_proto::v2::response::{self, Status};
 use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
-use kvs_testkit::{RawFrame, RawV2App, StopOnDrop, encode_put, encode_request, entries, until};
-
-use super::{GROUP, Scene, forget_peak, peak_kib};
+use kvs_testkit::{
+    GROUP, RawFrame, RawV2App, StopOnDrop, TestEnv, encode_put, encode_request, entries, until,
+};
 
 // --- what one application can do to others --------------------------------------------------------
 
@@ -22,9 +22,9 @@ use super::{GROUP, Scene, forget_peak, peak_kib};
 struct Others(Vec<RawV2App>);
 
 impl Others {
-    fn new(scene: &Scene) -> Self {
-        let secret = scene.server.create_group("others");
-        let mut others = Self((0..4).map(|_| scene.app_of("others", &secret)).collect());
+    fn new(env: &TestEnv) -> Self {
+        let secret = env.server.create_group("others");
+        let mut others = Self((0..4).map(|_| env.raw_v2_in("others", &secret)).collect());
         others.0[0].put("k", "v");
         others
     }
@@ -73,14 +73,14 @@ fn flood<'s>(
 
 /// Lets applications do what they may without end, and measures how the others fare meanwhile.
 fn under_attack(
-    scene: &Scene,
+    env: &TestEnv,
     others: &mut Others,
     what: &str,
     attackers: Vec<RawV2App>,
     requests: &[u8],
 ) -> [Duration; 3] {
-    forget_peak(scene.server.pid());
-    let before = scene.server.resident_kib();
+    env.server.reset_peak_resident();
+    let before = env.server.resident_kib();
     let stop = AtomicBool::new(false);
     let latency = thread::scope(|scope| {
         let _stop_on_drop = StopOnDrop(&stop);
@@ -89,7 +89,7 @@ fn under_attack(
         thread::sleep(Duration::from_millis(50));
         others.latency(Duration::from_millis(350))
     });
-    let grown = peak_kib(scene.server.pid()).saturating_sub(before);
+    let grown = env.server.peak_resident_kib().saturating_sub(before);
     println!(
         "{what}: a get of others takes {latency:.1?} (median, 99 %, longest); {grown} KiB more"
     );
@@ -109,17 +109,17 @@ fn many(count: usize, pair: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) -> EntriesBuil
 
 #[test]
 fn requests_without_end_keep_nobody_else_from_being_served() {
-    let scene = Scene::new();
-    let mut others = Others::new(&scene);
+    let env = TestEnv::start();
+    let mut others = Others::new(&env);
     let quiet = others.latency(Duration::from_millis(500));
     println!("in quiet: {quiet:.1?}");
-    let mut writer = scene.app();
+    let mut writer = env.raw_v2();
     writer.put("k", vec![b'v'; 1000]);
     writer.put("large", vec![b'v'; 16 << 20]);
     let ten_thousand = many(10_000, |n| (n.to_le_bytes()[..3].to_vec(), b"v".to_vec()));
-    let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
+    let apps = |count: usize| (0..count).map(|_| env.raw_v2()).collect::<Vec<_>>();
     let attack = |others: &mut Others, what, attackers, requests: &[u8]| {
-        under_attack(&scene, others, what, attackers, requests)
+        under_attack(&env, others, what, attackers, requests)
     };
     let gets = encode_request(1, Request::Get(b"k")).repeat(2500);
     attack(&mut others, "gets without end", apps(4), &gets);
@@ -140,36 +140,36 @@ fn requests_without_end_keep_nobody_else_from_being_served() {
 
 #[test]
 fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
-    let scene = Scene::new();
-    let mut others = Others::new(&scene);
+    let env = TestEnv::start();
+    let mut others = Others::new(&env);
     let quiet = others.latency(Duration::from_millis(500));
     println!("in quiet: {quiet:.1?}");
-    let mut asleep: Vec<_> = (0..100).map(|_| scene.app()).collect();
+    let mut asleep: Vec<_> = (0..100).map(|_| env.raw_v2()).collect();
     asleep.iter_mut().take(16).for_each(|app| app.watch_prefix("sixteen"));
     asleep.iter_mut().for_each(|app| app.watch_prefix("hundred"));
-    let apps = |count: usize| (0..count).map(|_| scene.app()).collect::<Vec<_>>();
+    let apps = |count: usize| (0..count).map(|_| env.raw_v2()).collect::<Vec<_>>();
     let key = |prefix: &str, n: usize| [prefix.as_bytes(), &n.to_le_bytes()[..3]].concat();
     for prefix in ["sixteen", "hundred"] {
         let puts: Vec<u8> = (0..2500).flat_map(|n| encode_put(1, &key(prefix, n), b"v")).collect();
         let what = format!("puts for {prefix} watchers");
-        under_attack(&scene, &mut others, &what, apps(4), &puts);
+        under_attack(&env, &mut others, &what, apps(4), &puts);
         let entries = many(10_000, |n| (key(prefix, n), b"v".to_vec()));
         let put_many = encode_request(1, Request::PutMany(entries.entries()));
         let what = format!("put_many for {prefix} watchers");
-        under_attack(&scene, &mut others, &what, apps(1), &put_many);
+        under_attack(&env, &mut others, &what, apps(1), &put_many);
     }
 }
 
 #[test]
 fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
-    let scene = Scene::new();
-    let mut others = Others::new(&scene);
-    let mut watcher = scene.app();
+    let env = TestEnv::start();
+    let mut others = Others::new(&env);
+    let mut watcher = env.raw_v2();
     let key = vec![b'k'; MAX_KEY];
     // They take a twentieth of what a user may have.
     let lengths = 10_000;
     (0..lengths).for_each(|n| watcher.watch_prefix(&key[..n]));
-    let mut writer = scene.app();
+    let mut writer = env.raw_v2();
     let begin = Instant::now();
     writer.put(&key, "v");
     println!("a put of a key that {lengths} prefixes of it watch takes {:?}", begin.elapsed());
@@ -178,9 +178,9 @@ fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
     println!("a put of a short one: {:?}", begin.elapsed());
     assert_eq!(watcher.next_change().0, key);
     let puts = encode_put(1, &key, b"v").repeat(10);
-    under_attack(&scene, &mut others, "puts of long keys", vec![scene.app()], &puts);
+    under_attack(&env, &mut others, "puts of long keys", vec![env.raw_v2()], &puts);
     let puts = encode_put(1, &key[..1000], b"v").repeat(100);
-    under_attack(&scene, &mut others, "puts of keys of 1000 bytes", vec![scene.app()], &puts);
+    under_attack(&env, &mut others, "puts of keys of 1000 bytes", vec![env.raw_v2()], &puts);
     let begin = Instant::now();
     watcher.close();
     others.latency(Duration::from_millis(10));
@@ -192,10 +192,10 @@ fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
 fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
     let many = std::env::var("KVS_TEST_WATCHES").map_or(20_000, |many| many.parse().unwrap());
     let limit = (u64::from(many) * 512 + 1_000_000).to_string();
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", &limit]));
-    let mut others = Others::new(&scene);
+    let env = TestEnv::with_args(["--max-bytes-per-user", &limit]);
+    let mut others = Others::new(&env);
     // One of the same group, too.
-    let (mut app, mut watcher) = (scene.app(), scene.app());
+    let (mut app, mut watcher) = (env.raw_v2(), env.raw_v2());
     app.put("k", "v");
     others.0.push(app);
     println!("in quiet: {:.1?}", others.latency(Duration::from_millis(100)));
@@ -224,10 +224,10 @@ fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
 /// Values that were overwritten are kept for who has asked for them and does not take them.
 #[test]
 fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "100000000"]));
-    let mut writer = scene.app();
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
+    let env = TestEnv::with_args(["--max-bytes-per-user", "100000000"]);
+    let mut writer = env.raw_v2();
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
     let mut asleep = Vec::new();
     let value = vec![b'v'; 8 << 20];
     let mut limited = 0;
@@ -237,12 +237,12 @@ fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
             (Status::Limit, 0) => limited += 1,
             other => panic!("{other:?}"),
         }
-        let mut app = scene.app();
+        let mut app = env.raw_v2();
         app.send_request(Request::Get(b"large"));
         until("an answer", || (app.main.unread() > 0).then_some(()));
         asleep.push(app);
     }
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident) >> 10;
+    let grown = env.server.peak_resident_kib().saturating_sub(resident) >> 10;
     println!("{limited} puts of 40 are refused; {grown} MiB");
     assert!(limited > 25, "{limited}");
     assert!(grown < 200, "{grown} MiB");
@@ -256,16 +256,16 @@ fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
 /// Keys are counted, and so are their bytes: a page of long ones is shorter.
 #[test]
 fn pages_of_long_keys_are_short() {
-    let scene = Scene::new();
-    let mut app = scene.app();
+    let env = TestEnv::start();
+    let mut app = env.raw_v2();
     let key = |n: u32| [&n.to_le_bytes()[..], &vec![b'k'; 60_000]].concat();
     const KEYS: u32 = 1000;
     for n in 0..KEYS {
         app.put(key(n), "");
     }
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
-    let mut asleep: Vec<_> = (0..20).map(|_| scene.app()).collect();
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
+    let mut asleep: Vec<_> = (0..20).map(|_| env.raw_v2()).collect();
     for app in &mut asleep {
         for _ in 0..10 {
             app.send_request(Request::Keys { prefix: b"", cursor: 0, limit: 0 });
@@ -285,7 +285,7 @@ fn pages_of_long_keys_are_short() {
     }
     assert_eq!(all, KEYS as usize);
     assert!(largest <= 1 << 20, "a page of {largest} bytes");
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident) >> 10;
+    let grown = env.server.peak_resident_kib().saturating_sub(resident) >> 10;
     println!("the largest page has {largest} bytes; {grown} MiB for 20 that nobody takes");
 }
 
@@ -296,10 +296,10 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     const BYTES: u64 = 4_000_000;
     const KEYS: usize = 20_000;
     let limit = BYTES.to_string();
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", &limit]));
-    let (mut writer, mut awake) = (scene.app(), scene.app());
-    let (mut asleep, mut full) = (scene.app(), scene.app());
-    let mut original = scene.original();
+    let env = TestEnv::with_args(["--max-bytes-per-user", &limit]);
+    let (mut writer, mut awake) = (env.raw_v2(), env.raw_v2());
+    let (mut asleep, mut full) = (env.raw_v2(), env.raw_v2());
+    let mut original = env.raw_v1();
     original.put("kept", "v");
     assert!(original.register("kept"));
     full.watch_prefix("kept");
@@ -310,9 +310,9 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     }
     awake.watch_prefix("job");
     asleep.watch_prefix("");
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
-    let is_closed = || scene.server.status().iter().any(|app| app.status == "Closed");
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
+    let is_closed = || env.server.status().iter().any(|app| app.status == "Closed");
     let mut deleted = 0;
     // Who stores something meanwhile is told of the limit; but a deletion is never refused.
     while deleted < KEYS && (deleted % 500 != 0 || !is_closed()) {
@@ -321,7 +321,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
         deleted += 1;
     }
     assert!(is_closed(), "{deleted} changes gather");
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!("closed after {deleted} deletions; {grown} KiB");
     // 256 for each change that waits.
     assert!(deleted as u64 >= BYTES / 256, "closed after {deleted}");
@@ -333,7 +333,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     asleep.main.expect_end();
     asleep.callback.rest();
     until("it is logged", || {
-        let log = scene.server.log_lines();
+        let log = env.server.log_lines();
         log.iter().any(|line| line.contains("pending events exceed")).then_some(())
     });
     // All others are as they were, and what waited is given back.
@@ -349,18 +349,18 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
     original.next_change();
     assert!(writer.delete("large"));
     until("the memory is given back", || {
-        (scene.server.resident_kib() < resident + 4096).then_some(())
+        (env.server.resident_kib() < resident + 4096).then_some(())
     });
 }
 
 /// One message can set off many changes: it is refused when they are too many, and no more wait than may.
 #[test]
 fn changes_of_one_message_for_many_watchers_are_bounded_too() {
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "4000000"]));
-    let mut asleep: Vec<_> = (0..30).map(|_| scene.app()).collect();
+    let env = TestEnv::with_args(["--max-bytes-per-user", "4000000"]);
+    let mut asleep: Vec<_> = (0..30).map(|_| env.raw_v2()).collect();
     asleep.iter_mut().for_each(|app| app.watch_prefix(""));
-    let mut writer = scene.app();
-    let resident = scene.server.resident_kib();
+    let mut writer = env.raw_v2();
+    let resident = env.server.resident_kib();
     let pair = |n: usize| (format!("key {n}").into_bytes(), b"v".to_vec());
     // So many at once would hold up everybody.
     let entries = many(10_000, pair);
@@ -369,13 +369,21 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
     assert_eq!(writer.get("key 0"), None, "all or none");
     for half in [0, 5000] {
         let entries = many(5000, |n| pair(half + n));
-        writer.expect_ok(Request::PutMany(entries.entries()));
+        // The events of the first half use up the limit of the user, who may store nothing until the
+        // server has closed the subscribers: no response reports that.
+        until("the put is within the limit", || {
+            match writer.status_of(Request::PutMany(entries.entries())) {
+                (Status::Ok, _) => Some(()),
+                (Status::Limit, 0) => None,
+                other => panic!("{other:?}"),
+            }
+        });
     }
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!("10,000 keys for {} watchers: {grown} KiB", asleep.len());
     assert!(grown < 20 << 10, "{grown} KiB");
     until("those of whom too much waits are closed", || {
-        let status = scene.server.status();
+        let status = env.server.status();
         (status.iter().filter(|app| app.status == "Closed").count() > 20).then_some(())
     });
     writer.expect_served();
@@ -385,21 +393,21 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
 #[test]
 fn sessions_for_which_nothing_waits_keep_nothing() {
     const APPS: usize = 200;
-    let scene = Scene::new();
-    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-    let mut writer = scene.app();
+    let env = TestEnv::start();
+    let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
+    let mut writer = env.raw_v2();
     let long = vec![b'l'; MAX_KEY];
     apps.iter_mut().for_each(|app| app.watch_prefix("l"));
     writer.put("l", "v");
     apps.iter_mut().for_each(|app| _ = app.next_change());
-    let before = scene.server.resident_kib();
+    let before = env.server.resident_kib();
     for _ in 0..3 {
         let last = writer.put(&long, "v");
         for app in &mut apps {
             assert_eq!(app.next_change(), (long.clone(), last));
         }
     }
-    let grown = scene.server.resident_kib().saturating_sub(before);
+    let grown = env.server.resident_kib().saturating_sub(before);
     println!("{APPS} applications were told of a key of 64 KiB: {grown} KiB");
     assert!(grown < 5 << 10, "{grown} KiB");
 }
@@ -410,10 +418,8 @@ fn sessions_for_which_nothing_waits_keep_nothing() {
 /// on.
 #[test]
 fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on() {
-    let scene = Scene::with(|server| {
-        server.args(["--max-bytes-per-user", "200000", "--max-pairs-per-user", "5"])
-    });
-    let mut app = scene.app();
+    let env = TestEnv::with_args(["--max-bytes-per-user", "200000", "--max-pairs-per-user", "5"]);
+    let mut app = env.raw_v2();
     let limit = (Status::Limit, 0);
     let put = |key, value| Request::Put { key, value, expected: None };
     // Pairs.
@@ -442,7 +448,7 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
     assert_eq!(app.get("a").map(|(_, value)| value), Some(b"x".to_vec()));
     app.put("a", &value[..100_000]);
     // What comes in pieces counts while it comes.
-    let mut other = scene.app();
+    let mut other = env.raw_v2();
     let large = encode_put(9, b"b", &value[..90_000]);
     // When a request before it is answered, its beginning was read.
     other.main.send(&[&encode_request(8, Request::Get(b"none"))[..], &large[..20_000]].concat());
@@ -474,10 +480,10 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
     until("the watches are given back", || {
         (other.status_of(put(b"b", &value[..90_000])).0 == Status::Ok).then_some(())
     });
-    assert_eq!(scene.pairs(), 5);
+    assert_eq!(env.pairs(), 5);
     // Each limit once, however often it was met.
     let lines = || {
-        let lines = scene.server.log_lines();
+        let lines = env.server.log_lines();
         lines.iter().filter(|line| line.contains("-per-user")).count()
     };
     until("both limits are logged", || (lines() == 2).then_some(()));
@@ -486,8 +492,8 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
 /// Changes and answers that wait count, too.
 #[test]
 fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "2700000"]));
-    let (mut app, mut asleep) = (scene.app(), scene.app());
+    let env = TestEnv::with_args(["--max-bytes-per-user", "2700000"]);
+    let (mut app, mut asleep) = (env.raw_v2(), env.raw_v2());
     let value = vec![b'v'; 1_000_000];
     app.put("k", &value);
     let put = Request::Put { key: b"more", value: &value, expected: None };
@@ -525,8 +531,8 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
 /// Whoever is full can still make room, and is told when he cannot read.
 #[test]
 fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are_not() {
-    let scene = Scene::with(|server| server.args(["--max-bytes-per-user", "2500000"]));
-    let mut app = scene.app();
+    let env = TestEnv::with_args(["--max-bytes-per-user", "2500000"]);
+    let mut app = env.raw_v2();
     let long_key = vec![b'g'; 60_000];
     app.put("large", vec![b'v'; 1_000_000]);
     app.put("fill", vec![b'v'; 900_000]);
@@ -538,7 +544,7 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
     let many = entries([(&b"new"[..], &b"v"[..]), (b"newer", b"v")]);
     let limit = (Status::Limit, 0);
     // Two answers wait, but for what the sockets hold; behind one of them more requests.
-    let mut asleep = [scene.app(), scene.app()];
+    let mut asleep = [env.raw_v2(), env.raw_v2()];
     for one in &mut asleep {
         one.send_request(Request::Get(b"large"));
         until("an answer", || (one.main.unread() > 0).then_some(()));
@@ -554,7 +560,7 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
     until("they count", || (app.status_of(put) == limit).then_some(()));
     assert_eq!(app.status_of(Request::PutMany(many.entries())), limit);
     until("no third one may wait", || {
-        let mut third = scene.app();
+        let mut third = env.raw_v2();
         (third.request(Request::Get(b"large")).status == Status::Limit).then_some(())
     });
     assert!(app.get("small").is_some());
@@ -563,14 +569,14 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
     let delete = encode_request(9, Request::Delete { key: &long_key, expected: None });
     let (beginning, end) = delete.split_at(30_000);
     app.main.send(beginning);
-    scene.app().expect_served();
+    env.raw_v2().expect_served();
     app.main.send(end);
     assert_eq!(app.main.response().status, Status::Ok);
     // The same holds for what has waited behind an answer: the other one still takes the room.
     assert_eq!(first.main.response().body.len(), 1_000_000);
     let answers = numbers.map(|number| first.response(number).status);
     assert_eq!(answers, [Status::Limit, Status::Limit, Status::Ok, Status::Ok]);
-    assert_eq!(scene.pairs(), 3);
+    assert_eq!(env.pairs(), 3);
     assert_eq!(app.get("new"), None);
     assert_eq!(second.main.response().body.len(), 1_000_000);
     until("there is room again", || (app.status_of(put).0 == Status::Ok).then_some(()));
@@ -580,10 +586,10 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
 #[test]
 fn halves_of_frames_on_many_connections_take_little() {
     const APPS: usize = 400;
-    let scene = Scene::new();
-    let mut witnesses: Vec<_> = (0..4).map(|_| scene.app()).collect();
-    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-    let resident = scene.server.resident_kib();
+    let env = TestEnv::start();
+    let mut witnesses: Vec<_> = (0..4).map(|_| env.raw_v2()).collect();
+    let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
+    let resident = env.server.resident_kib();
     // The most for which nobody is asked whether there is room.
     let half = encode_put(1, b"k", &[b'v'; 4090]);
     for (n, app) in apps.iter_mut().enumerate() {
@@ -592,10 +598,10 @@ fn halves_of_frames_on_many_connections_take_little() {
     }
     // Events are served in their order, on each thread.
     witnesses.iter_mut().for_each(RawV2App::expect_served);
-    let grown = scene.server.resident_kib().saturating_sub(resident);
+    let grown = env.server.resident_kib().saturating_sub(resident);
     println!("{APPS} halves of frames: {grown} KiB");
     assert!(grown < APPS as u64 * 5, "{grown} KiB");
     drop(apps);
-    assert_eq!(scene.pairs(), 0);
-    assert_eq!(scene.server.status()[0].group, GROUP);
+    assert_eq!(env.pairs(), 0);
+    assert_eq!(env.server.status()[0].group, GROUP);
 }

@@ -14,11 +14,9 @@ use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::v2::{HEADER_LEN, MAX_KEY};
 use kvs_testkit::{
-    Channel, RawFrame, RawV1App, RawV2App, SeededRng, Sockets, encode_put, encode_request, entries,
-    number_from_env,
+    Channel, GROUP, RawFrame, RawV1App, RawV2App, SeededRng, Sockets, TestEnv, encode_put,
+    encode_request, entries, number_from_env,
 };
-
-use super::{GROUP, Scene, forget_peak, peak_kib};
 
 /// The longest value here, so that what is too large need not be long.
 const MAX_VALUE: usize = 100_000;
@@ -27,7 +25,7 @@ const MIB: usize = 1 << 20;
 
 /// A server, and witnesses of both kinds that it serves and has stored what it should.
 struct Court {
-    scene: Scene,
+    env: TestEnv,
     witness: RawV2App,
     original: RawV1App,
     descriptors: usize,
@@ -36,15 +34,15 @@ struct Court {
 
 impl Court {
     fn new() -> Self {
-        let scene = Scene::with(|server| server.args(["--max-value-bytes", "100000"]));
-        let mut witness = scene.app();
+        let env = TestEnv::with_args(["--max-value-bytes", "100000"]);
+        let mut witness = env.raw_v2();
         assert_eq!(witness.max_value, MAX_VALUE as u64);
         witness.put("k", "0");
         witness.watch_prefix("");
-        let original = scene.original();
-        assert_eq!(scene.pairs(), 1);
-        let descriptors = scene.server.open_descriptors();
-        Self { scene, witness, original, descriptors, rounds: 0 }
+        let original = env.raw_v1();
+        assert_eq!(env.pairs(), 1);
+        let descriptors = env.server.open_descriptors();
+        Self { env, witness, original, descriptors, rounds: 0 }
     }
 
     /// The witnesses are served, and told of nothing but what they do themselves: nobody else stores anything.
@@ -60,18 +58,18 @@ impl Court {
     }
 
     fn expect_nothing_stored(&self, what: &str) {
-        assert_eq!(self.scene.pairs(), 1, "{what}");
+        assert_eq!(self.env.pairs(), 1, "{what}");
     }
 
     /// All is as before.
     fn expect_nothing_left(&mut self) {
         self.expect_served("at the end");
         self.expect_nothing_stored("at the end");
-        self.scene.server.expect_open_descriptors(self.descriptors);
+        self.env.server.expect_open_descriptors(self.descriptors);
         // There is no event to wait for: that nothing happens is the promise.
-        let before = self.scene.server.cpu_ticks();
+        let before = self.env.server.cpu_ticks();
         thread::sleep(Duration::from_millis(500));
-        let used = self.scene.server.cpu_ticks() - before;
+        let used = self.env.server.cpu_ticks() - before;
         assert!(used <= 5, "a server with nothing to do used {used} clock ticks in half a second");
     }
 }
@@ -252,7 +250,7 @@ fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_store
         // Alone; between others in one piece; and byte by byte.
         for way in 0..3 {
             println!("{what}, way {way}");
-            let mut app = court.scene.app();
+            let mut app = court.env.raw_v2();
             match way {
                 0 => app.main.send(&frame),
                 1 => app.main.send(&[&good[..], &frame, &later].concat()),
@@ -282,7 +280,7 @@ fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_store
 #[test]
 fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
     let mut court = Court::new();
-    let mut app = court.scene.app();
+    let mut app = court.env.raw_v2();
     let all = refused();
     println!("{} frames that are refused", all.len());
     for (what, frame, status) in &all {
@@ -304,7 +302,7 @@ fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
     }
     // Whatever is announced is answered when its header is here, and passed over when it comes.
     for kind in [2, 4, 9] {
-        let mut app = court.scene.app();
+        let mut app = court.env.raw_v2();
         let frame = RawFrame { body_len: Some(u32::MAX), number: 3, kind, ..RawFrame::default() };
         app.main.send(&frame.bytes());
         let status = if kind == 9 { Status::Unknown } else { Status::TooLarge };
@@ -328,7 +326,7 @@ fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
 #[test]
 fn frames_may_be_cut_and_glued_at_every_byte() {
     let mut court = Court::new();
-    let mut app = court.scene.app();
+    let mut app = court.env.raw_v2();
     let mut stream = Vec::new();
     let many = entries([(&b"b"[..], &b"1"[..]), (b"c", b"")]);
     let requests = [
@@ -395,7 +393,7 @@ fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
     println!("{} cuts", cuts.len());
     for (n, (frame, cut)) in cuts.into_iter().enumerate() {
         let how = [None, Some(Shutdown::Write), Some(Shutdown::Both), Some(Shutdown::Read)][n % 4];
-        let mut app = court.scene.app();
+        let mut app = court.env.raw_v2();
         app.main.send(&frame[..cut]);
         if let Some(how) = how {
             app.main.stream().shutdown(how).expect("it is connected");
@@ -417,7 +415,7 @@ fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
     }
     // Without its callback channel an application is told nothing, and served.
     for how in [Shutdown::Write, Shutdown::Both] {
-        let mut app = court.scene.app();
+        let mut app = court.env.raw_v2();
         app.watch("k");
         app.callback.stream().shutdown(how).expect("it is connected");
         court.expect_served("no callback channel");
@@ -431,12 +429,12 @@ fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
 #[test]
 fn bodies_that_are_announced_and_never_sent_take_no_memory() {
     const APPS: usize = 100;
-    let scene = Scene::with(|server| server.args(["--max-value-bytes", "1000000"]));
-    let mut witness = scene.app();
+    let env = TestEnv::with_args(["--max-value-bytes", "1000000"]);
+    let mut witness = env.raw_v2();
     witness.put("k", "v");
-    let apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
+    let apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
     let apps: Vec<_> = apps
         .into_iter()
         .enumerate()
@@ -452,11 +450,11 @@ fn bodies_that_are_announced_and_never_sent_take_no_memory() {
         })
         .collect();
     witness.expect_served();
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!("{APPS} announced bodies: {grown} KiB");
     assert!(grown < 2048, "{grown} KiB for {APPS} bodies that never came");
     drop(apps);
-    assert_eq!(scene.pairs(), 1);
+    assert_eq!(env.pairs(), 1);
 }
 
 #[test]
@@ -469,7 +467,7 @@ fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
         // With nothing told, with changes read, and with changes that wait.
         for state in 0..3 {
             let what = format!("{} bytes in state {state}", bytes.len());
-            let mut app = court.scene.app();
+            let mut app = court.env.raw_v2();
             if state > 0 {
                 app.watch("k");
                 court.expect_served(&what);
@@ -489,7 +487,7 @@ fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
 fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
     let mut court = Court::new();
     let begin = |hello: &[u8]| {
-        let path = court.scene.server.socket();
+        let path = court.env.server.socket();
         let mut main = Channel::connect("main", path).expect("the server listens");
         main.expect_int(1);
         main.send(hello);
@@ -535,7 +533,7 @@ fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
     for early in [encode_request(1, Request::Get(b"k")), vec![0], encode_put(1, b"x", b"y")] {
         let mut main = begin(b"g\0kvs2");
         main.expect_int(2);
-        main.send(court.scene.secret.as_bytes());
+        main.send(court.env.secret().as_bytes());
         // Together with the secret they would be a wrong secret, or none.
         let _ = main.try_send(&early);
         main.rest();
@@ -550,11 +548,11 @@ fn descriptors_and_out_of_band_data_that_come_with_frames_are_no_part_of_them() 
     let null = std::fs::File::open("/dev/null").expect("it is there");
     let many = vec![null.as_fd(); 253];
     for n in 0..30 {
-        let mut app = court.scene.app();
+        let mut app = court.env.raw_v2();
         app.main.try_send_with(&encode_put(1, b"x", b"y"), &many).expect("it is connected");
         assert_eq!(app.response(1).status, Status::Ok);
         assert!(app.delete("x"));
-        assert!(court.scene.server.open_descriptors() < court.descriptors + 100);
+        assert!(court.env.server.open_descriptors() < court.descriptors + 100);
         // The byte becomes a part of the stream as soon as there is another: then it is a frame cut short, or
         // a malformed one.
         let channel = if n % 2 == 0 { &mut app.main } else { &mut app.callback };
@@ -618,9 +616,9 @@ fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
     for number in 0..count {
         if number == warm {
             // All that is kept for a while is kept by now: 1000 past applications, for one.
-            resident = court.scene.server.resident_kib();
+            resident = court.env.server.resident_kib();
         }
-        let mut app = court.scene.app();
+        let mut app = court.env.raw_v2();
         let mut bytes = harmless(&mut rng);
         bytes.extend(broken(&mut rng));
         bytes.extend(encode_put(1, b"stored", b"nothing"));
@@ -650,8 +648,8 @@ fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
         }
     }
     court.expect_nothing_left();
-    let grown = court.scene.server.resident_kib().saturating_sub(resident);
+    let grown = court.env.server.resident_kib().saturating_sub(resident);
     println!("{count} sequences; the server grew by {grown} KiB over the last {}", count - warm);
     assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
-    assert_eq!(court.scene.server.status().last().map(|app| app.group.as_str()), Some(GROUP));
+    assert_eq!(court.env.server.status().last().map(|app| app.group.as_str()), Some(GROUP));
 }

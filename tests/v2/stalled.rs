@@ -10,11 +10,9 @@ use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 use kvs_proto::v2::{HEADER_LEN, NO_VERSION, Version};
 use kvs_testkit::{
-    QUIET_PERIOD, RawV2App, SeededRng, StopOnDrop, encode_put, encode_request, entries,
-    number_from_env, until,
+    GROUP, QUIET_PERIOD, RawV2App, SeededRng, StopOnDrop, TestEnv, encode_put, encode_request,
+    entries, number_from_env, until,
 };
-
-use super::{GROUP, Scene, forget_peak, peak_kib};
 
 /// So many puts go out before their answers are taken: fewer than the sockets hold.
 const PIPELINE: usize = 100;
@@ -54,17 +52,17 @@ fn changes_up_to(app: &mut RawV2App, key: &[u8], version: Version) -> Vec<(Vec<u
 fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_version() {
     const WRITERS: usize = 4;
     let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(200_000);
-    let scene = Scene::new();
-    let (mut asleep, mut by_prefix, mut awake) = (scene.app(), scene.app(), scene.app());
-    let mut writers: Vec<_> = (0..WRITERS).map(|_| scene.app()).collect();
+    let env = TestEnv::start();
+    let (mut asleep, mut by_prefix, mut awake) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| env.raw_v2()).collect();
     writers[0].put("k", "0");
     asleep.watch("k");
     by_prefix.watch_prefix("");
     awake.watch("k");
     let done = AtomicBool::new(false);
     put_all(&mut writers[0], b"k", 20_000);
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
     let begin = Instant::now();
     let told = thread::scope(|scope| {
         let ending = StopOnDrop(&done);
@@ -92,7 +90,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
         told.join().expect("versions grow")
     });
     let took = begin.elapsed();
-    let peak = peak_kib(scene.server.pid());
+    let peak = env.server.peak_resident_kib();
     println!(
         "{puts} puts in {took:?} ({:.0} a second); {} told to who reads; {resident} KiB before, {peak} KiB \
          at most",
@@ -131,8 +129,8 @@ fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
     let mut rng = SeededRng::new(seed);
-    let scene = Scene::new();
-    let (mut asleep, mut writer) = (scene.app(), scene.app());
+    let env = TestEnv::start();
+    let (mut asleep, mut writer) = (env.raw_v2(), env.raw_v2());
     asleep.watch_prefix("key");
     let mut versions: HashMap<Vec<u8>, Version> = HashMap::new();
     let mut steps: Vec<(Vec<u8>, Version)> = Vec::new();
@@ -183,8 +181,8 @@ fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in
 
 #[test]
 fn a_watcher_that_reads_byte_by_byte_holds_nobody_up() {
-    let scene = Scene::new();
-    let (mut slow, mut writer) = (scene.app(), scene.app());
+    let env = TestEnv::start();
+    let (mut slow, mut writer) = (env.raw_v2(), env.raw_v2());
     writer.put("k", "v");
     slow.watch("k");
     let key = vec![b'k'; 3000];
@@ -219,14 +217,14 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
     const APPS: usize = 8;
     const GETS: usize = 2_000;
     let large = vec![b'v'; 16 << 20];
-    let scene = Scene::new();
-    let other_secret = scene.server.create_group("other");
-    let mut writer = scene.app();
+    let env = TestEnv::start();
+    let other_secret = env.server.create_group("other");
+    let mut writer = env.raw_v2();
     let version = writer.put("large", &large);
-    let mut other = scene.app_of("other", &other_secret);
-    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
+    let mut other = env.raw_v2_in("other", &other_secret);
+    let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
     for app in &mut apps {
         // More than is read at once.
         app.main.send(&encode_request(7, Request::Get(b"large")).repeat(GETS));
@@ -240,7 +238,7 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
         })
         .collect();
     times.sort();
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!(
         "{APPS} applications with {GETS} answers of 16 MiB due: {grown} KiB; a get of another takes {:?} \
          (median; 99th percentile {:?})",
@@ -261,19 +259,19 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
     // Gone: the last one to hold it frees it.
     drop((apps, app));
     until("the memory is given back", || {
-        (scene.server.resident_kib() + (10 << 10) < resident).then_some(())
+        (env.server.resident_kib() + (10 << 10) < resident).then_some(())
     });
 }
 
 /// The server reads no more from one that does not take its answers, and keeps what it had read.
 #[test]
 fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
-    let scene = Scene::new();
-    let mut other = scene.app();
+    let env = TestEnv::start();
+    let mut other = env.raw_v2();
     other.put("k", "v".repeat(1000));
-    let mut app = scene.app();
-    let resident = scene.server.resident_kib();
-    forget_peak(scene.server.pid());
+    let mut app = env.raw_v2();
+    let resident = env.server.resident_kib();
+    env.server.reset_peak_resident();
     let gets = encode_request(7, Request::Get(b"k")).repeat(1000);
     let mut sent = 0;
     app.main.stream().set_write_timeout(Some(QUIET_PERIOD)).expect("not zero");
@@ -281,7 +279,7 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
         sent += 1000;
         assert!(sent < 1_000_000, "the server reads although its answers are not taken");
     }
-    let grown = peak_kib(scene.server.pid()).saturating_sub(resident);
+    let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!("after {sent} gets or more it reads no more; {grown} KiB");
     assert!(grown < 2048, "the server grew by {grown} KiB");
     other.expect_served();
@@ -292,7 +290,7 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
     }
     drop(app);
     other.expect_served();
-    assert_eq!(scene.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
+    assert_eq!(env.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
 }
 
 /// A value that comes in small bites is put together while all others are served, and is not there before its
@@ -300,12 +298,12 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
 #[test]
 fn large_puts_in_small_bites_hold_up_nobody() {
     const APPS: usize = 8;
-    let scene = Scene::new();
-    let mut other = scene.app();
+    let env = TestEnv::start();
+    let mut other = env.raw_v2();
     let value = vec![b'v'; 16 << 20];
     let put = encode_put(3, b"large", &value);
-    let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
-    let resident = scene.server.resident_kib();
+    let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
+    let resident = env.server.resident_kib();
     // A byte now and then; then the half of it; then all but a byte.
     for n in 0..100 {
         for app in &mut apps {
@@ -321,7 +319,7 @@ fn large_puts_in_small_bites_hold_up_nobody() {
         other.expect_served();
         assert_eq!(other.get("large"), None);
     }
-    let grown = scene.server.resident_kib() - resident;
+    let grown = env.server.resident_kib() - resident;
     println!("{APPS} puts of 16 MiB under way: {} MiB", grown >> 10);
     assert!(grown < (APPS as u64 * 17) << 10, "{grown} KiB");
     for (n, app) in apps.iter_mut().enumerate() {
@@ -330,23 +328,23 @@ fn large_puts_in_small_bites_hold_up_nobody() {
         assert_eq!((reply.status, reply.version), (Status::Ok, n as u64 + 1));
     }
     assert!(other.get("large").expect("it is stored").1 == value);
-    assert_eq!(scene.pairs(), 1);
+    assert_eq!(env.pairs(), 1);
     assert!(other.delete("large"));
     drop(apps);
     // The C library keeps some of it for each thread. If the server did, it would be ten times as much.
     for _ in 0..6 {
-        let mut apps: Vec<_> = (0..APPS).map(|_| scene.app()).collect();
+        let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
         apps.iter_mut().for_each(|app| app.main.send(&put));
         apps.iter_mut().for_each(|app| assert_eq!(app.response(3).status, Status::Ok));
         assert!(other.delete("large"));
         drop(apps);
         until("all are gone", || {
-            let status = scene.server.status();
+            let status = env.server.status();
             (status.iter().filter(|app| app.status == "Connected").count() == 1).then_some(())
         });
     }
-    let after = scene.server.resident_kib();
+    let after = env.server.resident_kib();
     println!("{resident} KiB at first, {after} KiB after six rounds");
     assert!(after < resident + (200 << 10), "{after} KiB");
-    assert!(!scene.server.log_lines().iter().any(|line| line.contains(GROUP)));
+    assert!(!env.server.log_lines().iter().any(|line| line.contains(GROUP)));
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use kvs_proto::v2::request::{Request, WatchTarget};
 use kvs_proto::v2::response::Status;
-use kvs_testkit::{RawEvent, RawV1App, RawV2App, encode_put, encode_request, entries, until};
-
-use super::{GROUP, Scene};
+use kvs_testkit::{
+    GROUP, RawEvent, RawV1App, RawV2App, TestEnv, encode_put, encode_request, entries, until,
+};
 
 /// A put of an original session has no answer: that to a later call shows that it was done.
 fn store(app: &mut RawV1App, key: &str, value: &str) {
@@ -32,8 +32,8 @@ fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
 
 #[test]
 fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
-    let scene = Scene::new();
-    let (mut framed, mut original) = (scene.app(), scene.original());
+    let env = TestEnv::start();
+    let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
     store(&mut original, "a", "from an original session");
     let (first, value) = framed.get("a").expect("it is stored");
     assert_eq!(value, b"from an original session");
@@ -57,7 +57,7 @@ fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
     original.main.expect_int(1);
     assert_eq!(framed.get("b"), None);
     // A library, which speaks what is best, in the same group.
-    let library = scene.library();
+    let library = env.connect();
     library.put("c", "from the library").expect("it is connected");
     assert_eq!(original.get("c").as_deref(), Some("from the library"));
     assert_eq!(framed.get("c").expect("it is stored").1, b"from the library");
@@ -66,8 +66,8 @@ fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
 
 #[test]
 fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
-    let scene = Scene::new();
-    let (mut framed, mut original) = (scene.app(), scene.original());
+    let env = TestEnv::start();
+    let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
     for (value, carried) in [
         (vec![b'v'; 99], true),
         (vec![0xff; 99], true),
@@ -103,15 +103,15 @@ fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
     framed.put(vec![b'k'; 100], "v");
     framed.put("a\0b", "v");
     assert_eq!(original.get("a"), None);
-    assert_eq!(scene.pairs(), 2);
+    assert_eq!(env.pairs(), 2);
 }
 
 #[test]
 fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both() {
-    let scene = Scene::new();
-    let mut original = scene.original();
-    let (mut by_key, mut by_prefix, mut by_both) = (scene.app(), scene.app(), scene.app());
-    let mut writer = scene.app();
+    let env = TestEnv::start();
+    let mut original = env.raw_v1();
+    let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
+    let mut writer = env.raw_v2();
     let version = writer.put("key", "0");
     assert!(original.register("key"));
     assert_eq!(by_key.watch("key"), version);
@@ -191,9 +191,9 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
 
 #[test]
 fn the_status_shows_what_both_kinds_watch() {
-    let scene = Scene::new();
-    let mut original = scene.original();
-    let mut framed = scene.app();
+    let env = TestEnv::start();
+    let mut original = env.raw_v1();
+    let mut framed = env.raw_v2();
     store(&mut original, "a", "v");
     assert!(original.register("a"));
     framed.watch("a");
@@ -204,7 +204,7 @@ fn the_status_shows_what_both_kinds_watch() {
     let long = [&[b'l'; 7000][..], b"end"].concat();
     framed.watch_prefix(&long);
     let shown = |status: &str| {
-        let apps = scene.server.status();
+        let apps = env.server.status();
         let mut apps: Vec<_> = apps.into_iter().filter(|app| app.status == status).collect();
         apps.sort_by_key(|app| app.number);
         apps.into_iter().map(|app| app.watched).collect::<Vec<_>>()
@@ -226,7 +226,7 @@ fn the_status_shows_what_both_kinds_watch() {
     assert_eq!(watched[1][0], "some/ (prefix)");
     framed.close();
     original.close();
-    scene.server.status_where("both are closed", |status| {
+    env.server.status_where("both are closed", |status| {
         status.len() == 2
             && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
     });
@@ -235,9 +235,9 @@ fn the_status_shows_what_both_kinds_watch() {
 /// Several changes of a key in one message are one to those who watch: the last.
 #[test]
 fn each_key_of_one_message_is_told_once_however_often_it_is_in_it() {
-    let scene = Scene::new();
-    let (mut writer, mut original) = (scene.app(), scene.original());
-    let (mut by_key, mut by_prefix, mut by_both) = (scene.app(), scene.app(), scene.app());
+    let env = TestEnv::start();
+    let (mut writer, mut original) = (env.raw_v2(), env.raw_v1());
+    let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
     for key in ["a", "b", "c"] {
         writer.put(key, "0");
         assert!(original.register(key));
@@ -276,26 +276,26 @@ fn each_key_of_one_message_is_told_once_however_often_it_is_in_it() {
 fn counters_by_compare_and_swap_lose_no_update() {
     const APPS: usize = 6;
     const TIMES: u64 = 500;
-    let scene = Scene::new();
+    let env = TestEnv::start();
     let certain = AtomicU64::new(0);
     let uncertain = AtomicU64::new(0);
     thread::scope(|scope| {
         for n in 0..APPS {
-            let (scene, certain, uncertain) = (&scene, &certain, &uncertain);
+            let (env, certain, uncertain) = (&env, &certain, &uncertain);
             scope.spawn(move || {
-                let mut connection = scene.library();
+                let mut connection = env.connect();
                 assert_eq!(connection.protocol(), kvs::Protocol::V2);
                 for time in 0..TIMES {
                     if n % 2 == 0 && time % 50 == 49 {
                         // It sends one more, and does not learn whether it was done.
-                        let mut app = scene.app();
+                        let mut app = env.raw_v2();
                         let (version, value) = app.get("counter").unwrap_or((0, b"0".to_vec()));
                         let value = (number(&value) + 1).to_string();
                         let (key, expected) = (b"counter", Some(version));
                         app.send_request(Request::Put { key, value: value.as_bytes(), expected });
                         uncertain.fetch_add(1, Ordering::Relaxed);
                         drop(app);
-                        connection = scene.library();
+                        connection = env.connect();
                     }
                     loop {
                         let found = connection.get_versioned("counter").expect("it is connected");
@@ -318,7 +318,7 @@ fn counters_by_compare_and_swap_lose_no_update() {
     });
     let (certain, uncertain) = (certain.into_inner(), uncertain.into_inner());
     assert_eq!(certain, APPS as u64 * TIMES);
-    let (version, value) = scene.app().get("counter").expect("it is stored");
+    let (version, value) = env.raw_v2().get("counter").expect("it is stored");
     let value = number(&value);
     println!("{value} counted, {certain} of them for certain; {uncertain} perhaps");
     assert!((certain..=certain + uncertain).contains(&value), "{value}");
@@ -340,29 +340,29 @@ struct Busy {
     full: Vec<(&'static str, RawV2App)>,
 }
 
-fn busy(scene: &Scene) -> Busy {
+fn busy(env: &TestEnv) -> Busy {
     let large = vec![b'v'; 4_000_000];
     let key = vec![b'k'; 60_000];
-    let mut writer = scene.app();
+    let mut writer = env.raw_v2();
     writer.put("large", &large);
     writer.put("small", "v");
     let mut told = Vec::new();
     let mut full = Vec::new();
-    told.push(("idle", scene.app()));
-    let mut app = scene.app();
+    told.push(("idle", env.raw_v2()));
+    let mut app = env.raw_v2();
     app.watch("small");
     writer.put("small", "w");
     told.push(("with changes unread", app));
-    let mut app = scene.app();
+    let mut app = env.raw_v2();
     app.main.send(&encode_put(1, b"unfinished", b"value")[..10]);
     told.push(("in the middle of a header", app));
-    let mut app = scene.app();
+    let mut app = env.raw_v2();
     app.main.send(&encode_put(1, b"unfinished", &large)[..1_000_000]);
     told.push(("in the middle of a large put", app));
-    let mut app = scene.app();
+    let mut app = env.raw_v2();
     app.main.send(&encode_request(1, Request::Get(b"large")).repeat(1000));
     told.push(("with large answers unread", app));
-    let mut app = scene.app();
+    let mut app = env.raw_v2();
     app.watch_prefix("k");
     for n in 0..10u8 {
         writer.put([&key[..], &[n]].concat(), "v");
@@ -395,55 +395,55 @@ fn expect_all_closed(busy: Busy) {
     }
 }
 
-fn expect_none_late(scene: &Scene) {
+fn expect_none_late(env: &TestEnv) {
     let late = |line: &String| line.contains("have not closed yet");
-    assert!(!scene.server.log_lines().iter().any(late), "{}", scene.server.report());
+    assert!(!env.server.log_lines().iter().any(late), "{}", env.server.report());
 }
 
 #[test]
 fn a_group_can_be_deleted_whatever_its_framed_sessions_are_in_the_middle_of() {
-    let scene = Scene::new();
-    let other_secret = scene.server.create_group("other");
-    let mut other = scene.app_of("other", &other_secret);
-    let busy = busy(&scene);
+    let env = TestEnv::start();
+    let other_secret = env.server.create_group("other");
+    let mut other = env.raw_v2_in("other", &other_secret);
+    let busy = busy(&env);
     thread::scope(|scope| {
         let closed = scope.spawn(|| expect_all_closed(busy));
         let begin = Instant::now();
-        scene.server.delete_group(GROUP);
+        env.server.delete_group(GROUP);
         let took = begin.elapsed();
         closed.join().expect("all are closed");
         println!("deleted in {took:?}");
         // One of them does not take what it is told: it gets a second.
         assert!(took < Duration::from_secs(3), "{took:?}");
     });
-    expect_none_late(&scene);
+    expect_none_late(&env);
     other.expect_served();
     // Nothing of it is there for a group of the same name.
-    let secret = scene.server.create_group(GROUP);
-    let mut new = scene.app_of(GROUP, &secret);
+    let secret = env.server.create_group(GROUP);
+    let mut new = env.raw_v2_in(GROUP, &secret);
     assert_eq!(new.keys("", 0), [[0; 0]; 0]);
     assert_eq!(new.put("k", "v"), 1);
 }
 
 #[test]
 fn quit_ends_all_framed_sessions_whatever_they_are_in_the_middle_of() {
-    let scene = Scene::new();
-    let busy = busy(&scene);
+    let env = TestEnv::start();
+    let busy = busy(&env);
     thread::scope(|scope| {
         let closed = scope.spawn(|| expect_all_closed(busy));
         let begin = Instant::now();
-        scene.server.quit();
+        env.server.quit();
         println!("quit in {:?}", begin.elapsed());
         assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
         closed.join().expect("all are closed");
     });
-    expect_none_late(&scene);
+    expect_none_late(&env);
 }
 
 #[test]
 fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done() {
-    let scene = Scene::new();
-    let mut apps: Vec<_> = (0..8).map(|_| scene.app()).collect();
+    let env = TestEnv::start();
+    let mut apps: Vec<_> = (0..8).map(|_| env.raw_v2()).collect();
     for app in &mut apps {
         app.watch_prefix("");
     }
@@ -458,7 +458,7 @@ fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done()
             });
         }
         let begin = Instant::now();
-        scene.server.delete_group(GROUP);
+        env.server.delete_group(GROUP);
         println!("deleted in {:?}", begin.elapsed());
         assert!(begin.elapsed() < Duration::from_millis(900), "{:?}", begin.elapsed());
     });
@@ -467,9 +467,9 @@ fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done()
 /// Pipelined requests before a goodbye are carried out, as they were sent before it.
 #[test]
 fn everything_that_was_sent_before_a_goodbye_is_carried_out() {
-    let scene = Scene::new();
-    let mut witness = scene.app();
-    let mut app = scene.app();
+    let env = TestEnv::start();
+    let mut witness = env.raw_v2();
+    let mut app = env.raw_v2();
     let mut bytes = Vec::new();
     for n in 0..1000u32 {
         bytes.extend(encode_put(n, n.to_string().as_bytes(), b"v"));
@@ -480,7 +480,7 @@ fn everything_that_was_sent_before_a_goodbye_is_carried_out() {
     drop(app);
     assert_eq!(witness.keys("", 100).len(), 1000);
     // What is sent behind it is not even read.
-    let mut app = scene.app();
+    let mut app = env.raw_v2();
     app.main.send(&[encode_request(0, Request::Close), encode_put(1, b"late", b"v")].concat());
     app.main.rest();
     assert_eq!(witness.get("late"), None);

@@ -8,21 +8,21 @@ use crate::v2::close_by_application;
 use crate::{v1, v2};
 
 /// One application. Everything goes through the C functions.
-pub(crate) struct Subject {
+pub(crate) struct AppUnderTest {
     pub(crate) driver: Driver,
     /// What it has before its first connection.
-    nothing: Leftovers,
+    baseline: Resources,
 }
 
 /// What a connection may leave behind.
 #[derive(Debug, PartialEq, Eq)]
-struct Leftovers {
+struct Resources {
     descriptors: i32,
     threads: i32,
     paths: i32,
 }
 
-impl Leftovers {
+impl Resources {
     fn of(driver: &Driver) -> Self {
         Self {
             // One that ends is not awaited by anybody, so it may be a moment late.
@@ -33,7 +33,7 @@ impl Leftovers {
     }
 }
 
-impl Subject {
+impl AppUnderTest {
     pub(crate) fn start(server: &impl Sockets, protocol: Protocol) -> Self {
         Self::spawn(Driver::program().served_by(server).protocol(protocol))
     }
@@ -42,9 +42,9 @@ impl Subject {
         // An allocator without caches counts to the byte.
         let tunables = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
         let driver = Driver::spawn(program.env("GLIBC_TUNABLES", tunables));
-        let nothing = Leftovers::of(&driver);
-        assert_eq!((nothing.threads, nothing.paths), (1, 0));
-        Self { driver, nothing }
+        let baseline = Resources::of(&driver);
+        assert_eq!((baseline.threads, baseline.paths), (1, 0));
+        Self { driver, baseline }
     }
 
     /// It is not connected: all calls say so.
@@ -57,7 +57,7 @@ impl Subject {
 
     /// Nothing is left of any connection.
     pub(crate) fn expect_nothing_left(&self, row: &str) {
-        assert_eq!(Leftovers::of(&self.driver), self.nothing, "{row}: left behind");
+        assert_eq!(Resources::of(&self.driver), self.baseline, "{row}: left behind");
     }
 
     /// Bytes that are allocated.
@@ -85,21 +85,21 @@ impl Subject {
 }
 
 /// An application and the server that is played for it.
-pub(crate) struct Stage {
+pub(crate) struct ScriptedEnv {
     pub(crate) server: ScriptedServer,
-    pub(crate) subject: Subject,
+    pub(crate) app: AppUnderTest,
     protocol: Protocol,
 }
 
-impl Stage {
+impl ScriptedEnv {
     pub(crate) fn new(protocol: Protocol) -> Self {
         let server = ScriptedServer::start();
-        let subject = Subject::start(&server, protocol);
-        Self { server, subject, protocol }
+        let app = AppUnderTest::start(&server, protocol);
+        Self { server, app, protocol }
     }
 
     pub(crate) fn driver(&self) -> &Driver {
-        &self.subject.driver
+        &self.app.driver
     }
 
     pub(crate) fn set_timeout(&self, timeout: Duration) {
@@ -120,19 +120,19 @@ impl Stage {
     }
 
     /// By the six functions, or with a handle.
-    pub(crate) fn log_in_for(&self, timeout: Duration, has_handle: bool) -> (Channel, Channel) {
+    pub(crate) fn log_in_by(&self, timeout: Duration, has_handle: bool) -> (Channel, Channel) {
         let login = if has_handle { "kvs_open g abcde" } else { "establish_connection g abcde" };
         self.log_in_with(timeout, login)
     }
 
     /// The connection is closed, nothing of it is left, and the next one works.
-    pub(crate) fn expect_dead(&self, row: &str, has_handle: bool) {
+    pub(crate) fn expect_closed(&self, row: &str, has_handle: bool) {
         if has_handle {
             v2::expect_unconnected_handle(self.driver(), row);
         }
-        self.subject.expect_unconnected(row);
-        self.subject.expect_nothing_left(row);
-        let channels = self.log_in_for(DEADLINE, has_handle);
+        self.app.expect_unconnected(row);
+        self.app.expect_nothing_left(row);
+        let channels = self.log_in_by(DEADLINE, has_handle);
         self.expect_alive_and_close(row, channels, has_handle);
     }
 
@@ -152,6 +152,6 @@ impl Stage {
         main.expect(&close_by_application(self.protocol));
         main.expect_end();
         callback.expect_end();
-        self.subject.expect_nothing_left(row);
+        self.app.expect_nothing_left(row);
     }
 }
