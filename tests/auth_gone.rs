@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{
     AuthServer, Channel, DEADLINE, Delivery, Driver, LocalServer, Process, RawLocalServer,
-    RawV1App, Relay, Sockets, compile_preload, private_dir,
+    RawV1App, Relay, Sockets, TestEnv, compile_preload, private_dir,
 };
 use nix::sys::signal::Signal;
 
@@ -45,19 +45,17 @@ fn expect_end(server: &LocalServer, code: i32) {
 #[test]
 fn quit_completes_while_logins_wait_for_a_dead_auth_server() {
     for disable in [Process::kill, Process::stop] {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group("g");
-        let app = Driver::connected(&server, "g", &secret);
-        disable(&auth);
+        let env = TestEnv::start();
+        let app = env.driver();
+        disable(&env.auth);
         let dir = private_dir();
-        let logins = pending_logins(&server, "g", dir.path());
+        let logins = pending_logins(&env.server, "g", dir.path());
         // A console command waits as well.
-        server.send("Show group info");
-        server.expect_line("Insert group id:");
-        server.send("g");
-        server.send("Quit");
-        expect_end(&server, 0);
+        env.server.send("Show group info");
+        env.server.expect_line("Insert group id:");
+        env.server.send("g");
+        env.server.send("Quit");
+        expect_end(&env.server, 0);
         expect_no_result(logins);
         assert_eq!(app.put("k", "v"), -2);
     }
@@ -82,32 +80,30 @@ fn restart_that_keeps_local_servers_loses_nothing() {
     assert_eq!(app.get("k").as_deref(), Ok("v"));
     server.quit();
     // `Quit` on the console ends the local servers in any case.
-    let auth = AuthServer::builder().arg("--keep-local-servers").start();
-    let server = LocalServer::start(&auth);
-    auth.send("Quit");
-    expect_end(&server, 0);
-    assert!(auth.wait_exit().success());
+    let env = TestEnv::builder().auth_arg("--keep-local-servers").no_group().start();
+    env.auth.send("Quit");
+    expect_end(&env.server, 0);
+    assert!(env.auth.wait_exit().success());
 }
 
 /// The first deletion may wait for its timeout; the others must not.
 #[test]
 fn quit_with_many_groups_waits_for_one_timeout_only() {
     const GROUPS: usize = 200;
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     for n in 0..GROUPS {
-        server.create_group(&format!("g{n}"));
+        env.server.create_group(&format!("g{n}"));
     }
     // Stopped, not killed: for a closed port the kernel would report an error at once, for each group.
-    auth.stop();
-    server.send("Quit");
-    expect_end(&server, 0);
-    let log = server.finish().stderr;
+    env.auth.stop();
+    env.server.send("Quit");
+    expect_end(&env.server, 0);
+    let log = env.server.finish().stderr;
     let remains = log.iter().filter(|line| line.contains("remains registered"));
-    assert_eq!(remains.clone().count(), GROUPS, "{}", server.report());
+    assert_eq!(remains.clone().count(), GROUPS, "{}", env.server.report());
     // Only the attempted deletion has a reason.
     let tried = remains.filter(|line| line.contains("remains registered:")).count();
-    assert_eq!(tried, 1, "{}", server.report());
+    assert_eq!(tried, 1, "{}", env.server.report());
 }
 
 /// When a thread of the server fails, the server exits, and nothing waits for that thread.

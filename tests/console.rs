@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvs_testkit::{
     AT_ONCE, AuthServer, Channel, Console, Driver, InteractiveApp, LocalServer, Ports, Process,
-    Program, Protocol, RawLocalServer, Sockets, bin, on_both_protocols, private_dir,
+    Program, Protocol, RawLocalServer, Sockets, TestEnv, bin, on_both_protocols, private_dir,
 };
 use nix::sys::signal::Signal;
 
@@ -367,21 +367,20 @@ fn commands_after_quit_are_ignored() {
 
 #[test]
 fn names_and_keys_cannot_forge_a_line() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     let group = "g\u{1b}[2Jé";
-    let secret = server.create_group(group);
-    let mut app = server.raw_app(group, &secret);
+    let secret = env.server.create_group(group);
+    let mut app = env.server.raw_app(group, &secret);
     for key in ["k\nApp 2\nPID: 1", "\u{1b}[31mred\r", "\u{7f}\t"] {
         app.put(key, "v");
         assert!(app.register(key));
     }
-    let lines = server.lines_of("Show application status");
+    let lines = env.server.lines_of("Show application status");
     assert_eq!(lines[..2], [r"g\u{1b}[2Jé:", "App 1"]);
     let mut keys = lines[8..].to_vec();
     keys.sort();
     assert_eq!(keys, [r"\u{1b}[31mred\r", r"\u{7f}\t", r"k\nApp 2\nPID: 1"]);
-    let info = server.group_info(group).expect("it exists");
+    let info = env.server.group_info(group).expect("it exists");
     assert_eq!((info.name.as_str(), info.pairs), (r"g\u{1b}[2Jé", 3));
 }
 
@@ -395,15 +394,13 @@ on_both_protocols! {
 
 fn dialogue_of_the_application(protocol: Protocol) {
     for console in CONSOLES {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group("g1");
-        let other = Driver::connected(&server, "g1", &secret);
+        let env = TestEnv::builder().group("g1").start();
+        let other = Driver::connected(&env.server, "g1", env.secret());
         let failure = |code| format!("App: {}", other.strerror(code));
         let [no_connection, no_key, wrong_secret, invalid, connected] =
             [-2, -7, -9, -15, -16].map(failure);
 
-        let app = InteractiveApp::start_with(protocol, &server, console);
+        let app = InteractiveApp::start_with(protocol, &env.server, console);
         let dialogue = Dialogue::new(app, console);
         let app = &dialogue.process;
         let pid = format!("App PID: {}", app.pid());
@@ -428,16 +425,16 @@ fn dialogue_of_the_application(protocol: Protocol) {
             // Refused, then let in.
             ("establish_connection", &["Insert group id:"]),
             ("none", &["Insert secret:"]),
-            (&secret, &[&no_key, "Error in 'establish_connection'"]),
+            (env.secret(), &[&no_key, "Error in 'establish_connection'"]),
             ("establish_connection", &["Insert group id:"]),
             ("g1", &["Insert secret:"]),
             ("wrong", &[&wrong_secret, "Error in 'establish_connection'"]),
             ("establish_connection", &["Insert group id:"]),
             ("g1", &["Insert secret:"]),
-            (&secret, &["Successful 'establish_connection'", &pid]),
+            (env.secret(), &["Successful 'establish_connection'", &pid]),
             ("establish_connection", &["Insert group id:"]),
             ("g1", &["Insert secret:"]),
-            (&secret, &[&connected, "Error in 'establish_connection'"]),
+            (env.secret(), &[&connected, "Error in 'establish_connection'"]),
             // Connected.
             ("get_value", &["Insert key:"]),
             ("k1", &[&no_key, "Error in 'get_value'"]),
@@ -474,10 +471,8 @@ fn dialogue_of_the_application(protocol: Protocol) {
 
 #[test]
 fn interactive_program_gets_events_of_its_own_changes() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g1");
-    let app = InteractiveApp::connected(&server, "g1", &secret);
+    let env = TestEnv::builder().group("g1").start();
+    let app = InteractiveApp::connected(&env.server, "g1", env.secret());
     assert!(app.put("k1", "v1"));
     assert!(app.register("k1"));
     app.send("put_value");
@@ -494,17 +489,15 @@ fn interactive_program_gets_events_of_its_own_changes() {
 #[test]
 fn dialogue_of_the_interactive_program_at_a_forced_close() {
     for console in CONSOLES {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group("g1");
-        let dialogue = Dialogue::new(InteractiveApp::start_on(&server, console), console);
+        let env = TestEnv::builder().group("g1").start();
+        let dialogue = Dialogue::new(InteractiveApp::start_on(&env.server, console), console);
         let pid = format!("App PID: {}", dialogue.process.pid());
         dialogue.goes(&[
             ("establish_connection", &["Insert group id:"]),
             ("g1", &["Insert secret:"]),
-            (&secret, &["Successful 'establish_connection'", &pid]),
+            (env.secret(), &["Successful 'establish_connection'", &pid]),
         ]);
-        server.delete_group("g1");
+        env.server.delete_group("g1");
         dialogue.answers(&[
             "App: Closing connection due to deletion of group or closed server",
             "Exiting the app...",
@@ -904,23 +897,27 @@ fn local_server_with_bad_paths_reports_why_and_cleans_up() {
 
 #[test]
 fn second_server_on_a_live_path_does_not_disturb_the_first() {
-    let auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let secret = first.create_group("g");
-    let app = Driver::connected(&first, "g", &secret);
-    let dir = first.socket().parent().expect("a socket is in a directory");
-    let socket = first.socket().to_str().expect("test paths are UTF-8");
-    let callback = first.callback_socket().to_str().expect("test paths are UTF-8");
+    let env = TestEnv::start();
+    let app = env.driver();
+    let dir = env.server.socket().parent().expect("a socket is in a directory");
+    let socket = env.server.socket().to_str().expect("test paths are UTF-8");
+    let callback = env.server.callback_socket().to_str().expect("test paths are UTF-8");
 
-    expect_bad_paths(&auth, dir, first.socket(), None, &[socket]);
-    expect_bad_paths(&auth, dir, &dir.join("other"), Some(first.callback_socket()), &[callback]);
+    expect_bad_paths(&env.auth, dir, env.server.socket(), None, &[socket]);
+    expect_bad_paths(
+        &env.auth,
+        dir,
+        &dir.join("other"),
+        Some(env.server.callback_socket()),
+        &[callback],
+    );
     // With a callback path of its own it would still take applications from the first.
-    expect_bad_paths(&auth, dir, first.socket(), Some(&dir.join("other")), &[socket]);
+    expect_bad_paths(&env.auth, dir, env.server.socket(), Some(&dir.join("other")), &[socket]);
 
     assert_eq!(app.put("k", "v"), 1);
-    assert_eq!(Driver::start(&first).establish("g", &secret), 0);
-    first.create_group("h");
-    assert_eq!(first.status().len(), 2, "the refused ones were no applications");
+    assert_eq!(Driver::start(&env.server).establish("g", env.secret()), 0);
+    env.server.create_group("h");
+    assert_eq!(env.server.status().len(), 2, "the refused ones were no applications");
 }
 
 #[test]

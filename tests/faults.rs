@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kvs_testkit::{
     AT_ONCE, AuthServer, Channel, Delivery, Driver, InteractiveApp, LocalServer, Protocol,
-    RawLocalServer, Relay, Sockets, application_paths, connect, on_both_protocols,
+    RawLocalServer, Relay, Sockets, TestEnv, application_paths, on_both_protocols,
 };
 use nix::sys::signal::Signal;
 
@@ -39,25 +39,23 @@ fn is_time(text: &str) -> bool {
 
 #[test]
 fn next_call_returns_its_code_at_once_after_a_server_crash() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let idle = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let idle = env.driver();
     idle.store("k", "v");
-    let blocked = Driver::connected(&server, "g", &secret);
+    let blocked = env.driver();
     assert_eq!(blocked.call("register_blocked_callback k"), 1);
-    let wrapper = connect(&server, "g", &secret).unwrap();
+    let wrapper = env.connect();
     assert_eq!(idle.put("k", "w"), 1);
     blocked.expect_log("its callback", |line| line == "blocked k");
 
-    server.kill();
+    env.server.kill();
     for (app, call) in [(&idle, "get_value k"), (&blocked, "put_value k x")] {
         let (code, _) = app.call_within(AT_ONCE, call);
         assert!([-3, -4].contains(&code), "{call} returned {code}\n{}", app.report());
         for call in ["put_value k v", "get_value k", "register_callback k", "close_connection"] {
             assert_eq!(app.call_within(AT_ONCE, call).0, -2, "{call}");
         }
-        assert_eq!(app.establish("g", &secret), -12, "there is no server");
+        assert_eq!(app.establish("g", env.secret()), -12, "there is no server");
         for path in application_paths(app.pid()) {
             assert!(!path.exists(), "{} was left behind", path.display());
         }
@@ -78,15 +76,13 @@ fn next_call_returns_its_code_at_once_after_a_server_crash() {
 
 on_both_protocols! {
     fn call_in_progress_returns_when_the_local_server_dies(protocol: Protocol) {
-        let auth = AuthServer::start();
-        let server = LocalServer::start(&auth);
-        let secret = server.create_group("g");
-        let app = Driver::spawn(Driver::program().served_by(&server).protocol(protocol));
-        assert_eq!(app.establish("g", &secret), 0);
-        server.stop();
+        let env = TestEnv::start();
+        let app = Driver::spawn(Driver::program().served_by(&env.server).protocol(protocol));
+        assert_eq!(app.establish("g", env.secret()), 0);
+        env.server.stop();
         // The stopped server cannot respond: the call is in progress, or will be when the server is killed.
         app.send("put_value k v");
-        server.kill();
+        env.server.kill();
         let answer = app.expect_line_within(AT_ONCE, "the return of put_value", |_| true);
         // Either the ready flag or the response is missing.
         let missing = if protocol == Protocol::V1 { "put_value -4" } else { "put_value -8" };
@@ -97,12 +93,10 @@ on_both_protocols! {
 
 #[test]
 fn interactive_program_survives_a_server_crash() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = InteractiveApp::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let app = InteractiveApp::connected(&env.server, "g", env.secret());
     assert!(app.put("k", "v"));
-    server.kill();
+    env.server.kill();
     // Either the command notices, or the program has noticed before and has exited.
     app.end_input_with("close_connection");
     let ended = app.finish();
@@ -112,20 +106,18 @@ fn interactive_program_survives_a_server_crash() {
 
 #[test]
 fn local_server_can_be_restarted_after_a_crash() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let app = env.driver();
     assert_eq!(app.put("k", "v"), 1);
-    server.kill();
-    assert!(server.socket().exists() && server.callback_socket().exists(), "stale paths");
+    env.server.kill();
+    assert!(env.server.socket().exists() && env.server.callback_socket().exists(), "stale paths");
     assert!([-3, -4].contains(&app.put("k", "v")));
 
     // The authentication server goes on and still has the group of the killed server.
-    let again = LocalServer::builder(auth.addr()).socket(server.socket()).start();
-    assert_eq!(app.establish("g", &secret), -7, "a restarted server starts empty");
+    let again = LocalServer::builder(env.auth.addr()).socket(env.server.socket()).start();
+    assert_eq!(app.establish("g", env.secret()), -7, "a restarted server starts empty");
     let new_secret = again.create_group("g");
-    assert_eq!(app.establish("g", &secret), -9, "the old secret is nothing any more");
+    assert_eq!(app.establish("g", env.secret()), -9, "the old secret is nothing any more");
     assert_eq!(app.establish("g", &new_secret), 0);
     assert_eq!(app.get("k"), Err(-7));
     assert_eq!(app.put("k", "w"), 1);
@@ -157,12 +149,10 @@ fn idle_application_notices_a_server_crash_and_reconnects() {
 
 #[test]
 fn killed_application_is_closed_in_the_status_at_once() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let other = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let other = env.driver();
     other.store("k", "v");
-    let doomed = Driver::connected(&server, "g", &secret);
+    let doomed = env.driver();
     assert_eq!(doomed.call("register_callback k"), 1);
     let find = |status: &[kvs_testkit::AppStatus], pid| {
         status
@@ -171,12 +161,12 @@ fn killed_application_is_closed_in_the_status_at_once() {
             .expect("every application is in the status")
             .clone()
     };
-    let before = find(&server.status(), doomed.pid());
+    let before = find(&env.server.status(), doomed.pid());
     assert_eq!((before.status.as_str(), before.closed_at.as_str()), ("Connected", "-"));
     assert_eq!(before.watched, ["k"]);
 
     doomed.kill();
-    let status = server.status_within(AT_ONCE, "the dead application is closed", |status| {
+    let status = env.server.status_within(AT_ONCE, "the dead application is closed", |status| {
         find(status, doomed.pid()).status == "Closed"
     });
     let after = find(&status, doomed.pid());
@@ -184,7 +174,10 @@ fn killed_application_is_closed_in_the_status_at_once() {
     assert_eq!((after.number, &after.connected_at), (before.number, &before.connected_at));
     assert!(after.interval >= before.interval);
     // The interval does not grow any more.
-    assert_eq!(find(&server.status(), doomed.pid()).interval.to_bits(), after.interval.to_bits());
+    assert_eq!(
+        find(&env.server.status(), doomed.pid()).interval.to_bits(),
+        after.interval.to_bits()
+    );
 
     assert_eq!(find(&status, other.pid()).status, "Connected");
     assert_eq!(other.put("k", "w"), 1);
@@ -193,17 +186,15 @@ fn killed_application_is_closed_in_the_status_at_once() {
 
 #[test]
 fn application_killed_during_an_operation_stores_nothing() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let other = Driver::connected(&server, "g", &secret);
-    let mut dying = server.raw_app("g", &secret);
+    let env = TestEnv::start();
+    let other = env.driver();
+    let mut dying = env.server.raw_app("g", env.secret());
     dying.main.send_int(0);
     dying.main.expect_int(1);
     dying.main.send(b"k");
     dying.main.expect_int(1);
     drop(dying);
-    server.status_within(AT_ONCE, "it is closed", |status| {
+    env.server.status_within(AT_ONCE, "it is closed", |status| {
         status.iter().any(|app| app.status == "Closed")
     });
     assert_eq!(other.get("k"), Err(-7));
@@ -228,34 +219,32 @@ fn expect_answers_again(server: &LocalServer, auth: &AuthServer) {
 
 /// Disables the authentication server in one way or another: what fails, and what goes on working.
 fn without_authentication_server(disable: impl Fn(&AuthServer)) {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let app = env.driver();
     assert_eq!(app.put("k", "v"), 1);
     assert_eq!(app.call("register_callback k"), 1);
 
-    disable(&auth);
-    server.send("Create group");
-    server.expect_line("Insert group id:");
-    server.send("new");
-    expect_complaint(&server, &auth, "Group not created: ");
+    disable(&env.auth);
+    env.server.send("Create group");
+    env.server.expect_line("Insert group id:");
+    env.server.send("new");
+    expect_complaint(&env.server, &env.auth, "Group not created: ");
 
     // Nothing is lost, and what needs no authentication server works.
     assert_eq!(app.get("k").as_deref(), Ok("v"));
-    let refusal = server.ask("Delete group", "g");
+    let refusal = env.server.ask("Delete group", "g");
     assert!(refusal.starts_with("Group not deleted: "), "{refusal}");
-    let refusal = server.ask("Show group info", "g");
+    let refusal = env.server.ask("Show group info", "g");
     assert!(refusal.starts_with("Group info not available: "), "{refusal}");
-    assert_eq!(server.ask("Delete group", "none"), "Group id doesn't exist");
-    assert_eq!(server.ask("Show group info", "none"), "Group id not found!");
-    assert_eq!(server.ask("Create group", "g"), "Group id already exists");
-    assert_eq!(server.status().len(), 1);
+    assert_eq!(env.server.ask("Delete group", "none"), "Group id doesn't exist");
+    assert_eq!(env.server.ask("Show group info", "none"), "Group id not found!");
+    assert_eq!(env.server.ask("Create group", "g"), "Group id already exists");
+    assert_eq!(env.server.status().len(), 1);
 
     // The login has no result.
-    let late = Driver::start(&server);
-    assert_eq!(late.establish("g", &secret), -8, "{}", server.report());
-    assert_eq!(late.establish("none", &secret), -7, "this one needs no secret");
+    let late = Driver::start(&env.server);
+    assert_eq!(late.establish("g", env.secret()), -8, "{}", env.server.report());
+    assert_eq!(late.establish("none", env.secret()), -7, "this one needs no secret");
 
     assert_eq!(app.put("k", "w"), 1);
     app.expect_change("k");
@@ -274,22 +263,20 @@ fn stopped_auth_server_affects_groups_and_logins_only() {
 
 #[test]
 fn login_waiting_for_the_auth_server_delays_no_application() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
-    auth.stop();
-    let mut waiting = Channel::connect("main", server.socket()).unwrap();
+    let env = TestEnv::start();
+    let app = env.driver();
+    env.auth.stop();
+    let mut waiting = Channel::connect("main", env.server.socket()).unwrap();
     waiting.expect_int(1);
     waiting.send(b"g");
     waiting.expect_int(1);
-    waiting.send(secret.as_bytes());
-    let mut callback = Channel::connect("callback", server.callback_socket()).unwrap();
+    waiting.send(env.secret().as_bytes());
+    let mut callback = Channel::connect("callback", env.server.callback_socket()).unwrap();
     callback.expect_int(1);
     for n in 0..50 {
         assert_eq!(app.call_within(AT_ONCE, &format!("put_value k {n}")).0, 1);
     }
-    auth.signal(Signal::SIGCONT);
+    env.auth.signal(Signal::SIGCONT);
     // The login succeeds or, when it took too long, ends without a result.
     let verdict = waiting.text();
     assert!(verdict.is_empty() || verdict == 1i32.to_ne_bytes(), "{}", verdict.escape_ascii());
@@ -297,81 +284,82 @@ fn login_waiting_for_the_auth_server_delays_no_application() {
 
 #[test]
 fn groups_are_registered_again_with_an_empty_auth_server() {
-    let mut auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let secrets = [first.create_group("one"), second.create_group("two")];
+    let mut env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    let secrets = [env.server.create_group("one"), second.create_group("two")];
     let apps = [
-        Driver::connected(&first, "one", &secrets[0]),
+        Driver::connected(&env.server, "one", &secrets[0]),
         Driver::connected(&second, "two", &secrets[1]),
     ];
     apps[0].store("k", "v");
 
-    auth.kill();
+    env.auth.kill();
     // Both notice, each with a command of its own.
-    for server in [&first, &second] {
+    for server in [&env.server, &second] {
         server.send("Create group");
         server.expect_line("Insert group id:");
         server.send("new");
-        expect_complaint(server, &auth, "Group not created: ");
+        expect_complaint(server, &env.auth, "Group not created: ");
     }
-    auth.restart();
+    env.auth.restart();
     // Without a command.
-    for server in [&first, &second] {
-        expect_answers_again(server, &auth);
+    for server in [&env.server, &second] {
+        expect_answers_again(server, &env.auth);
     }
-    let observer = RawLocalServer::connect(auth.addr());
+    let observer = RawLocalServer::connect(env.auth.addr());
     for (name, secret) in ["one", "two"].iter().zip(&secrets) {
         assert_eq!(observer.get_secret(name).as_ref(), Some(secret));
     }
 
     // Names are unique again, the old secrets are valid, and nothing was lost.
     assert_eq!(second.ask("Create group", "one"), "Group id already exists");
-    assert_eq!(Driver::start(&first).establish("one", &secrets[0]), 0);
+    assert_eq!(Driver::start(&env.server).establish("one", &secrets[0]), 0);
     assert_eq!(Driver::start(&second).establish("two", &secrets[1]), 0);
-    assert_eq!(Driver::start(&first).establish("one", "wrong"), -9);
+    assert_eq!(Driver::start(&env.server).establish("one", "wrong"), -9);
     assert_eq!(
-        first.group_info("one").map(|info| (info.secret, info.pairs)),
+        env.server.group_info("one").map(|info| (info.secret, info.pairs)),
         Ok((secrets[0].clone(), 1))
     );
     assert_eq!(apps[0].get("k").as_deref(), Ok("v"));
     assert_eq!(apps[1].put("k", "v"), 1);
 
     // What was refused meanwhile works now.
-    first.create_group("new");
-    first.delete_group("one");
+    env.server.create_group("new");
+    env.server.delete_group("one");
     assert_eq!(apps[0].put("k", "v"), -2);
     assert_eq!(observer.get_secret("one"), None);
 }
 
 #[test]
 fn unnoticed_restart_of_the_auth_server_costs_no_login() {
-    let mut auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let secrets = [first.create_group("one"), second.create_group("two")];
+    let mut env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    let secrets = [env.server.create_group("one"), second.create_group("two")];
 
-    auth.kill_and_restart();
+    env.auth.kill_and_restart();
     // The port of the first link now belongs to another local server.
-    let stranger = RawLocalServer::connect(auth.addr());
-    assert_eq!(stranger.port, first.port());
+    let stranger = RawLocalServer::connect(env.auth.addr());
+    assert_eq!(stranger.port, env.server.port());
 
-    assert_eq!(Driver::start(&first).establish("one", &secrets[0]), 0, "{}", first.report());
+    assert_eq!(
+        Driver::start(&env.server).establish("one", &secrets[0]),
+        0,
+        "{}",
+        env.server.report()
+    );
     assert_eq!(Driver::start(&second).establish("two", &secrets[1]), 0, "{}", second.report());
     assert_eq!(stranger.get_secret("one").as_ref(), Some(&secrets[0]));
     assert_eq!(stranger.get_secret("two").as_ref(), Some(&secrets[1]));
-    assert_eq!(first.ask("Create group", "two"), "Group id already exists");
+    assert_eq!(env.server.ask("Create group", "two"), "Group id already exists");
 }
 
 #[test]
 fn local_server_quits_without_the_auth_server() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
-    auth.kill();
-    server.quit();
-    assert!(!server.socket().exists() && !server.callback_socket().exists());
+    let env = TestEnv::start();
+    let app = env.driver();
+    env.auth.kill();
+    env.server.quit();
+    assert!(!env.server.socket().exists() && !env.server.callback_socket().exists());
     assert_eq!(app.put("k", "v"), -2);
 }
 
@@ -497,10 +485,8 @@ fn udp_port_connected_to(peer: u16) -> u16 {
 
 #[test]
 fn only_the_auth_server_can_make_a_local_server_quit() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let close_port = udp_port_connected_to(server.port() + 1);
+    let env = TestEnv::start();
+    let close_port = udp_port_connected_to(env.server.port() + 1);
     let close = (-10i32).to_ne_bytes();
     for forger in ["127.0.0.1:0", "127.0.0.2:0"] {
         let forger = UdpSocket::bind(forger).expect("a port is free");
@@ -509,27 +495,25 @@ fn only_the_auth_server_can_make_a_local_server_quit() {
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
     }
     // The address that the local server would believe is taken.
-    assert!(UdpSocket::bind(("127.0.0.1", server.port() + 1)).is_err());
-    assert_eq!(Driver::start(&server).establish("g", &secret), 0);
-    assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
-    assert_eq!(server.exit_status(), None);
-    auth.send("Quit");
-    server.expect_line("Exiting Local Server...");
+    assert!(UdpSocket::bind(("127.0.0.1", env.server.port() + 1)).is_err());
+    assert_eq!(Driver::start(&env.server).establish("g", env.secret()), 0);
+    assert_eq!(env.server.group_info("g").map(|info| info.secret), Ok(env.secret().to_owned()));
+    assert_eq!(env.server.exit_status(), None);
+    env.auth.send("Quit");
+    env.server.expect_line("Exiting Local Server...");
 }
 
 // A subscriber stops reading.
 
 #[test]
 fn stopped_subscriber_affects_no_other_and_gets_the_last_event() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let writer = connect(&server, "g", &secret).unwrap();
+    let env = TestEnv::start();
+    let writer = env.connect();
     store(&writer, "k", "0");
-    let stopped = Driver::connected(&server, "g", &secret);
+    let stopped = env.driver();
     assert_eq!(stopped.call("register_reading_callback k"), 1);
     let (changed, changes) = mpsc::channel();
-    let awake = connect(&server, "g", &secret).unwrap();
+    let awake = env.connect();
     let tell = move |_: &[u8]| {
         // The receiver is gone when the test has failed.
         let _ = changed.send(());
@@ -543,7 +527,7 @@ fn stopped_subscriber_affects_no_other_and_gets_the_last_event() {
     store(&writer, "k", "last");
     changes.recv_timeout(AT_ONCE).expect("the other subscriber gets the event at once");
     assert_eq!(awake.get("k").unwrap().as_deref(), Some(&b"last"[..]));
-    let status = server.status();
+    let status = env.server.status();
     assert!(status.iter().all(|app| app.status == "Connected"), "{status:#?}");
     assert_eq!(stopped.log_lines().iter().filter(|line| line.ends_with("last")).count(), 0);
 
@@ -554,15 +538,13 @@ fn stopped_subscriber_affects_no_other_and_gets_the_last_event() {
 
 #[test]
 fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let writer = connect(&server, "g", &secret).unwrap();
+    let env = TestEnv::start();
+    let writer = env.connect();
     let keys = ["k1", "k2", "k3", "z"];
     for key in keys {
         store(&writer, key, "0");
     }
-    let mut watcher = server.raw_app("g", &secret);
+    let mut watcher = env.server.raw_app("g", env.secret());
     for key in keys {
         assert!(watcher.register(key));
     }
@@ -596,16 +578,14 @@ fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
 
 #[test]
 fn application_stopped_during_a_call_or_login_delays_no_other() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let other_secret = server.create_group("other");
-    let group_mate = Driver::connected(&server, "g", &secret);
-    let stranger = Driver::connected(&server, "other", &other_secret);
+    let env = TestEnv::start();
+    let other_secret = env.server.create_group("other");
+    let group_mate = env.driver();
+    let stranger = Driver::connected(&env.server, "other", &other_secret);
     group_mate.store("k", "v");
 
     // Stopped after the code, after the key, after the response to the key.
-    let mut stopped: Vec<_> = (0..3).map(|_| server.raw_app("g", &secret)).collect();
+    let mut stopped: Vec<_> = (0..3).map(|_| env.server.raw_app("g", env.secret())).collect();
     stopped[0].main.send_int(0);
     stopped[1].main.send_int(0);
     stopped[1].main.expect_int(1);
@@ -614,7 +594,7 @@ fn application_stopped_during_a_call_or_login_delays_no_other() {
     stopped[2].main.expect_int(1);
     stopped[2].main.send(b"k");
     // Stopped before the group, before the secret, before the callback channel.
-    let connect = || Channel::connect("main", server.socket()).unwrap();
+    let connect = || Channel::connect("main", env.server.socket()).unwrap();
     let _before_the_group = connect();
     let mut before_the_secret = connect();
     before_the_secret.expect_int(1);
@@ -624,18 +604,18 @@ fn application_stopped_during_a_call_or_login_delays_no_other() {
     before_the_callback.expect_int(1);
     before_the_callback.send(b"g");
     before_the_callback.expect_int(1);
-    before_the_callback.send(secret.as_bytes());
+    before_the_callback.send(env.secret().as_bytes());
 
     for app in [&group_mate, &stranger] {
         assert_eq!(app.call_within(AT_ONCE, "put_value k w").0, 1);
         assert_eq!(app.call_within(AT_ONCE, "get_value k"), (1, "w".into()));
     }
     // This process has unfinished logins itself; another process can log in meanwhile.
-    let late = Driver::start(&server);
-    let (code, _) = late.call_within(AT_ONCE, &format!("establish_connection g {secret}"));
+    let late = Driver::start(&env.server);
+    let (code, _) = late.call_within(AT_ONCE, &format!("establish_connection g {}", env.secret()));
     assert_eq!(code, 0);
-    assert_eq!(server.group_info("g").map(|info| info.pairs), Ok(1));
-    server.delete_group("other");
+    assert_eq!(env.server.group_info("g").map(|info| info.pairs), Ok(1));
+    env.server.delete_group("other");
     assert_eq!(stranger.put("k", "v"), -2);
     assert_eq!(late.get("k").as_deref(), Ok("w"));
 }

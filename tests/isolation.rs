@@ -3,22 +3,8 @@
 use std::sync::{Barrier, mpsc};
 use std::time::Instant;
 
-use kvs_testkit::{
-    AT_ONCE, AuthServer, Channel, DEADLINE, LocalServer, RawV1App, ScriptedServer, Sockets,
-};
+use kvs_testkit::{AT_ONCE, Channel, DEADLINE, ScriptedServer, Sockets, TestEnv};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-
-fn connect(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
-    kvs::Connection::builder()
-        .socket(server.socket())
-        .callback_socket(server.callback_socket())
-        .open(group, secret)
-        .expect("a login with the right secret")
-}
-
-fn raw_app(server: &LocalServer, group: &str, secret: &str) -> RawV1App {
-    RawV1App::login(server, group, secret)
-}
 
 /// The server assigns applications to its threads in rotation: with as many applications as there may be
 /// threads, each thread has one.
@@ -26,12 +12,11 @@ const ON_ALL_THREADS: usize = 4;
 
 #[test]
 fn unfinished_login_times_out_and_delays_neither_events_nor_quit() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
+    let env = TestEnv::start();
     let mut silent: Vec<_> = (0..ON_ALL_THREADS)
         .map(|_| {
-            let mut main = Channel::connect("main", server.socket()).expect("the server listens");
+            let mut main =
+                Channel::connect("main", env.server.socket()).expect("the server listens");
             main.expect_int(1);
             main.send(b"g");
             main.expect_int(1);
@@ -40,13 +25,13 @@ fn unfinished_login_times_out_and_delays_neither_events_nor_quit() {
         .collect();
     let mut subscribers: Vec<_> = (0..ON_ALL_THREADS)
         .map(|_| {
-            let mut app = raw_app(&server, "g", &secret);
+            let mut app = env.server.raw_app("g", env.secret());
             app.put("k", "before");
             assert!(app.register("k"));
             app
         })
         .collect();
-    let writer = connect(&server, "g", &secret);
+    let writer = env.connect();
     // The login timeout is ten seconds; the test waits for the end of each connection.
     for main in &mut silent {
         main.expect_end();
@@ -56,20 +41,20 @@ fn unfinished_login_times_out_and_delays_neither_events_nor_quit() {
         assert_eq!(app.next_change(), "k");
     }
     drop((subscribers, writer));
-    server.quit();
-    assert!(server.wait_exit_within(AT_ONCE * 3).success());
-    assert!(!server.socket().exists());
+    env.server.quit();
+    assert!(env.server.wait_exit_within(AT_ONCE * 3).success());
+    assert!(!env.server.socket().exists());
 }
 
 #[test]
 fn callback_connection_without_login_does_not_break_the_next() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
+    let env = TestEnv::start();
     for _ in 0..3 {
-        drop(Channel::connect("callback", server.callback_socket()).expect("the server listens"));
+        drop(
+            Channel::connect("callback", env.server.callback_socket()).expect("the server listens"),
+        );
         // Not bound to a path, like the dropped one: the server sees the same process.
-        let mut app = raw_app(&server, "g", &secret);
+        let mut app = env.server.raw_app("g", env.secret());
         app.put("k", "v");
         assert_eq!(app.get("k").as_deref(), Some("v"));
     }
@@ -77,28 +62,27 @@ fn callback_connection_without_login_does_not_break_the_next() {
 
 #[test]
 fn lack_of_descriptors_is_not_a_lost_authentication_server() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).arg("--exit-on-auth-loss").start();
-    let secret = server.create_group("g");
-    let connected = connect(&server, "g", &secret);
+    let env = TestEnv::with_args(["--exit-on-auth-loss"]);
+    let connected = env.connect();
     let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
-    let pid = Pid::from_raw(server.pid());
+    let pid = Pid::from_raw(env.server.pid());
     let before = prlimit(pid, Resource::Nofile, limit).expect("it is our child");
-    let answer = server.ask("Delete group", "g");
-    assert!(answer.starts_with("Group not deleted: the authentication server"), "{answer}");
+    let answer = env.server.ask("Delete group", "g");
+    assert!(
+        answer.starts_with("Group not deleted: cannot send to the authentication server"),
+        "{answer}"
+    );
     assert!(answer.contains("Too many open files"), "{answer}");
     connected.put("k", "v").expect("connected applications keep working");
     prlimit(pid, Resource::Nofile, before).expect("it is our child");
-    connect(&server, "g", &secret).put("k", "w").expect("everything works again");
+    env.connect().put("k", "w").expect("everything works again");
     assert_eq!(connected.get("k").expect("it is connected").as_deref(), Some(&b"w"[..]));
 }
 
 #[test]
 fn empty_value_is_visible_before_the_writer_calls_again() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let (writer, subscriber) = (connect(&server, "g", &secret), connect(&server, "g", &secret));
+    let env = TestEnv::start();
+    let (writer, subscriber) = (env.connect(), env.connect());
     subscriber.put("k", "before").expect("it is connected");
     let (called, calls) = mpsc::channel();
     subscriber
@@ -117,10 +101,8 @@ fn empty_value_is_visible_before_the_writer_calls_again() {
 #[test]
 fn callback_registered_during_a_deletion_is_not_lost() {
     const ROUNDS: usize = 2_000;
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let connection = connect(&server, "g", &secret);
+    let env = TestEnv::start();
+    let connection = env.connect();
     let (begin, end) = (Barrier::new(2), Barrier::new(2));
     let mut checked = 0;
     std::thread::scope(|scope| {

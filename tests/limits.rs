@@ -397,7 +397,12 @@ fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
     // Those that waited have had their greeting, and new ones get it.
     assert_eq!(greeted(&waiting), [100, 0, 0]);
     env.connect();
-    assert_eq!(logged(&env.server, "cannot be accepted for now").len(), 1, "{}", env.server.report());
+    assert_eq!(
+        logged(&env.server, "cannot be accepted for now").len(),
+        1,
+        "{}",
+        env.server.report()
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{
     AuthServer, Channel, DEADLINE, LocalServer, OFFER, Ports, Program, Protocol, RawV1App,
-    RecordedMessage, ScriptedServer, Sockets, Transcript, compile_c, connection_builder,
+    RecordedMessage, ScriptedServer, Sockets, TestEnv, Transcript, compile_c, connection_builder,
     on_both_protocols,
 };
 
@@ -66,34 +66,30 @@ fn replay_to_local_server(server: &LocalServer, conversation: &Transcript, force
 
 #[test]
 fn local_server_sends_the_original_bytes_of_a_full_session() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g1");
+    let env = TestEnv::builder().group("g1").start();
     let mut conversation = Transcript::load("app-full-session");
-    conversation.substitute(FIRST_SECRET, secret.as_bytes());
-    replay_to_local_server(&server, &conversation, || {
-        server.send("Delete group");
-        server.expect_line("Insert group id:");
-        server.send("g1");
+    conversation.substitute(FIRST_SECRET, env.secret().as_bytes());
+    replay_to_local_server(&env.server, &conversation, || {
+        env.server.send("Delete group");
+        env.server.expect_line("Insert group id:");
+        env.server.send("g1");
     });
-    server.expect_next(&["Group deleted!"]);
+    env.server.expect_next(&["Group deleted!"]);
 }
 
 #[test]
 fn local_server_sends_the_original_bytes_for_unknown_group() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     let conversation = Transcript::load("app-unknown-group");
-    replay_to_local_server(&server, &conversation, || unreachable!("nothing was connected"));
+    replay_to_local_server(&env.server, &conversation, || unreachable!("nothing was connected"));
 }
 
 #[test]
 fn local_server_sends_the_original_bytes_for_wrong_secret() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    server.create_group("g2");
+    let env = TestEnv::without_group();
+    env.server.create_group("g2");
     let conversation = Transcript::load("app-wrong-secret");
-    replay_to_local_server(&server, &conversation, || unreachable!("nothing was connected"));
+    replay_to_local_server(&env.server, &conversation, || unreachable!("nothing was connected"));
 }
 
 // The library; the test plays the server.

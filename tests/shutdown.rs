@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use kvs_testkit::{
     AT_ONCE, AuthServer, DEADLINE, Driver, InteractiveApp, LocalServer, RawLocalServer, RawV1App,
-    Sockets, application_paths, connect,
+    Sockets, TestEnv, application_paths, connect,
 };
 use nix::sys::signal::Signal;
 
@@ -141,40 +141,36 @@ fn start_again(server: &LocalServer, auth: &AuthServer) -> LocalServer {
 
 #[test]
 fn deleting_a_group_closes_its_applications_and_no_others() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let other_secret = server.create_group("other");
-    let other = Driver::connected(&server, "other", &other_secret);
-    let mut applications = Applications::connected(&server, &secret);
+    let env = TestEnv::start();
+    let other_secret = env.server.create_group("other");
+    let other = Driver::connected(&env.server, "other", &other_secret);
+    let mut applications = Applications::connected(&env.server, env.secret());
 
-    server.delete_group("g");
+    env.server.delete_group("g");
     applications.expect_closed();
     assert_eq!(other.put("k", "v"), 1, "the other group goes on");
-    assert!(!RawLocalServer::connect(auth.addr()).find_group("g"), "its name is free");
+    assert!(!RawLocalServer::connect(env.auth.addr()).find_group("g"), "its name is free");
 
-    applications.expect_connected_again(&server, "g");
+    applications.expect_connected_again(&env.server, "g");
     assert_eq!(other.get("k").as_deref(), Ok("v"));
 }
 
 /// Ends the local server in one of three ways.
 fn local_server_quits(end: impl Fn(&LocalServer)) {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    server.create_group("empty");
-    let mut applications = Applications::connected(&server, &secret);
-    let observer = RawLocalServer::connect(auth.addr());
+    let env = TestEnv::start();
+    env.server.create_group("empty");
+    let mut applications = Applications::connected(&env.server, env.secret());
+    let observer = RawLocalServer::connect(env.auth.addr());
     assert!(observer.find_group("g") && observer.find_group("empty"));
 
-    end(&server);
-    expect_quit(&server);
+    end(&env.server);
+    expect_quit(&env.server);
     applications.expect_closed();
     assert!(!observer.find_group("g"), "deleted at the authentication server");
     assert!(!observer.find_group("empty"), "deleted at the authentication server");
-    auth.expect_line("Connection closed");
+    env.auth.expect_line("Connection closed");
 
-    applications.expect_connected_again(&start_again(&server, &auth), "g");
+    applications.expect_connected_again(&start_again(&env.server, &env.auth), "g");
 }
 
 #[test]
@@ -194,25 +190,24 @@ fn sigint_of_the_local_server_is_quit() {
 
 /// Ends the authentication server in one of three ways.
 fn authentication_server_quits(end: impl Fn(&AuthServer)) {
-    let mut auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let secret = server.create_group("g");
+    let mut env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    let secret = env.server.create_group("g");
     let second_secret = second.create_group("second");
-    let mut applications = Applications::connected(&server, &secret);
+    let mut applications = Applications::connected(&env.server, &secret);
     let elsewhere = Driver::connected(&second, "second", &second_secret);
 
-    end(&auth);
-    expect_quit(&server);
+    end(&env.auth);
+    expect_quit(&env.server);
     expect_quit(&second);
-    auth.expect_line("Exiting Authentification Server...");
-    let status = auth.wait_exit();
-    assert_eq!(status.code(), Some(0), "{status}\n{}", auth.report());
+    env.auth.expect_line("Exiting Authentification Server...");
+    let status = env.auth.wait_exit();
+    assert_eq!(status.code(), Some(0), "{status}\n{}", env.auth.report());
     applications.expect_closed();
     assert_eq!(elsewhere.put("k", "v"), -2);
 
-    auth.restart();
-    applications.expect_connected_again(&start_again(&server, &auth), "g");
+    env.auth.restart();
+    applications.expect_connected_again(&start_again(&env.server, &env.auth), "g");
 }
 
 #[test]
@@ -247,11 +242,10 @@ fn auth_server_quits_although_a_local_server_is_silent() {
 
 #[test]
 fn servers_without_groups_or_applications_quit() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    server.send("Quit");
-    expect_quit(&server);
-    auth.send("Quit");
-    auth.expect_line("Exiting Authentification Server...");
-    assert_eq!(auth.wait_exit().code(), Some(0));
+    let env = TestEnv::without_group();
+    env.server.send("Quit");
+    expect_quit(&env.server);
+    env.auth.send("Quit");
+    env.auth.expect_line("Exiting Authentification Server...");
+    assert_eq!(env.auth.wait_exit().code(), Some(0));
 }

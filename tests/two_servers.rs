@@ -3,49 +3,46 @@
 
 #![forbid(unsafe_code)]
 
-use kvs_testkit::{AuthServer, Driver, LocalServer, RawLocalServer};
+use kvs_testkit::{Driver, LocalServer, RawLocalServer, TestEnv};
 
 #[test]
 fn group_name_is_taken_and_free_on_both_servers_alike() {
-    let auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    assert_ne!(first.port(), second.port());
+    let env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    assert_ne!(env.server.port(), second.port());
 
-    first.create_group("g");
+    env.server.create_group("g");
     assert_eq!(second.ask("Create group", "g"), "Group id already exists");
-    assert_eq!(first.ask("Create group", "g"), "Group id already exists");
+    assert_eq!(env.server.ask("Create group", "g"), "Group id already exists");
 
-    first.delete_group("g");
+    env.server.delete_group("g");
     second.create_group("g");
-    assert_eq!(first.ask("Create group", "g"), "Group id already exists");
+    assert_eq!(env.server.ask("Create group", "g"), "Group id already exists");
     second.quit();
-    first.create_group("g");
+    env.server.create_group("g");
 }
 
 #[test]
 fn group_of_the_other_server_does_not_exist() {
-    let auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let secret = first.create_group("g");
+    let env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    let secret = env.server.create_group("g");
 
     assert_eq!(second.group_info("g"), Err("Group id not found!".into()));
     assert_eq!(second.ask("Delete group", "g"), "Group id doesn't exist");
     assert_eq!(Driver::start(&second).establish("g", &secret), -7);
     assert!(second.status().is_empty());
 
-    let info = first.group_info("g").expect("it was not deleted");
+    let info = env.server.group_info("g").expect("it was not deleted");
     assert_eq!((info.name.as_str(), info.secret, info.pairs), ("g", secret.clone(), 0));
-    assert_eq!(Driver::start(&first).establish("g", &secret), 0);
+    assert_eq!(Driver::start(&env.server).establish("g", &secret), 0);
 }
 
 #[test]
 fn each_server_serves_its_own_groups() {
-    let auth = AuthServer::start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let at_first = Driver::connected(&first, "one", &first.create_group("one"));
+    let env = TestEnv::without_group();
+    let second = LocalServer::start(&env.auth);
+    let at_first = Driver::connected(&env.server, "one", &env.server.create_group("one"));
     let at_second = Driver::connected(&second, "two", &second.create_group("two"));
 
     // The same key in both groups, watched in each.
@@ -56,7 +53,7 @@ fn each_server_serves_its_own_groups() {
     assert_eq!(at_first.get("k").as_deref(), Ok("first"));
     at_first.store("only", "here");
     assert_eq!(at_second.get("only"), Err(-7));
-    assert_eq!(first.group_info("one").map(|info| info.pairs), Ok(2));
+    assert_eq!(env.server.group_info("one").map(|info| info.pairs), Ok(2));
     assert_eq!(second.group_info("two").map(|info| info.pairs), Ok(1));
 
     // An event goes to the subscribers of its own group only.
@@ -67,19 +64,18 @@ fn each_server_serves_its_own_groups() {
     assert_eq!(at_second.log_lines().len(), 1, "{}", at_second.report());
 
     // The end of one server does not affect the other.
-    first.quit();
+    env.server.quit();
     assert_eq!(at_first.put("k", "late"), -2);
     assert_eq!(at_second.get("k").as_deref(), Ok("changed"));
 }
 
 #[test]
 fn group_over_the_limit_of_its_machine_is_refused_with_reason() {
-    let auth = AuthServer::builder().arg("--groups-per-machine").arg("2").start();
-    let first = LocalServer::start(&auth);
-    let second = LocalServer::start(&auth);
-    let secret = first.create_group("one");
+    let env = TestEnv::builder().auth_arg("--groups-per-machine").auth_arg("2").no_group().start();
+    let second = LocalServer::start(&env.auth);
+    let secret = env.server.create_group("one");
     second.create_group("two");
-    for server in [&first, &second] {
+    for server in [&env.server, &second] {
         let answer = server.ask("Create group", "three");
         assert!(
             answer.starts_with("Group not created: ")
@@ -88,10 +84,10 @@ fn group_over_the_limit_of_its_machine_is_refused_with_reason() {
         );
         assert_eq!(server.ask("Show group info", "three"), "Group id not found!");
     }
-    assert_eq!(first.ask("Create group", "two"), "Group id already exists");
-    assert_eq!(Driver::start(&first).establish("one", &secret), 0);
+    assert_eq!(env.server.ask("Create group", "two"), "Group id already exists");
+    assert_eq!(Driver::start(&env.server).establish("one", &secret), 0);
     second.delete_group("two");
-    let third = first.create_group("three");
-    let observer = RawLocalServer::connect(auth.addr());
+    let third = env.server.create_group("three");
+    let observer = RawLocalServer::connect(env.auth.addr());
     assert_eq!(observer.get_secret("three"), Some(third));
 }
