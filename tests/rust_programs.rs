@@ -116,7 +116,7 @@ type ReportedChange = (Vec<u8>, u64);
 /// A callback that sends changes to the test. A test may stop receiving them.
 fn forward(
     changes: &mpsc::Sender<ReportedChange>,
-) -> impl Fn(&kvs::Change<'_>) + Send + Sync + 'static {
+) -> impl Fn(&kvs::KeyChange<'_>) + Send + Sync + 'static {
     let changes = changes.clone();
     move |change| drop(changes.send((change.key.to_vec(), change.version)))
 }

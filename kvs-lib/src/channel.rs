@@ -37,7 +37,7 @@ const HANG_UP: PollFlags = PollFlags::empty();
 
 /// A connected socket.
 #[derive(Debug)]
-pub(crate) struct Channel {
+pub(crate) struct ClientChannel {
     // Dropped first: a child forked between the two would otherwise close a reused descriptor.
     registered: RegisteredDescriptor,
     socket: OwnedFd,
@@ -45,7 +45,7 @@ pub(crate) struct Channel {
     receive_timeout: Option<Duration>,
 }
 
-impl Channel {
+impl ClientChannel {
     /// A socket that is not connected.
     pub(crate) fn new() -> Result<Self, Error> {
         let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
@@ -269,7 +269,7 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
+impl AsFd for ClientChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -288,9 +288,9 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
-    fn pair() -> (Channel, UnixStream) {
+    fn pair() -> (ClientChannel, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Channel::of(ours.into()), theirs)
+        (ClientChannel::of(ours.into()), theirs)
     }
 
     #[test]

@@ -10,18 +10,18 @@ use kvs_proto::Protocol;
 use kvs_proto::v2::request::WatchTarget;
 use kvs_proto::v2::{MAX_PAGE, NO_VERSION, Version};
 
-use crate::callbacks::callback::{Callback, Change, DisconnectHandler};
+use crate::callbacks::callback::{DisconnectHandler, KeyChange, WatchCallback};
 use crate::callbacks::event_loop;
 use crate::disconnect::DisconnectReason;
 use crate::error::Error;
 use crate::fork;
-use crate::login::LoggedIn;
+use crate::login::EstablishedSession;
 use crate::panic_points::panic_point;
 use crate::pipeline::Pipeline;
-use crate::session::Session;
+use crate::session::ClientSession;
 use crate::session::results::{Swap, Versioned};
 #[cfg(feature = "course")]
-use crate::sys::Sockets;
+use crate::sys::ConnectionSockets;
 
 /// A client's membership in one group. Dropping it closes it.
 ///
@@ -32,13 +32,13 @@ use crate::sys::Sockets;
 /// so and return [`Error::Unsupported`].
 #[derive(Debug)]
 pub struct Connection {
-    session: Arc<Session>,
+    session: Arc<ClientSession>,
 }
 
 impl Connection {
     /// Starts the session of a login.
-    pub(crate) fn start(logged_in: LoggedIn, timeout: Duration) -> Result<Self, Error> {
-        let connection = Self { session: Arc::new(Session::new(logged_in, timeout)) };
+    pub(crate) fn start(logged_in: EstablishedSession, timeout: Duration) -> Result<Self, Error> {
+        let connection = Self { session: Arc::new(ClientSession::new(logged_in, timeout)) };
         panic_point!("connection made");
         // If there is no thread, the connection is dropped and thereby closed.
         event_loop::start(&connection.session).map_err(Error::System)?;
@@ -58,7 +58,7 @@ impl Connection {
     }
 
     #[cfg(feature = "course")]
-    pub(crate) fn sockets(&self) -> Sockets {
+    pub(crate) fn sockets(&self) -> ConnectionSockets {
         self.session.state().sockets
     }
 
@@ -252,9 +252,9 @@ impl Connection {
     pub fn watch_changes(
         &self,
         key: impl AsRef<[u8]>,
-        callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
+        callback: impl Fn(&KeyChange<'_>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        self.watch_with(WatchTarget::Key(key.as_ref()), Callback::Closure(Arc::new(callback)))
+        self.watch_with(WatchTarget::Key(key.as_ref()), WatchCallback::Closure(Arc::new(callback)))
     }
 
     /// Calls `callback` whenever a client of the group puts or deletes a key that begins with
@@ -267,16 +267,16 @@ impl Connection {
     pub fn watch_prefix(
         &self,
         prefix: impl AsRef<[u8]>,
-        callback: impl Fn(&Change<'_>) + Send + Sync + 'static,
+        callback: impl Fn(&KeyChange<'_>) + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        let callback = Callback::Closure(Arc::new(callback));
+        let callback = WatchCallback::Closure(Arc::new(callback));
         self.watch_with(WatchTarget::Prefix(prefix.as_ref()), callback)
     }
 
     pub(crate) fn watch_with(
         &self,
         target: WatchTarget<'_>,
-        callback: Callback,
+        callback: WatchCallback,
     ) -> Result<(), Error> {
         self.session.watch(target, callback)
     }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{UnixAddr, bind};
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::client_number::ClientNumber;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -81,12 +81,12 @@ fn is_taken(error: &Error) -> bool {
 pub(crate) struct ClientEndpoint {
     // Dropped first: the path is unlinked while the socket is open.
     _path: BoundPath,
-    channel: Channel,
+    channel: ClientChannel,
 }
 
 impl ClientEndpoint {
     fn bind(path: PathBuf) -> Result<Self, Error> {
-        let channel = Channel::new()?;
+        let channel = ClientChannel::new()?;
         let path = BoundPath::bind(channel.as_fd(), path)?;
         Ok(Self { _path: path, channel })
     }
@@ -97,7 +97,7 @@ impl ClientEndpoint {
         server: &Path,
         deadline: Deadline,
         mut retry: impl FnMut(&io::Error) -> bool,
-    ) -> Result<Channel, Error> {
+    ) -> Result<ClientChannel, Error> {
         loop {
             match self.channel.connect_to(server, deadline) {
                 Ok(()) => return Ok(self.channel),

@@ -96,7 +96,7 @@ mod session;
 mod sys;
 
 pub use builder::{Builder, DEFAULT_SOCKET, DEFAULT_TIMEOUT};
-pub use callbacks::callback::Change;
+pub use callbacks::callback::KeyChange;
 pub use connection::Connection;
 pub use disconnect::DisconnectReason;
 pub use error::{Error, Invalid};

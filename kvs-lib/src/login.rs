@@ -12,7 +12,7 @@ use kvs_proto::v2::response::{Response, Status};
 use kvs_proto::v2::{FrameHeader, HEADER_LEN, MAX_VALUE, Malformed};
 use kvs_proto::{INT_LEN, Protocol};
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::endpoint::{ClientEndpoint, ClientEndpoints};
 use crate::error::Error;
@@ -27,9 +27,9 @@ pub(crate) struct ServerPaths {
 
 /// A successful login.
 #[derive(Debug)]
-pub(crate) struct LoggedIn {
-    pub(crate) main: Channel,
-    pub(crate) callback: Channel,
+pub(crate) struct EstablishedSession {
+    pub(crate) main: ClientChannel,
+    pub(crate) callback: ClientChannel,
     pub(crate) agreed: AgreedProtocol,
 }
 
@@ -48,36 +48,37 @@ pub(crate) fn log_in(
     paths: &ServerPaths,
     exchange: LoginExchange,
     deadline: Deadline,
-) -> Result<LoggedIn, Error> {
+) -> Result<EstablishedSession, Error> {
     let ClientEndpoints { main, callback: endpoint, number: _until_both_are_connected } =
         ClientEndpoints::bind()?;
     panic_point!("ends bound");
     let main = main.connect(&paths.main, deadline, |_| false)?;
-    let mut login = Login { paths, main, endpoint: Some(endpoint), callback: None, deadline };
+    let mut login =
+        LoginInProgress { paths, main, endpoint: Some(endpoint), callback: None, deadline };
     let result = login.run(exchange);
-    let Login { main, callback, .. } = login;
+    let LoginInProgress { main, callback, .. } = login;
     match (result, callback) {
-        (Ok(agreed), Some(callback)) => Ok(LoggedIn { main, callback, agreed }),
+        (Ok(agreed), Some(callback)) => Ok(EstablishedSession { main, callback, agreed }),
         (result, callback) => {
             // A child that another thread is forking may hold copies for a moment. The server must
             // not take this login for an open one when the next login arrives.
-            callback.iter().chain([&main]).for_each(Channel::shut_down);
+            callback.iter().chain([&main]).for_each(ClientChannel::shut_down);
             Err(result.err().unwrap_or(Error::NotConnected))
         }
     }
 }
 
 /// A login in progress.
-struct Login<'a> {
+struct LoginInProgress<'a> {
     paths: &'a ServerPaths,
-    main: Channel,
+    main: ClientChannel,
     /// The client's end of the callback channel, until it is connected.
     endpoint: Option<ClientEndpoint>,
-    callback: Option<Channel>,
+    callback: Option<ClientChannel>,
     deadline: Deadline,
 }
 
-impl Login<'_> {
+impl LoginInProgress<'_> {
     fn run(&mut self, mut exchange: LoginExchange) -> Result<AgreedProtocol, Error> {
         loop {
             panic_point!("login step");
@@ -127,7 +128,7 @@ impl Login<'_> {
 
     /// Connects the callback channel. The original server binds its callback socket anew for every
     /// client, at some point of the login: until then, the path is missing or refuses connections.
-    fn connect_callback(&self, endpoint: ClientEndpoint) -> Result<Channel, Error> {
+    fn connect_callback(&self, endpoint: ClientEndpoint) -> Result<ClientChannel, Error> {
         const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(50);
         let mut interval = Duration::from_millis(1);
         endpoint.connect(&self.paths.callback, self.deadline, |error| {

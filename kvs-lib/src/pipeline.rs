@@ -5,7 +5,7 @@ use kvs_proto::v2::request::Request;
 use kvs_proto::v2::response::Status;
 
 use crate::error::Error;
-use crate::multiplexer::{Reply, RequestBatch};
+use crate::multiplexer::{OwnedResponse, RequestBatch};
 use crate::session::results::Versioned;
 use crate::session::v2::{SessionV2, check_not_refused};
 
@@ -15,7 +15,7 @@ use crate::session::v2::{SessionV2, check_not_refused};
 pub struct Pipeline<'a> {
     session: &'a SessionV2,
     requests: RequestBatch,
-    operations: Vec<Operation>,
+    operations: Vec<PipelinedOperation>,
 }
 
 /// The result of one operation of a [`Pipeline`].
@@ -32,7 +32,7 @@ pub enum PipelineResult {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Operation {
+enum PipelinedOperation {
     Get,
     Put,
 }
@@ -49,7 +49,7 @@ impl<'a> Pipeline<'a> {
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self, Error> {
         let key = key.as_ref();
         self.session.check_key(key)?;
-        Ok(self.push(Operation::Get, &Request::Get(key)))
+        Ok(self.push(PipelinedOperation::Get, &Request::Get(key)))
     }
 
     /// Adds a [put](crate::Connection::put).
@@ -65,7 +65,7 @@ impl<'a> Pipeline<'a> {
         self.session.state.check_open()?;
         self.session.check_key(key)?;
         self.session.check_value(value)?;
-        Ok(self.push(Operation::Put, &Request::Put { key, value, expected: None }))
+        Ok(self.push(PipelinedOperation::Put, &Request::Put { key, value, expected: None }))
     }
 
     /// The number of operations.
@@ -93,23 +93,23 @@ impl<'a> Pipeline<'a> {
         Ok(replies.into_iter().zip(operations).map(result).collect())
     }
 
-    fn push(&mut self, operation: Operation, request: &Request<'_>) -> &mut Self {
+    fn push(&mut self, operation: PipelinedOperation, request: &Request<'_>) -> &mut Self {
         self.requests.push(request);
         self.operations.push(operation);
         self
     }
 }
 
-fn result((reply, operation): (Reply, Operation)) -> PipelineResult {
+fn result((reply, operation): (OwnedResponse, PipelinedOperation)) -> PipelineResult {
     let reply = match check_not_refused(reply) {
         Ok(reply) => reply,
         Err(refusal) => return PipelineResult::Refused(refusal),
     };
     match (reply.status, operation) {
-        (Status::Ok, Operation::Get) => {
+        (Status::Ok, PipelinedOperation::Get) => {
             PipelineResult::Value(Versioned { value: reply.body, version: reply.version })
         }
-        (Status::Ok, Operation::Put) => PipelineResult::Done(reply.version),
+        (Status::Ok, PipelinedOperation::Put) => PipelineResult::Done(reply.version),
         _ => PipelineResult::NoSuchKey,
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 /// The descriptors and addresses of the two sockets of a connection.
 #[cfg(feature = "course")]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sockets {
+pub(crate) struct ConnectionSockets {
     pub(crate) main: c_int,
     pub(crate) callback: c_int,
     /// The client's address and the server's: first of the main socket, then of the callback

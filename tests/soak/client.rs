@@ -359,7 +359,7 @@ impl Connection for ByCrate {
                 // Not owned by its own callback.
                 let (log, connection_too) = (self.log.clone(), Arc::downgrade(connection));
                 let (versions, told) = (self.versions.clone(), Mutex::new(0));
-                let callback = move |change: &kvs::Change<'_>| {
+                let callback = move |change: &kvs::KeyChange<'_>| {
                     let connection: &Weak<kvs::Connection> = &connection_too;
                     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
                     // Each version is told once, and none after a greater one.

@@ -39,7 +39,7 @@ impl<'a> Watcher<'a> {
         if connection.protocol() == Protocol::V2 {
             for prefix in filter.covering_prefixes() {
                 let (queue, filter) = (Arc::clone(&queue), filter.clone());
-                let callback = move |change: &kvs::Change<'_>| {
+                let callback = move |change: &kvs::KeyChange<'_>| {
                     if filter.matches(change.key) {
                         queue.push(change.key, change.version);
                     }

@@ -12,7 +12,7 @@ use crate::sys::UserPointer;
 /// A change of a watched key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Change<'a> {
+pub struct KeyChange<'a> {
     /// The key.
     pub key: &'a [u8],
     /// The version of the new value, or [`NO_VERSION`](crate::NO_VERSION), 0, if the key was
@@ -32,12 +32,12 @@ pub(crate) type CWatchFunction =
 pub(crate) type CDisconnectFunction = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
 /// The callback of a Rust program.
-pub(crate) type ChangeClosure = dyn Fn(&Change<'_>) + Send + Sync;
+pub(crate) type ChangeClosure = dyn Fn(&KeyChange<'_>) + Send + Sync;
 
 /// Runs when a watched key changes.
 #[derive(Clone)]
 #[cfg_attr(not(feature = "capi"), allow(dead_code))]
-pub(crate) enum Callback {
+pub(crate) enum WatchCallback {
     Closure(Arc<ChangeClosure>),
     CKey(CKeyFunction),
     CWatch(CWatchFunction, UserPointer),
@@ -50,7 +50,7 @@ pub(crate) enum DisconnectHandler {
     C(CDisconnectFunction, UserPointer),
 }
 
-impl fmt::Debug for Callback {
+impl fmt::Debug for WatchCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closure(_) => "Closure",

@@ -15,25 +15,25 @@ use kvs_proto::v2::request::WatchTarget;
 use kvs_proto::v2::{NO_VERSION, Version};
 use nix::sys::pthread::{Pthread, pthread_self};
 
-use super::callback::{Callback, DisconnectHandler};
+use super::callback::{DisconnectHandler, WatchCallback};
 use super::event_reader::{EventReader, ReceivedEvent};
-use super::watches::{OwnedTarget, Watch, Watches};
-use crate::channel::Channel;
+use super::watches::{OwnedTarget, RegisteredWatch, Watches};
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::disconnect::DisconnectReason;
 use crate::error::Error;
 use crate::panic_points::panic_point;
 
 #[derive(Debug)]
-pub(crate) struct Dispatcher {
-    state: Mutex<State>,
+pub(crate) struct CallbackDispatcher {
+    state: Mutex<DispatcherState>,
     changed: Condvar,
     /// Locked by the callback thread while it waits for an event.
     events: Mutex<EventReader>,
 }
 
 #[derive(Debug)]
-struct State {
+struct DispatcherState {
     watches: Watches,
     disconnect_handler: Option<DisconnectHandler>,
     /// Why the connection ended, once that is known.
@@ -47,7 +47,7 @@ struct State {
     /// thread.
     lent_key: Vec<u8>,
     /// `None` once a thread has begun to close it.
-    channel: Option<Arc<Channel>>,
+    channel: Option<Arc<ClientChannel>>,
     /// The socket is closed.
     is_closed: bool,
     /// The number of threads that wait for a change of this state. Without any, no wake-up is sent.
@@ -78,10 +78,10 @@ pub(crate) enum ThreadState {
     Ended,
 }
 
-impl Dispatcher {
-    pub(crate) fn new(channel: Channel, events: EventReader) -> Self {
+impl CallbackDispatcher {
+    pub(crate) fn new(channel: ClientChannel, events: EventReader) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(DispatcherState {
                 watches: Watches::default(),
                 disconnect_handler: None,
                 disconnect_reason: None,
@@ -99,7 +99,11 @@ impl Dispatcher {
     }
 
     /// Sets the callback for `target` and returns the watch that it replaces.
-    pub(crate) fn set_watch(&self, target: WatchTarget<'_>, watch: Watch) -> Option<Watch> {
+    pub(crate) fn set_watch(
+        &self,
+        target: WatchTarget<'_>,
+        watch: RegisteredWatch,
+    ) -> Option<RegisteredWatch> {
         self.lock().watches.insert(target, watch)
     }
 
@@ -108,11 +112,11 @@ impl Dispatcher {
     pub(crate) fn set_pending_watch(
         &self,
         target: WatchTarget<'_>,
-        callback: Callback,
-    ) -> Option<Watch> {
+        callback: WatchCallback,
+    ) -> Option<RegisteredWatch> {
         let mut state = self.lock();
         let since = state.watches.get(target).and_then(|replaced| replaced.since);
-        state.watches.insert(target, Watch { callback, since })
+        state.watches.insert(target, RegisteredWatch { callback, since })
     }
 
     /// Starts a pending watch: it reports changes with versions greater than `since`.
@@ -124,7 +128,7 @@ impl Dispatcher {
     }
 
     /// Removes the watch on `target`. The caller drops it while holding no lock.
-    pub(crate) fn remove_watch(&self, target: WatchTarget<'_>) -> Option<Watch> {
+    pub(crate) fn remove_watch(&self, target: WatchTarget<'_>) -> Option<RegisteredWatch> {
         let removed = self.lock().watches.remove(target);
         self.changed.notify_all();
         removed
@@ -215,11 +219,11 @@ impl Dispatcher {
     }
 
     /// No code that holds this lock can panic half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DispatcherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until(&self, condition: impl Fn(&State) -> bool) {
+    fn wait_until(&self, condition: impl Fn(&DispatcherState) -> bool) {
         let mut state = self.lock();
         while !condition(&state) {
             state.waiting += 1;
@@ -228,7 +232,7 @@ impl Dispatcher {
         }
     }
 
-    fn notify_waiting(&self, state: MutexGuard<'_, State>) {
+    fn notify_waiting(&self, state: MutexGuard<'_, DispatcherState>) {
         let is_awaited = state.waiting > 0;
         drop(state);
         if is_awaited {
@@ -238,7 +242,7 @@ impl Dispatcher {
 }
 
 /// For the callback thread.
-impl Dispatcher {
+impl CallbackDispatcher {
     pub(crate) fn set_thread_state(&self, thread: ThreadState) {
         let mut state = self.lock();
         state.thread = thread;
@@ -247,7 +251,7 @@ impl Dispatcher {
 
     /// Enters the state [`Receiving`](ThreadState::Receiving) and returns the channel, unless it is
     /// closed.
-    pub(crate) fn begin_receiving(&self) -> Option<Arc<Channel>> {
+    pub(crate) fn begin_receiving(&self) -> Option<Arc<ClientChannel>> {
         let mut state = self.lock();
         state.thread = ThreadState::Receiving;
         state.channel.clone()
@@ -256,7 +260,7 @@ impl Dispatcher {
     /// Waits for the next event.
     pub(crate) fn receive(
         &self,
-        channel: &Channel,
+        channel: &ClientChannel,
         timeout: Duration,
     ) -> std::io::Result<ReceivedEvent> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).receive(channel, timeout)
@@ -277,7 +281,7 @@ impl Dispatcher {
     }
 
     /// The next callback for the current change, which counts as running from now on.
-    pub(crate) fn next_callback(&self) -> Option<(Callback, Arc<[u8]>, Version)> {
+    pub(crate) fn next_callback(&self) -> Option<(WatchCallback, Arc<[u8]>, Version)> {
         let mut guard = self.lock();
         loop {
             let state = &mut *guard;
@@ -289,10 +293,10 @@ impl Dispatcher {
             match state.watches.get(target.as_target()) {
                 // The watch request of another thread is outstanding. Whether the watch reports
                 // this change is known with the response, which takes no longer than a call.
-                Some(Watch { since: None, .. }) => {
+                Some(RegisteredWatch { since: None, .. }) => {
                     guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
                 }
-                Some(Watch { callback, since: Some(since) })
+                Some(RegisteredWatch { callback, since: Some(since) })
                     if current.version == NO_VERSION || current.version > *since =>
                 {
                     let call = (callback.clone(), Arc::clone(&current.key), current.version);
@@ -344,7 +348,7 @@ impl Dispatcher {
     }
 }
 
-impl State {
+impl DispatcherState {
     fn runs_in_another_thread(&self, target: Option<WatchTarget<'_>>) -> bool {
         let Some((callback, thread)) = &self.running else { return false };
         let is_meant = target.is_none_or(|target| match callback {
@@ -357,7 +361,7 @@ impl State {
 
 /// Records that the channel is closed and wakes the threads that wait for it, also when the closing
 /// thread panics.
-struct MarkClosedOnDrop<'a>(&'a Dispatcher);
+struct MarkClosedOnDrop<'a>(&'a CallbackDispatcher);
 
 impl Drop for MarkClosedOnDrop<'_> {
     fn drop(&mut self) {

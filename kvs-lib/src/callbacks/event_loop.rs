@@ -4,16 +4,16 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::callback::{CCall, Callback, Change, DisconnectHandler};
+use super::callback::{CCall, DisconnectHandler, KeyChange, WatchCallback};
 use super::dispatcher::ThreadState;
 use super::event_reader::ReceivedEvent;
 use super::thread::{self, CallbackSource};
 use crate::disconnect::DisconnectReason;
 use crate::panic_points::panic_point;
-use crate::session::Session;
+use crate::session::ClientSession;
 
 /// Starts the callback thread of a session.
-pub(crate) fn start(session: &Arc<Session>) -> std::io::Result<()> {
+pub(crate) fn start(session: &Arc<ClientSession>) -> std::io::Result<()> {
     let dispatcher = session.dispatcher();
     dispatcher.set_thread_state(ThreadState::Receiving);
     let result = thread::spawn(Arc::clone(session));
@@ -23,7 +23,7 @@ pub(crate) fn start(session: &Arc<Session>) -> std::io::Result<()> {
     result
 }
 
-impl CallbackSource for Session {
+impl CallbackSource for ClientSession {
     fn next_call(&self) -> Option<CCall> {
         catch_unwind(AssertUnwindSafe(|| next_c_call(self))).unwrap_or_else(|_| {
             // A bug in the library. The program must learn that it gets no more events.
@@ -57,7 +57,7 @@ impl CallbackSource for Session {
 
 /// Receives events and runs closures until a C function is to be called. `None`: the connection has
 /// ended, and all callbacks have run.
-fn next_c_call(session: &Session) -> Option<CCall> {
+fn next_c_call(session: &ClientSession) -> Option<CCall> {
     let dispatcher = session.dispatcher();
     loop {
         // A callback forked and returned in the child, where other threads may hold the locks.
@@ -67,15 +67,15 @@ fn next_c_call(session: &Session) -> Option<CCall> {
         dispatcher.end_callback();
         while let Some((callback, key, version)) = dispatcher.next_callback() {
             match callback {
-                Callback::CKey(function) => {
+                WatchCallback::CKey(function) => {
                     return Some(CCall::Key(function, dispatcher.lend_key(&key).cast()));
                 }
-                Callback::CWatch(function, user) => {
+                WatchCallback::CWatch(function, user) => {
                     let (len, key) = (key.len(), dispatcher.lend_key(&key).cast_const().cast());
                     return Some(CCall::Watch { function, key, len, version, user });
                 }
-                Callback::Closure(closure) => {
-                    let change = Change { key: &key, version };
+                WatchCallback::Closure(closure) => {
+                    let change = KeyChange { key: &key, version };
                     // The panic hook of the program reported a panic, which ends this callback
                     // only.
                     let _ = catch_unwind(AssertUnwindSafe(|| closure(&change)));
@@ -108,7 +108,7 @@ fn next_c_call(session: &Session) -> Option<CCall> {
 }
 
 /// Runs the disconnect handler, or returns it if it is a C function.
-fn run_disconnect_handler(session: &Session) -> Option<CCall> {
+fn run_disconnect_handler(session: &ClientSession) -> Option<CCall> {
     let dispatcher = session.dispatcher();
     let (handler, reason) =
         dispatcher.begin_disconnect_handler(|| session.is_closed_by_program())?;

@@ -9,7 +9,7 @@ use kvs_proto::v1::client::{CallbackEvent, CallbackListener, CallbackStep};
 use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::panic_points::panic_point;
 
@@ -60,7 +60,7 @@ impl EventReader {
     /// an error no event can be received.
     pub(crate) fn receive(
         &mut self,
-        channel: &Channel,
+        channel: &ClientChannel,
         timeout: Duration,
     ) -> io::Result<ReceivedEvent> {
         match self {
@@ -104,7 +104,7 @@ impl EventBuffer {
 
 fn receive_v1(
     listener: &mut CallbackListener,
-    channel: &Channel,
+    channel: &ClientChannel,
     timeout: Duration,
 ) -> io::Result<ReceivedEvent> {
     let mut buffer = [0; CHANGED_KEY_LEN];

@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use once_cell::race::OnceNonZeroUsize;
 
 use super::callback::CCall;
-use crate::session::Session;
+use crate::session::ClientSession;
 use crate::sys::{NoCancel, UserPointer};
 
 /// Tells the callback thread what to call.
@@ -37,7 +37,7 @@ pub(crate) trait CallbackSource {
 }
 
 /// Starts a callback thread: detached, with all signals blocked and cancellation disabled.
-pub(crate) fn spawn(session: Arc<Session>) -> io::Result<()> {
+pub(crate) fn spawn(session: Arc<ClientSession>) -> io::Result<()> {
     exit_key()?;
     // A thread inherits the signal mask of its creator.
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -47,7 +47,7 @@ pub(crate) fn spawn(session: Arc<Session>) -> io::Result<()> {
     result
 }
 
-fn spawn_detached(session: Arc<Session>) -> io::Result<()> {
+fn spawn_detached(session: Arc<ClientSession>) -> io::Result<()> {
     let argument = Arc::into_raw(session);
     let mut attributes = MaybeUninit::uninit();
     let mut id = MaybeUninit::uninit();
@@ -122,7 +122,7 @@ fn next_call(argument: *mut c_void) -> Option<CCall> {
     NoCancel::forever();
     // Fails for invalid arguments only.
     let _ = SigSet::all().thread_set_mask();
-    let session = argument.cast_const().cast::<Session>();
+    let session = argument.cast_const().cast::<ClientSession>();
     // SAFETY: the pointer comes from `Arc::into_raw` in `spawn_detached`. The thread owns that
     // reference until it calls `end`, after the last call of this function, and the value is only
     // ever shared.
@@ -131,12 +131,12 @@ fn next_call(argument: *mut c_void) -> Option<CCall> {
 }
 
 /// Ends the thread: passes its reference to the session to `report`.
-fn end(argument: *mut c_void, report: fn(Arc<Session>)) {
+fn end(argument: *mut c_void, report: fn(Arc<ClientSession>)) {
     // SAFETY: the pointer comes from `Arc::into_raw` in `spawn_detached`, and only this function
     // takes it back, once per thread: from `thread_main` when there is no next call, or from the
     // destructor when a C function has ended the thread. Never from both: the destructor runs only
     // while `mark_in_callback` has set a value, which is cleared before `thread_main` goes on.
-    let session = unsafe { Arc::from_raw(argument.cast_const().cast::<Session>()) };
+    let session = unsafe { Arc::from_raw(argument.cast_const().cast::<ClientSession>()) };
     // The panic hook reported a panic; the thread ends anyway.
     let _ = catch_unwind(AssertUnwindSafe(|| report(session)));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use kvs_proto::v2::Version;
 use kvs_proto::v2::request::WatchTarget;
 
-use super::callback::Callback;
+use super::callback::WatchCallback;
 
 /// A [`WatchTarget`] that owns its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ impl OwnedTarget {
 
 /// The callback for a key or a prefix.
 #[derive(Debug, Clone)]
-pub(crate) struct Watch {
-    pub(crate) callback: Callback,
+pub(crate) struct RegisteredWatch {
+    pub(crate) callback: WatchCallback,
     /// The watch reports changes with greater versions only: others were made before there was a
     /// watch. `None` while the server's response to the watch request is outstanding.
     pub(crate) since: Option<Version>,
@@ -35,34 +35,38 @@ pub(crate) struct Watch {
 /// All watches, by target.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    keys: HashMap<Box<[u8]>, Watch>,
-    prefixes: BTreeMap<Box<[u8]>, Watch>,
+    keys: HashMap<Box<[u8]>, RegisteredWatch>,
+    prefixes: BTreeMap<Box<[u8]>, RegisteredWatch>,
 }
 
 impl Watches {
     /// Adds a watch and returns the one that it replaces.
-    pub(crate) fn insert(&mut self, target: WatchTarget<'_>, watch: Watch) -> Option<Watch> {
+    pub(crate) fn insert(
+        &mut self,
+        target: WatchTarget<'_>,
+        watch: RegisteredWatch,
+    ) -> Option<RegisteredWatch> {
         match target {
             WatchTarget::Key(key) => self.keys.insert(key.into(), watch),
             WatchTarget::Prefix(prefix) => self.prefixes.insert(prefix.into(), watch),
         }
     }
 
-    pub(crate) fn get(&self, target: WatchTarget<'_>) -> Option<&Watch> {
+    pub(crate) fn get(&self, target: WatchTarget<'_>) -> Option<&RegisteredWatch> {
         match target {
             WatchTarget::Key(key) => self.keys.get(key),
             WatchTarget::Prefix(prefix) => self.prefixes.get(prefix),
         }
     }
 
-    pub(crate) fn get_mut(&mut self, target: WatchTarget<'_>) -> Option<&mut Watch> {
+    pub(crate) fn get_mut(&mut self, target: WatchTarget<'_>) -> Option<&mut RegisteredWatch> {
         match target {
             WatchTarget::Key(key) => self.keys.get_mut(key),
             WatchTarget::Prefix(prefix) => self.prefixes.get_mut(prefix),
         }
     }
 
-    pub(crate) fn remove(&mut self, target: WatchTarget<'_>) -> Option<Watch> {
+    pub(crate) fn remove(&mut self, target: WatchTarget<'_>) -> Option<RegisteredWatch> {
         match target {
             WatchTarget::Key(key) => self.keys.remove(key),
             WatchTarget::Prefix(prefix) => self.prefixes.remove(prefix),

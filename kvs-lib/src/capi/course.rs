@@ -13,7 +13,7 @@ use super::handles::kvs_disconnect_fn;
 use crate::callbacks::callback::DisconnectHandler;
 use crate::connection::Connection;
 use crate::error::{Error, Invalid};
-use crate::sys::{Sockets, UserPointer};
+use crate::sys::{ConnectionSockets, UserPointer};
 
 /// The two sockets of a connection: descriptors, and the addresses of both ends of each.
 #[allow(non_camel_case_types)]
@@ -27,8 +27,8 @@ pub struct kvs_course_sockets {
     pub server_callback: sockaddr_un,
 }
 
-impl From<Sockets> for kvs_course_sockets {
-    fn from(sockets: Sockets) -> Self {
+impl From<ConnectionSockets> for kvs_course_sockets {
+    fn from(sockets: ConnectionSockets) -> Self {
         let [own, server, own_callback, server_callback] = sockets.addresses;
         Self {
             main_fd: sockets.main,

@@ -12,7 +12,7 @@ use kvs_proto::v2::{NO_VERSION, Version};
 use super::guard::{self, guarded};
 use super::{string, strings};
 use crate::builder::Builder;
-use crate::callbacks::callback::{Callback, DisconnectHandler};
+use crate::callbacks::callback::{DisconnectHandler, WatchCallback};
 use crate::connection::Connection;
 use crate::error::{Error, Invalid};
 use crate::session::results::{Swap, Versioned};
@@ -655,7 +655,7 @@ unsafe fn watch<'a>(
     let (connection, bytes) = unsafe { (connection(kvs)?, bytes(what, pointer, len)?) };
     let null = Error::Invalid { what: "callback function", why: Invalid::Null };
     let function = callback.ok_or(null).map_err(|error| connection.invalid(error))?;
-    connection.watch_with(target(bytes), Callback::CWatch(function, UserPointer(user)))?;
+    connection.watch_with(target(bytes), WatchCallback::CWatch(function, UserPointer(user)))?;
     Ok(0)
 }
 

@@ -22,7 +22,7 @@ use std::ptr;
 use kvs_proto::v2::request::WatchTarget;
 
 use crate::builder::Builder;
-use crate::callbacks::callback::Callback;
+use crate::callbacks::callback::WatchCallback;
 use crate::connection::Connection;
 use crate::error::{Error, Invalid};
 use guard::{guarded, guarded_call};
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn register_callback(
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
             .map_err(|error| connection.invalid(error))?;
-        let result = connection.watch_with(WatchTarget::Key(key), Callback::CKey(function));
+        let result = connection.watch_with(WatchTarget::Key(key), WatchCallback::CKey(function));
         process::or_closed(&connection, result)?;
         Ok(1)
     })

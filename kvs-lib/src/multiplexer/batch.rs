@@ -6,7 +6,7 @@ use kvs_proto::v2::response::Status;
 
 /// The response to one request.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct OwnedResponse {
     pub(crate) status: Status,
     pub(crate) version: Version,
     pub(crate) body: Vec<u8>,
@@ -62,7 +62,7 @@ impl AllowedReplies {
         Self { no_such_key, conflict, body }
     }
 
-    pub(super) fn include(self, reply: &Reply) -> bool {
+    pub(super) fn include(self, reply: &OwnedResponse) -> bool {
         match reply.status {
             Status::Ok => self.body || reply.body.is_empty(),
             Status::NoSuchKey => self.no_such_key,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use kvs_proto::v2::Malformed;
 
-use super::batch::Reply;
+use super::batch::OwnedResponse;
 use crate::error::Error;
 
 /// All replies of one call, or how it failed.
-pub(super) type CallResult = Result<Vec<Reply>, CallFailure>;
+pub(super) type CallResult = Result<Vec<OwnedResponse>, CallFailure>;
 
 /// How a call failed. Every failure is one of the whole connection.
 #[derive(Debug)]

@@ -15,8 +15,8 @@
 //!   socket.
 //! - At most one thread sends ([`Outbox`]), and at most one reads (`is_reading`).
 //! - A failure of any kind (a lost connection, a malformed response, a timeout) fails the whole
-//!   connection, because the responses to other calls can no longer be told apart or would come too
-//!   late. Every waiting thread is woken with that failure.
+//!   connection, because the responses to other calls can no longer be matched to them or would
+//!   come too late. Every waiting thread is woken with that failure.
 
 mod batch;
 mod call_slot;
@@ -32,12 +32,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use kvs_proto::v2::Malformed;
 use kvs_proto::v2::request::Request;
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::panic_points::panic_point;
 
-pub(crate) use batch::{Reply, RequestBatch};
+pub(crate) use batch::{OwnedResponse, RequestBatch};
 pub(crate) use call_slot::CallFailure;
 use call_slot::{CallResult, CallSlot};
 use outbox::Outbox;
@@ -49,7 +49,7 @@ const FIRST_REQUEST: u32 = 1;
 
 #[derive(Debug)]
 pub(crate) struct Multiplexer {
-    state: Mutex<State>,
+    state: Mutex<MultiplexerState>,
     /// Locked by the thread that has set `is_reading`, and by no other.
     reader: Mutex<ResponseReader>,
     /// No thread sends, and no response is outstanding.
@@ -59,9 +59,9 @@ pub(crate) struct Multiplexer {
 }
 
 #[derive(Debug)]
-struct State {
+struct MultiplexerState {
     /// `None` once the connection is closed.
-    channel: Option<Arc<Channel>>,
+    channel: Option<Arc<ClientChannel>>,
     outbox: Outbox,
     requests: RequestMap,
     /// A thread reads. Stays set after a panic of that thread, whose connection is then closed.
@@ -76,7 +76,7 @@ struct State {
     is_receive_awaited: bool,
 }
 
-impl State {
+impl MultiplexerState {
     fn is_idle(&self) -> bool {
         !self.outbox.is_sending() && self.requests.is_empty()
     }
@@ -84,9 +84,9 @@ impl State {
 
 impl Multiplexer {
     /// For a channel on which the login is complete and the server's welcome was read.
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: ClientChannel) -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(MultiplexerState {
                 channel: Some(Arc::new(channel)),
                 outbox: Outbox::default(),
                 requests: RequestMap::new(FIRST_REQUEST),
@@ -107,7 +107,7 @@ impl Multiplexer {
         &self,
         requests: RequestBatch,
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, CallFailure> {
+    ) -> Result<Vec<OwnedResponse>, CallFailure> {
         let slot = Arc::new(CallSlot::default());
         let channel = self.enqueue(requests, &slot)?;
         panic_point!("requests queued");
@@ -187,7 +187,7 @@ impl Multiplexer {
     }
 
     /// No code that holds this lock can panic half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MultiplexerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -202,7 +202,7 @@ impl Multiplexer {
         &self,
         requests: RequestBatch,
         slot: &Arc<CallSlot>,
-    ) -> Result<Arc<Channel>, CallFailure> {
+    ) -> Result<Arc<ClientChannel>, CallFailure> {
         let state = &mut *self.lock();
         if state.is_closing {
             return Err(CallFailure::Closed);
@@ -216,7 +216,7 @@ impl Multiplexer {
     /// Sends the outbox, unless another thread is sending: that one then sends these requests, too,
     /// or wakes a waiting thread to do so. No thread sends for others more than once, or it might
     /// never return among many busy ones.
-    fn flush(&self, channel: &Channel, deadline: Deadline) -> io::Result<()> {
+    fn flush(&self, channel: &ClientChannel, deadline: Deadline) -> io::Result<()> {
         loop {
             let Some(bytes) = self.lock().outbox.begin_sending() else { return Ok(()) };
             panic_point!("sending");
@@ -235,7 +235,12 @@ impl Multiplexer {
     }
 
     /// Sends all of `bytes`, and has responses read while the socket is full.
-    fn send_all(&self, channel: &Channel, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+    fn send_all(
+        &self,
+        channel: &ClientChannel,
+        mut bytes: &[u8],
+        deadline: Deadline,
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
             bytes = match channel.send_now(bytes)? {
                 0 => {
@@ -249,7 +254,7 @@ impl Multiplexer {
     }
 
     /// Waits until there may be room to send: reads responses, or waits until the reader has.
-    fn make_room(&self, channel: &Channel, deadline: Deadline) -> io::Result<()> {
+    fn make_room(&self, channel: &ClientChannel, deadline: Deadline) -> io::Result<()> {
         let (has_reader, seen) = {
             let state = &mut *self.lock();
             (std::mem::replace(&mut state.is_reading, true), state.receive_count)
@@ -292,7 +297,7 @@ impl Multiplexer {
     /// calls, if no other thread does.
     fn wait_for_replies(
         &self,
-        channel: &Channel,
+        channel: &ClientChannel,
         slot: &CallSlot,
         deadline: Deadline,
     ) -> CallResult {
@@ -336,7 +341,7 @@ impl Multiplexer {
     /// thread that has set `is_reading`.
     fn read_until_complete(
         &self,
-        channel: &Channel,
+        channel: &ClientChannel,
         slot: &CallSlot,
         deadline: Deadline,
     ) -> CallResult {
@@ -384,13 +389,13 @@ impl Multiplexer {
         Ok(())
     }
 
-    fn notify_received(&self, state: &State) {
+    fn notify_received(&self, state: &MultiplexerState) {
         if state.is_receive_awaited {
             self.received.notify_all();
         }
     }
 
-    fn notify_if_idle(&self, state: &State) {
+    fn notify_if_idle(&self, state: &MultiplexerState) {
         if state.is_idle_awaited && state.is_idle() {
             self.became_idle.notify_all();
         }
@@ -399,8 +404,8 @@ impl Multiplexer {
 
 fn wait<'a>(
     condition: &Condvar,
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, MultiplexerState>,
     timeout: std::time::Duration,
-) -> MutexGuard<'a, State> {
+) -> MutexGuard<'a, MultiplexerState> {
     condition.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
 }

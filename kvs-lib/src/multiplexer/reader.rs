@@ -5,10 +5,10 @@ use std::io;
 use kvs_proto::v2::response::Response;
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_VALUE, Malformed};
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 
-use super::batch::Reply;
+use super::batch::OwnedResponse;
 
 /// The most bytes received with one system call.
 const MAX_READ: usize = 64 * 1024;
@@ -29,13 +29,17 @@ impl ResponseReader {
     }
 
     /// Waits for bytes and receives them; returns how many [`decode`](Self::decode) has to decode.
-    pub(super) fn receive(&mut self, channel: &Channel, deadline: Deadline) -> io::Result<usize> {
+    pub(super) fn receive(
+        &mut self,
+        channel: &ClientChannel,
+        deadline: Deadline,
+    ) -> io::Result<usize> {
         channel.receive_some(&mut self.buffer, Some(deadline))
     }
 
     /// Decodes the first `count` bytes of the buffer: the responses that are complete, with the
     /// numbers of their requests.
-    pub(super) fn decode(&mut self, count: usize) -> Result<Vec<(u32, Reply)>, Malformed> {
+    pub(super) fn decode(&mut self, count: usize) -> Result<Vec<(u32, OwnedResponse)>, Malformed> {
         let mut bytes = &self.buffer[..count];
         let mut replies = Vec::new();
         loop {
@@ -47,7 +51,7 @@ impl ResponseReader {
                 Decoded::Frame(header, body) => {
                     let Response { number, status, version, body } =
                         Response::decode(&header, body)?;
-                    replies.push((number, Reply { status, version, body: body.to_vec() }));
+                    replies.push((number, OwnedResponse { status, version, body: body.to_vec() }));
                 }
             }
         }

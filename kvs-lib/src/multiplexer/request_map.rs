@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kvs_proto::v2::{FrameHeader, HEADER_LEN, Malformed};
 
-use super::batch::{AllowedReplies, Reply, RequestBatch};
+use super::batch::{AllowedReplies, OwnedResponse, RequestBatch};
 use super::call_slot::{CallFailure, CallSlot};
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ struct PendingCall {
     next_number: u32,
     allowed: Vec<AllowedReplies>,
     /// The responses so far.
-    replies: Vec<Reply>,
+    replies: Vec<OwnedResponse>,
     slot: Arc<CallSlot>,
 }
 
@@ -53,7 +53,7 @@ impl RequestMap {
 
     /// Assigns the response to request `number` to its call, and completes the call if that was its
     /// last one.
-    pub(super) fn accept(&mut self, number: u32, reply: Reply) -> Result<(), Malformed> {
+    pub(super) fn accept(&mut self, number: u32, reply: OwnedResponse) -> Result<(), Malformed> {
         let unexpected = Malformed::Unexpected(number);
         let call = self.calls.front_mut().ok_or(unexpected)?;
         let allowed = call.allowed.get(call.replies.len());

@@ -20,7 +20,7 @@ fn pair() -> (Multiplexer, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
     theirs.set_write_timeout(Some(TIMEOUT)).unwrap();
-    let mut channel = Channel::of(ours.into());
+    let mut channel = ClientChannel::of(ours.into());
     channel.set_timeout(TIMEOUT);
     (Multiplexer::new(channel), theirs)
 }
@@ -59,7 +59,7 @@ fn gets(prefix: &str, count: usize) -> RequestBatch {
     requests
 }
 
-fn expect_gets(prefix: &str, count: usize, len: usize, replies: &[Reply]) {
+fn expect_gets(prefix: &str, count: usize, len: usize, replies: &[OwnedResponse]) {
     assert_eq!(replies.len(), count);
     for (n, reply) in replies.iter().enumerate() {
         assert_eq!((reply.status, reply.body.len()), (Status::Ok, len));
@@ -113,14 +113,14 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-type Call<'scope> = thread::ScopedJoinHandle<'scope, CallResult>;
+type CallThread<'scope> = thread::ScopedJoinHandle<'scope, CallResult>;
 
 fn spawn<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     multiplexer: &'scope Multiplexer,
     prefix: &'static str,
     count: usize,
-) -> Call<'scope> {
+) -> CallThread<'scope> {
     scope.spawn(move || multiplexer.call(gets(prefix, count), deadline()))
 }
 
@@ -129,7 +129,7 @@ fn spawn_reader<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     multiplexer: &'scope Multiplexer,
     server: &mut UnixStream,
-) -> (Call<'scope>, u32, Vec<u8>) {
+) -> (CallThread<'scope>, u32, Vec<u8>) {
     let reader = spawn(scope, multiplexer, "first", 1);
     let (number, key) = request(server).unwrap();
     wait_for("a thread reads", || multiplexer.lock().is_reading);

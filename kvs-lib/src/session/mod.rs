@@ -1,7 +1,8 @@
 //! One membership in a group: a session of protocol v1 or v2.
 //!
 //! The calling thread carries out its request itself. The callback thread uses a session only to
-//! learn how it ends ([`Session::on_close_notice`], [`Session::on_callback_channel_lost`]).
+//! learn how it ends ([`ClientSession::on_close_notice`],
+//! [`ClientSession::on_callback_channel_lost`]).
 //!
 //! A session ends once, however many threads notice or cause it. The order is always the same: no
 //! operation may begin any more; the main channel is closed; the callback channel is closed.
@@ -18,35 +19,35 @@ use kvs_proto::Protocol;
 use kvs_proto::v2::Version;
 use kvs_proto::v2::request::WatchTarget;
 
-use crate::callbacks::callback::{Callback, DisconnectHandler};
-use crate::callbacks::dispatcher::Dispatcher;
+use crate::callbacks::callback::{DisconnectHandler, WatchCallback};
+use crate::callbacks::dispatcher::CallbackDispatcher;
 use crate::callbacks::event_reader::EventReader;
 use crate::deadline::Deadline;
 use crate::disconnect::DisconnectReason;
 use crate::error::Error;
-use crate::login::{AgreedProtocol, LoggedIn};
+use crate::login::{AgreedProtocol, EstablishedSession};
 use crate::panic_points::panic_point;
 #[cfg(feature = "course")]
-use crate::sys::Sockets;
+use crate::sys::ConnectionSockets;
 use results::{Swap, Versioned};
 use state::SessionState;
 use v1::SessionV1;
 use v2::SessionV2;
 
 #[derive(Debug)]
-pub(crate) enum Session {
+pub(crate) enum ClientSession {
     V1(SessionV1),
     V2(SessionV2),
 }
 
-impl Session {
-    pub(crate) fn new(logged_in: LoggedIn, timeout: Duration) -> Self {
-        let LoggedIn { main, callback, agreed } = logged_in;
+impl ClientSession {
+    pub(crate) fn new(logged_in: EstablishedSession, timeout: Duration) -> Self {
+        let EstablishedSession { main, callback, agreed } = logged_in;
         #[cfg(feature = "course")]
         let sockets = {
             let ([own, server], [own_callback, server_callback]) =
                 (main.addresses(), callback.addresses());
-            Sockets {
+            ConnectionSockets {
                 main: main.descriptor(),
                 callback: callback.descriptor(),
                 addresses: [own, server, own_callback, server_callback],
@@ -76,7 +77,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+    pub(crate) fn dispatcher(&self) -> &CallbackDispatcher {
         &self.state().dispatcher
     }
 
@@ -138,7 +139,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn watch(&self, target: WatchTarget<'_>, callback: Callback) -> Result<(), Error> {
+    pub(crate) fn watch(
+        &self,
+        target: WatchTarget<'_>,
+        callback: WatchCallback,
+    ) -> Result<(), Error> {
         self.state().check_open()?;
         match self {
             Self::V1(session) => session.watch(target, callback),

@@ -4,15 +4,15 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::callbacks::dispatcher::Dispatcher;
+use crate::callbacks::dispatcher::CallbackDispatcher;
 use crate::callbacks::event_reader::EventReader;
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::disconnect::DisconnectReason;
 use crate::error::Error;
 use crate::generation::generation;
 #[cfg(feature = "course")]
-use crate::sys::Sockets;
+use crate::sys::ConnectionSockets;
 
 #[derive(Debug)]
 pub(crate) struct SessionState {
@@ -20,7 +20,7 @@ pub(crate) struct SessionState {
     generation: u32,
     /// As they were when the session began.
     #[cfg(feature = "course")]
-    pub(crate) sockets: Sockets,
+    pub(crate) sockets: ConnectionSockets,
     pub(crate) timeout: Duration,
     /// No operation may begin. Set before a thread waits for the main channel in order to close it,
     /// so that it waits for one operation at most.
@@ -29,13 +29,13 @@ pub(crate) struct SessionState {
     is_closed_by_program: AtomicBool,
     /// The callback channel is lost, so the server is gone: the next call reports it.
     is_broken: AtomicBool,
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) dispatcher: CallbackDispatcher,
 }
 
 impl SessionState {
     pub(crate) fn new(
-        #[cfg(feature = "course")] sockets: Sockets,
-        callback: Channel,
+        #[cfg(feature = "course")] sockets: ConnectionSockets,
+        callback: ClientChannel,
         events: EventReader,
         timeout: Duration,
     ) -> Self {
@@ -47,7 +47,7 @@ impl SessionState {
             is_closed: AtomicBool::new(false),
             is_closed_by_program: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
-            dispatcher: Dispatcher::new(callback, events),
+            dispatcher: CallbackDispatcher::new(callback, events),
         }
     }
 

@@ -11,9 +11,9 @@ use kvs_proto::v2::{NO_VERSION, Version};
 use super::state::SessionState;
 use super::v1_channel::V1Channel;
 use crate::arguments::{text, text_or_empty};
-use crate::callbacks::callback::Callback;
-use crate::callbacks::watches::Watch;
-use crate::channel::Channel;
+use crate::callbacks::callback::WatchCallback;
+use crate::callbacks::watches::RegisteredWatch;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::disconnect::DisconnectReason;
 use crate::error::Error;
@@ -30,7 +30,7 @@ type MainGuard<'a> = FairMutexGuard<'a, Option<V1Channel>>;
 
 impl SessionV1 {
     /// For a channel on which the login is complete.
-    pub(crate) fn new(main: Channel, state: SessionState) -> Self {
+    pub(crate) fn new(main: ClientChannel, state: SessionState) -> Self {
         Self { state, main: FairMutex::new(Some(V1Channel::new(main))) }
     }
 
@@ -68,12 +68,16 @@ impl SessionV1 {
 
     /// Watches a key. The callback is set before the server receives the request, because a change
     /// may follow at once.
-    pub(crate) fn watch(&self, target: WatchTarget<'_>, callback: Callback) -> Result<(), Error> {
+    pub(crate) fn watch(
+        &self,
+        target: WatchTarget<'_>,
+        callback: WatchCallback,
+    ) -> Result<(), Error> {
         let operation = Operation::Watch(self.text(self.watched_key(target)?)?);
         let dispatcher = &self.state.dispatcher;
         let mut unused = None;
         let result = self.with_main(|main, deadline| {
-            let watch = Watch { callback, since: Some(NO_VERSION) };
+            let watch = RegisteredWatch { callback, since: Some(NO_VERSION) };
             let replaced = dispatcher.set_watch(target, watch);
             let result = main.run(operation, deadline);
             unused = match (&result, replaced) {

@@ -8,14 +8,14 @@ use std::io;
 use kvs_proto::v1::client::{Operation, OperationExchange, OperationResult, OperationStep};
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
-use crate::channel::Channel;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::panic_points::panic_point;
 
 #[derive(Debug)]
 pub(crate) struct V1Channel {
-    channel: Channel,
+    channel: ClientChannel,
     /// A value was sent that the server may not have read yet.
     has_unread_value: bool,
     received: ReceiveBuffer,
@@ -34,7 +34,7 @@ impl ReceiveBuffer {
     /// Fills `buffer`.
     fn receive(
         &mut self,
-        channel: &Channel,
+        channel: &ClientChannel,
         mut buffer: &mut [u8],
         deadline: Deadline,
     ) -> io::Result<()> {
@@ -55,7 +55,7 @@ impl ReceiveBuffer {
 
 impl V1Channel {
     /// For a channel on which the login is complete.
-    pub(crate) fn new(channel: Channel) -> Self {
+    pub(crate) fn new(channel: ClientChannel) -> Self {
         let received = ReceiveBuffer { bytes: [0; INT_LEN + MAX_TEXT + 1], next: 0, end: 0 };
         Self { channel, has_unread_value: false, received }
     }

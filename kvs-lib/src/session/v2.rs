@@ -9,13 +9,13 @@ use kvs_proto::v2::{NO_VERSION, PUT_MANY_OVERHEAD, Version};
 use super::results::{Swap, Versioned};
 use super::state::SessionState;
 use crate::arguments::{check_key, check_prefix, check_value};
-use crate::callbacks::callback::Callback;
-use crate::channel::Channel;
+use crate::callbacks::callback::WatchCallback;
+use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::disconnect::DisconnectReason;
 use crate::error::{Error, Invalid};
 use crate::fair_mutex::{FairMutex, FairMutexGuard};
-use crate::multiplexer::{Multiplexer, Reply, RequestBatch};
+use crate::multiplexer::{Multiplexer, OwnedResponse, RequestBatch};
 
 #[derive(Debug)]
 pub(crate) struct SessionV2 {
@@ -29,7 +29,7 @@ pub(crate) struct SessionV2 {
 
 impl SessionV2 {
     /// For a channel on which the login is complete and the server's welcome was read.
-    pub(crate) fn new(main: Channel, max_value: usize, state: SessionState) -> Self {
+    pub(crate) fn new(main: ClientChannel, max_value: usize, state: SessionState) -> Self {
         Self {
             state,
             multiplexer: Multiplexer::new(main),
@@ -137,7 +137,11 @@ impl SessionV2 {
     }
 
     /// Watches a key or a prefix. The callback is set before the server receives the request.
-    pub(crate) fn watch(&self, target: WatchTarget<'_>, callback: Callback) -> Result<(), Error> {
+    pub(crate) fn watch(
+        &self,
+        target: WatchTarget<'_>,
+        callback: WatchCallback,
+    ) -> Result<(), Error> {
         self.check_target(target)?;
         let deadline = self.state.deadline();
         let dispatcher = &self.state.dispatcher;
@@ -180,7 +184,7 @@ impl SessionV2 {
         &self,
         requests: RequestBatch,
         deadline: Deadline,
-    ) -> Result<Vec<Reply>, Error> {
+    ) -> Result<Vec<OwnedResponse>, Error> {
         self.state.check_open()?;
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.state.check_not_broken()?;
@@ -235,11 +239,15 @@ impl SessionV2 {
         checked.map_err(|error| self.state.invalid(error))
     }
 
-    fn call(&self, request: &Request<'_>) -> Result<Reply, Error> {
+    fn call(&self, request: &Request<'_>) -> Result<OwnedResponse, Error> {
         self.call_until(request, self.state.deadline())
     }
 
-    fn call_until(&self, request: &Request<'_>, deadline: Deadline) -> Result<Reply, Error> {
+    fn call_until(
+        &self,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<OwnedResponse, Error> {
         let mut requests = RequestBatch::default();
         requests.push(request);
         let mut replies = self.call_all(requests, deadline)?;
@@ -254,7 +262,7 @@ impl SessionV2 {
         request: &Request<'_>,
         target: WatchTarget<'_>,
         deadline: Deadline,
-    ) -> Result<Reply, Error> {
+    ) -> Result<OwnedResponse, Error> {
         let dispatcher = &self.state.dispatcher;
         if !dispatcher.has_watch(target) {
             return self.call_until(request, deadline);
@@ -284,7 +292,7 @@ impl SessionV2 {
 }
 
 /// Turns a refusal into an error.
-pub(crate) fn check_not_refused(reply: Reply) -> Result<Reply, Error> {
+pub(crate) fn check_not_refused(reply: OwnedResponse) -> Result<OwnedResponse, Error> {
     match reply.status {
         Status::Ok | Status::NoSuchKey | Status::Conflict => Ok(reply),
         Status::TooLarge => Err(Error::TooLarge),
