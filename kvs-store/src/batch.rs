@@ -4,7 +4,7 @@ use std::fmt;
 
 use kvs_table::{ExtentRef, Value};
 
-use crate::store::Version;
+use crate::version::Version;
 
 /// What is done to a key.
 #[derive(Clone)]

@@ -22,9 +22,11 @@ mod memory;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod version;
 
 pub use batch::{Batch, Change, Operation, OwnedBatch};
 pub use memory::MemoryStore;
 pub use store::{
-    Apply, Commit, Completions, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket, Version,
+    Apply, Commit, Completions, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket,
 };
+pub use version::Version;

@@ -1,7 +1,8 @@
 //! The store that keeps nothing: the table of the group is all there is.
 
 use crate::batch::Batch;
-use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket, Version};
+use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket};
+use crate::version::Version;
 
 /// Commits every batch at once, and only counts. What is committed is lost with the process.
 #[derive(Debug, Default)]

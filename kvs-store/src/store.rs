@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::batch::Batch;
-
-/// The version of a key. 0 stands for a key that does not exist.
-pub type Version = u64;
+use crate::version::Version;
 
 /// Where a committed batch stands among the commits of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::{Batch, Operation};
-use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket, Version};
+use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket};
+use crate::version::Version;
 
 /// A store whose every batch is pending until its [`StalledStoreControl`] completes it. Batches are
 /// decided in the order of their submission; their tickets are completed in the order of the test.

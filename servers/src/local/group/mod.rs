@@ -8,6 +8,8 @@ pub(crate) mod group;
 pub(crate) mod members;
 pub(crate) mod notifications;
 pub(crate) mod outcome;
+#[cfg(test)]
+mod pending_tests;
 pub(crate) mod registry;
 pub(crate) mod state;
 pub(crate) mod submission;
