@@ -70,7 +70,7 @@ fn compile(
 // --- the original's habits, and many at work ------------------------------------------------------
 
 #[test]
-fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() {
+fn original_client_is_served_byte_for_byte() {
     let _alone = alone();
     let env = TestEnv::start();
     let dir = private_dir();
@@ -84,7 +84,7 @@ fn a_client_with_every_habit_of_the_original_is_served_without_one_wrong_byte() 
 }
 
 on_both_protocols! {
-    fn eight_processes_read_what_they_wrote_and_see_the_last_of_every_change(protocol: Protocol) {
+    fn eight_processes_read_their_writes_and_see_last_changes(protocol: Protocol) {
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
         let count: u32 = number_from_env("KVS_TEST_ROUNDS").unwrap_or(3000);
@@ -97,7 +97,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn every_single_change_is_told_to_a_watcher_that_keeps_up(protocol: Protocol) {
+    fn fast_subscriber_gets_every_change(protocol: Protocol) {
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
         let rounds = compile_c("tests/c/rounds.c");
@@ -109,7 +109,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_thousand_applications_are_served_at_once_by_a_fixed_number_of_threads(protocol: Protocol) {
+    fn thousand_applications_need_no_more_threads(protocol: Protocol) {
         const COUNT: usize = 1000;
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
@@ -141,7 +141,7 @@ on_both_protocols! {
 // --- the promises of the header -------------------------------------------------------------------
 
 on_both_protocols! {
-    fn codes_have_their_real_causes_and_leave_nothing_behind(protocol: Protocol) {
+    fn codes_have_their_real_causes(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let codes = compile_c("tests/c/codes.c");
         run(env.member(codes).arg(env!("CARGO_PKG_VERSION")));
@@ -173,14 +173,14 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn callbacks_threads_fork_and_signals_are_as_promised(protocol: Protocol) {
+    fn callbacks_threads_fork_and_signals_work_as_documented(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         run(env.member(compile_c("tests/c/api.c")));
     }
 }
 
 on_both_protocols! {
-    fn callbacks_and_threads_may_do_what_they_like(protocol: Protocol) {
+    fn callbacks_may_call_the_library_and_end_their_thread(protocol: Protocol) {
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
         let lines = run(env.member(compile_c("tests/c/callbacks.c")));
@@ -190,7 +190,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn unloading_the_library_while_connected_changes_nothing(protocol: Protocol) {
+    fn unloading_the_library_while_connected_is_safe(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let dir = private_dir();
         let program = compile(&dir, "gcc", "c99", "unload.c", &[]);
@@ -208,8 +208,8 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn nothing_is_wrong_under_valgrind(protocol: Protocol) {
-        if !are_installed(&["valgrind"], "nothing_is_wrong_under_valgrind") {
+    fn valgrind_finds_no_errors(protocol: Protocol) {
+        if !are_installed(&["valgrind"], "valgrind_finds_no_errors") {
             return;
         }
         let env = TestEnv::with_protocol(protocol);
@@ -247,7 +247,7 @@ fn check_headers(compiler: &str, standard: &str, language: &str) {
 }
 
 on_both_protocols! {
-    fn both_headers_serve_c_programs_old_and_new(protocol: Protocol) {
+    fn both_headers_compile_in_old_and_new_c(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         for standard in ["c89", "gnu89", "c99", "c17"] {
             check_headers("gcc", standard, "c");
@@ -257,8 +257,8 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn both_headers_serve_cpp17_programs(protocol: Protocol) {
-        if !are_installed(&["g++"], "both_headers_serve_cpp17_programs") {
+    fn both_headers_compile_in_cpp17(protocol: Protocol) {
+        if !are_installed(&["g++"], "both_headers_compile_in_cpp17") {
             return;
         }
         let env = TestEnv::with_protocol(protocol);
@@ -269,7 +269,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn programs_that_contain_the_library_work_too(protocol: Protocol) {
+    fn statically_linked_programs_work(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let dir = private_dir();
         let codes = compile(&dir, "gcc", "c99", "codes.c", &static_library());
@@ -279,7 +279,7 @@ on_both_protocols! {
 }
 
 #[test]
-fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
+fn library_exports_exactly_the_functions_of_its_header() {
     let symbols =
         tool(Command::new("nm").args(["-D", "--defined-only"]).arg(lib_dir().join("libkvs.so")));
     let names: BTreeSet<&str> =
@@ -312,7 +312,7 @@ fn the_library_exports_the_functions_of_its_header_and_nothing_else() {
 }
 
 on_both_protocols! {
-    fn the_library_prints_one_line_for_a_failure_when_it_is_asked_to(protocol: Protocol) {
+    fn debug_line_is_printed_only_on_request(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let failures = [
             // The first before anything else, when no connection was ever asked for.
@@ -348,7 +348,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn the_line_for_a_failure_says_what_was_wrong(protocol: Protocol) {
+    fn debug_line_names_the_cause(protocol: Protocol) {
         let env = TestEnv::builder().args(["--max-pairs-per-user", "1"]).group(GROUP).start();
         let driver = Driver::spawn(
             Driver::program().served_by(&env.server).protocol(protocol).env("KVS_DEBUG", "1"),
@@ -383,7 +383,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn forking_while_another_thread_is_in_the_library_never_hangs_the_child(protocol: Protocol) {
+    fn fork_during_library_calls_never_blocks_the_child(protocol: Protocol) {
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
         // With a sanitizer each child takes many times as long.
@@ -468,7 +468,7 @@ fn broken_call(call: &str, code: i32, break_off: impl FnOnce(Channel) -> Option<
 }
 
 #[test]
-fn a_login_that_is_broken_off_fails_with_its_code_and_the_next_works() {
+fn aborted_login_fails_with_its_code_and_the_next_works() {
     broken_login(-13, |server| drop(server.accept_main()));
     broken_login(-14, |server| server.accept_main().send_int(0));
     broken_login(-8, |server| {
@@ -487,7 +487,7 @@ fn a_login_that_is_broken_off_fails_with_its_code_and_the_next_works() {
 }
 
 #[test]
-fn a_call_that_is_broken_off_fails_with_its_code_and_never_raises_sigpipe() {
+fn aborted_call_fails_with_its_code_without_sigpipe() {
     broken_call("put_value k v", -3, |_| None);
     broken_call("get_value k", -4, |mut main| {
         main.expect_int(1);
@@ -524,7 +524,7 @@ fn a_call_that_is_broken_off_fails_with_its_code_and_never_raises_sigpipe() {
 }
 
 #[test]
-fn a_silent_server_costs_no_more_than_the_timeout() {
+fn silent_server_costs_one_timeout() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let client = Client::with(|program| program.env("KVS_TIMEOUT_MS", "1000"));
     let _channels = client.log_in();
@@ -537,7 +537,7 @@ fn a_silent_server_costs_no_more_than_the_timeout() {
 }
 
 #[test]
-fn two_logins_at_a_time_at_a_silent_server_cost_no_more_than_one_timeout() {
+fn concurrent_logins_at_a_silent_server_cost_one_timeout() {
     let server = ScriptedServer::start();
     let lines = run(Program::new(compile_c("tests/c/silence.c"))
         .served_by(&server)
@@ -552,7 +552,7 @@ fn two_logins_at_a_time_at_a_silent_server_cost_no_more_than_one_timeout() {
 }
 
 #[test]
-fn a_callback_channel_that_breaks_raises_no_sigpipe() {
+fn broken_callback_channel_raises_no_sigpipe() {
     let client = Client::start();
     let (mut main, mut callback) = client.log_in();
     // The program's answer to this flag is sent to a socket that nobody reads any more.
@@ -603,7 +603,7 @@ impl Examples {
 }
 
 on_both_protocols! {
-    fn the_small_examples_do_what_they_say(protocol: Protocol) {
+    fn small_examples_work_as_documented(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
 
@@ -625,7 +625,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn the_example_with_handles_copies_from_group_to_group(protocol: Protocol) {
+    fn handles_example_copies_between_groups(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
         let other = env.server.create_group(OTHER_GROUP);
@@ -652,7 +652,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn the_counting_example_loses_nothing_and_sees_what_changes(protocol: Protocol) {
+    fn counter_example_loses_no_update(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
         let counter = |count: &str| env.member(examples.path("counter")).args(["visits", count]);
@@ -682,7 +682,7 @@ on_both_protocols! {
 }
 
 #[test]
-fn the_examples_report_errors() {
+fn examples_report_errors() {
     let env = TestEnv::start();
     let examples = Examples::build();
     for name in ["put_get", "watch", "threads", "processes", "handles", "counter", "meminfo"] {
@@ -709,7 +709,7 @@ fn the_examples_report_errors() {
 }
 
 on_both_protocols! {
-    fn a_watching_example_prints_what_a_publishing_one_changes(protocol: Protocol) {
+    fn watch_example_prints_published_changes(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let examples = Examples::build();
         let meminfo = |interval: &str, rounds: &str| {
@@ -791,7 +791,7 @@ fn demo(examples: &Examples, private: &TempDir) -> Program {
 }
 
 #[test]
-fn the_demonstration_shows_all_and_leaves_nothing() {
+fn demo_shows_everything_and_cleans_up() {
     let examples = Examples::build();
     let private = private_dir();
     let begin = Instant::now();
@@ -824,7 +824,7 @@ fn the_demonstration_shows_all_and_leaves_nothing() {
 }
 
 #[test]
-fn a_demonstration_that_fails_says_so_and_stops_everything() {
+fn failing_demo_reports_and_cleans_up() {
     let examples = Examples::build();
     let private = private_dir();
     let script = "#!/bin/sh\necho broken on purpose >&2\nexit 3\n";
@@ -843,7 +843,7 @@ fn a_demonstration_that_fails_says_so_and_stops_everything() {
 }
 
 #[test]
-fn a_demonstration_that_is_stopped_stops_everything() {
+fn interrupted_demo_cleans_up() {
     let examples = Examples::build();
     let private = private_dir();
     let demo = demo(&examples, &private).spawn();

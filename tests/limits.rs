@@ -97,7 +97,7 @@ fn put_and_get(connection: &kvs::Connection, rounds: usize) {
 // --- who may connect ------------------------------------------------------------------------------
 
 #[test]
-fn the_socket_mode_is_that_of_both_paths_whatever_the_umask() {
+fn socket_mode_applies_to_both_paths_despite_umask() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
@@ -123,7 +123,7 @@ fn the_socket_mode_is_that_of_both_paths_whatever_the_umask() {
 }
 
 #[test]
-fn without_a_socket_mode_the_umask_decides() {
+fn umask_applies_without_socket_mode() {
     let auth = AuthServer::start();
     let server = LocalServer::builder(auth.addr()).umask("027").start();
     for path in [server.socket(), server.callback_socket()] {
@@ -132,7 +132,7 @@ fn without_a_socket_mode_the_umask_decides() {
 }
 
 #[test]
-fn a_socket_mode_that_is_none_is_explained() {
+fn invalid_socket_mode_is_explained() {
     for mode in ["1777", "888", "rw", ""] {
         let server = LocalServer::builder("127.0.0.1:1").args(["--socket-mode", mode]).spawn();
         let finished = server.finish();
@@ -143,8 +143,8 @@ fn a_socket_mode_that_is_none_is_explained() {
 }
 
 #[test]
-fn other_users_connect_only_when_the_socket_mode_lets_them() {
-    if !is_root("other_users_connect_only_when_the_socket_mode_lets_them") {
+fn other_users_connect_only_if_socket_mode_allows() {
+    if !is_root("other_users_connect_only_if_socket_mode_allows") {
         return;
     }
     let auth = AuthServer::start();
@@ -164,8 +164,8 @@ fn other_users_connect_only_when_the_socket_mode_lets_them() {
 }
 
 #[test]
-fn a_server_starts_although_another_user_holds_the_name_of_its_guard() {
-    if !is_root("a_server_starts_although_another_user_holds_the_name_of_its_guard") {
+fn server_starts_although_another_user_holds_its_guard() {
+    if !is_root("server_starts_although_another_user_holds_its_guard") {
         return;
     }
     let auth = AuthServer::start();
@@ -196,7 +196,7 @@ fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Ch
 }
 
 #[test]
-fn a_callback_connection_of_another_process_or_user_is_not_taken_for_ours_whatever_its_path() {
+fn callback_connection_of_another_process_is_never_paired() {
     let auth = AuthServer::start();
     let server =
         LocalServer::builder(auth.addr()).args(["--socket-mode", "777", "--login-timeout", "3"]);
@@ -242,7 +242,7 @@ fn a_callback_connection_of_another_process_or_user_is_not_taken_for_ours_whatev
 }
 
 #[test]
-fn the_status_shows_the_process_that_the_kernel_names() {
+fn status_shows_the_pid_of_the_kernel() {
     let env = TestEnv::start();
     let dir = private_dir();
     let mut main = half_login(&env.server, &dir.path().join("app_socket_1"), "g", env.secret());
@@ -258,7 +258,7 @@ fn the_status_shows_the_process_that_the_kernel_names() {
 // --- connections ----------------------------------------------------------------------------------
 
 #[test]
-fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
+fn connection_limit_applies_per_user_and_process() {
     let env = TestEnv::with_args(["--max-connections-per-user", "8", "--socket-mode", "777"]);
     let_all_in(&env.server);
     // This process has half of what its user may have.
@@ -290,7 +290,7 @@ fn a_user_at_its_limit_of_connections_is_refused_and_others_are_not() {
 }
 
 #[test]
-fn connections_that_never_speak_are_closed_and_what_they_took_is_free_again() {
+fn silent_connections_time_out_and_free_their_resources() {
     let env = TestEnv::with_args(["--login-timeout", "1"]);
     let app = env.connect();
     let before = env.server.open_descriptors();
@@ -309,7 +309,7 @@ fn connections_that_never_speak_are_closed_and_what_they_took_is_free_again() {
 /// Ten thousand connections at the same time, from four processes. The flood is another user's if there
 /// is one: then new applications find a place meanwhile, too.
 #[test]
-fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
+fn others_are_served_during_10000_connections() {
     const PROCESSES: usize = 4;
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let each = 2500.min(hard.saturating_sub(50));
@@ -371,7 +371,7 @@ fn ten_thousand_connections_against_256_descriptors_leave_others_served() {
 }
 
 #[test]
-fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
+fn accepting_pauses_and_recovers_without_descriptors() {
     let env = TestEnv::start();
     let app = env.connect();
     let pid = Pid::from_raw(env.server.pid());
@@ -406,7 +406,7 @@ fn without_descriptors_accepting_pauses_without_a_spin_and_recovers() {
 }
 
 #[test]
-fn connections_that_come_and_go_starve_nobody() {
+fn short_connections_do_not_starve_others() {
     let env = TestEnv::without_group();
     let (secret, other) = (env.server.create_group("g"), env.server.create_group("other"));
     let mut app = env.server.raw_app("g", &secret);
@@ -455,7 +455,7 @@ fn expect_put_refused(app: &mut RawV1App, key: &str) {
 }
 
 #[test]
-fn a_user_at_its_limit_of_pairs_may_read_overwrite_and_delete() {
+fn user_at_pair_limit_reads_overwrites_and_deletes() {
     let auth = AuthServer::start();
     let server = LocalServer::builder(auth.addr()).env("KVS_MAX_PAIRS_PER_USER", "3").start();
     let secret = server.create_group("g");
@@ -493,7 +493,7 @@ fn a_user_at_its_limit_of_pairs_may_read_overwrite_and_delete() {
 }
 
 #[test]
-fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
+fn user_at_byte_limit_cannot_store_or_watch() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "700"]);
     let mut app = env.server.raw_app("g", env.secret());
     app.put("k", "v");
@@ -536,7 +536,7 @@ fn a_user_at_its_limit_of_bytes_stores_and_watches_no_more() {
 /// A change outlasts its watch when the key is deleted before it was told. Who never reads must not be able to
 /// gather them without end.
 #[test]
-fn changes_that_nobody_takes_count_although_their_keys_are_deleted() {
+fn pending_events_of_deleted_keys_are_charged() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "65536"]);
     let mut app = env.server.raw_app("g", env.secret());
     let mut rounds = 0;
@@ -588,7 +588,7 @@ fn guess(server: &LocalServer, group: &str, count: usize) -> usize {
 }
 
 #[test]
-fn wrong_secrets_are_slowed_and_right_ones_are_not() {
+fn failed_logins_are_throttled_and_successful_ones_are_not() {
     let env = TestEnv::without_group();
     let (secret, other) = (env.server.create_group("g"), env.server.create_group("other"));
     drop(connect(&env.server, "g", &secret).expect("the secret is right"));
@@ -621,7 +621,7 @@ fn wrong_secrets_are_slowed_and_right_ones_are_not() {
 /// A right secret that is answered while wrong ones are not would be found by trying many at the same
 /// time: who has not shown it yet waits with it, too.
 #[test]
-fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
+fn first_login_of_a_throttled_user_waits() {
     let env = TestEnv::start();
     let begin = Instant::now();
     let guesses = guess(&env.server, "g", 40);
@@ -646,7 +646,7 @@ fn a_user_who_has_not_shown_the_secret_yet_waits_with_a_right_one_too() {
 }
 
 #[test]
-fn no_secret_is_ever_logged_right_or_wrong() {
+fn secrets_are_never_logged() {
     let auth = AuthServer::builder().arg("--verbose").start();
     let server =
         LocalServer::builder(auth.addr()).arg("--verbose").env("RUST_LOG", "trace").start();

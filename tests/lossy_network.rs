@@ -426,16 +426,16 @@ fn everything_ends_right(
 }
 
 #[test]
-fn every_operation_ends_right_although_30_percent_of_the_datagrams_are_hit() {
+fn operations_succeed_with_30_percent_datagram_faults() {
     everything_ends_right("one by one", RandomFaults::one_by_one, 120, 0);
 }
 
 #[test]
-fn every_operation_ends_right_although_several_things_happen_to_one_datagram() {
+fn operations_succeed_with_combined_datagram_faults() {
     everything_ends_right("all together", RandomFaults::all_together, 120, 0);
 }
 
 #[test]
-fn every_operation_ends_right_although_the_authentication_server_is_killed_meanwhile() {
+fn operations_succeed_while_the_auth_server_is_killed() {
     everything_ends_right("killed", RandomFaults::one_by_one, 160, 4);
 }

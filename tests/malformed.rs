@@ -330,7 +330,7 @@ fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
 }
 
 #[test]
-fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
+fn malformed_bytes_end_only_their_own_connection() {
     let mut witnessed = Witnessed::new();
     let mut number = 0;
     for at in At::ALL {
@@ -361,7 +361,7 @@ fn wrong_bytes_end_the_connection_of_who_sends_them_and_nothing_else() {
 }
 
 #[test]
-fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
+fn full_or_half_hang_up_anywhere_affects_no_other() {
     let mut witnessed = Witnessed::new();
     let mut number = 0;
     let half_ints: [&[u8]; 4] = [b"", &[1], &[1, 0], &[1, 0, 0]];
@@ -408,7 +408,7 @@ fn who_hangs_up_in_whole_or_in_half_anywhere_hurts_nobody() {
 /// What is sent out of band is no part of the stream: whatever the server makes of it, it hurts the sender
 /// only.
 #[test]
-fn out_of_band_data_hurts_nobody() {
+fn out_of_band_data_is_harmless() {
     let mut witnessed = Witnessed::new();
     let mut number = 0;
     for &at in At::claimed() {
@@ -435,7 +435,7 @@ fn out_of_band_data_hurts_nobody() {
 
 /// The kernel would put descriptors that come with a message into the server's table, if it took them.
 #[test]
-fn descriptors_that_are_passed_along_do_not_stay_in_the_server() {
+fn passed_descriptors_are_closed_by_the_server() {
     const ROUNDS: usize = 50;
     let mut witnessed = Witnessed::new();
     let (one, other) = std::os::unix::net::UnixStream::pair().expect("there are descriptors");
@@ -500,7 +500,7 @@ fn no_text(rng: &mut SeededRng) -> Vec<u8> {
 }
 
 #[test]
-fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
+fn random_sequences_store_and_leak_nothing() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(3_000);
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
@@ -556,7 +556,7 @@ fn random_sequences_store_nothing_leave_nothing_and_hurt_nobody() {
 
 /// Unknown codes are not answered, so nothing slows down who sends nothing else.
 #[test]
-fn a_flood_of_unknown_codes_does_not_keep_the_server_from_serving_others() {
+fn flood_of_unknown_codes_does_not_starve_others() {
     /// On each of the server's threads more than one.
     const FLOODS: usize = 8;
     let mut witnessed = Witnessed::new();

@@ -51,7 +51,7 @@ fn keys(count: usize) -> Vec<String> {
 }
 
 #[test]
-fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_change() {
+fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     const WRITERS: usize = 4;
     let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(50_000);
     let env = TestEnv::start();
@@ -123,7 +123,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_c
 }
 
 #[test]
-fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
+fn idle_subscriber_of_many_keys_gets_each_once() {
     const KEYS: usize = 2_000;
     const TIMES: usize = 5;
     let env = TestEnv::start();
@@ -157,7 +157,7 @@ fn a_watcher_of_many_keys_that_never_reads_is_told_of_each_once() {
 }
 
 #[test]
-fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
+fn v1_subscriber_reading_byte_by_byte_delays_no_other() {
     /// An announcement and a padded key.
     const CHANGE: usize = 4 + 100;
     let env = TestEnv::start();
@@ -181,7 +181,7 @@ fn a_watcher_that_reads_one_byte_at_a_time_holds_nobody_up() {
 }
 
 #[test]
-fn the_latency_of_others_does_not_depend_on_a_watcher_that_never_reads() {
+fn idle_subscriber_does_not_slow_others() {
     const TURNS: usize = 20;
     const GETS: usize = 200;
     let env = TestEnv::start();
@@ -228,7 +228,7 @@ fn the_latency_of_others_does_not_depend_on_a_watcher_that_never_reads() {
 /// Gets whose answers are not taken fill the socket; then the server stops listening to who sends them,
 /// and to nobody else.
 #[test]
-fn an_application_that_never_takes_its_answers_waits_for_itself_alone() {
+fn app_that_reads_no_responses_delays_no_other() {
     const APPS: usize = 8;
     let env = TestEnv::start();
     let value = "v".repeat(99);

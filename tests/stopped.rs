@@ -355,12 +355,12 @@ impl Halted {
 }
 
 #[test]
-fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on() {
+fn v1_app_stopped_at_any_step_delays_no_other_and_continues() {
     all_stop_and_go_on(Kind::Original);
 }
 
 #[test]
-fn an_application_that_is_stopped_at_any_step_holds_nobody_up_and_goes_on_in_a_framed_session() {
+fn v2_app_stopped_at_any_step_delays_no_other_and_continues() {
     all_stop_and_go_on(Kind::Framed);
 }
 
@@ -384,12 +384,12 @@ fn all_stop_and_go_on(kind: Kind) {
 }
 
 #[test]
-fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted() {
+fn group_of_v1_apps_stopped_at_any_step_can_be_deleted() {
     all_stop_and_their_group_is_deleted(Kind::Original);
 }
 
 #[test]
-fn the_group_of_applications_that_are_stopped_at_any_step_can_be_deleted_in_a_framed_session() {
+fn group_of_v2_apps_stopped_at_any_step_can_be_deleted() {
     all_stop_and_their_group_is_deleted(Kind::Framed);
 }
 
@@ -408,13 +408,12 @@ fn all_stop_and_their_group_is_deleted(kind: Kind) {
 }
 
 #[test]
-fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored() {
+fn v1_app_killed_at_any_step_leaves_only_stored_pairs() {
     all_are_killed(Kind::Original);
 }
 
 #[test]
-fn an_application_that_is_killed_at_any_step_leaves_nothing_but_what_it_had_stored_in_a_framed_session()
- {
+fn v2_app_killed_at_any_step_leaves_only_stored_pairs() {
     all_are_killed(Kind::Framed);
 }
 
@@ -506,7 +505,7 @@ fn fewest(protocol: Protocol) -> usize {
 }
 
 on_both_protocols! {
-    fn a_program_that_is_stopped_after_any_system_call_holds_nobody_up_and_goes_on(protocol: Protocol) {
+    fn program_stopped_after_any_system_call_delays_no_other(protocol: Protocol) {
         let stop_env = StopEnv::patient();
         let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
@@ -526,7 +525,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_program_that_is_stopped_after_any_system_call_learns_that_its_group_was_deleted(protocol: Protocol) {
+    fn stopped_program_learns_that_its_group_was_deleted(protocol: Protocol) {
         let stop_env = StopEnv::patient();
         let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
@@ -554,7 +553,7 @@ fn code(line: &str) -> Option<i32> {
 }
 
 on_both_protocols! {
-    fn a_program_that_is_killed_after_any_system_call_leaves_nothing_but_what_it_had_stored(protocol: Protocol) {
+    fn program_killed_after_any_system_call_leaves_only_its_pairs(protocol: Protocol) {
         let stop_env = StopEnv::new();
         let tours = halted_tours(&stop_env, Signal::SIGKILL, protocol);
         let ended: Vec<_> = tours.iter().map(|(key, tour)| (key, tour, tour.finish())).collect();

@@ -17,7 +17,7 @@ mod v2;
 use app::AppUnderTest;
 
 #[test]
-fn every_code_is_in_the_tables() {
+fn every_error_code_is_in_a_table() {
     let codes: std::collections::BTreeSet<i32> =
         v1::codes().chain(v2::codes()).chain(system_calls::codes()).collect();
     assert_eq!(codes, (-19..=-1).collect());

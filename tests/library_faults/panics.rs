@@ -111,7 +111,7 @@ const FRAMED: [Row; 22] = [
 ];
 
 on_both_protocols! {
-    fn a_panic_in_a_call_is_a_code_and_leaves_nothing_locked(protocol: Protocol) {
+    fn panic_in_a_call_returns_a_code_and_releases_locks(protocol: Protocol) {
         let env = TestEnv::start();
         let app = app(&env.server, protocol);
         let driver = &app.driver;
@@ -158,7 +158,7 @@ const LISTENING_FRAMED: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 1, 1), ("news", 1, 0)];
 
 on_both_protocols! {
-    fn a_panic_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
+    fn panic_on_the_callback_thread_closes_the_connection(protocol: Protocol) {
         let env = TestEnv::start();
         let other = Driver::connected(&env.server, "g", env.secret());
         other.store("k", "before");
@@ -200,7 +200,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_panic_during_a_forced_close_closes_all_the_same(protocol: Protocol) {
+    fn panic_during_a_forced_close_still_closes(protocol: Protocol) {
         let server = ScriptedServer::start();
         let app = app(&server, protocol);
         let driver = &app.driver;
@@ -236,7 +236,7 @@ on_both_protocols! {
 }
 
 #[test]
-fn no_other_build_has_panic_points() {
+fn other_builds_have_no_panic_points() {
     let has_points = |path: &Path| {
         let bytes =
             std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -339,7 +339,7 @@ pub(crate) fn codes() -> impl Iterator<Item = i32> {
 }
 
 on_both_protocols! {
-    fn a_system_call_that_fails_anywhere_in_a_call_costs_its_code(protocol: Protocol) {
+    fn failing_system_call_returns_its_code(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
         let mut failures = 0;
@@ -363,7 +363,7 @@ on_both_protocols! {
 
 on_both_protocols! {
     /// What the library does once in the life of a process.
-    fn a_first_call_that_fails_may_be_repeated(protocol: Protocol) {
+    fn failed_first_call_can_be_repeated(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         for function in ["__register_atfork", "pthread_key_create"] {
             let app = fault_env.app();
@@ -383,7 +383,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_process_without_descriptors_gets_its_code_and_connects_when_it_has_two(protocol: Protocol) {
+    fn process_without_descriptors_connects_once_it_has_two(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
         app.expect_no_growth("descriptors", || {
@@ -403,7 +403,7 @@ on_both_protocols! {
 
 on_both_protocols! {
     /// The names that the library tries first are taken; the rest is up to chance.
-    fn names_that_are_always_taken_are_given_up_after_a_bounded_number(protocol: Protocol) {
+    fn occupied_socket_names_are_tried_a_bounded_number_of_times(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
         let driver = &app.driver;
@@ -445,7 +445,7 @@ on_both_protocols! {
 }
 
 #[test]
-fn not_knowing_whether_a_value_was_read_costs_the_connection() {
+fn unknown_read_state_closes_the_connection() {
     let fault_env = FaultEnv::start(Protocol::V1);
     let app = fault_env.app();
     let driver = &app.driver;
@@ -464,7 +464,7 @@ fn not_knowing_whether_a_value_was_read_costs_the_connection() {
 }
 
 on_both_protocols! {
-    fn a_thousand_connections_leave_nothing_behind(protocol: Protocol) {
+    fn thousand_connections_leak_nothing(protocol: Protocol) {
         const COUNT: usize = 1000;
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
@@ -510,7 +510,7 @@ const LISTENING_FRAMED: &[Listening] = &[
 ];
 
 on_both_protocols! {
-    fn a_system_call_that_fails_on_the_library_thread_ends_the_connection_and_the_next_call_tells(protocol: Protocol) {
+    fn failing_system_call_on_callback_thread_closes_connection(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
         let driver = &app.driver;
@@ -564,7 +564,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_callback_that_ends_its_thread_when_there_is_no_other_costs_the_connection(protocol: Protocol) {
+    fn pthread_exit_without_a_spare_thread_closes_the_connection(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
         let driver = &app.driver;
@@ -586,7 +586,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    fn a_system_call_that_fails_during_a_forced_close_changes_nothing(protocol: Protocol) {
+    fn failing_system_call_during_forced_close_is_harmless(protocol: Protocol) {
         let server = ScriptedServer::start();
         let fault_env = FaultEnv::start(protocol);
         let app = AppUnderTest::spawn(fault_env.program().served_by(&server));

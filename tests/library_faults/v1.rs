@@ -351,7 +351,7 @@ pub(crate) fn expect_timeout(name: &str, begin: Instant) {
 }
 
 #[test]
-fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
+fn server_fault_at_any_step_closes_with_its_code() {
     let env = ScriptedEnv::new(Protocol::V1);
     let mut count = 0;
     for row in rows().into_iter().filter(|row| !row.waits()) {
@@ -363,7 +363,7 @@ fn a_server_that_goes_wrong_at_any_step_costs_the_connection_and_its_code() {
 }
 
 #[test]
-fn a_server_that_keeps_a_call_waiting_at_any_step_costs_the_timeout_and_no_more() {
+fn silent_server_at_any_step_costs_one_timeout() {
     // Nearly all of the time is waiting, so many can wait at once.
     const LANES: usize = 16;
     let rows: Vec<Row> = rows().into_iter().filter(Row::waits).collect();
@@ -387,7 +387,7 @@ const CALLS: [&str; 5] =
     ["put_value k v", "get_value k", "delete_value k", "register_callback k", "close_connection"];
 
 #[test]
-fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
+fn call_after_the_server_closed_fails_at_its_first_send() {
     let env = ScriptedEnv::new(Protocol::V1);
     for call in CALLS {
         let row = format!("{call}, after the server has hung up");
@@ -400,7 +400,7 @@ fn a_call_to_a_server_that_has_gone_fails_at_its_first_send() {
 }
 
 #[test]
-fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
+fn unread_value_costs_the_next_call_its_timeout() {
     thread::scope(|scope| {
         for call in CALLS {
             scope.spawn(move || {
@@ -420,7 +420,7 @@ fn a_value_that_the_server_does_not_read_costs_the_next_call_the_timeout() {
 
 /// It answers in advance and reads nothing, so at some point no more can be sent to it.
 #[test]
-fn a_server_that_does_not_read_costs_the_timeout() {
+fn server_that_does_not_read_costs_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
     let row = "get_value, until the socket is full";
     let (mut main, callback) = env.log_in(TIMEOUT);
@@ -443,7 +443,7 @@ fn a_server_that_does_not_read_costs_the_timeout() {
 
 /// One thread of the application waits for a silent server; another one waits for the first, and no longer.
 #[test]
-fn a_call_of_another_thread_costs_the_timeout_and_no_more() {
+fn concurrent_calls_cost_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = env.log_in(TIMEOUT);
@@ -478,7 +478,7 @@ const IN_VAIN: [(&str, i32); 7] = [
 ];
 
 #[test]
-fn a_call_that_cannot_be_made_leaves_the_connection_alone() {
+fn invalid_call_keeps_the_connection() {
     let env = ScriptedEnv::new(Protocol::V1);
     for (call, code) in IN_VAIN {
         env.app.expect_no_growth(call, || {
@@ -518,7 +518,7 @@ fn unreachable(dir: &Path) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_path_without_a_server_is_told_within_the_timeout() {
+fn path_without_a_server_fails_within_the_timeout() {
     let dir = private_dir();
     let datagrams = std::os::unix::net::UnixDatagram::bind(dir.path().join("datagrams"))
         .expect("the directory is the test's own");
@@ -570,7 +570,7 @@ fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
 }
 
 #[test]
-fn a_server_with_a_full_backlog_costs_the_timeout() {
+fn server_with_a_full_backlog_costs_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
     let dir = private_dir();
     let path = dir.path().join("full");
@@ -681,7 +681,7 @@ fn callback(ends: &mut Ends) -> &mut Channel {
 }
 
 #[test]
-fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
+fn callback_channel_fault_closes_the_connection() {
     thread::scope(|scope| {
         for (row, fault) in CALLBACK_FAULTS {
             scope.spawn(move || {
@@ -701,7 +701,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 }
 
 #[test]
-fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
+fn forced_close_ends_the_connection_despite_the_server() {
     let env = ScriptedEnv::new(Protocol::V1);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
         env.app.expect_no_growth(row, || {
@@ -722,7 +722,7 @@ fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
 
 /// The connection is lost, and the server has not read the last value: nobody waits for that any more.
 #[test]
-fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
+fn unread_value_on_a_lost_connection_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);
     for call in CALLS.into_iter().chain([Establish.line()]) {
         let row = format!("{call}, after a hang-up, with a value unread");
@@ -750,7 +750,7 @@ fn an_unread_value_on_a_lost_connection_keeps_no_call_waiting() {
 
 /// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
 #[test]
-fn half_a_flag_on_the_callback_channel_keeps_no_call_waiting() {
+fn incomplete_flag_on_the_callback_channel_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);
     let row = "half a flag on the callback channel, then silence";
     let (main, mut callback) = env.log_in(TIMEOUT);

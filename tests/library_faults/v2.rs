@@ -280,7 +280,7 @@ fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
 }
 
 #[test]
-fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
+fn invalid_response_closes_with_its_code() {
     let env = ScriptedEnv::new(Protocol::V2);
     let rows = fault_rows(false);
     for (call, nth) in &rows {
@@ -292,7 +292,7 @@ fn an_answer_that_cannot_be_costs_the_connection_and_its_code() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_costs_the_timeout_and_no_more() {
+fn missing_response_costs_one_timeout() {
     // Nearly all of the time is waiting, so many can wait at once.
     const LANES: usize = 16;
     let rows = fault_rows(true);
@@ -316,7 +316,7 @@ const REFUSALS: [(u8, i32, i32); 3] =
     [(TOO_LARGE, -15, -15), (LIMIT, -5, -19), (UNKNOWN, -17, -17)];
 
 #[test]
-fn a_refusal_costs_its_code_and_leaves_the_connection_alone() {
+fn refusal_returns_its_code_and_keeps_the_connection() {
     let env = ScriptedEnv::new(Protocol::V2);
     let mut rows = Vec::new();
     for call in CALLS {
@@ -469,7 +469,7 @@ fn try_login(env: &ScriptedEnv, login: &str, point: &Point, fault: &Fault) {
 }
 
 #[test]
-fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code() {
+fn server_fault_after_the_offer_fails_the_login() {
     thread::scope(|scope| {
         for login in ["establish_connection g abcde", "kvs_open g abcde"] {
             for point in points() {
@@ -492,7 +492,7 @@ fn a_server_that_accepts_the_offer_and_goes_wrong_fails_the_login_with_its_code(
 }
 
 #[test]
-fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
+fn unsolicited_bytes_after_the_welcome_close_the_connection() {
     let env = ScriptedEnv::new(Protocol::V2);
     for call in [&CALLS[0], &CALLS[1]] {
         let row = format!("{}, when an answer is there before the request", call.line);
@@ -509,7 +509,7 @@ fn what_comes_behind_the_welcome_unasked_costs_the_connection() {
 // --- sending --------------------------------------------------------------------------------------
 
 #[test]
-fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
+fn v2_call_after_the_server_closed_fails_at_its_first_send() {
     let env = ScriptedEnv::new(Protocol::V2);
     for call in CALLS {
         for gone in [true, false] {
@@ -533,7 +533,7 @@ fn a_call_to_a_server_that_has_gone_or_hears_nothing_fails_at_its_first_send() {
 
 /// At some point no more can be sent to it.
 #[test]
-fn a_server_that_does_not_read_costs_the_timeout() {
+fn server_that_does_not_read_costs_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V2);
     let row = "put_value, 256 KiB, to a server that reads nothing";
     let (main, callback) = env.log_in(TIMEOUT);
@@ -600,7 +600,7 @@ fn bad_news() -> Vec<Fault> {
 }
 
 #[test]
-fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tells() {
+fn callback_channel_fault_closes_the_connection() {
     let env = ScriptedEnv::new(Protocol::V2);
     let right = frame(CHANGED, 0, 1, 1, 2, b"k");
     for fault in bad_news() {
@@ -632,7 +632,7 @@ fn a_callback_channel_that_goes_wrong_ends_the_connection_and_the_next_call_tell
 
 /// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
 #[test]
-fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
+fn incomplete_event_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V2);
     let row = "half a change, then silence";
     let (main, mut callback) = env.log_in(TIMEOUT);
@@ -643,7 +643,7 @@ fn half_a_change_keeps_no_call_waiting_and_an_unwatched_one_is_passed_over() {
 
 /// Changes may be cut and glued in any way.
 #[test]
-fn changes_are_told_however_they_are_cut() {
+fn events_may_be_split_at_any_byte() {
     let env = ScriptedEnv::new(Protocol::V2);
     let (mut main, mut callback) = env.log_in(DEADLINE);
     env.driver().begin("register_callback k");
@@ -666,7 +666,7 @@ fn changes_are_told_however_they_are_cut() {
 }
 
 #[test]
-fn a_forced_close_ends_the_connection_whatever_the_server_does_then() {
+fn forced_close_ends_the_connection_despite_the_server() {
     let env = ScriptedEnv::new(Protocol::V2);
     for (row, hangs_up) in [("a forced close", false), ("a forced close, then a hang-up", true)] {
         env.app.expect_no_growth(row, || {
@@ -707,7 +707,7 @@ fn times_changed(env: &ScriptedEnv, key: &str) -> usize {
 /// When the server says that a key is not watched, or not there, another application has deleted it. Changes that were
 /// made before may still be on their way.
 #[test]
-fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
+fn watch_unknown_to_the_server_ends_in_the_library() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
         let env = ScriptedEnv::new(Protocol::V2);
         let (mut main, mut callback) = env.log_in_by(DEADLINE, call.has_handle());
@@ -728,7 +728,7 @@ fn a_watch_that_the_server_does_not_know_any_more_is_over_here_too() {
 
 /// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
 #[test]
-fn a_change_from_before_a_watch_is_not_told_to_it_even_if_it_comes_before_the_answer() {
+fn event_older_than_a_watch_is_not_reported() {
     let env = ScriptedEnv::new(Protocol::V2);
     let (mut main, mut callback) = env.log_in(DEADLINE);
     let function = "register_callback";

@@ -65,7 +65,7 @@ fn expect_latencies(site: &MetricsClient, operation: &str, count: u64) {
 }
 
 on_both_protocols! {
-    fn every_operation_of_a_c_program_is_counted_once(protocol: Protocol) {
+    fn every_operation_is_counted_once(protocol: Protocol) {
         let env = metrics_env();
         let app = driver(&env, protocol);
         for (key, value) in [("a", "1"), ("b", "22"), ("c", "333")] {
@@ -102,7 +102,7 @@ on_both_protocols! {
         env.metrics().expect("kvs_sessions_ended_total{reason=\"goodbye\"}", 1.0);
     }
 
-    fn what_a_limit_refuses_is_counted_as_such(protocol: Protocol) {
+    fn refusals_are_counted_by_limit(protocol: Protocol) {
         let env = TestEnv::builder().metrics().args(["--max-pairs-per-user", "2"]).start();
         let app = driver(&env, protocol);
         assert_eq!((app.put("a", "1"), app.put("b", "2")), (1, 1));
@@ -117,7 +117,7 @@ on_both_protocols! {
         assert_eq!(env.metrics().scrape().get("kvs_pairs"), 2.0);
     }
 
-    fn changes_for_a_stopped_watcher_are_counted_as_merged(protocol: Protocol) {
+    fn coalesced_events_are_counted(protocol: Protocol) {
         let env = metrics_env();
         let (watcher, app) = (driver(&env, protocol), env.connect());
         app.put("k", "0").expect("there is room");
@@ -152,7 +152,7 @@ on_both_protocols! {
 }
 
 #[test]
-fn operations_that_only_framed_sessions_have_are_counted_too() {
+fn operations_of_v2_only_are_counted() {
     let env = TestEnv::builder().metrics().args(["--max-value-bytes", "200"]).start();
     let app = env.connect();
     assert!(matches!(app.put_if_absent("k", "1"), Ok(Swap::Done(_))));
@@ -241,7 +241,7 @@ fn refused_logins_are_counted_by_reason() {
 }
 
 #[test]
-fn too_many_guesses_are_told_from_wrong_secrets() {
+fn throttled_logins_and_wrong_secrets_are_distinguished() {
     let env = metrics_env();
     let codes: Vec<i32> = thread::scope(|scope| {
         let guess = || env.try_connect(GROUP, "wrong").expect_err("it is refused").code();
@@ -256,7 +256,7 @@ fn too_many_guesses_are_told_from_wrong_secrets() {
 }
 
 #[test]
-fn a_connection_beyond_the_limit_is_a_refused_login() {
+fn connection_over_the_limit_is_a_refused_login() {
     let env = TestEnv::builder().metrics().args(["--max-connections-per-user", "1"]).start();
     let _first = env.connect();
     let refused = env.try_connect(GROUP, env.secret()).expect_err("there is no place");
@@ -264,7 +264,7 @@ fn a_connection_beyond_the_limit_is_a_refused_login() {
 }
 
 #[test]
-fn the_loss_and_return_of_the_authentication_server_are_seen() {
+fn loss_and_return_of_the_authentication_server_are_shown() {
     let mut env = metrics_env();
     let before = env.metrics().scrape();
     assert_eq!((before.get("kvs_auth_up"), before.get("kvs_auth_reconnects_total")), (1.0, 0.0));
@@ -281,7 +281,7 @@ fn the_loss_and_return_of_the_authentication_server_are_seen() {
 }
 
 #[test]
-fn a_lost_datagram_is_a_retry() {
+fn lost_datagram_is_counted_as_retry() {
     let auth = AuthServer::start();
     let lose_next = Arc::new(AtomicBool::new(false));
     let losing = Arc::clone(&lose_next);
@@ -301,7 +301,7 @@ fn a_lost_datagram_is_a_retry() {
 }
 
 #[test]
-fn a_deleted_group_is_gone_from_all_metrics() {
+fn deleted_group_disappears_from_all_metrics() {
     let env = metrics_env();
     env.server.create_group("other");
     let named = |name: &str| {
@@ -340,7 +340,7 @@ fn promtool(text: &str) -> Option<()> {
 }
 
 #[test]
-fn promtool_has_nothing_to_say_whatever_groups_are_called() {
+fn promtool_accepts_metrics_with_any_group_name() {
     let env = metrics_env();
     let app = env.connect();
     app.put("k", "v").expect("there is room");
@@ -370,7 +370,7 @@ fn promtool_has_nothing_to_say_whatever_groups_are_called() {
 }
 
 #[test]
-fn no_answer_has_a_secret_a_key_or_a_value() {
+fn no_response_contains_a_secret_key_or_value() {
     let env = metrics_env();
     let app = env.connect();
     app.put("k3y-of-a-pair", "v4lue-of-a-pair").expect("there is room");
@@ -386,7 +386,7 @@ fn no_answer_has_a_secret_a_key_or_a_value() {
 }
 
 #[test]
-fn the_status_tells_of_every_application() {
+fn status_lists_every_application() {
     let env = metrics_env();
     let app = driver(&env, Protocol::V2);
     assert_eq!((app.put("k", "v"), app.call("register_callback k")), (1, 1));

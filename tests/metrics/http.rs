@@ -39,7 +39,7 @@ fn get(site: &MetricsClient, path: &str, host: &str) -> String {
 }
 
 #[test]
-fn without_the_option_there_is_no_thread_and_no_port() {
+fn metrics_thread_and_port_exist_only_with_the_option() {
     let auth = AuthServer::start();
     let off = LocalServer::start(&auth);
     off.create_group(GROUP);
@@ -72,7 +72,7 @@ fn only_loopback_addresses_are_accepted() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_said_before_anything_is_started() {
+fn metrics_port_in_use_fails_the_start() {
     let env = metrics_env();
     let address = env.metrics().address().to_string();
     let other = LocalServer::builder("127.0.0.1:1").args(["--metrics", &address]).spawn();
@@ -85,7 +85,7 @@ fn a_port_that_is_taken_is_said_before_anything_is_started() {
 }
 
 #[test]
-fn only_get_and_head_for_names_of_this_machine_are_answered() {
+fn only_get_and_head_with_a_local_host_name_are_accepted() {
     let env = metrics_env();
     let site = env.metrics();
     let port = site.address().port();
@@ -132,7 +132,7 @@ fn only_get_and_head_for_names_of_this_machine_are_answered() {
 }
 
 #[test]
-fn every_answer_forbids_what_it_does_not_need() {
+fn every_response_has_a_strict_content_policy() {
     let env = metrics_env();
     for path in ["/", "/metrics", "/api/status", "/nothing"] {
         let headers = env.metrics().get(path).headers;
@@ -190,7 +190,7 @@ fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
 }
 
 #[test]
-fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
+fn slow_http_connections_are_harmless() {
     let env = metrics_env();
     attack(&env, |site| {
         // Those for which the kernel has no room are refused by it.
@@ -209,7 +209,7 @@ fn two_hundred_connections_that_send_next_to_nothing_disturb_nobody() {
 }
 
 #[test]
-fn a_request_that_does_not_come_to_its_end_is_given_up_and_so_is_an_idle_connection() {
+fn incomplete_requests_and_idle_connections_time_out() {
     let env = metrics_env();
     let begin = Instant::now();
     let mut slow = env.metrics().connect().expect("there is room");
@@ -224,7 +224,7 @@ fn a_request_that_does_not_come_to_its_end_is_given_up_and_so_is_an_idle_connect
 }
 
 #[test]
-fn large_heads_and_bodies_are_not_kept() {
+fn large_heads_and_bodies_are_not_buffered() {
     let env = metrics_env();
     attack(&env, |site| {
         for _ in 0..20 {
@@ -249,7 +249,7 @@ fn large_heads_and_bodies_are_not_kept() {
 }
 
 #[test]
-fn clients_that_do_not_take_their_answers_disturb_nobody() {
+fn http_clients_that_do_not_read_are_harmless() {
     let env = metrics_env();
     for n in 0..100 {
         env.server.create_group(&format!("group number {n} {}", "x".repeat(60)));
@@ -271,7 +271,7 @@ fn clients_that_do_not_take_their_answers_disturb_nobody() {
 }
 
 #[test]
-fn many_who_ask_at_once_get_the_same_look_at_the_groups() {
+fn concurrent_requests_share_one_snapshot() {
     let env = metrics_env();
     let app = env.connect();
     app.put("k", "v").expect("there is room");
@@ -295,7 +295,7 @@ fn many_who_ask_at_once_get_the_same_look_at_the_groups() {
 }
 
 #[test]
-fn the_server_ends_in_good_order_whoever_is_connected() {
+fn server_quits_with_open_http_connections() {
     let env = metrics_env();
     let mut idle = env.metrics().connect().expect("there is room");
     idle.write_all(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is open");
@@ -312,7 +312,7 @@ fn the_server_ends_in_good_order_whoever_is_connected() {
 }
 
 #[test]
-fn while_nobody_asks_metrics_use_no_processor_time() {
+fn idle_metrics_use_no_processor_time() {
     let env = metrics_env();
     let app = env.connect();
     app.put("k", "v").expect("there is room");
@@ -325,7 +325,7 @@ fn while_nobody_asks_metrics_use_no_processor_time() {
 }
 
 #[test]
-fn when_the_thread_cannot_work_that_is_logged_and_the_server_goes_on() {
+fn failure_of_the_metrics_thread_is_logged_and_harmless() {
     let auth = AuthServer::start();
     // With so few descriptors that the server gets what it needs, and the thread after it does not.
     let failed = (10..40).rev().find_map(|descriptors| {

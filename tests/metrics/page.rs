@@ -105,7 +105,7 @@ fn while_applications_work<T>(env: &TestEnv, act: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn the_page_shows_what_happens_in_both_schemes_and_on_a_phone() {
+fn page_shows_activity_in_both_schemes_and_on_a_phone() {
     let env = metrics_env();
     let Some(browser) = open(&env) else { return };
     let app = Driver::connected(&env.server, GROUP, env.secret());
@@ -161,7 +161,7 @@ fn the_page_shows_what_happens_in_both_schemes_and_on_a_phone() {
 }
 
 #[test]
-fn without_groups_the_page_says_what_to_do() {
+fn page_without_groups_says_what_to_do() {
     let env = metrics_env();
     env.server.delete_group(GROUP);
     let Some(browser) = open(&env) else { return };
@@ -181,7 +181,7 @@ fn without_groups_the_page_says_what_to_do() {
 }
 
 #[test]
-fn names_of_groups_are_text_whatever_they_look_like() {
+fn group_names_are_escaped() {
     let env = metrics_env();
     let names = [
         "<script>document.title='hit'</script>",
@@ -215,7 +215,7 @@ fn names_of_groups_are_text_whatever_they_look_like() {
 }
 
 #[test]
-fn hundreds_of_applications_are_filtered_sorted_and_shown_in_parts() {
+fn applications_are_filtered_sorted_and_paged() {
     const MANY: usize = 250;
     let env = metrics_env();
     let Some(browser) = open(&env) else { return };
@@ -271,7 +271,7 @@ fn hundreds_of_applications_are_filtered_sorted_and_shown_in_parts() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
+fn page_reports_loss_and_return_of_the_server() {
     let env = metrics_env();
     let Some(browser) = open(&env) else { return };
     browser.wait_for("document.querySelector('#groups tbody th').textContent === 'g'");
@@ -300,7 +300,7 @@ fn a_server_that_does_not_answer_is_said_and_so_is_its_return() {
 }
 
 #[test]
-fn a_paused_page_stands_still_until_it_goes_on() {
+fn paused_page_does_not_change_until_resumed() {
     let env = metrics_env();
     let Some(browser) = open(&env) else { return };
     let name = "document.querySelector('#groups tbody th').textContent";

@@ -53,7 +53,7 @@ const PAST_APPLICATION: u64 = 2048;
 const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
 
 #[test]
-fn nothing_is_lost_and_nobody_notices_what_does_not_concern_him() {
+fn mixed_load_with_outages_keeps_every_promise() {
     let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(0.5);
     let seed = number_from_env("KVS_SOAK_SEED")
         .unwrap_or_else(|| SeededRng::from_time().number() % 1_000_000);

@@ -706,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_finds_its_last_value_and_others_nothing_that_is_older_than_they_know() {
+    fn reads_are_never_older_than_known_values() {
         let mut play = Play::new();
         play.put("one");
         // Sent, but not answered by anything: others may still find nothing.
@@ -724,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_key_is_gone_and_its_watches_with_it() {
+    fn deleted_key_loses_its_watches() {
         let mut play = Play::new();
         play.put("one");
         play.watches(1);
@@ -740,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_that_is_not_told_is_missed_and_a_newer_sight_will_do() {
+    fn missing_event_is_detected_unless_a_newer_value_was_seen() {
         let mut play = Play::new();
         play.put("one");
         play.finds(0, Some("one")).unwrap();
@@ -759,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_writer_may_or_may_not_have_put_and_that_is_decided_by_its_successor() {
+    fn put_of_a_killed_writer_is_decided_by_the_next_read() {
         for (found, impossible) in [("one", "two"), ("two", "one")] {
             let mut play = Play::new();
             play.put("one");
@@ -778,7 +778,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_that_was_taken_up_before_the_login_does_not_count() {
+    fn callback_before_the_login_does_not_count() {
         let mut play = Play::new();
         let line = play.line(1);
         play.model.vacate(1);
@@ -790,7 +790,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_ends_with_its_group_only() {
+    fn connection_ends_only_with_its_group() {
         let mut play = Play::new();
         play.put("one");
         says(play.finds_code(1, -4), "the connection has ended");

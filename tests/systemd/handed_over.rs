@@ -87,7 +87,7 @@ fn expect_served([mut main, mut callback]: [Channel; 2], server: &LocalServer) {
 }
 
 #[test]
-fn systemd_hands_both_sockets_over_and_the_first_client_starts_the_server() {
+fn systemd_socket_activation_starts_the_server() {
     if !are_installed(&["systemd-analyze"], "socket activation by systemd") {
         return;
     }
@@ -115,7 +115,7 @@ fn systemd_hands_both_sockets_over_and_the_first_client_starts_the_server() {
 }
 
 #[test]
-fn clients_that_come_between_two_servers_wait_for_the_next() {
+fn clients_between_two_servers_wait_for_the_next() {
     let auth = AuthServer::start();
     let holder = Holder::new();
     for end in [LocalServer::quit, |server: &LocalServer| server.kill()] {
@@ -141,7 +141,7 @@ fn clients_that_come_between_two_servers_wait_for_the_next() {
 }
 
 #[test]
-fn clients_that_come_while_a_server_quits_wait_for_the_next() {
+fn clients_during_quit_wait_for_the_next_server() {
     let auth = AuthServer::start();
     let holder = Holder::new();
     let server = holder.starts(&auth);
@@ -160,7 +160,7 @@ fn clients_that_come_while_a_server_quits_wait_for_the_next() {
 }
 
 #[test]
-fn what_was_handed_over_stays_as_it_is_and_no_program_inherits_it() {
+fn activation_sockets_are_kept_and_not_inherited() {
     let auth = AuthServer::start();
     let holder = Holder::new();
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
@@ -192,7 +192,7 @@ fn close_on_exec() -> u32 {
 }
 
 #[test]
-fn a_socket_that_was_not_handed_over_is_bound_as_always() {
+fn socket_without_activation_is_bound() {
     let auth = AuthServer::start();
     let holder = Holder::new();
     fs::remove_file(holder.callback_socket()).expect("it is there");
@@ -207,7 +207,7 @@ fn a_socket_that_was_not_handed_over_is_bound_as_always() {
 }
 
 #[test]
-fn what_is_meant_for_another_process_is_not_taken() {
+fn activation_sockets_of_another_process_are_ignored() {
     let auth = AuthServer::start();
     let server =
         LocalServer::builder(auth.addr()).env("LISTEN_FDS", "2").env("LISTEN_PID", "1").start();
@@ -235,7 +235,7 @@ fn expect_refusal(descriptor: impl Into<OwnedFd>, sentences: &[&str]) {
 }
 
 #[test]
-fn what_cannot_be_served_is_named_and_the_server_does_not_start() {
+fn unusable_activation_socket_fails_the_start() {
     let dir = private_dir();
     let path = dir.path().join("other");
     let named = path.to_str().expect("it is UTF-8");

@@ -3,7 +3,7 @@
 use kvs_testkit::{MACHINE_TOOLS, Machine, are_installed, skipped};
 
 #[test]
-fn the_services_work_from_the_installation_to_the_purge() {
+fn services_work_from_installation_to_purge() {
     if !are_installed(&MACHINE_TOOLS, "the services in a machine") {
         return;
     }

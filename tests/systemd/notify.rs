@@ -54,7 +54,7 @@ fn connected(auth: &AuthServer, port: u16) -> String {
 }
 
 #[test]
-fn a_local_server_is_ready_when_a_client_is_served_and_tells_of_its_link() {
+fn local_server_reports_readiness_and_link_state() {
     let supervisor = Supervisor::new();
     let mut auth = AuthServer::start();
     let addr = auth.addr();
@@ -84,7 +84,7 @@ fn a_local_server_is_ready_when_a_client_is_served_and_tells_of_its_link() {
 }
 
 #[test]
-fn a_local_server_is_not_ready_before_the_authentication_server_answers() {
+fn local_server_is_not_ready_before_the_auth_server() {
     let supervisor = Supervisor::new();
     let auth = AuthServer::start();
     auth.stop();
@@ -97,7 +97,7 @@ fn a_local_server_is_not_ready_before_the_authentication_server_answers() {
 }
 
 #[test]
-fn a_local_server_that_finds_no_authentication_server_fails_and_was_never_ready() {
+fn local_server_without_auth_server_fails_unready() {
     let supervisor = Supervisor::new();
     let auth = AuthServer::start();
     auth.kill();
@@ -108,7 +108,7 @@ fn a_local_server_that_finds_no_authentication_server_fails_and_was_never_ready(
 }
 
 #[test]
-fn an_authentication_server_is_ready_when_it_answers() {
+fn auth_server_reports_readiness() {
     let supervisor = Supervisor::new();
     let auth = AuthServer::builder().env("NOTIFY_SOCKET", &supervisor.address()).start();
     supervisor.expect(&format!("STATUS=Listening on {}", auth.addr()));
@@ -121,7 +121,7 @@ fn an_authentication_server_is_ready_when_it_answers() {
 }
 
 #[test]
-fn one_that_ends_alone_says_that_it_stops() {
+fn auth_server_that_ends_alone_reports_stopping() {
     let supervisor = Supervisor::new();
     let auth = AuthServer::builder().arg("--keep-local-servers");
     let auth = auth.env("NOTIFY_SOCKET", &supervisor.address()).start();
@@ -134,7 +134,7 @@ fn one_that_ends_alone_says_that_it_stops() {
 }
 
 #[test]
-fn a_supervisor_that_is_not_there_changes_nothing() {
+fn missing_supervisor_is_harmless() {
     let auth = AuthServer::builder().env("NOTIFY_SOCKET", "/nowhere/notify").start();
     let server = LocalServer::builder(auth.addr()).env("NOTIFY_SOCKET", "neither/a/path").start();
     let secret = server.create_group("g");

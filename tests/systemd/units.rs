@@ -25,7 +25,7 @@ fn installed() -> TempDir {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_units_and_little_exposed() {
+fn systemd_accepts_the_units_and_rates_them_safe() {
     if !are_installed(&["systemd-analyze"], "the units") {
         return;
     }
@@ -79,7 +79,7 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
 }
 
 #[test]
-fn the_files_of_options_name_every_option_with_its_default() {
+fn option_files_list_every_option_with_its_default() {
     for (program, file) in
         [("KVS-LocalServer", "local-server.toml"), ("KVS-AuthServer", "auth-server.toml")]
     {
@@ -105,7 +105,7 @@ fn the_files_of_options_name_every_option_with_its_default() {
 }
 
 #[test]
-fn what_the_administrator_has_changed_is_neither_overwritten_nor_removed() {
+fn changed_configuration_is_neither_overwritten_nor_removed() {
     let installed = InstalledTree::new();
     let [changed, unchanged] =
         ["local-server.toml", "auth-server.toml"].map(|name| installed.path("etc/kvs").join(name));

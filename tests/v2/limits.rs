@@ -108,7 +108,7 @@ fn many(count: usize, pair: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) -> EntriesBuil
 }
 
 #[test]
-fn requests_without_end_keep_nobody_else_from_being_served() {
+fn endless_requests_do_not_starve_others() {
     let env = TestEnv::start();
     let mut others = Others::new(&env);
     let quiet = others.latency(Duration::from_millis(500));
@@ -139,7 +139,7 @@ fn requests_without_end_keep_nobody_else_from_being_served() {
 }
 
 #[test]
-fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
+fn fan_out_to_many_subscribers_does_not_starve_others() {
     let env = TestEnv::start();
     let mut others = Others::new(&env);
     let quiet = others.latency(Duration::from_millis(500));
@@ -161,7 +161,7 @@ fn changes_for_many_watchers_keep_nobody_else_from_being_served() {
 }
 
 #[test]
-fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
+fn prefixes_of_many_lengths_do_not_starve_others() {
     let env = TestEnv::start();
     let mut others = Others::new(&env);
     let mut watcher = env.raw_v2();
@@ -189,7 +189,7 @@ fn prefixes_of_many_lengths_keep_nobody_else_from_being_served() {
 
 /// What an application has watched is taken away little by little, and counts until it is.
 #[test]
-fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
+fn cleanup_of_many_subscriptions_does_not_starve_others() {
     let many = std::env::var("KVS_TEST_WATCHES").map_or(20_000, |many| many.parse().unwrap());
     let limit = (u64::from(many) * 512 + 1_000_000).to_string();
     let env = TestEnv::with_args(["--max-bytes-per-user", &limit]);
@@ -223,7 +223,7 @@ fn who_leaves_with_many_watches_keeps_nobody_else_from_being_served() {
 
 /// Values that were overwritten are kept for who has asked for them and does not take them.
 #[test]
-fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
+fn unread_overwritten_values_are_charged_and_limited() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "100000000"]);
     let mut writer = env.raw_v2();
     let resident = env.server.resident_kib();
@@ -255,7 +255,7 @@ fn overwritten_values_that_wait_are_charged_and_more_are_refused() {
 
 /// Keys are counted, and so are their bytes: a page of long ones is shorter.
 #[test]
-fn pages_of_long_keys_are_short() {
+fn key_pages_are_limited_in_bytes() {
     let env = TestEnv::start();
     let mut app = env.raw_v2();
     let key = |n: u32| [&n.to_le_bytes()[..], &vec![b'k'; 60_000]].concat();
@@ -292,7 +292,7 @@ fn pages_of_long_keys_are_short() {
 /// By a prefix one is told of keys without end, each of which is put and deleted, and costs its user nothing but
 /// the change that waits.
 #[test]
-fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_are_not() {
+fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     const BYTES: u64 = 4_000_000;
     const KEYS: usize = 20_000;
     let limit = BYTES.to_string();
@@ -355,7 +355,7 @@ fn who_does_not_take_more_changes_than_its_user_may_have_is_closed_and_others_ar
 
 /// One message can set off many changes: it is refused when they are too many, and no more wait than may.
 #[test]
-fn changes_of_one_message_for_many_watchers_are_bounded_too() {
+fn events_of_one_put_many_are_bounded() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "4000000"]);
     let mut asleep: Vec<_> = (0..30).map(|_| env.raw_v2()).collect();
     asleep.iter_mut().for_each(|app| app.watch_prefix(""));
@@ -391,7 +391,7 @@ fn changes_of_one_message_for_many_watchers_are_bounded_too() {
 
 /// Where changes are put together for the socket, no room is kept when they are gone.
 #[test]
-fn sessions_for_which_nothing_waits_keep_nothing() {
+fn idle_sessions_keep_no_event_buffers() {
     const APPS: usize = 200;
     let env = TestEnv::start();
     let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
@@ -417,7 +417,7 @@ fn sessions_for_which_nothing_waits_keep_nothing() {
 /// All that a framed session makes the server keep is its user's: when that has no more, it is told so, and goes
 /// on.
 #[test]
-fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on() {
+fn requests_over_the_limit_are_refused_and_sessions_continue() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "200000", "--max-pairs-per-user", "5"]);
     let mut app = env.raw_v2();
     let limit = (Status::Limit, 0);
@@ -491,7 +491,7 @@ fn a_user_at_its_limit_is_told_so_by_every_request_that_takes_more_and_goes_on()
 
 /// Changes and answers that wait count, too.
 #[test]
-fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
+fn unread_events_and_responses_are_charged_until_read() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "2700000"]);
     let (mut app, mut asleep) = (env.raw_v2(), env.raw_v2());
     let value = vec![b'v'; 1_000_000];
@@ -530,7 +530,7 @@ fn changes_and_answers_that_nobody_takes_count_until_they_are_taken() {
 
 /// Whoever is full can still make room, and is told when he cannot read.
 #[test]
-fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are_not() {
+fn unread_responses_block_puts_and_large_gets_but_not_deletes() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "2500000"]);
     let mut app = env.raw_v2();
     let long_key = vec![b'g'; 60_000];
@@ -584,7 +584,7 @@ fn while_answers_take_all_room_puts_and_large_gets_are_refused_and_deletions_are
 
 /// A connection that has sent half a frame is one of its user, like any other.
 #[test]
-fn halves_of_frames_on_many_connections_take_little() {
+fn incomplete_frames_on_many_connections_take_little_memory() {
     const APPS: usize = 400;
     let env = TestEnv::start();
     let mut witnesses: Vec<_> = (0..4).map(|_| env.raw_v2()).collect();

@@ -240,7 +240,7 @@ fn refused() -> Vec<(String, Vec<u8>, Status)> {
 }
 
 #[test]
-fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_stored() {
+fn malformed_frame_ends_its_session_and_stores_nothing() {
     let mut court = Court::new();
     let all = malformed();
     println!("{} malformed frames", all.len());
@@ -278,7 +278,7 @@ fn a_malformed_frame_ends_the_session_of_who_sends_it_and_nothing_of_it_is_store
 }
 
 #[test]
-fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
+fn unknown_and_too_large_requests_keep_the_session_in_sync() {
     let mut court = Court::new();
     let mut app = court.env.raw_v2();
     let all = refused();
@@ -324,7 +324,7 @@ fn what_is_unknown_or_too_large_is_answered_and_the_session_goes_on_in_step() {
 }
 
 #[test]
-fn frames_may_be_cut_and_glued_at_every_byte() {
+fn frames_may_be_split_and_merged_at_every_byte() {
     let mut court = Court::new();
     let mut app = court.env.raw_v2();
     let mut stream = Vec::new();
@@ -381,7 +381,7 @@ fn frames_may_be_cut_and_glued_at_every_byte() {
 }
 
 #[test]
-fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
+fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
     let mut court = Court::new();
     let put = encode_put(1, b"key", b"value");
     let large = encode_put(1, b"key", &vec![b'v'; MAX_VALUE]);
@@ -427,7 +427,7 @@ fn who_hangs_up_at_any_byte_of_a_frame_hurts_nobody_and_stores_nothing() {
 
 /// Of a body that is announced and does not come nothing is kept but what has come.
 #[test]
-fn bodies_that_are_announced_and_never_sent_take_no_memory() {
+fn announced_bodies_reserve_no_memory() {
     const APPS: usize = 100;
     let env = TestEnv::with_args(["--max-value-bytes", "1000000"]);
     let mut witness = env.raw_v2();
@@ -458,7 +458,7 @@ fn bodies_that_are_announced_and_never_sent_take_no_memory() {
 }
 
 #[test]
-fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
+fn bytes_on_the_callback_channel_end_the_session() {
     let mut court = Court::new();
     let ready = 1i32.to_ne_bytes();
     let close = encode_request(0, Request::Close);
@@ -484,7 +484,7 @@ fn whatever_is_sent_on_the_callback_channel_ends_the_session() {
 }
 
 #[test]
-fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
+fn anything_but_the_offer_after_the_group_name_ends_the_login() {
     let mut court = Court::new();
     let begin = |hello: &[u8]| {
         let path = court.env.server.socket();
@@ -543,7 +543,7 @@ fn an_offer_is_taken_or_not_and_anything_else_behind_the_name_ends_the_login() {
 }
 
 #[test]
-fn descriptors_and_out_of_band_data_that_come_with_frames_are_no_part_of_them() {
+fn descriptors_and_out_of_band_data_are_ignored_by_v2() {
     let mut court = Court::new();
     let null = std::fs::File::open("/dev/null").expect("it is there");
     let many = vec![null.as_fd(); 253];
@@ -605,7 +605,7 @@ fn harmless(rng: &mut SeededRng) -> Vec<u8> {
 }
 
 #[test]
-fn random_frames_store_nothing_leave_nothing_and_hurt_nobody() {
+fn random_frames_store_and_leak_nothing() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(2_000);
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");

@@ -49,7 +49,7 @@ fn changes_up_to(app: &mut RawV2App, key: &[u8], version: Version) -> Vec<(Vec<u
 }
 
 #[test]
-fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_version() {
+fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
     const WRITERS: usize = 4;
     let puts = number_from_env("KVS_TEST_PUTS").unwrap_or(200_000);
     let env = TestEnv::start();
@@ -123,7 +123,7 @@ fn a_watcher_that_never_reads_costs_the_server_nothing_and_is_told_of_the_last_v
 }
 
 #[test]
-fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in_order() {
+fn stalled_subscriber_gets_last_versions_and_deletions_in_order() {
     const KEYS: usize = 500;
     const STEPS: usize = 30_000;
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
@@ -180,7 +180,7 @@ fn a_watcher_that_wakes_is_told_the_last_version_of_each_key_and_of_deletions_in
 }
 
 #[test]
-fn a_watcher_that_reads_byte_by_byte_holds_nobody_up() {
+fn v2_subscriber_reading_byte_by_byte_delays_no_other() {
     let env = TestEnv::start();
     let (mut slow, mut writer) = (env.raw_v2(), env.raw_v2());
     writer.put("k", "v");
@@ -213,7 +213,7 @@ fn a_watcher_that_reads_byte_by_byte_holds_nobody_up() {
 /// A long value is shared by the table and all who have asked for it, so that answers which nobody takes cost
 /// nothing but what they are put together from.
 #[test]
-fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
+fn unread_large_responses_share_memory_and_delay_no_other() {
     const APPS: usize = 8;
     const GETS: usize = 2_000;
     let large = vec![b'v'; 16 << 20];
@@ -265,7 +265,7 @@ fn large_answers_that_nobody_takes_are_shared_and_hold_up_nobody_else() {
 
 /// The server reads no more from one that does not take its answers, and keeps what it had read.
 #[test]
-fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
+fn server_stops_reading_from_app_that_reads_no_responses() {
     let env = TestEnv::start();
     let mut other = env.raw_v2();
     other.put("k", "v".repeat(1000));
@@ -296,7 +296,7 @@ fn an_application_that_asks_without_end_and_takes_nothing_is_not_read() {
 /// A value that comes in small bites is put together while all others are served, and is not there before its
 /// last byte.
 #[test]
-fn large_puts_in_small_bites_hold_up_nobody() {
+fn large_puts_in_small_pieces_delay_no_other() {
     const APPS: usize = 8;
     let env = TestEnv::start();
     let mut other = env.raw_v2();

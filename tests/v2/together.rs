@@ -31,7 +31,7 @@ fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
 }
 
 #[test]
-fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
+fn each_protocol_reads_and_deletes_values_of_the_other() {
     let env = TestEnv::start();
     let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
     store(&mut original, "a", "from an original session");
@@ -65,7 +65,7 @@ fn what_one_kind_of_session_stores_the_other_reads_and_deletes() {
 }
 
 #[test]
-fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
+fn value_too_large_for_v1_is_absent_in_v1() {
     let env = TestEnv::start();
     let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
     for (value, carried) in [
@@ -107,7 +107,7 @@ fn a_value_that_an_original_session_cannot_carry_is_not_there_for_it() {
 }
 
 #[test]
-fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both() {
+fn events_reach_both_protocols_and_deletion_ends_watches() {
     let env = TestEnv::start();
     let mut original = env.raw_v1();
     let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
@@ -190,7 +190,7 @@ fn changes_of_either_kind_are_told_to_both_and_a_deletion_ends_watches_of_both()
 }
 
 #[test]
-fn the_status_shows_what_both_kinds_watch() {
+fn status_shows_watches_of_both_protocols() {
     let env = TestEnv::start();
     let mut original = env.raw_v1();
     let mut framed = env.raw_v2();
@@ -234,7 +234,7 @@ fn the_status_shows_what_both_kinds_watch() {
 
 /// Several changes of a key in one message are one to those who watch: the last.
 #[test]
-fn each_key_of_one_message_is_told_once_however_often_it_is_in_it() {
+fn put_many_sends_one_event_per_key() {
     let env = TestEnv::start();
     let (mut writer, mut original) = (env.raw_v2(), env.raw_v1());
     let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
@@ -401,7 +401,7 @@ fn expect_none_late(env: &TestEnv) {
 }
 
 #[test]
-fn a_group_can_be_deleted_whatever_its_framed_sessions_are_in_the_middle_of() {
+fn group_is_deleted_during_any_v2_request() {
     let env = TestEnv::start();
     let other_secret = env.server.create_group("other");
     let mut other = env.raw_v2_in("other", &other_secret);
@@ -426,7 +426,7 @@ fn a_group_can_be_deleted_whatever_its_framed_sessions_are_in_the_middle_of() {
 }
 
 #[test]
-fn quit_ends_all_framed_sessions_whatever_they_are_in_the_middle_of() {
+fn quit_ends_v2_sessions_during_any_request() {
     let env = TestEnv::start();
     let busy = busy(&env);
     thread::scope(|scope| {
@@ -441,7 +441,7 @@ fn quit_ends_all_framed_sessions_whatever_they_are_in_the_middle_of() {
 }
 
 #[test]
-fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done() {
+fn requests_before_a_requested_close_are_executed() {
     let env = TestEnv::start();
     let mut apps: Vec<_> = (0..8).map(|_| env.raw_v2()).collect();
     for app in &mut apps {
@@ -466,7 +466,7 @@ fn who_says_goodbye_when_asked_holds_up_nobody_and_what_it_said_before_is_done()
 
 /// Pipelined requests before a goodbye are carried out, as they were sent before it.
 #[test]
-fn everything_that_was_sent_before_a_goodbye_is_carried_out() {
+fn requests_before_a_close_are_executed() {
     let env = TestEnv::start();
     let mut witness = env.raw_v2();
     let mut app = env.raw_v2();
