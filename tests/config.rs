@@ -1,5 +1,5 @@
-//! The options of the servers in a file: what is right takes effect, what is wrong is told with its line, and SIGHUP
-//! changes the level of the log while everything goes on.
+//! The options of the servers in a file: valid options take effect, errors are reported with their
+//! lines, and SIGHUP changes the log level of a running server.
 
 #![forbid(unsafe_code)]
 
@@ -10,12 +10,12 @@ use kvs_testkit::{AuthServer, Driver, LocalServer, ProcessOutput, Program, bin, 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A local server's file, and the server that reads it.
-struct Configured {
+/// A directory with the file and the sockets of a local server.
+struct ConfigDir {
     dir: tempfile::TempDir,
 }
 
-impl Configured {
+impl ConfigDir {
     fn new() -> Self {
         Self { dir: private_dir() }
     }
@@ -24,7 +24,7 @@ impl Configured {
         self.dir.path().join(name)
     }
 
-    /// Writes the file: these lines after the ones that every server here has.
+    /// Writes the file: the address and the socket of the server, followed by these lines.
     fn write(&self, auth: &AuthServer, lines: &str) -> PathBuf {
         let file = self.path("local-server.toml");
         let text = format!(
@@ -41,15 +41,15 @@ impl Configured {
     }
 }
 
-/// How a server ends that does not get as far as serving.
-fn ends(program: Program) -> ProcessOutput {
+/// Runs a server that exits before it serves.
+fn run_to_exit(program: Program) -> ProcessOutput {
     program.spawn().finish()
 }
 
 #[test]
-fn a_server_is_what_its_file_says() {
+fn file_configures_the_server() {
     let auth = AuthServer::start();
-    let files = Configured::new();
+    let files = ConfigDir::new();
     let callback = files.path("elsewhere");
     let lines = format!("callback-socket = '{}'\nmax-value-bytes = 200\n", callback.display());
     let server = files.program(&files.write(&auth, &lines)).spawn();
@@ -62,7 +62,7 @@ fn a_server_is_what_its_file_says() {
         .socket(files.path("sock"))
         .callback_socket(&callback)
         .open("g", &secret)
-        .expect("it is served where the file says");
+        .expect("the server uses the sockets of the file");
     connection.put("k", vec![b'x'; 200]).expect("it is short enough");
     let error = connection.put("k", vec![b'x'; 201]).unwrap_err();
     assert_eq!(error.code(), -15, "{error}");
@@ -72,11 +72,11 @@ fn a_server_is_what_its_file_says() {
 }
 
 #[test]
-fn the_command_line_counts_before_the_environment_and_that_before_the_file() {
+fn options_override_environment_and_environment_the_file() {
     let auth = AuthServer::start();
-    let files = Configured::new();
+    let files = ConfigDir::new();
     let file = files.write(&auth, "login-timeout = 20\nmax-pairs-per-user = 30\nverbose = true\n");
-    let checked = ends(
+    let checked = run_to_exit(
         files
             .program(&file)
             .arg("--check-config")
@@ -94,23 +94,23 @@ fn the_command_line_counts_before_the_environment_and_that_before_the_file() {
     let pairs = ("max-pairs-per-user = 32".into(), "KVS_MAX_PAIRS_PER_USER".into());
     assert_eq!(setting("max-pairs-per-user"), pairs);
     assert_eq!(setting("verbose"), ("verbose = true".into(), "line 5".into()));
-    assert_eq!(setting("exit-on-auth-loss").1, "built in");
+    assert_eq!(setting("exit-on-auth-loss").1, "default");
     assert!(checked.stderr.is_empty());
     assert!(!files.path("sock").exists(), "nothing is served");
 }
 
 #[test]
-fn each_mistake_is_told_with_its_line_and_nothing_is_started() {
+fn errors_are_reported_with_lines_and_prevent_the_start() {
     let auth = AuthServer::start();
-    let files = Configured::new();
+    let files = ConfigDir::new();
     let file = files.write(&auth, "login-timeout = 0\n\nsocket-mod = 660\nlog-level = \"loud\"\n");
     for arguments in [&[][..], &["--check-config"]] {
-        let ended = ends(files.program(&file).args(arguments));
-        assert_eq!(ended.status.code(), Some(2));
-        assert!(ended.stdout.is_empty(), "{ended:?}");
+        let output = run_to_exit(files.program(&file).args(arguments));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty(), "{output:?}");
         let at = file.display();
         assert_eq!(
-            ended.stderr,
+            output.stderr,
             [
                 format!("KVS-LocalServer: {at}:3: login-timeout = 0: 0 is not in 1..=3600"),
                 format!("{at}:5: there is no option socket-mod; is socket-mode meant?"),
@@ -120,42 +120,42 @@ fn each_mistake_is_told_with_its_line_and_nothing_is_started() {
         assert!(!files.path("sock").exists());
     }
     let missing = files.path("missing.toml");
-    let ended = ends(files.program(&missing));
-    assert_eq!(ended.status.code(), Some(2));
-    let said = format!(
-        "KVS-LocalServer: {} cannot be read: No such file or directory (os error 2)",
+    let output = run_to_exit(files.program(&missing));
+    assert_eq!(output.status.code(), Some(2));
+    let message = format!(
+        "KVS-LocalServer: cannot read {}: No such file or directory (os error 2)",
         missing.display()
     );
-    assert_eq!(ended.stderr, [said]);
-    // Each right by itself.
+    assert_eq!(output.stderr, [message]);
+    // Each option is valid, but not both together.
     let same = format!("callback-socket = '{}'", files.path("sock").display());
-    let ended = ends(files.program(&files.write(&auth, &same)).arg("--check-config"));
-    assert_eq!(ended.status.code(), Some(2));
-    assert!(ended.stderr[0].contains("--socket and --callback-socket must differ"), "{ended:?}");
+    let output = run_to_exit(files.program(&files.write(&auth, &same)).arg("--check-config"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stderr[0].contains("--socket and --callback-socket must differ"), "{output:?}");
 }
 
 #[test]
-fn the_authentication_server_has_its_file_too() {
-    let files = Configured::new();
+fn auth_server_has_a_file_too() {
+    let files = ConfigDir::new();
     let file = files.path("auth-server.toml");
     fs::write(&file, "# nothing but comments\nlisten = \"127.0.0.1:1\"\nconfirm-wait = '1h'\n")
         .unwrap();
     let program = || Program::new(bin("KVS-AuthServer")).arg("--config").arg(&file);
-    let ended = ends(program());
-    assert_eq!(ended.status.code(), Some(2));
-    let said =
+    let output = run_to_exit(program());
+    assert_eq!(output.status.code(), Some(2));
+    let message =
         format!("KVS-AuthServer: {}:3: confirm-wait = 1h: it must be a number", file.display());
-    assert_eq!(ended.stderr, [said]);
+    assert_eq!(output.stderr, [message]);
     fs::write(&file, "groups-per-machine = 5\n").unwrap();
-    let ended = ends(program().arg("--check-config"));
-    assert!(ended.status.success(), "{ended:?}");
-    assert!(ended.stdout.iter().any(|line| line.starts_with("groups-per-machine = 5 ")));
+    let output = run_to_exit(program().arg("--check-config"));
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.iter().any(|line| line.starts_with("groups-per-machine = 5 ")));
 }
 
 #[test]
-fn sighup_changes_the_level_of_the_log_and_nothing_else() {
+fn sighup_changes_only_the_log_level() {
     let auth = AuthServer::start();
-    let files = Configured::new();
+    let files = ConfigDir::new();
     let server = files.program(&files.write(&auth, "")).spawn();
     server.expect_line_where("the port", |line| line.starts_with("Port Number: "));
     server.send("Create group\ng");
@@ -172,18 +172,18 @@ fn sighup_changes_the_level_of_the_log_and_nothing_else() {
     put("second");
     server.expect_log("every operation", |line| line.contains("second"));
 
-    // Wrong: all stays as it was, and the reason is told with its line.
+    // An invalid file changes nothing, and the error is logged with its line.
     let file = files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 'long'\n");
     server.signal(Signal::SIGHUP);
-    server.expect_log("the mistake", |line| {
+    server.expect_log("the error", |line| {
         line.contains("is not read again") && line.contains(&format!("{}:4: ", file.display()))
     });
-    // Each right by itself.
+    // Each option is valid, but not both together.
     let same =
         format!("log-level = 'error'\ncallback-socket = '{}'\n", files.path("sock").display());
     files.write(&auth, &same);
     server.signal(Signal::SIGHUP);
-    server.expect_log("the mistake", |line| line.contains("must differ"));
+    server.expect_log("the error", |line| line.contains("must differ"));
     put("third");
     server.expect_log("every operation", |line| line.contains("third"));
 
@@ -201,16 +201,16 @@ fn sighup_changes_the_level_of_the_log_and_nothing_else() {
 }
 
 #[test]
-fn without_a_file_sighup_ends_a_server_as_it_ends_every_program() {
+fn sighup_without_file_terminates_the_server() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.signal(Signal::SIGHUP);
-    let ended = server.wait_exit();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(Signal::SIGHUP as i32));
+    let output = server.wait_exit();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output), Some(Signal::SIGHUP as i32));
 }
 
 #[test]
-fn logs_of_json_are_an_object_on_each_line() {
+fn json_log_has_one_object_per_line() {
     let auth = AuthServer::start();
     let server = LocalServer::builder(auth.addr())
         .args(["--log-format", "json", "--log-level", "debug"])

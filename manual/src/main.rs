@@ -1,11 +1,12 @@
-//! Writes the manual pages of the programs and of their files.
+//! Generates the manual pages of the programs and of their configuration files.
 //!
-//! A page is written by hand in `manual/pages`, but for its options: a line `@OPTIONS program@` stands for all that the
-//! program has, as its `--help` tells them, and `@SETTINGS program@` for those that may be in its file. So no page
-//! has other options than the program. `@VERSION@` stands for the version. The results are committed; `make check-generated` fails when they are not what
-//! this writes.
+//! The prose of a page is in `manual/pages`. There, a line `@OPTIONS program@` stands for all
+//! options of the program as its `--help` describes them, and `@SETTINGS program@` for those that
+//! its file may set, so a page always has the options of the program. `@VERSION@` stands for the
+//! version. The pages are committed; `make check-generated` fails if they differ from the output.
 //!
-//! `kvs-manual FROM TO` reads the pages in FROM and writes them below TO, each to the directory of its section.
+//! `kvs-manual FROM TO` reads the pages in FROM and writes each to the directory of its section in
+//! TO.
 
 #![forbid(unsafe_code)]
 
@@ -17,12 +18,12 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// How the options of a program are told.
+/// How options are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// As on its command line.
+enum OptionSyntax {
+    /// As on the command line.
     CommandLine,
-    /// As in its file.
+    /// As in the configuration file.
     File,
 }
 
@@ -47,11 +48,11 @@ fn write_pages(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
         let name = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let (_, section) = name.rsplit_once('.').ok_or_else(|| format!("{name}: no section"))?;
         let text = fs::read_to_string(&source)?;
-        let page = filled(&text).map_err(|error| format!("{}: {error}", source.display()))?;
+        let page = expand(&text).map_err(|error| format!("{}: {error}", source.display()))?;
         let dir = to.join(format!("man{section}"));
         fs::create_dir_all(&dir)?;
         let path = dir.join(name);
-        // What has not changed keeps its time.
+        // An unchanged page keeps its modification time.
         if fs::read_to_string(&path).ok().as_ref() != Some(&page) {
             fs::write(path, page)?;
         }
@@ -59,15 +60,17 @@ fn write_pages(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A page with its options.
-fn filled(text: &str) -> Result<String, Box<dyn Error>> {
+/// Replaces the markers of a page.
+fn expand(text: &str) -> Result<String, Box<dyn Error>> {
     let mut page = String::new();
     for line in text.lines() {
         let words = line.strip_prefix('@').and_then(|line| line.strip_suffix('@'));
         match words.and_then(|words| words.split_once(' ')) {
-            Some(("OPTIONS", program)) => page += &options(&command(program)?, Form::CommandLine),
-            Some(("SETTINGS", program)) => page += &options(&command(program)?, Form::File),
-            _ if line.starts_with('@') => return Err(format!("what is {line}?").into()),
+            Some(("OPTIONS", program)) => {
+                page += &options(&command(program)?, OptionSyntax::CommandLine)
+            }
+            Some(("SETTINGS", program)) => page += &options(&command(program)?, OptionSyntax::File),
+            _ if line.starts_with('@') => return Err(format!("unknown marker {line}").into()),
             _ => {
                 page += &line.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
                 page.push('\n');
@@ -77,7 +80,8 @@ fn filled(text: &str) -> Result<String, Box<dyn Error>> {
     Ok(page)
 }
 
-/// A program, or one of its subcommands (`kvs get`), without the options that those above it have, too.
+/// The definition of a program or of a subcommand such as `kvs get`, without the options that it
+/// inherits.
 fn command(name: &str) -> Result<Command, String> {
     let mut words = name.split(' ');
     let mut command = match words.next() {
@@ -90,43 +94,43 @@ fn command(name: &str) -> Result<Command, String> {
     for word in words {
         let found = command.find_subcommand(word).cloned();
         let found = found.ok_or_else(|| format!("there is no command {name}"))?;
-        let is_above = |option: &Arg| {
+        let is_inherited = |option: &Arg| {
             option.is_global_set()
-                && command.get_arguments().any(|above| above.get_id() == option.get_id())
+                && command.get_arguments().any(|parent| parent.get_id() == option.get_id())
         };
         command = found.mut_args(|option| {
-            let hide = option.is_hide_set() || is_above(&option);
+            let hide = option.is_hide_set() || is_inherited(&option);
             option.hide(hide)
         });
     }
     Ok(command)
 }
 
-fn options(command: &Command, form: Form) -> String {
+fn options(command: &Command, syntax: OptionSyntax) -> String {
     let mut page = Roff::new();
     for option in command.get_arguments() {
-        let is_told = match form {
-            Form::CommandLine => !option.is_hide_set() && option.get_id() != "help",
-            Form::File => kvs_options::is_in_files(option),
+        let is_listed = match syntax {
+            OptionSyntax::CommandLine => !option.is_hide_set() && option.get_id() != "help",
+            OptionSyntax::File => kvs_options::is_allowed_in_file(option),
         };
-        if is_told {
+        if is_listed {
             page.control("TP", []);
-            page.text(term(option, form));
-            page.text(description(option, form));
+            page.text(term(option, syntax));
+            page.text(description(option, syntax));
         }
     }
     page.to_roff()
 }
 
-/// The name of an option, and what it takes.
-fn term(option: &Arg, form: Form) -> Vec<Inline> {
+/// The name of an option and its value.
+fn term(option: &Arg, syntax: OptionSyntax) -> Vec<Inline> {
     let mut term = Vec::new();
     let long = option.get_long();
     let names = option.get_value_names().unwrap_or_default();
     let value = names.first().map_or("VALUE", |name| name.as_str());
     let takes_value = option.get_action().takes_values();
-    match (form, long) {
-        (Form::File, Some(long)) => {
+    match (syntax, long) {
+        (OptionSyntax::File, Some(long)) => {
             term.extend([bold(long), roman(" = ")]);
             term.push(if takes_value { italic(value) } else { bold("true") });
             return term;
@@ -155,16 +159,16 @@ fn term(option: &Arg, form: Form) -> Vec<Inline> {
     term
 }
 
-fn description(option: &Arg, form: Form) -> Vec<Inline> {
+fn description(option: &Arg, syntax: OptionSyntax) -> Vec<Inline> {
     let help = option.get_long_help().or(option.get_help()).map(ToString::to_string);
     let help = help.unwrap_or_default().replace('\n', " ");
-    // A default that the program makes up from something else is in its help.
-    let (help, made_up) = match help.split_once(" [default: ") {
+    // The default of an option that depends on another option is part of its help.
+    let (help, computed_default) = match help.split_once(" [default: ") {
         Some((help, default)) => (help, default.strip_suffix(']')),
         None => (help.as_str(), None),
     };
     let mut text = Vec::new();
-    // What stands between backticks is to be typed as it is.
+    // Text between backticks is literal.
     for (n, part) in help.split('`').enumerate() {
         text.push(if n % 2 == 0 { roman(part) } else { bold(part) });
     }
@@ -181,15 +185,15 @@ fn description(option: &Arg, form: Form) -> Vec<Inline> {
         }
         text.push(roman("."));
     }
-    if let Some(default) = made_up {
-        text.push(roman(format!(" Unless set: {default}.")));
+    if let Some(default) = computed_default {
+        text.push(roman(format!(" Default: {default}.")));
     }
     let defaults = option.get_default_values();
     if let (Some(default), false) = (defaults.first(), is_flag) {
-        text.extend([roman(" Unless set: "), bold(default.to_string_lossy()), roman(".")]);
+        text.extend([roman(" Default: "), bold(default.to_string_lossy()), roman(".")]);
     }
-    if let (Form::CommandLine, Some(name)) = (form, option.get_env()) {
-        text.extend([roman(" In the environment: "), bold(name.to_string_lossy()), roman(".")]);
+    if let (OptionSyntax::CommandLine, Some(name)) = (syntax, option.get_env()) {
+        text.extend([roman(" Environment: "), bold(name.to_string_lossy()), roman(".")]);
     }
     text
 }
