@@ -1,18 +1,20 @@
-//! What administrators read, followed to the letter: `docs/ADMINISTRATION.md` and the examples of the programs' manual
-//! pages, on machines of their own with a systemd each (`kvs-testkit/src/machine`), a network between them, and the Debian package.
+//! Runs what administrators read: `docs/ADMINISTRATION.md` and the examples of the programs' manual
+//! pages. They run on containers with a systemd each (`kvs-testkit/src/machine`), a network between
+//! them, and the Debian package.
 //!
-//! What a block of the page is, its first line says, and the text before it. What follows the language there, no reader sees.
+//! The first line of a code block and the text before it say what the block is. A reader does not
+//! see the words after the language there.
 //!
-//! | block | what is done with it |
-//! |---|---|
-//! | any but `text`, after text that ends with a file's name in backticks and a colon | it is written to that file |
-//! | `sh` | root runs it; it must end well |
-//! | `text` | the block before shows these lines, and no others; what it shows without one may be anything |
+//! - A block other than `text` after text that ends with a file name in backticks and a colon: the
+//!   test writes it to that file.
+//! - `sh`: the test runs it as root, and it must succeed.
+//! - `text`: the output of the block before. A block without one may print anything.
 //!
-//! Each is done on the machine of the block before, unless it names one: `machine=1`. In what is shown, `…` in a line stands for
-//! anything there, and as a line of its own for any lines.
+//! A block runs on the machine of the block before, unless it names one: `machine=1`. In expected
+//! output, `…` within a line stands for any text, and on a line of its own for any number of lines.
 //!
-//! In a manual page, what begins with `# ` in an example is run, and the lines after it are what it shows.
+//! In an example of a manual page, a line that begins with `# ` is a command, and the lines after it
+//! are its output.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +28,7 @@ use kvs_testkit::{
 const PAGE: &str = "docs/ADMINISTRATION.md";
 
 #[test]
-fn the_page_for_administrators_works_as_it_is_written() {
+fn administration_page_works_as_written() {
     let page = fs::read_to_string(project_dir().join(PAGE)).expect("the page exists");
     let blocks = code_blocks(&page);
     let machine_of = |block: &CodeBlock| {
@@ -53,38 +55,37 @@ fn the_page_for_administrators_works_as_it_is_written() {
     let mut current = 1;
     let mut at = 0;
     while let Some(block) = blocks.get(at) {
-        let place = format!("{PAGE}:{}", block.line);
-        println!("{place}: {}", block.language);
+        let location = format!("{PAGE}:{}", block.line);
+        println!("{location}: {}", block.language);
         current = machine_of(block).unwrap_or(current);
-        let machine = machines.get_mut(&current).expect("they were all switched on");
+        let machine = machines.get_mut(&current).expect("all machines are running");
         at += 1;
         match (block.file.as_deref(), block.language.as_str()) {
             (Some(file), language) if language != "text" => {
-                let handed_in = machine.write_file("file", &block.text);
-                let (status, shown) =
-                    machine.run(&format!("cat {} > '{file}'", handed_in.display()));
-                assert_eq!(status, 0, "{place}: {shown:#?}");
+                let input = machine.write_file("file", &block.text);
+                let (status, shown) = machine.run(&format!("cat {} > '{file}'", input.display()));
+                assert_eq!(status, 0, "{location}: {shown:#?}");
             }
             (None, "sh") => {
                 let (status, shown) = machine.run(&block.text);
-                assert_eq!(status, 0, "{place}: {shown:#?}");
+                assert_eq!(status, 0, "{location}: {shown:#?}");
                 if let Some(next) = blocks.get(at).filter(|next| next.language == "text") {
                     at += 1;
                     let expected: Vec<&str> = next.text.lines().collect();
                     assert!(
-                        is_shown(&expected, &shown),
-                        "{PAGE}:{}: not what is shown: {shown:#?}",
+                        lines_match(&expected, &shown),
+                        "{PAGE}:{}: unexpected output: {shown:#?}",
                         next.line
                     );
                 }
             }
-            (file, language) => panic!("{place}: `{language}`, {file:?}: neither run nor written"),
+            (file, language) => panic!("{location}: `{language}`, {file:?}: unknown kind of block"),
         }
     }
 }
 
 #[test]
-fn the_examples_of_the_manual_pages_work_as_they_are_written() {
+fn manual_page_examples_work_as_written() {
     if !are_installed(&MACHINE_TOOLS, "a page on machines of its own") {
         return;
     }
@@ -104,7 +105,7 @@ fn the_examples_of_the_manual_pages_work_as_they_are_written() {
                 println!("{}:{line}", path.display());
                 let commands = commands_of(&example);
                 if commands.is_empty() {
-                    // Then it is a file.
+                    // An example without commands is a configuration file.
                     let file = machine.write_file("file.toml", &example.join("\n"));
                     let check = "KVS-LocalServer --check-config --config";
                     let (status, shown) = machine.run(&format!("{check} {}", file.display()));
@@ -115,7 +116,7 @@ fn the_examples_of_the_manual_pages_work_as_they_are_written() {
                     let (status, shown) = machine.run(&command);
                     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
                     assert!(
-                        is_shown(&expected, &shown),
+                        lines_match(&expected, &shown),
                         "{}:{line}: {command}: status {status}, {shown:#?}",
                         path.display()
                     );
@@ -126,29 +127,31 @@ fn the_examples_of_the_manual_pages_work_as_they_are_written() {
     assert!(examples >= 10, "{examples} examples are too few");
 }
 
-/// Whether these are the lines that a page shows.
-fn is_shown(expected: &[&str], shown: &[String]) -> bool {
+/// Whether the output matches the lines of a page.
+fn lines_match(expected: &[&str], shown: &[String]) -> bool {
     match expected.split_first() {
         None => shown.is_empty(),
-        Some((&"…", rest)) => (0..=shown.len()).any(|skipped| is_shown(rest, &shown[skipped..])),
+        Some((&"…", rest)) => {
+            (0..=shown.len()).any(|skipped| lines_match(rest, &shown[skipped..]))
+        }
         Some((line, rest)) => shown.split_first().is_some_and(|(first, others)| {
-            is_like(line, first.trim_end()) && is_shown(rest, others)
+            line_matches(line, first.trim_end()) && lines_match(rest, others)
         }),
     }
 }
 
-/// Whether a line is the expected one, in which `…` may be anything.
-fn is_like(expected: &str, line: &str) -> bool {
+/// Whether a line matches a pattern in which `…` stands for any text.
+fn line_matches(expected: &str, line: &str) -> bool {
     match expected.split_once('…') {
         None => expected == line,
         Some((before, after)) => line.strip_prefix(before).is_some_and(|rest| {
             let starts = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
-            starts.into_iter().any(|at| is_like(after, &rest[at..]))
+            starts.into_iter().any(|at| line_matches(after, &rest[at..]))
         }),
     }
 }
 
-/// The examples of a manual page, each with the number of its first line, as they are printed.
+/// The examples of a manual page as they are displayed, each with the number of its first line.
 fn examples_of(page: &str) -> Vec<(usize, Vec<String>)> {
     let mut examples = Vec::new();
     let mut open: Option<(usize, Vec<String>)> = None;
@@ -156,7 +159,7 @@ fn examples_of(page: &str) -> Vec<(usize, Vec<String>)> {
         match (line, &mut open) {
             (".EX", None) => open = Some((number, Vec::new())),
             (".EE", Some(_)) => examples.extend(open.take()),
-            (line, Some((_, lines))) => lines.push(printed(line)),
+            (line, Some((_, lines))) => lines.push(displayed(line)),
             _ => {}
         }
     }
@@ -164,8 +167,8 @@ fn examples_of(page: &str) -> Vec<(usize, Vec<String>)> {
     examples
 }
 
-/// A line of an example as it is printed.
-fn printed(line: &str) -> String {
+/// A line of an example as it is displayed.
+fn displayed(line: &str) -> String {
     line.replace("\\&", "")
         .replace("\\-", "-")
         .replace("\\(aq", "'")
@@ -173,7 +176,7 @@ fn printed(line: &str) -> String {
         .replace("\\e", "\\")
 }
 
-/// The commands of an example, each with what it shows.
+/// The commands of an example, each with its output.
 fn commands_of(example: &[String]) -> Vec<(String, Vec<String>)> {
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in example {
@@ -187,12 +190,12 @@ fn commands_of(example: &[String]) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn what_is_shown_is_compared() {
+fn shown_lines_match_patterns() {
     let shown = |lines: &[&str]| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert!(is_shown(&["a … c", "…", "z"], &shown(&["a b c", "x", "y", "z"])));
-    assert!(is_shown(&["…", "z"], &shown(&["z"])));
-    assert!(!is_shown(&["a … c"], &shown(&["a b d"])));
-    assert!(!is_shown(&["a"], &shown(&["a", "b"])));
-    assert!(!is_shown(&["a", "b"], &shown(&["a"])));
-    assert!(!is_shown(&[], &shown(&["a"])));
+    assert!(lines_match(&["a … c", "…", "z"], &shown(&["a b c", "x", "y", "z"])));
+    assert!(lines_match(&["…", "z"], &shown(&["z"])));
+    assert!(!lines_match(&["a … c"], &shown(&["a b d"])));
+    assert!(!lines_match(&["a"], &shown(&["a", "b"])));
+    assert!(!lines_match(&["a", "b"], &shown(&["a"])));
+    assert!(!lines_match(&[], &shown(&["a"])));
 }

@@ -1,4 +1,4 @@
-//! Administration without the console: the control socket of the local server, and `kvs admin`.
+//! Administration without the console: the control socket of a local server, and `kvs admin`.
 
 #![forbid(unsafe_code)]
 
@@ -21,19 +21,19 @@ use kvs_testkit::{
 };
 use serde_json::{Value, json};
 
-/// Where the server has its control socket unless it is told otherwise.
+/// The default path of the control socket.
 fn control_path(server: &LocalServer) -> PathBuf {
     let mut path = server.socket().as_os_str().to_owned();
     path.push("_control");
     path.into()
 }
 
-/// `kvs admin` for this server, its standard output a pipe.
-fn kvs(server: &LocalServer, args: &[&str]) -> ProcessOutput {
-    kvs_at(&control_path(server), args)
+/// Runs `kvs admin` for this server; its standard output is a pipe.
+fn kvs_admin(server: &LocalServer, args: &[&str]) -> ProcessOutput {
+    kvs_admin_at(&control_path(server), args)
 }
 
-fn kvs_at(control: &Path, args: &[&str]) -> ProcessOutput {
+fn kvs_admin_at(control: &Path, args: &[&str]) -> ProcessOutput {
     program(control, args).console(Console::NoInput).spawn().finish()
 }
 
@@ -41,29 +41,29 @@ fn program(control: &Path, args: &[&str]) -> Program {
     Program::new(bin("kvs")).arg("admin").args(args).arg("--control-socket").arg(control)
 }
 
-/// It printed these lines, nothing else, and was successful.
+/// Asserts that the command succeeded and printed only these lines.
 #[track_caller]
-fn expect(finished: &ProcessOutput, lines: &[&str]) {
+fn assert_prints(finished: &ProcessOutput, lines: &[&str]) {
     assert_eq!((finished.status.code(), &*finished.stderr), (Some(0), &[][..]), "{finished:?}");
     assert_eq!(finished.stdout, lines);
 }
 
-/// It printed nothing, and ended with this code and one sentence that has all these words.
+/// Asserts that the command failed with this exit code and one message that has all these words.
 #[track_caller]
-fn expect_error(finished: &ProcessOutput, code: i32, words: &[&str]) {
+fn assert_error(finished: &ProcessOutput, code: i32, words: &[&str]) {
     assert_eq!(finished.status.code(), Some(code), "{finished:?}");
     assert_eq!(finished.stdout, [""; 0]);
-    let [sentence] = &*finished.stderr else { panic!("one sentence: {finished:?}") };
-    assert!(sentence.starts_with("kvs: "), "{sentence}");
+    let [message] = &*finished.stderr else { panic!("one message: {finished:?}") };
+    assert!(message.starts_with("kvs: "), "{message}");
     for word in words {
-        assert!(sentence.contains(word), "{word:?} is not in {sentence:?}");
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
     }
 }
 
-/// A client without a program.
-struct Admin(BufReader<UnixStream>);
+/// A client of the control protocol.
+struct AdminClient(BufReader<UnixStream>);
 
-impl Admin {
+impl AdminClient {
     fn connect(server: &LocalServer) -> Self {
         let stream =
             UnixStream::connect(control_path(server)).expect("the control socket is there");
@@ -75,19 +75,19 @@ impl Admin {
         self.0.get_mut().write_all(bytes).expect("the server listens");
     }
 
-    fn line(&mut self) -> AdminResponse {
+    fn receive(&mut self) -> AdminResponse {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line).expect("the server answers in time");
         AdminResponse::decode(&line).expect("answers are in the protocol")
     }
 
-    fn ask(&mut self, request: &AdminRequest) -> AdminResponse {
+    fn request(&mut self, request: &AdminRequest) -> AdminResponse {
         self.send(&request.encode());
-        self.line()
+        self.receive()
     }
 
-    /// Whether nothing comes any more.
-    fn has_ended(&mut self) -> bool {
+    /// Whether the server closes the connection without sending more.
+    fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => rest.is_empty(),
@@ -116,13 +116,13 @@ fn json_of(finished: &ProcessOutput) -> Value {
 }
 
 #[test]
-fn everything_that_the_console_can_do_can_be_done_without_it() {
+fn kvs_admin_does_what_the_console_does() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
 
-    let created = kvs(&server, &["create", "weather"]);
+    let created = kvs_admin(&server, &["create", "weather"]);
     let [secret] = &*created.stdout else { panic!("the secret alone: {created:?}") };
-    expect(&created, &[secret]);
+    assert_prints(&created, &[secret]);
     let info = server.group_info("weather").expect("it is one group for both");
     assert_eq!((&info.secret, info.pairs), (secret, 0));
 
@@ -130,66 +130,69 @@ fn everything_that_the_console_can_do_can_be_done_without_it() {
     let app = Driver::connected(&server, "console", &on_console);
     app.store("key", "value");
     assert_eq!(app.call("register_callback key"), 1);
-    let told = [
+    let expected = [
         "group:   console".to_string(),
         format!("secret:  {on_console}"),
         "pairs:   1".to_string(),
     ];
-    expect(&kvs(&server, &["info", "console"]), &told.each_ref().map(String::as_str));
+    assert_prints(
+        &kvs_admin(&server, &["info", "console"]),
+        &expected.each_ref().map(String::as_str),
+    );
 
-    let status = kvs(&server, &["status"]);
+    let status = kvs_admin(&server, &["status"]);
     let (first, second) =
         ("weather: 0 pairs, 0 connected, 0 closed", "console: 1 pair, 1 connected, 0 closed");
     assert_eq!(status.stdout[..3], [first, "", second], "{status:?}");
     assert!(status.stdout[4].ends_with("  key"), "{status:?}");
-    assert_eq!(kvs(&server, &["status", "console"]).stdout[0], second);
+    assert_eq!(kvs_admin(&server, &["status", "console"]).stdout[0], second);
 
-    expect(&kvs(&server, &["delete", "weather", "console"]), &[]);
+    assert_prints(&kvs_admin(&server, &["delete", "weather", "console"]), &[]);
     assert_eq!(server.ask("Show group info", "weather"), "Group id not found!");
-    assert!(app.get("key").is_err(), "its applications were closed");
+    assert!(app.get("key").is_err(), "its applications are disconnected");
     assert_eq!(server.lines_of("Show application status"), [""; 0]);
 
-    let quit = kvs(&server, &["quit"]);
-    expect(&quit, &[]);
+    let quit = kvs_admin(&server, &["quit"]);
+    assert_prints(&quit, &[]);
     server.expect_line("Exiting Local Server...");
     assert!(server.wait_exit().success());
     assert!(!control_path(&server).exists() && !server.socket().exists());
 }
 
 #[test]
-fn json_says_the_same_to_programs() {
+fn json_has_the_same_information() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
-    let created = json_of(&kvs(&server, &["create", "g", "--json"]));
+    let created = json_of(&kvs_admin(&server, &["create", "g", "--json"]));
     let secret = created["secret"].as_str().expect("a secret").to_owned();
     assert_eq!(created, json!({ "group": "g", "secret": secret }));
-    let info = json_of(&kvs(&server, &["--json", "info", "g"]));
+    let info = json_of(&kvs_admin(&server, &["--json", "info", "g"]));
     assert_eq!(info, json!({ "group": "g", "secret": secret, "pairs": 0 }));
 
     let app = Driver::connected(&server, "g", &secret);
     app.store("k", "v");
     assert_eq!(app.call("register_callback k"), 1);
-    let status = json_of(&kvs(&server, &["status", "--json"]));
-    let told = &status["groups"][0]["applications"][0];
-    assert_eq!(told["pid"], app.pid());
-    assert_eq!(told["watches"], json!([{ "key": "k" }]));
-    assert_eq!((&told["watch_count"], &told["closed_at"]), (&json!(1), &Value::Null));
+    let status = json_of(&kvs_admin(&server, &["status", "--json"]));
+    let expected = &status["groups"][0]["applications"][0];
+    assert_eq!(expected["pid"], app.pid());
+    assert_eq!(expected["watches"], json!([{ "key": "k" }]));
+    assert_eq!((&expected["watch_count"], &expected["closed_at"]), (&json!(1), &Value::Null));
 
-    let missing = kvs(&server, &["info", "none", "--json"]);
+    let missing = kvs_admin(&server, &["info", "none", "--json"]);
     assert_eq!(missing.status.code(), Some(1));
     assert_eq!(missing.stdout, [""; 0]);
     let [failure] = &*missing.stderr else { panic!("one line: {missing:?}") };
     let failure: Value = serde_json::from_str(failure).expect("it is JSON");
     assert_eq!((&failure["error"], &failure["exit_code"]), (&json!("no_such_group"), &json!(1)));
-    let deleted = kvs(&server, &["delete", "none", "g", "--json"]);
+    let deleted = kvs_admin(&server, &["delete", "none", "g", "--json"]);
     assert_eq!(deleted.status.code(), Some(1), "one of two is not there: {deleted:?}");
     assert!(deleted.stdout.iter().any(|line| line == r#"{"deleted":["g"]}"#), "{deleted:?}");
-    assert_eq!(json_of(&kvs(&server, &["quit", "--json"])), json!({ "quit": true }));
+    assert_eq!(json_of(&kvs_admin(&server, &["quit", "--json"])), json!({ "quit": true }));
     assert!(server.wait_exit().success());
 }
 
 #[test]
-fn every_error_has_its_exit_code_and_says_what_is_wrong() {
+fn every_error_has_exit_code_and_message() {
     let mut auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.create_group("g");
@@ -203,31 +206,39 @@ fn every_error_has_its_exit_code_and_says_what_is_wrong() {
         (&["status", "none"], 1, &["no group none"]),
         (&["status", &long], 2, &["too long"]),
     ] {
-        expect_error(&kvs(&server, args), code, words);
+        assert_error(&kvs_admin(&server, args), code, words);
     }
     for args in [&["crate", "g"][..], &["create"], &["delete"], &["create", "a", "b"]] {
-        assert_eq!(kvs(&server, args).status.code(), Some(2), "{args:?}");
+        assert_eq!(kvs_admin(&server, args).status.code(), Some(2), "{args:?}");
     }
     let elsewhere = server.socket().with_file_name("nothing");
-    expect_error(&kvs_at(&elsewhere, &["status"]), 3, &["nothing", "no server"]);
+    assert_error(&kvs_admin_at(&elsewhere, &["status"]), 3, &["nothing", "no server"]);
 
     auth.kill();
     let words = &["does not answer"];
     for args in [&["create", "half"][..], &["delete", "g"], &["info", "g"]] {
-        expect_error(&kvs(&server, args), 6, words);
+        assert_error(&kvs_admin(&server, args), 6, words);
     }
-    assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0), "it needs nobody else");
-    expect_error(&kvs(&server, &["status", "half"]), 1, &["no group half"]);
+    assert_eq!(
+        kvs_admin(&server, &["status", "g"]).status.code(),
+        Some(0),
+        "status needs no authentication server"
+    );
+    assert_error(&kvs_admin(&server, &["status", "half"]), 1, &["no group half"]);
     auth.restart();
     until("the local server has connected again", || {
-        kvs(&server, &["info", "g"]).status.success().then_some(())
+        kvs_admin(&server, &["info", "g"]).status.success().then_some(())
     });
-    expect_error(&kvs(&server, &["info", "half"]), 1, &["no group half"]);
-    assert_eq!(kvs(&server, &["create", "half"]).status.code(), Some(0), "it was not half created");
+    assert_error(&kvs_admin(&server, &["info", "half"]), 1, &["no group half"]);
+    assert_eq!(
+        kvs_admin(&server, &["create", "half"]).status.code(),
+        Some(0),
+        "it was not half created"
+    );
 }
 
 #[test]
-fn the_control_socket_is_where_it_is_said_to_be() {
+fn control_socket_is_at_the_configured_path() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let elsewhere = dir.path().join("elsewhere");
@@ -237,7 +248,7 @@ fn the_control_socket_is_where_it_is_said_to_be() {
     assert!(!control_path(&server).exists());
     for (name, value) in [
         ("KVS_CONTROL_SOCKET", text(&elsewhere)),
-        // The client looks beside it.
+        // kvs admin derives the path from that of --socket.
         ("KVS_SOCKET", text(&dir.path().join("sock"))),
     ] {
         if name == "KVS_SOCKET" {
@@ -272,25 +283,29 @@ fn the_control_socket_is_where_it_is_said_to_be() {
 }
 
 #[test]
-fn a_stale_path_is_taken_over_and_a_live_one_is_not() {
+fn stale_socket_is_replaced_and_live_one_is_not() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let control = dir.path().join("sock_control");
-    // A socket leaves its path when it is closed.
+    // A closed socket leaves its path behind.
     drop(UnixListener::bind(&control).expect("the directory is new"));
     let server = LocalServer::builder(auth.addr()).socket(dir.path().join("sock")).start();
     let found = fs::metadata(&control).expect("it is there");
     assert_eq!(found.mode() & 0o777, 0o600);
-    assert_eq!(kvs(&server, &["create", "g"]).status.code(), Some(0));
+    assert_eq!(kvs_admin(&server, &["create", "g"]).status.code(), Some(0));
     let second = LocalServer::builder(auth.addr()).arg("--control-socket").arg(&control).spawn();
     assert_eq!(second.finish().status.code(), Some(1), "{}", second.report());
-    assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0), "the first is left alone");
+    assert_eq!(
+        kvs_admin(&server, &["status", "g"]).status.code(),
+        Some(0),
+        "the first is left alone"
+    );
     server.quit();
     assert!(!control.exists());
 }
 
 #[test]
-fn only_the_user_can_connect_from_the_first_moment_whatever_the_modes_of_the_others_are() {
+fn control_socket_always_has_mode_0600() {
     let auth = AuthServer::start();
     let builder = LocalServer::builder(auth.addr()).umask("000").args(["--socket-mode", "666"]);
     let server = builder.start();
@@ -298,9 +313,9 @@ fn only_the_user_can_connect_from_the_first_moment_whatever_the_modes_of_the_oth
     assert_eq!((mode(server.socket()), mode(&control_path(&server))), (0o666, 0o600));
 }
 
-/// `kvs admin` under the user `nobody`; only root can do that.
+/// Runs `kvs admin` as the user `nobody`, which only root can do.
 fn as_nobody(control: &Path, args: &[&str]) -> ProcessOutput {
-    // Where the built program is that user may not look.
+    // That user cannot read the build directory.
     let copy = control.with_file_name("kvs");
     fs::copy(bin("kvs"), &copy).expect("there is room for it");
     let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
@@ -309,8 +324,8 @@ fn as_nobody(control: &Path, args: &[&str]) -> ProcessOutput {
 }
 
 #[test]
-fn other_users_are_refused_by_the_mode_and_by_the_server() {
-    if !is_root("other_users_are_refused_by_the_mode_and_by_the_server") {
+fn other_users_are_refused_by_mode_and_by_server() {
+    if !is_root("other_users_are_refused_by_mode_and_by_server") {
         return;
     }
     let auth = AuthServer::start();
@@ -319,27 +334,27 @@ fn other_users_are_refused_by_the_mode_and_by_the_server() {
     let dir = control.parent().expect("in a directory");
     fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("it is ours");
     let refused = as_nobody(&control, &["create", "g"]);
-    expect_error(&refused, 4, &["only root and the user root", "try sudo"]);
+    assert_error(&refused, 4, &["only root and the user root", "try sudo"]);
     fs::set_permissions(&control, Permissions::from_mode(0o666)).expect("it is ours");
     for _ in 0..3 {
         let refused = as_nobody(&control, &["create", "g"]);
-        expect_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
+        assert_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
     }
     let log = server.log_lines();
-    let told = log.iter().filter(|line| line.contains("refused on the control socket"));
-    assert_eq!(told.count(), 1, "seldom: {log:?}");
+    let expected = log.iter().filter(|line| line.contains("refused on the control socket"));
+    assert_eq!(expected.count(), 1, "logged once: {log:?}");
     assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
-    assert_eq!(kvs(&server, &["create", "g"]).status.code(), Some(0), "others are served");
+    assert_eq!(kvs_admin(&server, &["create", "g"]).status.code(), Some(0), "others are served");
 }
 
-/// A program of the user `nobody` that listens at `path`, and says what it is sent.
+/// Starts a program of the user `nobody` that listens at `path` and prints what it receives.
 fn squatter(path: &Path) -> Process {
     let script = "import os, socket, sys\n\
         os.umask(0)\n\
         s = socket.socket(socket.AF_UNIX)\n\
         s.bind(sys.argv[1]); s.listen()\n\
         print('listens', flush=True)\n\
-        while True: print('heard', s.accept()[0].recv(4096), flush=True)";
+        while True: print('received', s.accept()[0].recv(4096), flush=True)";
     let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];
     let squatter = Program::new("setpriv")
         .args(nobody)
@@ -351,8 +366,8 @@ fn squatter(path: &Path) -> Process {
 }
 
 #[test]
-fn whoever_was_first_in_a_directory_for_all_is_told_nothing() {
-    let what = "whoever_was_first_in_a_directory_for_all_is_told_nothing";
+fn squatter_of_the_control_socket_receives_nothing() {
+    let what = "squatter_of_the_control_socket_receives_nothing";
     if !is_root(what) || !are_installed(&["python3"], what) {
         return;
     }
@@ -360,18 +375,22 @@ fn whoever_was_first_in_a_directory_for_all_is_told_nothing() {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).expect("it is ours");
     let control = dir.path().join("sock_control");
     let squatter = squatter(&control);
-    let refused = kvs_at(&control, &["create", "g"]);
-    expect_error(&refused, 4, &["the user nobody", "nothing was sent", "sudo -u"]);
-    // A link leads there, from a directory that is root's alone.
+    let refused = kvs_admin_at(&control, &["create", "g"]);
+    assert_error(&refused, 4, &["the user nobody", "nothing was sent", "sudo -u"]);
+    // A link to it, in a directory that only root can write.
     let link = private_dir();
     std::os::unix::fs::symlink(&control, link.path().join("link")).expect("it is ours");
-    expect_error(&kvs_at(&link.path().join("link"), &["create", "g"]), 4, &["nothing was sent"]);
-    squatter.expect_line("heard b''");
-    squatter.expect_line("heard b''");
+    assert_error(
+        &kvs_admin_at(&link.path().join("link"), &["create", "g"]),
+        4,
+        &["nothing was sent"],
+    );
+    squatter.expect_line("received b''");
+    squatter.expect_line("received b''");
 }
 
 #[test]
-fn the_secret_goes_into_a_new_file_for_oneself_alone() {
+fn secret_file_is_new_and_private() {
     let mut auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let dir = private_dir();
@@ -381,55 +400,55 @@ fn the_secret_goes_into_a_new_file_for_oneself_alone() {
         let program = program(&control_path(&server), &["create", group, "--secret-file", path]);
         program.umask("000").console(Console::NoInput).spawn().finish()
     };
-    expect(&create("g"), &[]);
+    assert_prints(&create("g"), &[]);
     let info = server.group_info("g").expect("it was created");
     assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{}\n", info.secret));
     assert_eq!(fs::metadata(&file).expect("it is there").mode() & 0o777, 0o600);
 
     fs::remove_file(&file).expect("it is ours");
 
-    // A link is not written through, wherever it leads.
+    // A link is not followed.
     std::os::unix::fs::symlink(dir.path().join("victim"), &file).expect("the name is free");
-    expect_error(&create("h"), 4, &[path, "it is a symbolic link", "nothing was created"]);
+    assert_error(&create("h"), 4, &[path, "it is a symbolic link", "nothing was created"]);
     assert!(!dir.path().join("victim").exists());
     fs::remove_file(&file).expect("it is ours");
 
-    expect_error(&create("g"), 5, &["group g exists"]);
-    assert!(!file.exists(), "removed, as the group was not created");
+    assert_error(&create("g"), 5, &["group g exists"]);
+    assert!(!file.exists(), "the file is removed, because no group was created");
     auth.kill();
-    expect_error(&create("h"), 6, &["does not answer"]);
-    assert!(!file.exists(), "removed, as the group was not created");
+    assert_error(&create("h"), 6, &["does not answer"]);
+    assert!(!file.exists(), "the file is removed, because no group was created");
     auth.restart();
     let nowhere = dir.path().join("no/such/directory");
     let nowhere = nowhere.to_str().expect("test paths are UTF-8");
-    expect_error(
-        &kvs(&server, &["create", "h", "--secret-file", nowhere]),
+    assert_error(
+        &kvs_admin(&server, &["create", "h", "--secret-file", nowhere]),
         7,
         &["cannot use the secret file"],
     );
-    expect_error(&kvs(&server, &["info", "h"]), 1, &["no group h"]);
+    assert_error(&kvs_admin(&server, &["info", "h"]), 1, &["no group h"]);
 }
 
 #[test]
-fn a_group_is_made_again_with_the_secret_of_a_file() {
+fn group_is_recreated_with_the_secret_of_a_file() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let dir = private_dir();
     let file = dir.path().join("secret");
     let path = file.to_str().expect("test paths are UTF-8");
-    let create = |group: &str| kvs(&server, &["create", group, "--secret-file", path]);
-    expect(&create("g"), &[]);
+    let create = |group: &str| kvs_admin(&server, &["create", group, "--secret-file", path]);
+    assert_prints(&create("g"), &[]);
     let content = fs::read_to_string(&file).expect("it is there");
     server.delete_group("g");
 
-    expect(&create("g"), &[]);
+    assert_prints(&create("g"), &[]);
     assert_eq!(server.group_info("g").expect("it was created").secret, content.trim_end());
     assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
     let app = Driver::connected(&server, "g", content.trim_end());
     app.store("k", "v");
 
     fs::write(&file, "1234567\nnot this\n").expect("it is ours");
-    expect(&create("h"), &[]);
+    assert_prints(&create("h"), &[]);
     assert_eq!(server.group_info("h").expect("it was created").secret, "1234567");
     for (content, code, word) in [
         ("12345678", 2, "at most 7 are allowed"),
@@ -437,53 +456,54 @@ fn a_group_is_made_again_with_the_secret_of_a_file() {
         ("\nsecret\n", 2, "first line of the secret file"),
     ] {
         fs::write(&file, content).expect("it is ours");
-        expect_error(&create("i"), code, &[word]);
+        assert_error(&create("i"), code, &[word]);
         assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
     }
     assert_eq!(server.ask("Show group info", "i"), "Group id not found!");
-    // An empty one is what a creation has left behind that was broken off.
+    // An interrupted creation leaves an empty file behind.
     fs::write(&file, "").expect("it is ours");
-    expect(&create("i"), &[]);
+    assert_prints(&create("i"), &[]);
     let secret = server.group_info("i").expect("it was created").secret;
     assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{secret}\n"));
 }
 
 #[test]
-fn a_secret_that_another_user_may_have_chosen_is_not_taken() {
+fn secret_file_that_others_can_write_is_rejected() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let dir = private_dir();
-    let create =
-        |path: &Path| kvs(&server, &["create", "g", "--secret-file", path.to_str().expect("ours")]);
+    let create = |path: &Path| {
+        kvs_admin(&server, &["create", "g", "--secret-file", path.to_str().expect("ours")])
+    };
     let file = |name: &str, mode: u32| {
         let path = dir.path().join(name);
         fs::write(&path, "known\n").expect("the directory is ours");
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
         path
     };
-    expect_error(
+    assert_error(
         &create(&file("writable", 0o620)),
         4,
         &["users other than its owner can write it"],
     );
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(file("right", 0o600), &link).expect("the name is free");
-    expect_error(&create(&link), 4, &["it is a symbolic link"]);
+    assert_error(&create(&link), 4, &["it is a symbolic link"]);
     let pipe = dir.path().join("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("the name is free");
-    expect_error(&create(&pipe), 4, &["it is not a regular file"]);
+    assert_error(&create(&pipe), 4, &["it is not a regular file"]);
     if is_root("a file of another user") {
         let theirs = file("theirs", 0o600);
         std::os::unix::fs::chown(&theirs, Some(65534), None).expect("root may");
-        expect_error(&create(&theirs), 4, &["it belongs to another user"]);
+        assert_error(&create(&theirs), 4, &["it belongs to another user"]);
     }
     assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
-    expect(&create(&dir.path().join("right")), &[]);
+    assert_prints(&create(&dir.path().join("right")), &[]);
     assert_eq!(server.group_info("g").expect("it was created").secret, "known");
 }
 
 #[test]
-fn a_place_that_is_typed_is_the_one_that_is_meant() {
+fn typed_socket_overrides_the_environment() {
     let auth = AuthServer::start();
     let (one, other) = (LocalServer::start(&auth), LocalServer::start(&auth));
     let socket = one.socket().to_str().expect("test paths are UTF-8");
@@ -498,18 +518,18 @@ fn a_place_that_is_typed_is_the_one_that_is_meant() {
         assert!(finished.status.success(), "{finished:?}");
     }
     assert!(one.group_info("g1").is_ok() && one.group_info("g2").is_ok());
-    // Without one, the environment says.
+    // Without the option, the environment counts.
     let program = Program::new(bin("kvs")).args(["admin", "create", "g3"]);
     let program = program.env("KVS_CONTROL_SOCKET", &elsewhere).env("KVS_SOCKET", socket);
     assert!(program.console(Console::NoInput).spawn().finish().status.success());
     assert!(other.group_info("g3").is_ok());
     let misplaced = Program::new(bin("kvs")).args(["admin", "--secret-file", "x", "create", "g4"]);
     let misplaced = misplaced.console(Console::NoInput).spawn().finish();
-    expect_error(&misplaced, 2, &["goes after kvs admin create"]);
+    assert_error(&misplaced, 2, &["goes after kvs admin create"]);
 }
 
 #[test]
-fn on_a_terminal_sentences_are_said_and_quit_asks_first() {
+fn terminal_gets_sentences_and_quit_asks_first() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let terminal = |args: &[&str]| {
@@ -520,7 +540,7 @@ fn on_a_terminal_sentences_are_said_and_quit_asks_first() {
     let sentence = "The group g was created. Applications join it with the secret ";
     assert_eq!(created.stdout, [format!("{sentence}{secret}")]);
 
-    for answer in ["", "n", "nonsense"] {
+    for answer in ["", "n", "maybe"] {
         let quit = terminal(&["quit"]);
         quit.send(answer);
         assert!(quit.finish().status.success());
@@ -537,42 +557,42 @@ fn on_a_terminal_sentences_are_said_and_quit_asks_first() {
 }
 
 #[test]
-fn the_answer_to_quit_comes_before_the_end_and_the_end_of_the_connection_with_it() {
+fn quit_reply_precedes_shutdown() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     server.create_group("g");
-    let (mut admin, mut other) = (Admin::connect(&server), Admin::connect(&server));
-    assert_eq!(admin.ask(&AdminRequest::Quit {}), AdminResponse::Quitting {});
-    // It has lost its place, or is told.
+    let (mut admin, mut other) = (AdminClient::connect(&server), AdminClient::connect(&server));
+    assert_eq!(admin.request(&AdminRequest::Quit {}), AdminResponse::Quitting {});
+    // The server either replies or has closed this connection.
     other
         .0
         .get_mut()
         .write_all(&AdminRequest::Create { group: group("late"), secret: None }.encode())
         .ok();
-    assert!(admin.has_ended());
+    assert!(admin.is_closed());
     assert!(!server.socket().exists() && !control_path(&server).exists());
     assert!(server.wait_exit().success());
-    let again = kvs(&server, &["status"]);
-    expect_error(&again, 3, &["no server"]);
+    let again = kvs_admin(&server, &["status"]);
+    assert_error(&again, 3, &["no server"]);
 }
 
 #[test]
-fn names_and_keys_of_any_bytes_come_through() {
+fn names_and_keys_are_arbitrary_bytes() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
-    let mut admin = Admin::connect(&server);
+    let mut admin = AdminClient::connect(&server);
     let name = Bytes(b"\xff\n\"\\\x01 \xe2\x82".to_vec());
     let AdminResponse::Created { group, secret } =
-        admin.ask(&AdminRequest::Create { group: name.clone(), secret: None })
+        admin.request(&AdminRequest::Create { group: name.clone(), secret: None })
     else {
         panic!("it is a name like any other");
     };
     assert_eq!(group, name);
-    let info = admin.ask(&AdminRequest::Info { group: name.clone() });
+    let info = admin.request(&AdminRequest::Info { group: name.clone() });
     assert_eq!(info, AdminResponse::Info { group: name.clone(), secret, pairs: 0 });
-    assert!(kvs(&server, &["status"]).stdout[0].contains("\u{fffd}\\n"), "no line is forged");
+    assert!(kvs_admin(&server, &["status"]).stdout[0].contains("\u{fffd}\\n"), "no line is forged");
     assert_eq!(
-        admin.ask(&AdminRequest::Delete { group: name.clone() }),
+        admin.request(&AdminRequest::Delete { group: name.clone() }),
         AdminResponse::Deleted { group: name }
     );
 
@@ -585,27 +605,28 @@ fn names_and_keys_of_any_bytes_come_through() {
     }
     app.watch_prefix(b"\xfe");
     let AdminResponse::Status { groups, more: false } =
-        admin.ask(&AdminRequest::Status { group: None })
+        admin.request(&AdminRequest::Status { group: None })
     else {
         panic!("one line is enough");
     };
     let application = &groups[0].applications[0];
-    // What does not fit in is counted.
-    let told = WatchedItem::Key(Bytes(b"\xff\x00key".to_vec()));
-    assert_eq!((&*application.watches, application.watch_count), (&[told][..], 3));
+    // The count includes watches that do not fit into the reply.
+    let shown = WatchedItem::Key(Bytes(b"\xff\x00key".to_vec()));
+    assert_eq!((&*application.watches, application.watch_count), (&[shown][..], 3));
     assert_eq!(groups[0].pairs, 2);
 }
 
 #[test]
-fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
+fn long_status_is_split_and_complete() {
     const GROUPS: usize = 300;
     const APPLICATIONS: usize = 400;
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
-    let mut admin = Admin::connect(&server);
+    let mut admin = AdminClient::connect(&server);
     let mut secrets = Vec::new();
     for n in 0..GROUPS {
-        match admin.ask(&AdminRequest::Create { group: group(&format!("group {n}")), secret: None })
+        match admin
+            .request(&AdminRequest::Create { group: group(&format!("group {n}")), secret: None })
         {
             AdminResponse::Created { secret, .. } => {
                 secrets.push(String::from_utf8(secret.0).expect("letters"))
@@ -622,17 +643,19 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
         })
         .collect();
 
-    // A client that does not read holds up nobody but itself.
-    let mut stuck = Admin::connect(&server);
+    // A client that does not read blocks only itself.
+    let mut blocked = AdminClient::connect(&server);
     for _ in 0..20 {
-        stuck.send(&AdminRequest::Status { group: None }.encode());
+        blocked.send(&AdminRequest::Status { group: None }.encode());
     }
 
     admin.send(&AdminRequest::Status { group: None }.encode());
     let (mut groups, mut lines): (Vec<GroupStatus>, _) = (Vec::new(), 0);
     loop {
         lines += 1;
-        let AdminResponse::Status { groups: part, more } = admin.line() else { panic!("a status") };
+        let AdminResponse::Status { groups: part, more } = admin.receive() else {
+            panic!("a status")
+        };
         groups.extend(part);
         if !more {
             break;
@@ -649,25 +672,26 @@ fn the_status_of_hundreds_of_applications_comes_in_parts_and_is_complete() {
         let watched = (0..5).map(|k| WatchedItem::Prefix(group(&key(n, k))));
         assert_eq!(application.watches, watched.collect::<Vec<_>>());
     }
-    let printed = kvs(&server, &["status", "group 7"]);
+    let printed = kvs_admin(&server, &["status", "group 7"]);
     assert_eq!(printed.stdout.len(), APPLICATIONS + 2, "a heading, and a line for each");
     drop(apps);
-    drop(stuck);
+    drop(blocked);
     server.quit();
 }
 
 #[test]
-fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another() {
+fn concurrent_creations_and_deletions_are_exclusive() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     for round in 0..100 {
         let name = format!("g{round}");
-        let mut admins: Vec<_> = (0..4).map(|_| Admin::connect(&server)).collect();
+        let mut admins: Vec<_> = (0..4).map(|_| AdminClient::connect(&server)).collect();
         let created = AtomicUsize::new(0);
         thread::scope(|scope| {
             for admin in &mut admins {
                 scope.spawn(|| {
-                    match admin.ask(&AdminRequest::Create { group: group(&name), secret: None }) {
+                    match admin.request(&AdminRequest::Create { group: group(&name), secret: None })
+                    {
                         AdminResponse::Created { .. } => {
                             created.fetch_add(1, Ordering::Relaxed);
                         }
@@ -685,18 +709,18 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
         });
         assert_eq!(created.into_inner(), 1, "round {round}");
     }
-    // A deletion that is late would be counted twice, or delete what was created anew.
-    let mut admins: Vec<_> = (0..6).map(|_| Admin::connect(&server)).collect();
+    // A late deletion would be counted twice, or would delete a new group.
+    let mut admins: Vec<_> = (0..6).map(|_| AdminClient::connect(&server)).collect();
     let (created, deleted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for (n, admin) in admins.iter_mut().enumerate() {
             let (created, deleted) = (&created, &deleted);
             scope.spawn(move || {
                 for _ in 0..100 {
-                    let group = group("turns");
+                    let group = group("contended");
                     let answer = match n % 2 {
-                        0 => admin.ask(&AdminRequest::Create { group, secret: None }),
-                        _ => admin.ask(&AdminRequest::Delete { group }),
+                        0 => admin.request(&AdminRequest::Create { group, secret: None }),
+                        _ => admin.request(&AdminRequest::Delete { group }),
                     };
                     match answer {
                         AdminResponse::Created { .. } => created.fetch_add(1, Ordering::Relaxed),
@@ -708,7 +732,7 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
             });
         }
     });
-    let left = match admins[0].ask(&AdminRequest::Info { group: group("turns") }) {
+    let left = match admins[0].request(&AdminRequest::Info { group: group("contended") }) {
         AdminResponse::Info { .. } => 1,
         other => {
             assert_eq!(kind(other), Kind::NotFound);
@@ -719,75 +743,75 @@ fn of_many_who_create_one_group_exactly_one_does_and_deletions_never_hit_another
 }
 
 #[test]
-fn hostile_clients_disturb_nobody() {
+fn hostile_clients_do_not_affect_others() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
     let secret = server.create_group("g");
     let app = Driver::connected(&server, "g", &secret);
 
-    let mut admin = Admin::connect(&server);
+    let mut admin = AdminClient::connect(&server);
     for garbage in [&b"\n"[..], b"\x00\xff\n", b"[[[[\n", b"{\"version\":1}\n", b"Create group\n"] {
         admin.send(garbage);
-        assert_eq!(kind(admin.line()), Kind::Invalid);
+        assert_eq!(kind(admin.receive()), Kind::Invalid);
     }
     admin.send(b"{\"version\":2,\"request\":\"quit\"}\n");
-    assert_eq!(kind(admin.line()), Kind::Version);
-    let known = kind(admin.ask(&AdminRequest::Create { group: group("g"), secret: None }));
+    assert_eq!(kind(admin.receive()), Kind::Version);
+    let known = kind(admin.request(&AdminRequest::Create { group: group("g"), secret: None }));
     assert_eq!(known, Kind::Exists, "the connection goes on");
 
-    let mut endless = Admin::connect(&server);
+    let mut endless = AdminClient::connect(&server);
     endless.send(&vec![b'['; MAX_REQUEST_LEN]);
-    assert_eq!(kind(endless.line()), Kind::Invalid);
-    assert!(endless.has_ended());
+    assert_eq!(kind(endless.receive()), Kind::Invalid);
+    assert!(endless.is_closed());
 
     let threads = server.threads();
-    let mut half = Admin::connect(&server);
+    let mut half = AdminClient::connect(&server);
     half.send(b"{\"version\":1,\"request\":\"cre");
-    let mut idle: Vec<_> = (0..100).map(|_| Admin::connect(&server)).collect();
+    let mut idle: Vec<_> = (0..100).map(|_| AdminClient::connect(&server)).collect();
     assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
     for _ in 0..3 {
-        assert_eq!(kvs(&server, &["status", "g"]).status.code(), Some(0));
+        assert_eq!(kvs_admin(&server, &["status", "g"]).status.code(), Some(0));
     }
     app.store("k", "v");
     assert_eq!(app.call_within(AT_ONCE, "get_value k").1, "v");
-    assert!(half.has_ended(), "its place was needed");
-    assert!(idle[0].has_ended());
-    until("threads of those who lost their places end", || {
+    assert!(half.is_closed(), "its connection was needed");
+    assert!(idle[0].is_closed());
+    until("the threads of closed connections end", || {
         (server.threads() <= threads + 16).then_some(())
     });
     let last = idle.last_mut().expect("there are a hundred");
     assert_eq!(
-        kind(last.ask(&AdminRequest::Create { group: group("g"), secret: None })),
+        kind(last.request(&AdminRequest::Create { group: group("g"), secret: None })),
         Kind::Exists,
-        "it has a place"
+        "it is connected"
     );
 
-    // In the middle of everything.
+    // Requests that are cut off anywhere.
     for n in 0..50 {
-        let mut admin = Admin::connect(&server);
+        let mut admin = AdminClient::connect(&server);
         let line = AdminRequest::Status { group: None }.encode();
         admin.send(&line[..n % line.len()]);
     }
     server.quit();
 }
 
-/// Slow, as only time shows it.
+/// Slow: it waits for the timeout.
 #[test]
-fn half_a_request_is_not_waited_for_for_ever() {
+fn incomplete_request_times_out() {
     let auth = AuthServer::start();
     let server = LocalServer::start(&auth);
-    let mut half = Admin::connect(&server);
+    let mut half = AdminClient::connect(&server);
     half.send(b"{");
     let drip = half.0.get_ref().try_clone().expect("a descriptor can be duplicated");
     thread::scope(|scope| {
         scope.spawn(|| {
-            // A byte now and then is no excuse. The pause is the attack: there is nothing to wait for.
+            // Single bytes do not extend the timeout. The pause is part of the attack.
             let mut drip = &drip;
             while drip.write_all(b" ").is_ok() {
                 thread::sleep(Duration::from_millis(200));
             }
         });
-        assert!(half.has_ended());
+        assert!(half.is_closed());
     });
-    assert_eq!(kvs(&server, &["status"]).status.code(), Some(0));
+    assert_eq!(kvs_admin(&server, &["status"]).status.code(), Some(0));
 }

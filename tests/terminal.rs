@@ -1,5 +1,5 @@
-//! The consoles of both servers on a terminal that can edit lines: what is seen on the screen, and in which state the terminal
-//! is left.
+//! The consoles of both servers on a terminal with line editing: what the screen shows, and the
+//! state in which a server leaves the terminal.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 const COLUMNS: usize = 80;
 
-/// What a terminal shows of the bytes that it was sent, as far as they are those of an editor of lines.
+/// Emulates a terminal, with the control sequences that the line editor sends.
 #[derive(Debug, Default)]
 struct Screen {
     rows: Vec<Vec<char>>,
@@ -65,13 +65,13 @@ impl Screen {
             'B' => self.row += count,
             'C' => self.column += count,
             'D' => self.column = self.column.saturating_sub(count),
-            // A colour.
+            // A color.
             'm' => {}
             'K' => {
                 let column = self.column;
                 self.line().truncate(column);
             }
-            _ => panic!("a sequence that this screen does not know: {number}{end}"),
+            _ => panic!("unknown control sequence: {number}{end}"),
         }
     }
 
@@ -100,25 +100,25 @@ impl Screen {
         self.rows.iter().map(text).collect()
     }
 
-    /// The line with the cursor.
+    /// The line at the cursor.
     fn current(&self) -> String {
         self.lines().get(self.row).cloned().unwrap_or_default()
     }
 }
 
-/// A program on a terminal.
-struct Seat {
+/// A program on a pseudo-terminal.
+struct TerminalProgram {
     child: Child,
     master: File,
     shown: Arc<(Mutex<Vec<u8>>, Condvar)>,
-    before: Termios,
-    /// Its end of the terminal, which otherwise would hang up before it was looked at.
+    original: Termios,
+    /// Keeps the terminal open after the program has exited.
     slave: OwnedFd,
     dir: Option<TempDir>,
 }
 
-impl Seat {
-    /// Its log is not seen.
+impl TerminalProgram {
+    /// Starts a program whose log does not go to the terminal.
     fn new(command: Command) -> Self {
         Self::with(command, false)
     }
@@ -126,14 +126,14 @@ impl Seat {
     fn with(mut command: Command, logs: bool) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("there are terminals");
-        grantpt(&master).expect("it is ours");
-        unlockpt(&master).expect("it is ours");
+        grantpt(&master).expect("the terminal is ours");
+        unlockpt(&master).expect("the terminal is ours");
         let size = Winsize { ws_row: 50, ws_col: COLUMNS as u16, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, size).expect("it is a terminal");
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let name = ptsname(&master, Vec::new()).expect("it has a name");
         let slave = open(name, flags, Mode::empty()).expect("it is unlocked");
-        let before = tcgetattr(&slave).expect("it is a terminal");
+        let original = tcgetattr(&slave).expect("it is a terminal");
         let end = || slave.try_clone().expect("there are descriptors");
         command.stdin(end()).stdout(end()).stderr(if logs { end().into() } else { Stdio::null() });
         for variable in ["KVS_SOCKET", "KVS_AUTH", "KVS_VERBOSE", "NO_COLOR"] {
@@ -155,16 +155,16 @@ impl Seat {
                 theirs.1.notify_all();
             }
         });
-        Self { child, master, shown, before, slave, dir: None }
+        Self { child, master, shown, original, slave, dir: None }
     }
 
-    /// A local server, when it waits for a line.
+    /// Starts a local server, and waits for its prompt.
     fn local(auth: &AuthServer) -> Self {
         let dir = private_dir();
-        let mut seat = Self::new(local(auth, &dir.path().join("sock")));
-        seat.dir = Some(dir);
-        seat.expect("a prompt", |screen| screen.current() == ">");
-        seat
+        let mut program = Self::new(local(auth, &dir.path().join("sock")));
+        program.dir = Some(dir);
+        program.expect("a prompt", |screen| screen.current() == ">");
+        program
     }
 
     /// The control socket of a local server.
@@ -172,11 +172,11 @@ impl Seat {
         self.dir.as_ref().expect("it has one").path().join("sock_control")
     }
 
-    fn types(&self, text: &str) {
+    fn type_text(&self, text: &str) {
         (&self.master).write_all(text.as_bytes()).expect("the terminal is open");
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen satisfies `is_right`.
     fn expect(&self, what: &str, is_right: impl Fn(&Screen) -> bool) -> Screen {
         let end = Instant::now() + DEADLINE;
         let mut shown = self.shown.0.lock().expect("no panic");
@@ -195,7 +195,7 @@ impl Seat {
         self.expect(line, |screen| screen.lines().iter().any(|shown| shown == line));
     }
 
-    /// What stands on the line with the cursor.
+    /// Waits until the line at the cursor is this.
     fn expect_current(&self, line: &str) {
         self.expect(line, |screen| screen.current() == line);
     }
@@ -222,17 +222,17 @@ impl Seat {
         status.expect("it was awaited")
     }
 
-    /// It ends well, with these words, and the terminal as it was.
-    fn ends(mut self, last: &str) {
+    /// Asserts that the program succeeds after printing `last`, and restores the terminal.
+    fn assert_exits(mut self, last: &str) {
         let status = self.wait();
         assert!(status.success(), "{status}");
         self.expect_line(last);
         self.expect("the beginning of a line", |screen| screen.current().is_empty());
-        assert_same(&self.modes(), &self.before);
+        assert_same(&self.modes(), &self.original);
     }
 }
 
-impl Drop for Seat {
+impl Drop for TerminalProgram {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -258,73 +258,73 @@ const LEFT: &str = "\x1b[D";
 const UP: &str = "\x1b[A";
 
 #[test]
-fn a_line_can_be_edited_in_its_middle_recalled_and_completed() {
+fn line_can_be_edited_recalled_and_completed() {
     let auth = AuthServer::start();
-    let seat = Seat::local(&auth);
-    seat.types(&format!("Creategroup{}", LEFT.repeat(5)));
-    seat.types(" \r");
-    seat.expect_line("> Create group");
-    seat.expect_line("Insert group id:");
-    seat.types("weather\r");
+    let program = TerminalProgram::local(&auth);
+    program.type_text(&format!("Creategroup{}", LEFT.repeat(5)));
+    program.type_text(" \r");
+    program.expect_line("> Create group");
+    program.expect_line("Insert group id:");
+    program.type_text("weather\r");
     let secret = |screen: &Screen| {
         let said = |line: &String| line.starts_with("Group created with secret ");
         screen.lines().iter().filter(|line| said(line)).count()
     };
-    seat.expect("the secret", |screen| secret(screen) == 1 && screen.current() == ">");
+    program.expect("the secret", |screen| secret(screen) == 1 && screen.current() == ">");
 
-    // Up twice: the id, and the command before it.
-    seat.types(UP);
-    seat.expect_current("> weather");
-    seat.types(UP);
-    seat.expect_current("> Create group");
-    seat.types("\r");
-    seat.expect("the question", |screen| screen.current() == ">");
-    seat.types("wind\r");
-    seat.expect("another secret", |screen| secret(screen) == 2 && screen.current() == ">");
+    // The first Up recalls the id, the second the command before it.
+    program.type_text(UP);
+    program.expect_current("> weather");
+    program.type_text(UP);
+    program.expect_current("> Create group");
+    program.type_text("\r");
+    program.expect("the question", |screen| screen.current() == ">");
+    program.type_text("wind\r");
+    program.expect("another secret", |screen| secret(screen) == 2 && screen.current() == ">");
 
-    seat.types("Show g\t");
-    seat.expect_current("> Show group info");
-    seat.types("\r");
-    seat.expect("the question", |screen| screen.current() == ">");
-    // Both begin with w; a third letter tells them apart.
-    seat.types("we\t");
-    seat.expect_current("> weather");
-    seat.types("\r");
-    seat.expect_line("Name: weather");
-    seat.expect("all of it", |screen| screen.current() == ">");
-    // At other prompts it is no word.
-    seat.types("wea\t");
-    seat.types("x");
-    seat.expect_current("> weax");
-    seat.types("\r");
-    seat.expect_line("Unknown Command");
-    seat.types("Q\t\r");
-    seat.ends("Exiting Local Server...");
+    program.type_text("Show g\t");
+    program.expect_current("> Show group info");
+    program.type_text("\r");
+    program.expect("the question", |screen| screen.current() == ">");
+    // Both ids begin with w, so completion needs the second letter.
+    program.type_text("we\t");
+    program.expect_current("> weather");
+    program.type_text("\r");
+    program.expect_line("Name: weather");
+    program.expect("all of it", |screen| screen.current() == ">");
+    // Ids are completed only after a question for an id.
+    program.type_text("wea\t");
+    program.type_text("x");
+    program.expect_current("> weax");
+    program.type_text("\r");
+    program.expect_line("Unknown Command");
+    program.type_text("Q\t\r");
+    program.assert_exits("Exiting Local Server...");
 }
 
 #[test]
-fn pasted_lines_are_all_obeyed() {
+fn pasted_lines_are_all_executed() {
     let auth = AuthServer::start();
-    let seat = Seat::local(&auth);
-    seat.types("Create group\rg\rShow group info\rg\rQuit\r");
-    seat.expect_line("Name: g");
-    seat.ends("Exiting Local Server...");
+    let program = TerminalProgram::local(&auth);
+    program.type_text("Create group\rg\rShow group info\rg\rQuit\r");
+    program.expect_line("Name: g");
+    program.assert_exits("Exiting Local Server...");
 }
 
 #[test]
-fn what_the_server_says_stands_above_the_line_that_is_being_typed() {
+fn server_output_appears_above_the_edited_line() {
     let mut auth = AuthServer::start();
-    let seat = Seat::local(&auth);
-    seat.types("Create group\rg\r");
-    seat.expect("the secret", |screen| {
+    let program = TerminalProgram::local(&auth);
+    program.type_text("Create group\rg\r");
+    program.expect("the secret", |screen| {
         screen.current() == ">"
             && screen.lines().iter().any(|line| line.starts_with("Group created"))
     });
-    seat.types("half a li");
-    seat.expect_current("> half a li");
+    program.type_text("half a li");
+    program.expect_current("> half a li");
     auth.kill();
-    // The loss is seen when somebody asks.
-    let socket = seat.control();
+    // The server notices the loss at the next request.
+    let socket = program.control();
     let asked = Command::new(bin("kvs"))
         .args(["admin", "info", "g", "--control-socket"])
         .arg(&socket)
@@ -336,25 +336,25 @@ fn what_the_server_says_stands_above_the_line_that_is_being_typed() {
         screen.lines().iter().any(|line| line.starts_with("Authentication server "))
             && screen.current() == "> half a li"
     };
-    seat.expect("the loss, above the line", lost);
-    seat.types("ne\r");
-    seat.expect_line("> half a line");
-    seat.expect_line("Unknown Command");
+    program.expect("the loss, above the line", lost);
+    program.type_text("ne\r");
+    program.expect_line("> half a line");
+    program.expect_line("Unknown Command");
     auth.restart();
-    seat.signal(Signal::SIGTERM);
-    seat.ends("Exiting Local Server...");
+    program.signal(Signal::SIGTERM);
+    program.assert_exits("Exiting Local Server...");
 }
 
 #[test]
-fn lines_of_the_log_stand_above_the_line_that_is_being_typed() {
+fn log_appears_above_the_edited_line() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let mut command = local(&auth, &dir.path().join("sock"));
     command.arg("--verbose");
-    let seat = Seat::with(command, true);
-    seat.expect_current(">");
-    seat.types("half a li");
-    seat.expect_current("> half a li");
+    let program = TerminalProgram::with(command, true);
+    program.expect_current(">");
+    program.type_text("half a li");
+    program.expect_current("> half a li");
     for group in ["g", "h"] {
         let created = Command::new(bin("kvs"))
             .args(["admin", "create", group, "--control-socket"])
@@ -363,33 +363,33 @@ fn lines_of_the_log_stand_above_the_line_that_is_being_typed() {
             .status();
         assert!(created.expect("it can be started").success());
         let line = format!("created group=\"{group}\"");
-        seat.expect("a line of the log, above the line", |screen| {
+        program.expect("a line of the log, above the line", |screen| {
             screen.lines().iter().any(|shown| shown.ends_with(&line))
                 && screen.current() == "> half a li"
         });
     }
-    // Ctrl-D, which says something, does nothing.
-    seat.types("\x15\x04");
-    seat.expect("what Ctrl-D does not do", |screen| {
-        let told = |line: &String| line.contains("INFO the end of the input is not Quit");
-        screen.lines().iter().any(told) && screen.current() == ">"
+    // Ctrl-D only prints a message.
+    program.type_text("\x15\x04");
+    program.expect("the message about Ctrl-D", |screen| {
+        let is_message = |line: &String| line.contains("INFO the end of the input is not Quit");
+        screen.lines().iter().any(is_message) && screen.current() == ">"
     });
-    seat.types("Quit\r");
-    seat.expect_line("Exiting Local Server...");
+    program.type_text("Quit\r");
+    program.expect_line("Exiting Local Server...");
 }
 
 #[test]
-fn the_terminal_is_left_as_it_was_however_a_server_ends() {
+fn terminal_is_restored_however_a_server_exits() {
     let mut auth = AuthServer::start();
     for end in ["SIGTERM", "in the middle of a line", "Ctrl-C", "SIGINT", "kvs admin quit"] {
-        let seat = Seat::local(&auth);
-        assert!(seat.is_raw());
+        let program = TerminalProgram::local(&auth);
+        assert!(program.is_raw());
         match end {
-            "SIGTERM" => seat.signal(Signal::SIGTERM),
-            "SIGINT" => seat.signal(Signal::SIGINT),
-            "Ctrl-C" => seat.types("\x03"),
+            "SIGTERM" => program.signal(Signal::SIGTERM),
+            "SIGINT" => program.signal(Signal::SIGINT),
+            "Ctrl-C" => program.type_text("\x03"),
             "kvs admin quit" => {
-                let socket = seat.control();
+                let socket = program.control();
                 let quit = Command::new(bin("kvs"))
                     .args(["admin", "quit", "--yes", "--control-socket"])
                     .arg(&socket)
@@ -398,97 +398,98 @@ fn the_terminal_is_left_as_it_was_however_a_server_ends() {
                 assert!(quit.expect("it can be started").success());
             }
             _ => {
-                seat.types("half");
-                seat.expect_current("> half");
-                seat.signal(Signal::SIGTERM);
+                program.type_text("half");
+                program.expect_current("> half");
+                program.signal(Signal::SIGTERM);
             }
         }
         eprintln!("{end}");
-        seat.ends("Exiting Local Server...");
+        program.assert_exits("Exiting Local Server...");
     }
-    // The authentication server ends it, which is on a terminal, too.
-    let seat = Seat::local(&auth);
+    // The authentication server shuts the local server down.
+    let program = TerminalProgram::local(&auth);
     auth.send("Quit");
-    seat.ends("Exiting Local Server...");
+    program.assert_exits("Exiting Local Server...");
     auth.restart();
 
-    // As it is lost.
+    // The local server exits when it loses the authentication server.
     let dir = private_dir();
     let mut command = local(&auth, &dir.path().join("sock"));
     command.arg("--exit-on-auth-loss");
-    let mut seat = Seat::new(command);
-    seat.expect_current(">");
-    seat.types("Create group\rg\r");
-    seat.expect("the secret", |screen| {
+    let mut program = TerminalProgram::new(command);
+    program.expect_current(">");
+    program.type_text("Create group\rg\r");
+    program.expect("the secret", |screen| {
         screen.current() == ">"
             && screen.lines().iter().any(|line| line.starts_with("Group created"))
     });
     auth.kill();
-    seat.types("Show group info\rg\r");
-    assert_eq!(seat.wait().code(), Some(1));
-    assert_same(&seat.modes(), &seat.before);
+    program.type_text("Show group info\rg\r");
+    assert_eq!(program.wait().code(), Some(1));
+    assert_same(&program.modes(), &program.original);
 }
 
 #[test]
-fn the_authentication_server_edits_lines_too_and_leaves_the_terminal_as_it_was() {
+fn auth_server_edits_lines_and_restores_terminal() {
     for end in ["Quit", "SIGTERM"] {
         let ports = Ports::reserve();
         let mut command = Command::new(bin("KVS-AuthServer"));
         command.args(["--listen", &ports.addr(0).to_string()]);
-        let seat = Seat::new(command);
-        seat.expect_current(">");
-        seat.types(&format!("it{LEFT}{LEFT}Qu"));
-        seat.expect_current("> Quit");
+        let program = TerminalProgram::new(command);
+        program.expect_current(">");
+        program.type_text(&format!("it{LEFT}{LEFT}Qu"));
+        program.expect_current("> Quit");
         match end {
-            "Quit" => seat.types("\r"),
-            _ => seat.signal(Signal::SIGTERM),
+            "Quit" => program.type_text("\r"),
+            _ => program.signal(Signal::SIGTERM),
         }
-        seat.ends("Exiting Authentification Server...");
+        program.assert_exits("Exiting Authentification Server...");
     }
 }
 
 #[test]
-fn the_end_of_the_input_is_not_quit() {
+fn end_of_input_does_not_quit() {
     let auth = AuthServer::start();
-    let seat = Seat::local(&auth);
-    seat.types("\x04\x04");
-    seat.types("foo\r");
-    seat.expect_line("Unknown Command");
-    seat.types("Quit\r");
-    seat.ends("Exiting Local Server...");
+    let program = TerminalProgram::local(&auth);
+    program.type_text("\x04\x04");
+    program.type_text("foo\r");
+    program.expect_line("Unknown Command");
+    program.type_text("Quit\r");
+    program.assert_exits("Exiting Local Server...");
 }
 
 #[test]
-fn a_terminal_that_can_only_show_lines_gets_nothing_else() {
+fn dumb_terminal_gets_plain_lines() {
     let auth = AuthServer::start();
     for term in ["dumb", ""] {
         let dir = private_dir();
         let mut command = local(&auth, &dir.path().join("sock"));
         command.env("TERM", term);
-        let seat = Seat::new(command);
-        seat.expect("the port", |screen| {
+        let program = TerminalProgram::new(command);
+        program.expect("the port", |screen| {
             screen.lines().iter().any(|line| line.starts_with("Port"))
         });
-        seat.types("foo\nQuit\n");
-        let screen = seat.expect("its end", |screen| {
+        program.type_text("foo\nQuit\n");
+        let screen = program.expect("its end", |screen| {
             screen.lines().iter().any(|line| line == "Exiting Local Server...")
         });
         let plain = screen.bytes.iter().all(|&byte| byte != b'\x1b' && byte != b'>');
         assert!(plain, "{}", screen.bytes.escape_ascii());
-        seat.ends("Exiting Local Server...");
+        program.assert_exits("Exiting Local Server...");
     }
 }
 
 #[test]
-fn a_terminal_that_shows_nothing_holds_nobody_up() {
+fn blocked_terminal_does_not_block_the_server() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
-    let mut seat = Seat::new(local(&auth, &socket));
-    seat.expect_current(">");
-    // Ctrl-S, as it were: nothing that it is sent is taken any more.
-    rustix::termios::tcflow(&seat.slave, rustix::termios::Action::OOff).expect("it is a terminal");
-    seat.types("foo\r");
+    let mut program = TerminalProgram::new(local(&auth, &socket));
+    program.expect_current(">");
+    // As after Ctrl-S, the terminal accepts no more output.
+    rustix::termios::tcflow(&program.slave, rustix::termios::Action::OOff)
+        .expect("it is a terminal");
+    program.type_text("foo\r");
     let control = dir.path().join("sock_control");
     for _ in 0..10 {
         let status = Command::new(bin("kvs"))
@@ -498,61 +499,64 @@ fn a_terminal_that_shows_nothing_holds_nobody_up() {
             .status();
         assert!(status.expect("it can be started").success());
     }
-    seat.signal(Signal::SIGTERM);
-    assert!(seat.wait().success());
+    program.signal(Signal::SIGTERM);
+    assert!(program.wait().success());
 }
 
 /// A shell with job control, on a terminal of its own.
-fn shell(script: &str, auth: &AuthServer, socket: &Path) -> Seat {
+fn shell(script: &str, auth: &AuthServer, socket: &Path) -> TerminalProgram {
     let mut command = Command::new("setsid");
     command.args(["--ctty", "sh", "-c", script, "sh"]).arg(bin("KVS-LocalServer"));
     command.args(["--auth", &auth.addr().to_string(), "--socket"]).arg(socket);
-    Seat::new(command)
+    TerminalProgram::new(command)
 }
 
 #[test]
-fn a_server_can_be_stopped_with_ctrl_z_serves_in_the_background_and_comes_back_with_its_line() {
+fn suspended_server_serves_in_background_and_resumes() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
-    let script = r#"set -m; setpriv --pdeathsig KILL "$@"; echo stopped; stty -a | grep -c ' icanon';
-        bg; echo background; read -r line; stty -a | grep -c ' icanon'; echo "got $line"; kill -STOP %1; fg"#;
-    let seat = shell(script, &auth, &socket);
-    seat.expect_current(">");
-    seat.types(&format!("Quix{LEFT}"));
-    seat.expect_current("> Quix");
-    assert!(seat.is_raw());
-    seat.types("\x1a");
-    seat.expect_line("stopped");
-    seat.expect_line("background");
-    seat.expect("a normal terminal", |screen| screen.lines().iter().any(|line| line == "1"));
-    // In the background it serves.
+    let script = r#"set -m; setpriv --pdeathsig KILL "$@"; echo stopped
+        stty -a | grep -c ' icanon'
+        bg; echo background; read -r line
+        stty -a | grep -c ' icanon'
+        echo "got $line"; kill -STOP %1; fg"#;
+    let program = shell(script, &auth, &socket);
+    program.expect_current(">");
+    program.type_text(&format!("Quix{LEFT}"));
+    program.expect_current("> Quix");
+    assert!(program.is_raw());
+    program.type_text("\x1a");
+    program.expect_line("stopped");
+    program.expect_line("background");
+    program.expect("a normal terminal", |screen| screen.lines().iter().any(|line| line == "1"));
+    // The server works in the background.
     let status = Command::new(bin("kvs"))
         .args(["admin", "status", "--control-socket"])
         .arg(dir.path().join("sock_control"))
         .stderr(Stdio::null())
         .status();
     assert!(status.expect("it can be started").success());
-    assert_same(&seat.modes(), &seat.before);
-    seat.types("for the shell\n");
-    seat.expect_line("got for the shell");
-    seat.expect_current("> Quix");
-    // The cursor is where it was.
-    seat.types("\x1b[3~t\r");
-    seat.ends("Exiting Local Server...");
+    assert_same(&program.modes(), &program.original);
+    program.type_text("for the shell\n");
+    program.expect_line("got for the shell");
+    program.expect_current("> Quix");
+    // The cursor is at its previous position.
+    program.type_text("\x1b[3~t\r");
+    program.assert_exits("Exiting Local Server...");
 }
 
 #[test]
-fn a_server_that_was_started_in_the_background_edits_lines_when_it_comes_to_the_foreground() {
+fn background_server_edits_lines_in_foreground() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
     let script = r#"set -m; setpriv --pdeathsig KILL "$@" & read -r line; kill -STOP %1; fg"#;
-    let seat = shell(script, &auth, &socket);
-    seat.expect("the port", |screen| screen.lines().iter().any(|line| line.starts_with("Port")));
-    assert_same(&seat.modes(), &seat.before);
-    seat.types("to the foreground\n");
-    seat.expect_current(">");
-    seat.types("Q\t\r");
-    seat.ends("Exiting Local Server...");
+    let program = shell(script, &auth, &socket);
+    program.expect("the port", |screen| screen.lines().iter().any(|line| line.starts_with("Port")));
+    assert_same(&program.modes(), &program.original);
+    program.type_text("to the foreground\n");
+    program.expect_current(">");
+    program.type_text("Q\t\r");
+    program.assert_exits("Exiting Local Server...");
 }

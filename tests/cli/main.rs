@@ -1,10 +1,10 @@
-//! What the command line program `kvs` promises, with real servers, pipes and terminals.
+//! The command line program `kvs`, with real servers, pipes and terminals.
 //!
-//! - `commands.rs`: each command, as text and as JSON; commands from standard input.
-//! - `failures.rs`: the exit code and the sentence of each failure; where the secret comes from and where it never goes.
-//! - `files.rs`: options in a file.
-//! - `watch.rs`: changes as they happen, and the commands that are run for them.
-//! - `prompt.rs`: the prompt on a pseudo-terminal.
+//! - `commands`: each command, as text and as JSON; commands from standard input.
+//! - `failures`: exit codes and messages; where the secret comes from and where it never appears.
+//! - `files`: options in a file.
+//! - `watch`: changes as they happen, and the commands that `--exec` runs.
+//! - `prompt`: the prompt on a pseudo-terminal.
 
 #![forbid(unsafe_code)]
 
@@ -17,48 +17,53 @@ mod watch;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use kvs_testkit::{AuthServer, LocalServer, Process, Program, Sockets, bin, private_dir};
+use kvs_testkit::{Process, Program, Sockets, TestEnv, bin, private_dir};
 use tempfile::TempDir;
 
 const GROUP: &str = "weather";
 
-/// A server with one group, and a home directory for the program.
-struct World {
-    server: LocalServer,
-    auth: AuthServer,
-    secret: String,
+/// Both servers with one group, and a home directory for `kvs`.
+struct CliEnv {
+    env: TestEnv,
     home: TempDir,
 }
 
-/// A run that has come to its end.
+impl Deref for CliEnv {
+    type Target = TestEnv;
+
+    fn deref(&self) -> &TestEnv {
+        &self.env
+    }
+}
+
+/// The result of a `kvs` that has exited.
 #[derive(Debug)]
-struct Ran {
+struct CliOutput {
     code: Option<i32>,
     stdout: Vec<u8>,
     stderr: String,
 }
 
-impl World {
+impl CliEnv {
     fn start() -> Self {
-        Self::with([])
+        Self::with_args([])
     }
 
-    /// With these options of the server.
-    fn with<'a>(options: impl IntoIterator<Item = &'a str>) -> Self {
-        let auth = AuthServer::start();
-        let server = LocalServer::builder(auth.addr()).args(options).start();
-        let secret = server.create_group(GROUP);
-        Self { server, auth, secret, home: private_dir() }
+    /// Starts a local server with these additional arguments.
+    fn with_args<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        let env = TestEnv::builder().group(GROUP).args(args).start();
+        Self { env, home: private_dir() }
     }
 
-    /// The environment of a member: the secret is in a file.
+    /// The environment of `kvs`: the server, the group, and a file with the secret.
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let path = |path: &Path| path.to_str().expect("the test has chosen it").to_owned();
+        let path = |path: &Path| path.to_str().expect("paths of tests are UTF-8").to_owned();
         vec![
             ("KVS_SOCKET", path(self.server.socket())),
             ("KVS_GROUP", GROUP.into()),
@@ -70,43 +75,43 @@ impl World {
         ]
     }
 
-    /// A file with the secret and these permissions.
+    /// A file with the secret and this mode.
     fn secret_file(&self, mode: u32) -> PathBuf {
         let path = self.home.path().join(format!("secret-{mode:o}"));
         if !path.exists() {
-            fs::write(&path, format!("{}\n", self.secret)).expect("the directory is ours");
+            fs::write(&path, format!("{}\n", self.secret())).expect("the directory is ours");
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("the file is ours");
         }
         path
     }
 
-    /// A member's `kvs`, to be started with a console.
-    fn program<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
+    /// `kvs` with the environment of this group, not started yet.
+    fn kvs<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Program {
         let program = Program::new(bin("kvs")).args(args);
         self.variables()
             .into_iter()
             .fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    /// A watch that has begun.
+    /// A `kvs watch` that has started to watch.
     fn watch<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Process {
-        let watch = self.program(["watch"].into_iter().chain(args)).spawn();
-        watch.expect_log("that it watches", |line| line.contains("watching"));
+        let watch = self.kvs(["watch"].into_iter().chain(args)).spawn();
+        watch.expect_log("the start of the watch", |line| line.contains("watching"));
         watch
     }
 
-    /// Runs a member's `kvs` to its end.
-    fn run<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Ran {
+    /// Runs `kvs` until it exits.
+    fn run<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> CliOutput {
         self.run_with(args, b"", [])
     }
 
-    /// With this input, and more or other variables.
+    /// Runs `kvs` with this input and these additional variables until it exits.
     fn run_with<'a, 'b>(
         &self,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: &[u8],
         variables: impl IntoIterator<Item = (&'a str, &'b str)>,
-    ) -> Ran {
+    ) -> CliOutput {
         let mut command = Command::new(bin("kvs"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("KVS_") {
@@ -115,58 +120,54 @@ impl World {
         }
         command.args(args).envs(self.variables()).envs(variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it can be started");
+        let mut child = command.spawn().expect("the program was built");
         let mut stdin = child.stdin.take().expect("it is a pipe");
         let output = thread::scope(|scope| {
             scope.spawn(move || {
-                // It need not read all of it.
+                // A command may exit without reading its input.
                 let _ = stdin.write_all(input);
             });
-            child.wait_with_output().expect("it has been started")
+            child.wait_with_output().expect("the process is a child")
         });
-        let stderr = String::from_utf8(output.stderr).expect("sentences are text");
-        let ran = Ran { code: output.status.code(), stdout: output.stdout, stderr };
-        // Whatever it was.
+        let stderr = String::from_utf8(output.stderr).expect("messages are UTF-8");
+        let output = CliOutput { code: output.status.code(), stdout: output.stdout, stderr };
+        // No command prints the secret.
         assert!(
-            !ran.text().contains(&self.secret) && !ran.stderr.contains(&self.secret),
-            "{ran:?}"
+            !output.text().contains(self.secret()) && !output.stderr.contains(self.secret()),
+            "{output:?}"
         );
-        ran
-    }
-
-    fn connect(&self) -> kvs::Connection {
-        kvs_testkit::connect(&self.server, GROUP, &self.secret).expect("it is let in")
+        output
     }
 }
 
-impl Ran {
+impl CliOutput {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// It was done, and this is all that it said.
+    /// Asserts that the command succeeded and printed only this.
     #[track_caller]
-    fn says(&self, stdout: impl AsRef<[u8]>) {
+    fn assert_prints(&self, stdout: impl AsRef<[u8]>) {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         assert!(self.stdout == stdout.as_ref(), "{self:?}");
     }
 
-    /// It has failed with this code and this sentence, and said nothing else.
+    /// Asserts that the command failed with this exit code and printed only this message.
     #[track_caller]
-    fn fails(&self, code: i32, sentence: &str) {
-        assert_eq!((self.code, self.stderr.as_str()), (Some(code), &*format!("kvs: {sentence}\n")));
+    fn assert_fails(&self, code: i32, message: &str) {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(code), &*format!("kvs: {message}\n")));
         assert!(self.stdout.is_empty(), "{self:?}");
     }
 
-    /// The JSON objects on standard output.
+    /// The JSON objects on standard output, after asserting success.
     #[track_caller]
-    fn objects(&self) -> Vec<serde_json::Value> {
+    fn json(&self) -> Vec<serde_json::Value> {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
-        objects(&self.text())
+        parse_json_lines(&self.text())
     }
 }
 
-/// One from each line.
-fn objects(lines: &str) -> Vec<serde_json::Value> {
-    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+/// One JSON value per line.
+fn parse_json_lines(lines: &str) -> Vec<serde_json::Value> {
+    lines.lines().map(|line| serde_json::from_str(line).expect("the line is JSON")).collect()
 }

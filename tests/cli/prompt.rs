@@ -5,25 +5,25 @@ use std::os::unix::fs::PermissionsExt;
 
 use kvs_testkit::{Console, Process, Program, bin};
 
-use crate::{GROUP, World};
+use crate::{CliEnv, GROUP};
 
 const UP: &[u8] = b"\x1b[A";
 const TAB: &[u8] = b"\t";
 const CTRL_C: &[u8] = b"\x03";
 
-impl World {
-    /// A terminal of its own with the prompt on it. These variables are set besides.
+impl CliEnv {
+    /// Starts the prompt on a new terminal, with these additional variables.
     fn prompt<'a>(&self, variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Process {
         self.on_terminal([], variables)
     }
 
-    /// A terminal of its own on which the program runs with these arguments.
+    /// Starts `kvs` with these arguments on a new terminal.
     fn on_terminal<'a, 'b>(
         &self,
         args: impl IntoIterator<Item = &'b str>,
         variables: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Process {
-        // Secrets are asked for at the terminal that controls the process.
+        // The question for the secret goes to the controlling terminal.
         let program = Program::new("setsid").args(["--ctty", "--wait"]).arg(bin("kvs")).args(args);
         let program = program.console(Console::Terminal { echo: true });
         let own = self.variables().into_iter();
@@ -36,43 +36,44 @@ impl World {
 
     fn history(&self) -> String {
         fs::read_to_string(self.home.path().join("state/kvs/history"))
-            .expect("the prompt keeps one")
+            .expect("the prompt saves its history")
     }
 }
 
-/// Types a line at the prompt, which must be there, up to the end of that line on the screen.
-fn types(prompt: &Process, line: &str) {
+/// Types a line after the prompt has appeared, and waits until the line is on the screen.
+fn type_line(prompt: &Process, line: &str) {
     prompt.expect_partial_line("> ");
     prompt.send_bytes(format!("{line}\r").as_bytes());
     prompt.expect_line_where(&format!("the typed {line:?}"), |shown| shown.contains(line));
 }
 
-/// Waits for a line that ends like this: what was typed stands before it when it comes while something is typed.
-fn shows(prompt: &Process, end: &str) {
+/// Waits for a line with this end. A line that is printed while another is typed begins with the
+/// typed text.
+fn expect_line_end(prompt: &Process, end: &str) {
     prompt.expect_line_where(&format!("…{end:?}"), |line| line.ends_with(end));
 }
 
-/// Throws away the line in which `typed` stands. What follows at once would be thrown away with it.
-fn clears(prompt: &Process, typed: &str) {
+/// Discards the line that contains `typed` with Ctrl-C, and waits until it is discarded.
+fn discard_line(prompt: &Process, typed: &str) {
     prompt.expect_partial_line(typed);
     prompt.send_bytes(CTRL_C);
     prompt.expect_line_where("the end of that line", |line| line.contains(typed));
 }
 
-fn quits(prompt: &Process) {
+fn quit(prompt: &Process) {
     prompt.expect_partial_line("> ");
     prompt.end_input();
     assert_eq!(prompt.wait_exit().code(), Some(0), "{}", prompt.report());
 }
 
 #[test]
-fn commands_are_typed_one_after_the_other_and_no_error_ends_it() {
-    let world = World::start();
-    let prompt = world.prompt([]);
+fn prompt_continues_after_errors() {
+    let env = CliEnv::start();
+    let prompt = env.prompt([]);
     prompt.expect_partial_line("weather> ");
-    types(&prompt, "put k 'two words'");
-    types(&prompt, "get k");
-    shows(&prompt, "two words");
+    type_line(&prompt, "put k 'two words'");
+    type_line(&prompt, "get k");
+    expect_line_end(&prompt, "two words");
     for (line, error) in [
         ("get nope", "kvs: there is no key \"nope\" in the group \"weather\""),
         ("bogus", "kvs: unrecognized subcommand 'bogus'"),
@@ -80,47 +81,50 @@ fn commands_are_typed_one_after_the_other_and_no_error_ends_it() {
         ("unwatch", "kvs: there is no watch to end"),
         ("watch k --exec true", "kvs: at the prompt a watch has neither --exec nor --count"),
     ] {
-        types(&prompt, line);
+        type_line(&prompt, line);
         prompt.expect_log(error, |seen| seen.starts_with(error));
     }
-    types(&prompt, "");
-    // Ctrl-C throws the line away.
+    type_line(&prompt, "");
+    // Ctrl-C discards the line.
     prompt.expect_partial_line("> ");
     prompt.send_bytes(b"delete k");
-    clears(&prompt, "delete k");
-    types(&prompt, "get k --json");
+    discard_line(&prompt, "delete k");
+    type_line(&prompt, "get k --json");
     prompt.expect_line_where("the value", |line| line.contains("\"value\":\"two words\""));
-    types(&prompt, "help");
-    shows(&prompt, "connect  Change to another group, after asking for its secret (prompt only)");
-    types(&prompt, "help put");
-    shows(&prompt, "Usage: put [OPTIONS] <KEY> [VALUE]");
-    types(&prompt, "quit");
+    type_line(&prompt, "help");
+    expect_line_end(
+        &prompt,
+        "connect  Change to another group, after asking for its secret (prompt only)",
+    );
+    type_line(&prompt, "help put");
+    expect_line_end(&prompt, "Usage: put [OPTIONS] <KEY> [VALUE]");
+    type_line(&prompt, "quit");
     assert_eq!(prompt.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn what_was_typed_is_there_the_next_time() {
-    let world = World::start();
-    let prompt = world.prompt([]);
-    types(&prompt, "put k v");
-    types(&prompt, " put secretly v");
-    quits(&prompt);
-    let prompt = world.prompt([]);
+fn history_is_kept_between_prompts() {
+    let env = CliEnv::start();
+    let prompt = env.prompt([]);
+    type_line(&prompt, "put k v");
+    type_line(&prompt, " put secretly v");
+    quit(&prompt);
+    let prompt = env.prompt([]);
     prompt.expect_partial_line("weather> ");
     prompt.send_bytes(UP);
-    clears(&prompt, "put k v");
-    quits(&prompt);
-    assert_eq!(world.history(), "#V2\nput k v\n");
+    discard_line(&prompt, "put k v");
+    quit(&prompt);
+    assert_eq!(env.history(), "#V2\nput k v\n");
     for (path, mode) in [("state/kvs", 0o700), ("state/kvs/history", 0o600)] {
-        let metadata = fs::metadata(world.home.path().join(path)).unwrap();
+        let metadata = fs::metadata(env.home.path().join(path)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, mode, "{path}");
     }
 }
 
 #[test]
-fn the_tab_key_completes_commands_and_keys() {
-    let world = World::start();
-    let app = world.connect();
+fn tab_completes_commands_and_keys() {
+    let env = CliEnv::start();
+    let app = env.connect();
     app.put_many([
         ("temperature", "21.5"),
         ("two words", "v"),
@@ -128,7 +132,7 @@ fn the_tab_key_completes_commands_and_keys() {
         ("pressure:b", "v"),
     ])
     .unwrap();
-    let prompt = world.prompt([]);
+    let prompt = env.prompt([]);
     prompt.expect_partial_line("weather> ");
     prompt.send_bytes(b"ge");
     prompt.send_bytes(TAB);
@@ -137,152 +141,152 @@ fn the_tab_key_completes_commands_and_keys() {
     prompt.send_bytes(TAB);
     prompt.expect_partial_line("get temperature ");
     prompt.send_bytes(b"\r");
-    shows(&prompt, "21.5");
-    // What needs quotes gets them; what several keys begin with is completed as far as they agree.
+    expect_line_end(&prompt, "21.5");
+    // A key with a space is quoted; several candidates are completed to their common prefix.
     prompt.expect_partial_line("> ");
     prompt.send_bytes(b"get tw");
     prompt.send_bytes(TAB);
-    clears(&prompt, "get 'two words' ");
+    discard_line(&prompt, "get 'two words' ");
     prompt.expect_partial_line("> ");
     prompt.send_bytes(b"watch temperature p");
     prompt.send_bytes(TAB);
-    clears(&prompt, "watch temperature pressure:");
-    quits(&prompt);
+    discard_line(&prompt, "watch temperature pressure:");
+    quit(&prompt);
 }
 
 #[test]
-fn a_watch_reports_above_the_line_that_is_typed() {
-    let world = World::start();
-    let app = world.connect();
-    let prompt = world.prompt([]);
-    types(&prompt, "watch k --prefix p:");
-    prompt.expect_log("that it watches", |line| line.contains("watching \"k\""));
+fn watch_reports_above_the_edited_line() {
+    let env = CliEnv::start();
+    let app = env.connect();
+    let prompt = env.prompt([]);
+    type_line(&prompt, "watch k --prefix p:");
+    prompt.expect_log("the start of the watch", |line| line.contains("watching \"k\""));
     prompt.expect_partial_line("> ");
     prompt.send_bytes(b"get k");
     prompt.expect_partial_line("get k");
     app.put("k", "1").unwrap();
-    shows(&prompt, "k = 1");
-    // The line is still there.
+    expect_line_end(&prompt, "k = 1");
+    // The edited line is unchanged.
     prompt.expect_partial_line("get k");
     app.put("p:1", vec![b'v'; 1000]).unwrap();
     prompt.expect_line_where("a long value, cut", |line| line.ends_with("v\u{2026} (1000 bytes)"));
     app.delete("k").unwrap();
-    shows(&prompt, "k deleted");
+    expect_line_end(&prompt, "k deleted");
     app.put("k", "2").unwrap();
-    shows(&prompt, "k = 2");
+    expect_line_end(&prompt, "k = 2");
     prompt.send_bytes(b"\r");
     prompt.expect_line("2");
-    types(&prompt, "unwatch");
-    types(&prompt, "put k 3");
-    types(&prompt, "get k");
+    type_line(&prompt, "unwatch");
+    type_line(&prompt, "put k 3");
+    type_line(&prompt, "get k");
     prompt.expect_line("3");
-    quits(&prompt);
+    quit(&prompt);
     let finished = prompt.finish();
     assert!(finished.stdout.iter().all(|line| !line.contains("k = 3")), "{:?}", finished.stdout);
 }
 
 #[test]
-fn a_secret_is_asked_for_without_echo_and_kept_nowhere() {
-    let world = World::start();
-    let prompt = world.prompt([("KVS_SECRET_FILE", "")]);
+fn secret_prompt_has_no_echo_and_no_history() {
+    let env = CliEnv::start();
+    let prompt = env.prompt([("KVS_SECRET_FILE", "")]);
     prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(b"guess\r");
     prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
     prompt.expect_partial_line("weather (not connected)> ");
-    // It need not be told, and what was typed up to then is not shown either.
-    types(&prompt, "get k");
+    // Ctrl-C cancels the question, and the typed text is not shown.
+    type_line(&prompt, "get k");
     prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(b"guess");
     prompt.send_bytes(CTRL_C);
-    prompt.expect_log("that it was given up", |line| line == "kvs: interrupted");
+    prompt.expect_log("the cancellation", |line| line == "kvs: interrupted");
     // The next command asks again.
-    types(&prompt, "put k v");
+    type_line(&prompt, "put k v");
     prompt.expect_partial_line("Secret of the group \"weather\": ");
-    prompt.send_bytes(format!("{}\r", world.secret).as_bytes());
+    prompt.send_bytes(format!("{}\r", env.secret()).as_bytes());
     prompt.expect_partial_line("weather> ");
-    // Wherever it is typed by mistake.
-    types(&prompt, &format!("get {}", world.secret));
+    // A secret typed by mistake is not in the history.
+    type_line(&prompt, &format!("get {}", env.secret()));
     prompt.expect_log("no such key", |line| line.contains("there is no key"));
-    types(&prompt, "connect weather mistake");
+    type_line(&prompt, "connect weather mistake");
     prompt.expect_log("too many words", |line| line.contains("unexpected argument"));
-    types(&prompt, "get k");
+    type_line(&prompt, "get k");
     prompt.expect_line("v");
-    quits(&prompt);
-    assert_eq!(world.history(), "#V2\nget k\nput k v\nget k\n");
+    quit(&prompt);
+    assert_eq!(env.history(), "#V2\nget k\nput k v\nget k\n");
     let screen = prompt.finish().stdout.join("\n");
     assert!(!screen.contains("guess"), "{screen}");
 }
 
 #[test]
-fn another_group_is_joined_by_its_secret() {
-    let world = World::start();
-    let other = world.server.create_group("other");
-    let prompt = world.prompt([]);
-    types(&prompt, "connect other");
+fn connect_changes_the_group() {
+    let env = CliEnv::start();
+    let other = env.server.create_group("other");
+    let prompt = env.prompt([]);
+    type_line(&prompt, "connect other");
     prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(b"guess\r");
     prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
-    // Then everything is as it was.
+    // The prompt keeps the current group.
     prompt.expect_partial_line("weather> ");
-    types(&prompt, "watch k");
-    prompt.expect_log("that it watches", |line| line.contains("watching"));
-    types(&prompt, "connect other");
+    type_line(&prompt, "watch k");
+    prompt.expect_log("the start of the watch", |line| line.contains("watching"));
+    type_line(&prompt, "connect other");
     prompt.expect_partial_line("Secret of the group \"other\": ");
     prompt.send_bytes(format!("{other}\r").as_bytes());
     prompt.expect_log("the end of the watch", |line| {
         line.contains("the watches of the previous group")
     });
     prompt.expect_partial_line("other> ");
-    types(&prompt, "put k v");
-    quits(&prompt);
-    assert_eq!(world.connect().get("k").unwrap(), None);
-    assert_eq!(world.server.group_info("other").unwrap().pairs, 1);
+    type_line(&prompt, "put k v");
+    quit(&prompt);
+    assert_eq!(env.connect().get("k").unwrap(), None);
+    assert_eq!(env.server.group_info("other").unwrap().pairs, 1);
     assert!(!prompt.finish().stdout.join("\n").contains(&other));
 }
 
 #[test]
-fn a_lost_connection_is_told_at_once_and_opened_anew() {
-    let world = World::start();
-    let prompt = world.prompt([("KVS_SECRET_FILE", ""), ("KVS_SECRET", &*world.secret)]);
+fn lost_connection_is_reported_and_reopened() {
+    let env = CliEnv::start();
+    let prompt = env.prompt([("KVS_SECRET_FILE", ""), ("KVS_SECRET", env.secret())]);
     prompt.expect_partial_line("weather> ");
-    world.server.delete_group(GROUP);
+    env.server.delete_group(GROUP);
     prompt.expect_line_where("the end of the connection", |line| {
         line.contains("was closed") && line.ends_with("the next command reconnects")
     });
-    types(&prompt, "put k v");
-    prompt.expect_log("that there is no group", |line| line.contains("has no group \"weather\""));
+    type_line(&prompt, "put k v");
+    prompt.expect_log("the missing group", |line| line.contains("has no group \"weather\""));
     prompt.expect_partial_line("weather (not connected)> ");
-    // The group is there again, with another secret.
-    let renewed = world.server.create_group(GROUP);
-    types(&prompt, "put k v");
+    // The group is created again, with another secret.
+    let renewed = env.server.create_group(GROUP);
+    type_line(&prompt, "put k v");
     prompt.expect_log("the refusal", |line| line.contains("rejected the secret"));
-    types(&prompt, "put k v");
+    type_line(&prompt, "put k v");
     prompt.expect_partial_line("Secret of the group \"weather\": ");
     prompt.send_bytes(format!("{renewed}\r").as_bytes());
     prompt.expect_partial_line("weather> ");
-    types(&prompt, "get k");
+    type_line(&prompt, "get k");
     prompt.expect_line("v");
-    quits(&prompt);
+    quit(&prompt);
 }
 
 #[test]
-fn a_command_on_a_terminal_asks_for_the_secret_and_ends_its_value_with_a_line_feed() {
-    let world = World::start();
-    let app = world.connect();
+fn command_on_terminal_prompts_and_adds_line_feed() {
+    let env = CliEnv::start();
+    let app = env.connect();
     app.put("k", "v").unwrap();
     app.put("k\x1b[31m", "v").unwrap();
-    let get = world.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
+    let get = env.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
     get.expect_partial_line("Secret of the group \"weather\": ");
-    get.send_bytes(format!("{}\r", world.secret).as_bytes());
+    get.send_bytes(format!("{}\r", env.secret()).as_bytes());
     get.expect_line("v");
     assert_eq!(get.wait_exit().code(), Some(0));
-    assert!(!get.finish().stdout.join("\n").contains(&world.secret));
-    let get = world.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
+    assert!(!get.finish().stdout.join("\n").contains(env.secret()));
+    let get = env.on_terminal(["get", "k"], [("KVS_SECRET_FILE", "")]);
     get.expect_partial_line("Secret of the group \"weather\": ");
     get.send_bytes(CTRL_C);
     assert_eq!(get.wait_exit().code(), Some(130));
-    // A key commands no terminal.
-    let keys = world.on_terminal(["keys", "k\x1b"], []);
+    // A key cannot send control sequences to the terminal.
+    let keys = env.on_terminal(["keys", "k\x1b"], []);
     keys.expect_line("k\\x1b[31m");
     assert_eq!(keys.wait_exit().code(), Some(0));
 }
