@@ -11,8 +11,8 @@ use kvs_proto::v2::request::FrameLimits;
 use crate::console::{Input, Output};
 use crate::directory::{self, Directory, Unavailable};
 use crate::local::admin::administration::{Administration, close_applications};
-use crate::local::admin::console::Commands;
-use crate::local::admin::control::Control;
+use crate::local::admin::console::AdminConsole;
+use crate::local::admin::control::ControlSocket;
 use crate::local::config::Config;
 use crate::local::error::Error;
 use crate::local::group::registry::Groups;
@@ -138,10 +138,10 @@ impl Server {
         ));
         let mut control = self
             .control
-            .map(|listener| Control::start(listener, Arc::clone(&administration)))
+            .map(|listener| ControlSocket::start(listener, Arc::clone(&administration)))
             .transpose()
             .map_err(Error::io("a thread for the control socket"))?;
-        let commands = Commands { administration, output: self.output.clone() };
+        let commands = AdminConsole { administration, output: self.output.clone() };
         // The thread may wait for a line forever, so the shutdown does not wait for it.
         thread::Builder::new()
             .name("console-input".into())
@@ -155,7 +155,7 @@ impl Server {
         // Its connections stay open until the end, which tells an administrator who requested the
         // shutdown that it is complete.
         if let Some(control) = &mut control {
-            control.accept_no_more();
+            control.stop_accepting();
         }
         for (mailbox, _) in &reactors {
             mailbox.send(Message::CloseAll);

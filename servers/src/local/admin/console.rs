@@ -1,4 +1,4 @@
-//! The administrator's commands, in the words of the console.
+//! The dialogue of the console: commands from standard input, responses to standard output.
 
 use std::io::BufRead;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use kvs_proto::Text;
 
 use crate::console::{Input, Output, UNKNOWN_COMMAND};
-use crate::local::admin::administration::{Administration, NoGroup, NotCreated, group_id};
+use crate::local::admin::administration::{Administration, CreateError, GroupError, group_id};
 use crate::local::admin::status;
 use crate::local::group::group::Group;
 use crate::shutdown::Reason;
 
-/// What may be typed on the console of a local server.
+/// The commands of the console of a local server.
 pub const COMMANDS: [&str; 5] =
     ["Create group", "Delete group", "Show group info", "Show application status", "Quit"];
 
-/// The dialogue of a local server.
+/// The console of a local server.
 #[derive(Debug)]
-pub(crate) struct Commands {
-    /// What is done.
+pub(crate) struct AdminConsole {
+    /// The operations.
     pub(crate) administration: Arc<Administration>,
-    /// Where answers go.
+    /// Where responses are printed.
     pub(crate) output: Output,
 }
 
-impl Commands {
-    /// Reads and obeys until the end of the input.
+impl AdminConsole {
+    /// Carries out commands until the end of the input.
     pub(crate) fn run(&self, mut input: Input<impl BufRead>) {
         while let Some(line) = input.line() {
-            // Whoever has asked the server to quit, its groups are on their way out.
-            if self.administration.is_ending() {
+            // The server is quitting, so its groups are being deleted.
+            if self.administration.is_quitting() {
                 return;
             }
             match line.as_slice() {
@@ -37,7 +37,7 @@ impl Commands {
                 b"Delete group" => self.with_group_id(&mut input, |name| self.delete(name)),
                 b"Show group info" => self.with_group_id(&mut input, |name| self.info(name)),
                 b"Show application status" => self.status(),
-                // On a terminal, the editor reads on: what is said before the end is printed by it.
+                // On a terminal, the line editor continues: it prints the last lines.
                 b"Quit" => self.administration.quit(Reason::Console),
                 _ => self.output.say(UNKNOWN_COMMAND),
             }
@@ -62,8 +62,8 @@ impl Commands {
     fn create(&self, name: Text) {
         match self.administration.create(name, None) {
             Ok(secret) => self.output.say(format_args!("Group created with secret {secret}!")),
-            Err(NotCreated::Exists) => self.output.say("Group id already exists"),
-            Err(NotCreated::Unavailable(error)) => {
+            Err(CreateError::Exists) => self.output.say("Group id already exists"),
+            Err(CreateError::Unavailable(error)) => {
                 self.output.say(format_args!("Group not created: {error}"));
             }
         }
@@ -72,8 +72,8 @@ impl Commands {
     fn delete(&self, name: Text) {
         match self.administration.delete(name) {
             Ok(()) => self.output.say("Group deleted!"),
-            Err(NoGroup::NotFound) => self.output.say("Group id doesn't exist"),
-            Err(NoGroup::Unavailable(error)) => {
+            Err(GroupError::NotFound) => self.output.say("Group id doesn't exist"),
+            Err(GroupError::Unavailable(error)) => {
                 self.output.say(format_args!("Group not deleted: {error}"));
             }
         }
@@ -85,8 +85,8 @@ impl Commands {
                 "Name: {name}\nSecret: {}\nNumber of key-value pairs: {}",
                 info.secret, info.pairs
             )),
-            Err(NoGroup::NotFound) => self.output.say("Group id not found!"),
-            Err(NoGroup::Unavailable(error)) => {
+            Err(GroupError::NotFound) => self.output.say("Group id not found!"),
+            Err(GroupError::Unavailable(error)) => {
                 self.output.say(format_args!("Group info not available: {error}"));
             }
         }

@@ -1,4 +1,4 @@
-//! What `Show application status` prints.
+//! The output of `Show application status`.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use kvs_proto::{Escaped, MAX_TEXT};
 use crate::local::group::group::Group;
 use crate::local::group::members::ClientStatus;
 
-/// The applications of a group, connected and past; no line feed at the end.
+/// Lists the applications of a group, connected and disconnected, without a final line feed.
 pub(crate) fn describe(group: &Group) -> String {
     let mut text = format!("{}:", group.name());
     for (number, application) in group.applications() {
@@ -26,16 +26,17 @@ fn describe_application(text: &mut String, number: u64, application: &ClientStat
     // Writing to a string does not fail.
     let _ = write!(
         text,
-        "\nApp {number}\nPID: {}\nStatus: {status}\nConnection time: {}\nClose Connection time: {closed}\n\
-         Connected time interval: {:.6}\nKeys in WatchList for callback function:",
+        "\nApp {number}\nPID: {}\nStatus: {status}\nConnection time: {}\n\
+         Close Connection time: {closed}\nConnected time interval: {:.6}\n\
+         Keys in WatchList for callback function:",
         application.pid,
         time(application.connected_at),
         application.stay.as_secs_f64(),
     );
     for (key, is_prefix) in &application.watches {
         let prefix = if *is_prefix { " (prefix)" } else { "" };
-        // One of an original session is shown as it is. Others may be so long that the status of their
-        // applications would take more memory than the server has.
+        // A key of protocol v1 is shown in full. Keys of protocol v2 are cut: the status of all
+        // applications could otherwise take more memory than the server has.
         let (shown, cut) = match key.split_at_checked(MAX_TEXT + 1) {
             None => (&key[..], String::new()),
             Some(_) => (&key[..MAX_TEXT], format!("… ({} bytes)", key.len())),
@@ -44,7 +45,7 @@ fn describe_application(text: &mut String, number: u64, application: &ClientStat
     }
 }
 
-/// As in `Sun 22-11-2026 06:26:08`, in local time.
+/// Formats a local time as in `Sun 22-11-2026 06:26:08`.
 fn time(time: SystemTime) -> String {
     DateTime::<Local>::from(time).format("%a %d-%m-%Y %H:%M:%S").to_string()
 }
