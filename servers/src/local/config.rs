@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::local::error::Error;
-use crate::local::limits::quota::Limits;
+use crate::local::limits::limit::Limits;
 use crate::local::net::listener::Mode;
 
 /// The configuration of a local server.

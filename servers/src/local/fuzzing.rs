@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 
 use crate::directory::{Completion, Directory, Unavailable};
 use crate::local::group::registry::Groups;
-use crate::local::limits::quota::{Limits, Quotas};
+use crate::local::limits::limit::Limits;
+use crate::local::limits::quota::Quotas;
 use crate::local::metrics::counters::Metrics;
 use crate::local::net::context::Context;
 use crate::local::net::dispatcher::Listeners;

@@ -34,7 +34,7 @@ pub use admin::console::COMMANDS;
 pub use config::Config;
 pub use error::Error;
 pub use kvs_proto::v2::{DEFAULT_MAX_VALUE, MAX_VALUE};
-pub use limits::quota::Limits;
+pub use limits::limit::Limits;
 pub use link::connection::ConnectError;
 pub use metrics::http::MetricsError;
 pub use net::listener::{ListenError, Mode};

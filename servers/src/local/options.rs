@@ -11,7 +11,7 @@ use kvs_proto::default_paths;
 use kvs_proto::v2::{DEFAULT_MAX_VALUE, MAX_VALUE};
 
 use crate::local::config::Config;
-use crate::local::limits::quota::Limits;
+use crate::local::limits::limit::Limits;
 use crate::local::net::listener::{MAX_PATH, Mode};
 use crate::startup::{self, Common};
 

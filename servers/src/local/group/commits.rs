@@ -10,7 +10,7 @@ use std::fmt;
 use kvs_store::{OwnedBatch, Stamp};
 
 use crate::local::group::submission::CompletionHandler;
-use crate::local::limits::quota::Reservation;
+use crate::local::limits::charge::Reservation;
 
 /// A batch that was submitted and is not applied yet.
 pub(crate) struct PendingCommit {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use kvs_proto::Protocol;
 
 use crate::local::group::subscriber::{Key, Subscriber};
-use crate::local::limits::quota::Charge;
+use crate::local::limits::charge::Charge;
 
 /// How many disconnected applications of a group are remembered for its status. The oldest are
 /// forgotten first, so a server that runs for years does not grow with its visitors.

@@ -4,7 +4,7 @@
 
 use kvs_proto::v2::Version;
 
-use crate::local::limits::quota::Limit;
+use crate::local::limits::limit::Limit;
 
 /// What came of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,9 @@ use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{Applied, CompletionHandler, Effects, Requester, Submission};
 use crate::local::group::subscriber::{Key, Subscriber};
 use crate::local::group::subscriptions::SubscriptionIndex;
-use crate::local::limits::quota::{Limit, Reservation, UserQuota};
+use crate::local::limits::charge::Reservation;
+use crate::local::limits::limit::Limit;
+use crate::local::limits::quota::UserQuota;
 use crate::local::limits::usage::GroupUsage;
 
 /// The events of one batch are enqueued under one lock: this many pairs times connected applications

@@ -25,7 +25,8 @@ use kvs_proto::v2::Version;
 use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use parking_lot::Mutex;
 
-use crate::local::limits::quota::{Charge, UserQuota};
+use crate::local::limits::charge::Charge;
+use crate::local::limits::quota::UserQuota;
 use crate::local::metrics::events::EventCounters;
 use crate::local::net::connection::{Connection, write_now};
 use crate::local::net::mailbox::{Address, Message};

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use kvs_table::Replaced;
 
-use crate::local::limits::quota::{PairCharge, UserQuota};
+use crate::local::limits::charge::PairCharge;
+use crate::local::limits::quota::UserQuota;
 
 /// The usage of one group.
 #[derive(Debug, Default)]

@@ -17,7 +17,8 @@ use super::recorder::{BUCKETS, Counter, ReactorCounters};
 use crate::local::group::group::{Group, GroupStats};
 use crate::local::group::members::ClientInfo;
 use crate::local::group::registry::Groups;
-use crate::local::limits::quota::{Limits, Quotas, UserUsage};
+use crate::local::limits::limit::Limits;
+use crate::local::limits::quota::{Quotas, UserUsage};
 
 /// How many groups are detailed. The totals include all groups.
 pub(super) const MAX_GROUPS: usize = 1000;

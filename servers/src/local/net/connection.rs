@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{MsgFlags, getsockopt, recv};
 
-use crate::local::limits::quota::ConnectionPermit;
+use crate::local::limits::permit::ConnectionPermit;
 
 /// The process at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

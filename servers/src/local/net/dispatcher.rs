@@ -13,7 +13,9 @@ use kvs_proto::v1::server::refuse;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 
-use crate::local::limits::quota::{Channel, Quotas};
+use crate::local::limits::connections::Channel;
+use crate::local::limits::permit::ConnectionPermit;
+use crate::local::limits::quota::Quotas;
 use crate::local::metrics::counters::Metrics;
 use crate::local::metrics::labels::LoginOutcome;
 use crate::local::net::acceptor::Acceptor;
@@ -157,7 +159,8 @@ impl Dispatcher {
                 return;
             }
         };
-        let Ok(permit) = self.quotas.admit(peer.uid, peer.pid, channel) else {
+        let Ok(permit) = ConnectionPermit::acquire(&self.quotas, peer.uid, peer.pid, channel)
+        else {
             if channel == Channel::Main {
                 self.metrics.login(LoginOutcome::Limit);
             }

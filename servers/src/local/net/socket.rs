@@ -17,7 +17,7 @@ use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use crate::local::limits::quota::ConnectionPermit;
+use crate::local::limits::permit::ConnectionPermit;
 use crate::local::net::connection::{Connection, has_hung_up, write_now};
 
 /// A connection, and what was not written to it yet.

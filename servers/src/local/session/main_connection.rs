@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use mio::Token;
 
-use crate::local::limits::quota::{Limit, UserQuota};
+use crate::local::limits::limit::Limit;
+use crate::local::limits::quota::UserQuota;
 use crate::local::net::connection::Peer;
 use crate::local::net::context::Context;
 use crate::local::net::mailbox::SessionId;

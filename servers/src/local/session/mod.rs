@@ -30,7 +30,7 @@ use self::request_context::RequestContext;
 use self::v1::V1Session;
 use self::v2::V2Session;
 use crate::directory::Unavailable;
-use crate::local::limits::quota::LogPermit;
+use crate::local::limits::log::LogPermit;
 use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::{Context, Scratch};
 use crate::local::net::mailbox::SessionId;

@@ -7,7 +7,7 @@ use kvs_proto::{MAX_TEXT, Text};
 
 use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{CompletionHandler, Requester, Submission};
-use crate::local::limits::quota::subscription_bytes;
+use crate::local::limits::charge::subscription_bytes;
 use crate::local::net::context::Context;
 use crate::local::session::active::Active;
 use crate::local::session::callback::{Callback, CallbackState};

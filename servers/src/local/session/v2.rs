@@ -19,7 +19,7 @@ use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
 
 use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{Requester, Submission};
-use crate::local::limits::quota::{Charge, subscription_bytes};
+use crate::local::limits::charge::{Charge, subscription_bytes};
 use crate::local::net::context::Context;
 use crate::local::net::socket::{Received, Socket};
 use crate::local::session::active::Active;
