@@ -1,18 +1,19 @@
-//! The changes that one application has still to be told.
+//! Pending change events of one subscriber.
 //!
-//! A change is [noted](Subscriber::note) under the lock of its group, so that the changes of a key are noted in the
-//! order in which they were made, and [told](Subscriber::tell) when that lock is free. A key that changes again
-//! while it waits keeps its place: it is told once, with its last version. So a key waits at most once for each
-//! time that it was watched, however slow the application is, and the last change of a key is never lost. What
-//! waits is charged to the application's user: a key that was deleted meanwhile waits on although it is watched
-//! no more, and who reads nothing could gather as many of them as it likes. By a prefix it could do so without
-//! asking for anything: when there are more than its user may have, the session ends.
+//! [`enqueue`](Subscriber::enqueue) runs under the group's lock, so events keep the order of the
+//! commits; [`flush`](Subscriber::flush) runs after the lock is released. A key that changes again
+//! while its event is pending is *coalesced*: the event keeps its position and carries the latest
+//! version. So a key is pending at most once, however slow the application is, and the last change
+//! of a key is never lost.
 //!
-//! In an original session each change needs a handshake, and only the application's own reactor tells it. In a framed
-//! session changes just go out, and whoever has made one [sends](Sender) it at once, without the detour by
-//! another thread. One thread at a time has the sender: it *takes it out* of the lock for as long as it
-//! writes. What the application does not take waits, first in the kernel, then here; its own reactor goes on when
-//! there is room again.
+//! Pending events are charged to the application's user. They are not bounded by the subscriptions:
+//! the event of a key outlasts the subscription to it, and a prefix matches any number of keys. When
+//! the user's quota is exhausted nothing more is enqueued, and the session is closed.
+//!
+//! A v1 event needs a handshake, so only the application's own reactor sends it. A v2 event just
+//! goes out, so the thread that made the change writes it at once ([`EventWriter`]), without a detour
+//! through another thread. What the application does not take waits, first in the kernel, then here;
+//! its own reactor continues when the socket is writable again.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -31,337 +32,361 @@ use crate::local::metrics::events::EventCounters;
 use crate::local::net::connection::{Connection, write_now};
 use crate::local::net::mailbox::{Address, Message};
 
-/// A key that is watched, shared by all who have to do with it.
+/// A key or prefix with subscriptions, shared by the index, the subscribers and their events.
 pub(crate) type Key = Arc<[u8]>;
 
-/// How many bytes of changes are put together for one write, about.
-const BATCH: usize = 16 * 1024;
+/// About how many bytes of events are written at a time.
+const BATCH_BYTES: usize = 16 * 1024;
 
-/// So many changes may wait for an application whatever others of its user have waiting.
-const FEW: usize = 16;
+/// So many events may be pending for an application whatever is pending for others of its user: one
+/// that takes its events is not to suffer from those that do not.
+const MIN_PENDING: usize = 16;
 
-/// The writes in one go. Who reads as fast as others change what it watches is told the rest by its own reactor.
-const BATCHES: usize = 4;
+/// The most writes of one flush. If events are enqueued as fast as they are written, the reactor of
+/// the application continues.
+const MAX_WRITES: usize = 4;
 
-/// An application for which nothing waits keeps no more room for it than this, in bytes and in changes.
-const KEPT: usize = 4096;
-const KEPT_CHANGES: usize = 64;
+/// The capacity that is kept while no event is pending, in bytes and in events.
+const IDLE_BYTES: usize = 4096;
+const IDLE_EVENTS: usize = 64;
 
-/// One application as those see it who change what it watches.
+/// An application as seen by those who change what it is subscribed to.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     address: Address,
     user: Arc<UserQuota>,
-    pending: Mutex<Pending>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct State {
+    events: EventQueue,
+    /// The reactor has been notified and will ask until no event is pending.
+    is_scheduled: bool,
+    quota: Quota,
+    writer: EventWriter,
+}
+
+/// The pending events, in the order in which their keys changed first.
+#[derive(Debug)]
+struct EventQueue {
     order: VecDeque<Key>,
-    keys: HashMap<Key, Change>,
-    /// The reactor knows that there is something, and will ask until there is nothing.
-    scheduled: bool,
-    /// There is no callback channel any more.
-    stopped: bool,
-    /// Of a framed session: the application is to close, before anything else.
-    closing: bool,
-    overflow: Overflow,
-    sender: Place,
+    by_key: HashMap<Key, PendingEvent>,
+    /// A v2 application is asked to close before it gets any event.
+    close_requested: bool,
     counts: EventCounters,
 }
 
-/// Whether more changes have come than may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Overflow {
-    No,
-    /// Nothing more is noted. The reactor does not know yet.
-    Noted,
-    /// It knows.
-    Told,
-}
-
-/// Where the sender of a framed session is.
 #[derive(Debug)]
-enum Place {
-    /// The session is an original one.
-    None,
-    Here(Sender),
-    /// Somebody writes.
-    Out {
-        /// The socket has become writable since, so that what is stuck need not be.
-        is_writable: bool,
-    },
+struct PendingEvent {
+    version: Version,
+    matched_by: MatchedBy,
+    _charge: Charge,
 }
 
-/// The callback channel of a framed session.
+/// Whether the user's quota had room for every event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quota {
+    Available,
+    /// It is exhausted, and nothing more is enqueued. The reactor has not been notified yet.
+    Exhausted,
+    /// The reactor has been notified.
+    Reported,
+}
+
+/// Who writes the events.
+#[derive(Debug)]
+enum EventWriter {
+    /// The reactor of a v1 application.
+    V1,
+    /// The next thread that flushes: no other is writing.
+    Idle(Sender),
+    /// A thread that is writing.
+    InUse {
+        /// The socket has become writable since the write began.
+        became_writable: bool,
+    },
+    /// No thread: the callback channel is closed, and events are dropped.
+    Closed,
+}
+
+/// The callback channel of a v2 application.
 #[derive(Debug)]
 struct Sender {
     connection: Arc<Connection>,
     /// What the kernel has not taken yet.
-    waiting: Vec<u8>,
-    /// Stands for that.
+    unsent: Vec<u8>,
+    /// Counts `unsent` for the user.
     _charge: Option<Charge>,
-    /// Until the socket is writable.
+    /// Whether to wait until the socket is writable.
     is_write_blocked: bool,
 }
 
-/// A change that waits.
-#[derive(Debug)]
-struct Change {
-    version: Version,
-    watches: MatchedBy,
-    _charge: Charge,
-}
-
 impl Subscriber {
-    /// That of an original session of `user` at `address`. Nothing has changed yet.
+    /// The subscriber of a v1 application.
     pub(crate) fn v1(address: Address, user: Arc<UserQuota>, counts: EventCounters) -> Self {
-        Self::new(address, user, counts, Place::None)
+        Self::new(address, user, counts, EventWriter::V1)
     }
 
-    /// That of a framed session, with its callback channel.
+    /// The subscriber of a v2 application with this callback channel.
     pub(crate) fn v2(
         address: Address,
         user: Arc<UserQuota>,
         counts: EventCounters,
-        channel: Arc<Connection>,
+        connection: Arc<Connection>,
     ) -> Self {
-        let sender = Sender {
-            connection: channel,
-            waiting: Vec::new(),
-            _charge: None,
-            is_write_blocked: false,
-        };
-        Self::new(address, user, counts, Place::Here(sender))
+        let sender =
+            Sender { connection, unsent: Vec::new(), _charge: None, is_write_blocked: false };
+        Self::new(address, user, counts, EventWriter::Idle(sender))
     }
 
-    fn new(address: Address, user: Arc<UserQuota>, counts: EventCounters, sender: Place) -> Self {
-        let pending = Pending {
+    fn new(
+        address: Address,
+        user: Arc<UserQuota>,
+        counts: EventCounters,
+        writer: EventWriter,
+    ) -> Self {
+        let events = EventQueue {
             order: VecDeque::new(),
-            keys: HashMap::new(),
-            scheduled: false,
-            stopped: false,
-            closing: false,
-            overflow: Overflow::No,
-            sender,
+            by_key: HashMap::new(),
+            close_requested: false,
             counts,
         };
-        Self { address, user, pending: Mutex::new(pending) }
+        let state = State { events, is_scheduled: false, quota: Quota::Available, writer };
+        Self { address, user, state: Mutex::new(state) }
     }
 
-    /// `key` has this version now. To be called under the lock of the group, in memory only.
-    pub(crate) fn enqueue(&self, key: &Key, version: Version, watches: MatchedBy) {
-        let pending = &mut *self.pending.lock();
-        if pending.stopped || pending.overflow != Overflow::No {
+    /// Enqueues the event that `key` has this version now. Called under the group's lock, so it works
+    /// in memory only.
+    pub(crate) fn enqueue(&self, key: &Key, version: Version, matched_by: MatchedBy) {
+        let state = &mut *self.state.lock();
+        if matches!(state.writer, EventWriter::Closed) || state.quota != Quota::Available {
             return;
         }
-        match pending.keys.entry(Arc::clone(key)) {
-            // One that takes its changes is not to suffer from others of its user that do not.
-            Entry::Vacant(_) if pending.order.len() >= FEW && !self.user.check_backlog_quota() => {
-                pending.overflow = Overflow::Noted;
-            }
-            Entry::Vacant(place) => {
-                let charge = Charge::event(&self.user, key.len());
-                place.insert(Change { version, watches, _charge: charge });
-                pending.order.push_back(Arc::clone(key));
-                pending.counts.enqueued(false);
-            }
-            Entry::Occupied(waiting) => {
-                let change = waiting.into_mut();
-                change.version = version;
-                change.watches = change.watches.union(watches);
-                pending.counts.enqueued(true);
-            }
+        if !state.events.enqueue(key, version, matched_by, &self.user) {
+            state.quota = Quota::Exhausted;
         }
     }
 
-    /// What was noted may be told. To be called with no lock held.
+    /// Sends the pending events, or has the application's reactor send them. Called with no lock
+    /// held.
     pub(crate) fn flush(&self) {
-        if !self.is_v2() || self.is_over_quota() {
+        if self.is_v1() || self.is_over_quota() {
             self.schedule();
             return;
         }
         match self.write(false) {
-            // Its reactor is to wait for room.
+            // The reactor waits until the socket is writable.
             Ok(true) => self.schedule(),
             Ok(false) => {}
-            // Its reactor will see it, too; until then nothing gathers.
+            // The reactor will notice, too. Nothing is enqueued until then.
             Err(_) => self.close(),
         }
     }
 
-    /// Has its own reactor tell what was noted, for when there are too many to be told by whoever
-    /// has made the change. To be called with no lock held.
+    /// Has the application's reactor send the pending events. Called with no lock held.
     pub(crate) fn schedule(&self) {
-        let scheduled = {
-            let mut pending = self.pending.lock();
-            // Of this it is told whatever it knows already: it may be waiting for a socket that is never writable
-            // again.
-            let overflows = pending.overflow == Overflow::Noted;
-            if overflows {
-                pending.overflow = Overflow::Told;
+        let is_needless = {
+            let mut state = self.state.lock();
+            // An exhausted quota is reported even to a reactor that is scheduled: it may be waiting
+            // for a socket that never becomes writable again.
+            let is_news = state.quota == Quota::Exhausted;
+            if is_news {
+                state.quota = Quota::Reported;
             }
-            let scheduled = mem::replace(&mut pending.scheduled, true) && !overflows;
-            pending.stopped || scheduled
+            let was_scheduled = mem::replace(&mut state.is_scheduled, true);
+            matches!(state.writer, EventWriter::Closed) || (was_scheduled && !is_news)
         };
-        if !scheduled {
+        if !is_needless {
             self.address.mailbox.send(Message::EventsPending(self.address.session));
         }
     }
 
-    /// Its reactor has heard of it.
+    /// Lets the next [`schedule`](Self::schedule) notify the reactor again.
     pub(crate) fn clear_scheduled(&self) {
-        self.pending.lock().scheduled = false;
+        self.state.lock().is_scheduled = false;
     }
 
-    /// The application is to close. Call it with no lock held.
+    /// Has the application's reactor ask it to close. Called with no lock held.
     pub(crate) fn request_close(&self) {
         self.address.mailbox.send(Message::Close(self.address.session));
     }
 
-    /// Of an original session: the next key to tell. After `None` the reactor is told again when there is one.
+    /// v1: takes out the next event. After `None` the reactor is notified of the next one.
     pub(crate) fn next_key(&self) -> Option<Key> {
-        let mut pending = self.pending.lock();
-        let next = pending.next();
+        let mut state = self.state.lock();
+        let next = state.events.pop();
         if next.is_none() {
-            pending.scheduled = false;
+            state.is_scheduled = false;
         }
         next.map(|(key, _)| key)
     }
 
-    /// Of a framed session: sends what waits, unless somebody else is at it. `is_writable`: the socket has room again.
-    /// Returns whether it has no more room now.
+    /// v2: writes the pending events, unless another thread is writing. `became_writable`: the
+    /// socket is writable again. Returns whether the socket is full now.
     ///
     /// # Errors
-    /// The application has gone.
-    pub(crate) fn write(&self, is_writable: bool) -> io::Result<bool> {
-        let Some(mut sender) = self.take_sender(is_writable) else { return Ok(false) };
-        let mut batch = mem::take(&mut sender.waiting);
-        for turn in 0.. {
+    /// The application has disconnected.
+    pub(crate) fn write(&self, became_writable: bool) -> io::Result<bool> {
+        let Some(mut sender) = self.take_sender(became_writable) else { return Ok(false) };
+        let mut batch = mem::take(&mut sender.unsent);
+        for writes in 0.. {
             let written = write_now(&sender.connection.stream, &batch).inspect_err(|_| {
-                // Also where the reason is another one, both sides shall see the end of it.
+                // Whatever the reason is, both sides shall see the end of the channel.
                 let _ = sender.connection.stream.shutdown(Shutdown::Both);
             })?;
             batch.drain(..written);
             sender.is_write_blocked = !batch.is_empty();
-            let pending = &mut *self.pending.lock();
-            if pending.stopped {
+            let state = &mut *self.state.lock();
+            let EventWriter::InUse { became_writable } = &mut state.writer else { break };
+            let became_writable = mem::take(became_writable);
+            let has_more = match sender.is_write_blocked {
+                true => became_writable,
+                false => state.events.encode(&mut batch),
+            };
+            if has_more && writes < MAX_WRITES {
+                continue;
+            }
+            // With more to write the reactor tries at once, whatever the last write has come to.
+            sender.is_write_blocked &= !has_more;
+            let is_write_blocked = sender.is_write_blocked;
+            sender.store(batch, &self.user);
+            state.writer = EventWriter::Idle(sender);
+            if has_more {
                 break;
             }
-            let is_writable = matches!(pending.sender, Place::Out { is_writable: true });
-            pending.sender = Place::Out { is_writable: false };
-            let more =
-                if sender.is_write_blocked { is_writable } else { pending.encode(&mut batch) };
-            if !more || turn == BATCHES {
-                // The reactor is to try, whatever the last write has come to.
-                sender.is_write_blocked &= !more;
-                if batch.is_empty() && batch.capacity() > KEPT {
-                    batch = Vec::new();
-                }
-                sender._charge =
-                    (!batch.is_empty()).then(|| Charge::buffer(&self.user, batch.len()));
-                sender.waiting = batch;
-                let is_write_blocked = sender.is_write_blocked;
-                pending.sender = Place::Here(sender);
-                if more {
-                    break;
-                }
-                pending.scheduled = false;
-                return Ok(is_write_blocked);
-            }
+            state.is_scheduled = false;
+            return Ok(is_write_blocked);
         }
         self.schedule();
         Ok(false)
     }
 
-    /// Of a framed session: tells the application to close, before what waits.
+    /// v2: asks the application to close, before it gets the pending events.
     ///
     /// # Errors
-    /// The application has gone.
+    /// The application has disconnected.
     pub(crate) fn send_close(&self) -> io::Result<()> {
-        self.pending.lock().closing = true;
+        self.state.lock().events.close_requested = true;
         self.write(false).map(drop)
     }
 
-    /// Whether more changes have come than may wait: the session is to end.
+    /// Whether more events came than the user's quota allows: the session is to be closed.
     pub(crate) fn is_over_quota(&self) -> bool {
-        self.pending.lock().overflow != Overflow::No
+        self.state.lock().quota != Quota::Available
     }
 
-    /// Of a framed session: whether something waits until the socket is writable. Its reactor has to watch for that.
+    /// v2: whether the reactor has to wait until the socket is writable.
     pub(crate) fn is_write_blocked(&self) -> bool {
-        matches!(&self.pending.lock().sender, Place::Here(sender) if sender.is_write_blocked)
+        matches!(&self.state.lock().writer, EventWriter::Idle(sender) if sender.is_write_blocked)
     }
 
-    fn is_v2(&self) -> bool {
-        !matches!(self.pending.lock().sender, Place::None)
+    fn is_v1(&self) -> bool {
+        matches!(self.state.lock().writer, EventWriter::V1)
     }
 
-    /// The sender, if there is reason to write, and nobody else is at it.
-    fn take_sender(&self, is_writable: bool) -> Option<Sender> {
-        let pending = &mut *self.pending.lock();
-        match &mut pending.sender {
-            Place::Here(sender) if sender.is_write_blocked && !is_writable => None,
-            Place::Here(_) => {
-                match mem::replace(&mut pending.sender, Place::Out { is_writable: false }) {
-                    Place::Here(sender) => Some(sender),
-                    _ => None,
-                }
-            }
-            Place::Out { is_writable: since } => {
-                *since |= is_writable;
-                None
-            }
-            Place::None => None,
-        }
+    /// The sender, if there is reason to write and no other thread is writing.
+    fn take_sender(&self, became_writable: bool) -> Option<Sender> {
+        self.state.lock().writer.take_sender(became_writable)
     }
 
-    /// From now on nothing is kept.
+    /// Drops all pending events; later ones are ignored. The channel is closed outside of the lock,
+    /// by its last owner.
     pub(crate) fn close(&self) {
-        let mut pending = self.pending.lock();
-        pending.stopped = true;
-        let keys = mem::take(&mut pending.keys);
-        let order = mem::take(&mut pending.order);
-        let sender = match mem::replace(&mut pending.sender, Place::None) {
-            Place::Here(sender) => Some(sender),
-            _ => None,
-        };
-        drop(pending);
-        // The last one to hold the channel closes it: not under the lock.
-        drop((keys, order, sender));
+        let mut state = self.state.lock();
+        let order = mem::take(&mut state.events.order);
+        let by_key = mem::take(&mut state.events.by_key);
+        let writer = mem::replace(&mut state.writer, EventWriter::Closed);
+        drop(state);
+        drop((order, by_key, writer));
     }
 
-    /// How many bytes of changes wait that the application does not take.
+    /// The bytes that the application has not taken.
     #[cfg(fuzzing)]
     pub(crate) fn waiting(&self) -> usize {
-        match &self.pending.lock().sender {
-            Place::Here(sender) => sender.waiting.len(),
+        match &self.state.lock().writer {
+            EventWriter::Idle(sender) => sender.unsent.len(),
             _ => 0,
         }
     }
 }
 
-impl Pending {
-    fn next(&mut self) -> Option<(Key, Change)> {
-        let key = self.order.pop_front()?;
-        let change = self.keys.remove(&key)?;
-        self.counts.sent();
-        if self.keys.is_empty() && self.keys.capacity() > KEPT_CHANGES {
-            (self.keys, self.order) = (HashMap::new(), VecDeque::new());
+impl EventWriter {
+    fn take_sender(&mut self, became_writable: bool) -> Option<Sender> {
+        match mem::replace(self, Self::InUse { became_writable: false }) {
+            Self::Idle(sender) if !sender.is_write_blocked || became_writable => Some(sender),
+            Self::InUse { became_writable: before } => {
+                *self = Self::InUse { became_writable: before || became_writable };
+                None
+            }
+            other => {
+                *self = other;
+                None
+            }
         }
-        Some((key, change))
+    }
+}
+
+impl Sender {
+    /// Keeps what the kernel has not taken, and counts it for `user`.
+    fn store(&mut self, mut unsent: Vec<u8>, user: &Arc<UserQuota>) {
+        if unsent.is_empty() && unsent.capacity() > IDLE_BYTES {
+            unsent = Vec::new();
+        }
+        self._charge = (!unsent.is_empty()).then(|| Charge::buffer(user, unsent.len()));
+        self.unsent = unsent;
+    }
+}
+
+impl EventQueue {
+    /// Adds an event, or coalesces it with the pending one of its key; `false`: the user's quota is
+    /// exhausted.
+    fn enqueue(
+        &mut self,
+        key: &Key,
+        version: Version,
+        matched_by: MatchedBy,
+        user: &Arc<UserQuota>,
+    ) -> bool {
+        match self.by_key.entry(Arc::clone(key)) {
+            Entry::Vacant(_) if self.order.len() >= MIN_PENDING && !user.check_backlog_quota() => {
+                return false;
+            }
+            Entry::Vacant(entry) => {
+                let charge = Charge::event(user, key.len());
+                entry.insert(PendingEvent { version, matched_by, _charge: charge });
+                self.order.push_back(Arc::clone(key));
+                self.counts.enqueued(false);
+            }
+            Entry::Occupied(entry) => {
+                let event = entry.into_mut();
+                event.version = version;
+                event.matched_by = event.matched_by.union(matched_by);
+                self.counts.enqueued(true);
+            }
+        }
+        true
     }
 
-    /// Moves what waits into `batch`; `false`: there was nothing.
+    fn pop(&mut self) -> Option<(Key, PendingEvent)> {
+        let key = self.order.pop_front()?;
+        let event = self.by_key.remove(&key)?;
+        self.counts.sent();
+        if self.by_key.is_empty() && self.by_key.capacity() > IDLE_EVENTS {
+            (self.by_key, self.order) = (HashMap::new(), VecDeque::new());
+        }
+        Some((key, event))
+    }
+
+    /// Moves events into `batch`; `false`: it is still empty.
     fn encode(&mut self, batch: &mut Vec<u8>) -> bool {
-        if mem::take(&mut self.closing) {
+        if mem::take(&mut self.close_requested) {
             ServerEvent::Close.encode(batch);
         }
-        while batch.len() < BATCH
-            && let Some((key, change)) = self.next()
+        while batch.len() < BATCH_BYTES
+            && let Some((key, PendingEvent { version, matched_by, .. })) = self.pop()
         {
-            let Change { version, watches, .. } = change;
-            ServerEvent::Changed { key: &key, version, matched_by: watches }.encode(batch);
+            ServerEvent::Changed { key: &key, version, matched_by }.encode(batch);
         }
         !batch.is_empty()
     }
