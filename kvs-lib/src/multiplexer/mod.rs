@@ -15,8 +15,8 @@
 //!   socket.
 //! - At most one thread sends ([`Outbox`]), and at most one reads (`is_reading`).
 //! - A failure of any kind (a lost connection, a malformed response, a timeout) fails the whole
-//!   connection, because the responses to other calls can no longer be matched to them or would
-//!   come too late. Every waiting thread is woken with that failure.
+//!   connection, because later responses could not be matched to their requests, or would come too
+//!   late. Every waiting thread is woken with that failure.
 
 mod batch;
 mod call_slot;
