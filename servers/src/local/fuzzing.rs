@@ -90,9 +90,19 @@ impl Machine {
     /// # Errors
     /// The system has no descriptor left.
     pub fn new(main: UnixListener, callback: UnixListener, reactors: usize) -> io::Result<Self> {
+        Self::with_groups(main, callback, reactors, Groups::default())
+    }
+
+    /// As [`new`](Self::new), with groups that may have another store.
+    pub(crate) fn with_groups(
+        main: UnixListener,
+        callback: UnixListener,
+        reactors: usize,
+        groups: Groups,
+    ) -> io::Result<Self> {
         main.set_nonblocking(true)?;
         callback.set_nonblocking(true)?;
-        let groups = Arc::new(Groups::default());
+        let groups = Arc::new(groups);
         let directory = Arc::new(QueuedDirectory::default());
         let prepared = (0..reactors).map(|_| Reactor::prepare()).collect::<io::Result<Vec<_>>>()?;
         let mailboxes: Vec<_> = prepared.iter().map(|(_, mailbox)| Arc::clone(mailbox)).collect();
@@ -189,6 +199,7 @@ impl Machine {
     }
 
     /// The most bytes that wait to be written to one application.
+    #[cfg(fuzzing)]
     pub fn max_unsent(&self) -> usize {
         self.reactors.iter().map(|(reactor, _)| reactor.max_unsent()).max().unwrap_or(0)
     }

@@ -18,7 +18,7 @@
 mod admin;
 mod config;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod group;
 mod limits;

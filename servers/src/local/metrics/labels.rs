@@ -113,6 +113,7 @@ pub(super) fn failed_login(reason: &CloseReason) -> LoginOutcome {
         CloseReason::ClosedByClient
         | CloseReason::ConnectionLost
         | CloseReason::TableFull
+        | CloseReason::StorageFailed
         | CloseReason::TooManyEvents => LoginOutcome::Abandoned,
         CloseReason::ClosedByServer | CloseReason::CloseTimeout => LoginOutcome::Closed,
     }
@@ -137,6 +138,6 @@ pub(super) fn end_index(reason: &CloseReason) -> usize {
         CloseReason::TooManyEvents => 3,
         CloseReason::ClosedByServer => 4,
         CloseReason::CloseTimeout => 5,
-        CloseReason::TableFull => 6,
+        CloseReason::TableFull | CloseReason::StorageFailed => 6,
     }
 }

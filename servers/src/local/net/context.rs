@@ -11,6 +11,7 @@ use kvs_proto::v2::request::FrameLimits;
 use crate::directory::Directory;
 use crate::local::group::group::Group;
 use crate::local::group::registry::Groups;
+use crate::local::group::submission::CompletionHandler;
 use crate::local::metrics::counters::Metrics;
 use crate::local::net::connection::{AcceptedConnection, Peer};
 use crate::local::net::mailbox::{Address, Mailbox, Message, SessionId};
@@ -80,6 +81,13 @@ impl Context {
         if group.secret_lookup.join(self.address(session)) {
             look_up_secret(Arc::clone(&self.directory), Arc::clone(group));
         }
+    }
+
+    /// Makes the receiver of a pending write's outcome, which sends it to the session as
+    /// [`Message::Committed`] with this ticket.
+    pub(crate) fn completion(&self, session: SessionId, ticket: u64) -> CompletionHandler {
+        let mailbox = Arc::clone(&self.mailbox);
+        Box::new(move |outcome| mailbox.send(Message::Committed(session, ticket, outcome)))
     }
 
     /// Schedules [`Message::Continue`] behind the messages that wait already.

@@ -17,6 +17,7 @@ use kvs_proto::Text;
 use parking_lot::Mutex;
 
 use crate::directory::Unavailable;
+use crate::local::group::outcome::Outcome;
 use crate::local::net::connection::{AcceptedConnection, Peer};
 
 /// Identifies a session among all reactors for the lifetime of the server; never reused.
@@ -44,6 +45,8 @@ pub(crate) enum Message {
     Continue(SessionId),
     /// The session's subscriber has pending events.
     EventsPending(SessionId),
+    /// The store has decided the session's write with this ticket.
+    Committed(SessionId, u64, Outcome),
     /// Run this task for a time slice.
     Run(Box<dyn Task>),
     /// Ask the application to close its session.

@@ -256,6 +256,11 @@ impl Reactor {
             Message::EventsPending(id) => {
                 self.with_session(id, |session, _, _| session.send_events());
             }
+            Message::Committed(id, ticket, outcome) => {
+                self.with_session(id, |session, context, resources| {
+                    session.committed(ticket, outcome, context, resources.scratch)
+                });
+            }
             // What is left of a task waits behind the messages that have arrived meanwhile.
             Message::Run(task) => {
                 if let Some(rest) = task.run(self.context.time_slice) {

@@ -53,6 +53,9 @@ pub(crate) enum CloseReason {
     /// Protocol v1: the table refused a value that the server had agreed to receive.
     #[error("the table of its group is full")]
     TableFull,
+    /// The store has failed to keep a write. Neither protocol has a response for that.
+    #[error("the store has failed to keep a change")]
+    StorageFailed,
     /// The login exceeded its timeout.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTimeout(Duration),
@@ -86,6 +89,7 @@ impl CloseReason {
                 | Self::MalformedFrame(_)
                 | Self::UnexpectedBytes
                 | Self::TableFull
+                | Self::StorageFailed
                 | Self::LoginTimeout(_)
                 | Self::TooManyEvents
                 | Self::CloseTimeout

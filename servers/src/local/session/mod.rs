@@ -12,6 +12,8 @@ pub(crate) mod close_reason;
 mod login;
 pub(crate) mod main_connection;
 mod pending_responses;
+#[cfg(test)]
+mod pending_tests;
 mod request_context;
 mod time_budget;
 mod v1;
@@ -30,6 +32,7 @@ use self::request_context::RequestContext;
 use self::v1::V1Session;
 use self::v2::V2Session;
 use crate::directory::Unavailable;
+use crate::local::group::outcome::Outcome;
 use crate::local::limits::log::LogPermit;
 use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::{Context, Scratch};
@@ -171,6 +174,36 @@ impl Session {
         Ok(())
     }
 
+    /// The store has decided a pending write: sends the responses that are complete now, and
+    /// continues if the session has waited for it.
+    pub(crate) fn committed(
+        &mut self,
+        ticket: u64,
+        outcome: Outcome,
+        context: &Context,
+        scratch: &mut Scratch,
+    ) -> Result<(), CloseReason> {
+        let has_waited = self.awaits_commits();
+        let mut requests = RequestContext::new(context, &mut scratch.output);
+        match &mut self.state {
+            // A login submits nothing.
+            State::Login(_) => return Ok(()),
+            State::V1(session) => session.committed(outcome, &self.main, &mut requests)?,
+            State::V2(session) => {
+                session.committed(ticket, outcome, &mut self.main, &mut requests)?
+            }
+        }
+        self.write(&mut requests)?;
+        drop(requests);
+        if has_waited && !self.awaits_commits() {
+            return self.main_ready(true, context, scratch);
+        }
+        if let State::V2(session) = &mut self.state {
+            session.charge_buffers(&self.main);
+        }
+        Ok(())
+    }
+
     /// Serves requests that were read earlier, unless the application does not read its responses.
     fn serve_backlog(&mut self, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {
         match &mut self.state {
@@ -189,7 +222,11 @@ impl Session {
     }
 
     fn awaits_commits(&self) -> bool {
-        matches!(&self.state, State::V2(session) if session.awaits_commits())
+        match &self.state {
+            State::Login(_) => false,
+            State::V1(session) => session.awaits_commit(),
+            State::V2(session) => session.awaits_commits(),
+        }
     }
 
     fn write(&mut self, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {

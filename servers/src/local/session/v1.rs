@@ -1,12 +1,15 @@
 //! A session in protocol v1: one operation at a time, and one change event at a time.
 
+use std::mem;
+use std::time::Instant;
+
 use kvs_proto::v1::server::{ClientMessage, MainChannel};
 use kvs_proto::v2::request::{RequestKind, WatchTarget};
 use kvs_proto::v2::response::Status;
 use kvs_proto::{MAX_TEXT, Text};
 
 use crate::local::group::outcome::Outcome;
-use crate::local::group::submission::{CompletionHandler, Requester, Submission};
+use crate::local::group::submission::{Requester, Submission};
 use crate::local::limits::charge::subscription_bytes;
 use crate::local::net::context::Context;
 use crate::local::session::active::Active;
@@ -26,12 +29,33 @@ pub(super) struct V1Session {
     channel: MainChannel,
     /// `None` after the application has closed it.
     callback: Option<Callback>,
+    pending: Option<PendingCommit>,
+}
+
+/// A write that the store has not decided yet. The session is not read until it has.
+#[derive(Debug)]
+struct PendingCommit {
+    kind: RequestKind,
+    /// When it was read, if that is measured.
+    read_at: Option<Instant>,
+    /// What the protocol sends after the write.
+    output: Vec<u8>,
+    /// What was read together with the write. Protocol v1 has at most one message behind it.
+    next: Option<ClientMessage>,
+}
+
+/// Whether a message was handled completely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Done,
+    /// It was a write of this kind, which the store has not decided yet.
+    Pending(RequestKind),
 }
 
 impl V1Session {
     /// The session of an application that has just logged in.
     pub(super) fn new(active: Active, channel: MainChannel, callback: Callback) -> Self {
-        Self { active, channel, callback: Some(callback) }
+        Self { active, channel, callback: Some(callback), pending: None }
     }
 
     /// Handles what one `read` brought.
@@ -41,8 +65,66 @@ impl V1Session {
         main: &MainConnection,
         requests: &mut RequestContext<'_>,
     ) -> Result<(), CloseReason> {
-        for message in self.channel.receive(read, requests.output)? {
-            self.handle(message, main, requests)?;
+        let messages = self.channel.receive(read, requests.output)?;
+        self.handle_all(messages, main, requests)
+    }
+
+    /// Whether the session waits for the store.
+    pub(super) fn awaits_commit(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The store has decided the pending write.
+    pub(super) fn committed(
+        &mut self,
+        outcome: Outcome,
+        main: &MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        requests.recorder.resume(pending.read_at);
+        self.finish_write(pending.kind, outcome, requests)?;
+        requests.output.extend_from_slice(&pending.output);
+        self.handle_all(pending.next.into_iter(), main, requests)
+    }
+
+    fn handle_all(
+        &mut self,
+        mut messages: impl Iterator<Item = ClientMessage>,
+        main: &MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        while let Some(message) = messages.next() {
+            if let Handled::Pending(kind) = self.handle(message, main, requests)? {
+                let read_at = requests.recorder.since();
+                let output = mem::take(requests.output);
+                self.pending = Some(PendingCommit { kind, read_at, output, next: messages.next() });
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Responds to a write that the store has decided.
+    fn finish_write(
+        &mut self,
+        kind: RequestKind,
+        outcome: Outcome,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        match (kind, outcome) {
+            (_, Outcome::StorageFailed) => return Err(CloseReason::StorageFailed),
+            (RequestKind::Delete, _) => {
+                let found = outcome == Outcome::Deleted;
+                requests.recorder.count(kind, found_status(found));
+                self.channel.respond_found(found, requests.output);
+            }
+            (_, Outcome::Stored(_)) => requests.recorder.count(kind, Status::Ok),
+            _ => {
+                // Protocol v1 has no response to a value.
+                requests.recorder.count(kind, Status::Limit);
+                return Err(CloseReason::TableFull);
+            }
         }
         Ok(())
     }
@@ -52,9 +134,11 @@ impl V1Session {
         message: ClientMessage,
         main: &MainConnection,
         requests: &mut RequestContext<'_>,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<Handled, CloseReason> {
         let Active { group, number, .. } = &self.active;
-        let (pid, user) = (main.peer.pid, &main.user);
+        let (pid, user, context) = (main.peer.pid, &main.user, requests.context);
+        // Only one write of the session is ever pending, so its ticket does not matter.
+        let mut completion = || context.completion(main.id, 0);
         match message {
             ClientMessage::BeginPut(key) => {
                 let checked = group.check_put_quota(key.as_bytes(), MAX_TEXT, user);
@@ -74,18 +158,14 @@ impl V1Session {
                 }
             }
             ClientMessage::Put { key, value } => {
-                let requester = Requester { user, completion: &mut ignore_completion };
+                tracing::debug!(pid, ?key, "put");
+                let requester = Requester { user, completion: &mut completion };
                 let submission = group.put_unchecked(key.as_bytes(), value.as_bytes(), requester);
-                let Submission::Done(change) = submission else {
-                    return Err(CloseReason::TableFull);
+                let Submission::Done(applied) = submission else {
+                    return Ok(Handled::Pending(RequestKind::Put));
                 };
-                tracing::debug!(pid, ?key, subscribers = change.fan_out(), "put");
-                if let Outcome::LimitReached(_) = change.schedule(&mut requests.notifications) {
-                    // Protocol v1 has no response to a value.
-                    requests.recorder.count(RequestKind::Put, Status::Limit);
-                    return Err(CloseReason::TableFull);
-                }
-                requests.recorder.count(RequestKind::Put, Status::Ok);
+                let outcome = applied.schedule(&mut requests.notifications);
+                self.finish_write(RequestKind::Put, outcome, requests)?;
             }
             ClientMessage::Get(key) => {
                 let channel = &mut self.channel;
@@ -101,14 +181,14 @@ impl V1Session {
                 requests.recorder.count(RequestKind::Get, found_status(found));
             }
             ClientMessage::Delete(key) => {
-                let requester = Requester { user, completion: &mut ignore_completion };
-                let Submission::Done(change) = group.delete(key.as_bytes(), None, requester) else {
-                    return Err(CloseReason::TableFull);
+                tracing::debug!(pid, ?key, "delete");
+                let requester = Requester { user, completion: &mut completion };
+                let Submission::Done(applied) = group.delete(key.as_bytes(), None, requester)
+                else {
+                    return Ok(Handled::Pending(RequestKind::Delete));
                 };
-                let found = change.schedule(&mut requests.notifications) == Outcome::Deleted;
-                tracing::debug!(pid, ?key, found, "delete");
-                requests.recorder.count(RequestKind::Delete, found_status(found));
-                self.channel.respond_found(found, requests.output);
+                let outcome = applied.schedule(&mut requests.notifications);
+                self.finish_write(RequestKind::Delete, outcome, requests)?;
             }
             ClientMessage::Watch(key) => {
                 let target = WatchTarget::Key(key.as_bytes());
@@ -121,7 +201,7 @@ impl V1Session {
             // Messages of a login, which the protocol does not let through after it.
             ClientMessage::Group(_) | ClientMessage::Secret(_) => {}
         }
-        Ok(())
+        Ok(Handled::Done)
     }
 
     /// The callback connection, unless it was lost.
@@ -185,9 +265,4 @@ impl V1Session {
 /// The status that protocol v2 has for the outcome.
 fn found_status(found: bool) -> Status {
     if found { Status::Ok } else { Status::NoSuchKey }
-}
-
-/// The memory store decides at once.
-pub(super) fn ignore_completion() -> CompletionHandler {
-    Box::new(drop)
 }

@@ -11,12 +11,15 @@
 //! [subscriber]: crate::local::group::subscriber
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kvs_proto::v2::request::{FrameLimits, Request, RequestKind};
 use kvs_proto::v2::response::{self, Response, Status};
 use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
+use kvs_table::Value;
 
+use crate::local::group::group::Group;
 use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{Requester, Submission};
 use crate::local::limits::charge::{Charge, subscription_bytes};
@@ -28,8 +31,6 @@ use crate::local::session::main_connection::MainConnection;
 use crate::local::session::pending_responses::{PendingResponse, PendingResponses, Progress};
 use crate::local::session::request_context::RequestContext;
 use crate::local::session::time_budget::{BYTES_PER_WORK, WORK_PER_CLOCK_READ};
-use crate::local::session::v1::ignore_completion;
-use kvs_table::Value;
 
 /// Responses are written when they have so many bytes, and no further request is served until the
 /// kernel has taken them.
@@ -204,6 +205,32 @@ impl V2Session {
         }
     }
 
+    /// The store has decided the write with this ticket: appends the responses that are complete now.
+    ///
+    /// # Errors
+    /// [`CloseReason::StorageFailed`] when the failed write is the next to respond to.
+    pub(super) fn committed(
+        &mut self,
+        ticket: u64,
+        outcome: Outcome,
+        main: &mut MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
+        self.responses.complete(ticket, progress_of(outcome, main));
+        while let Some(response) = self.responses.pop_completed() {
+            let Progress::Completed(status, version) = response.progress else {
+                // Earlier requests are answered; whether the application reads it no longer matters.
+                let _ = main.socket.write(requests.output);
+                return Err(CloseReason::StorageFailed);
+            };
+            requests.recorder.resume(response.read_at);
+            Response::new(response.number, status, version).encode(requests.output);
+            requests.recorder.count(response.kind, status);
+            requests.recorder.written();
+        }
+        Ok(())
+    }
+
     /// Charges the user for what waits for the application.
     pub(super) fn charge_buffers(&mut self, main: &MainConnection) {
         let bytes = main.socket.buffered() + self.backlog.bytes.len();
@@ -273,6 +300,22 @@ fn is_write(kind: RequestKind) -> bool {
     matches!(kind, RequestKind::Put | RequestKind::PutMany | RequestKind::Delete)
 }
 
+/// What the response to `outcome` says. A limit that was reached is logged.
+fn progress_of(outcome: Outcome, main: &MainConnection) -> Progress {
+    match outcome {
+        Outcome::Stored(version) => Progress::Completed(Status::Ok, version),
+        Outcome::Deleted => Progress::Completed(Status::Ok, NO_VERSION),
+        Outcome::NoSuchKey => Progress::Completed(Status::NoSuchKey, NO_VERSION),
+        Outcome::Conflict(version) => Progress::Completed(Status::Conflict, version),
+        Outcome::TooLarge => Progress::Completed(Status::TooLarge, NO_VERSION),
+        Outcome::LimitReached(limit) => {
+            main.is_within_limits(Err(limit));
+            Progress::Completed(Status::Limit, NO_VERSION)
+        }
+        Outcome::StorageFailed => Progress::Failed,
+    }
+}
+
 /// Writes the responses that were collected.
 fn write(main: &mut MainConnection, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {
     main.socket.write(requests.output).map_err(|_| CloseReason::ConnectionLost)?;
@@ -301,23 +344,19 @@ impl Handler<'_, '_> {
         let outcome = match request {
             Request::Get(key) => return self.get(number, key),
             Request::Put { key, value, expected } => {
-                let requester =
-                    Requester { user: &self.main.user, completion: &mut ignore_completion };
-                let submission = group.put(key, value, expected, requester);
-                self.settle(submission)
+                return self.submit(number, kind, |group, requester| {
+                    group.put(key, value, expected, requester)
+                });
             }
             Request::Delete { key, expected } => {
-                let requester =
-                    Requester { user: &self.main.user, completion: &mut ignore_completion };
-                let submission = group.delete(key, expected, requester);
-                self.settle(submission)
+                return self.submit(number, kind, |group, requester| {
+                    group.delete(key, expected, requester)
+                });
             }
             Request::PutMany(entries) => {
-                let requester =
-                    Requester { user: &self.main.user, completion: &mut ignore_completion };
-                let change = group.put_many(entries, requester);
                 self.requests.budget.spend(WORK_PER_CLOCK_READ);
-                self.settle(change)
+                return self
+                    .submit(number, kind, |group, requester| group.put_many(entries, requester));
             }
             Request::Keys { prefix, cursor, limit } => {
                 let page = group.keys(prefix, cursor, limit as usize);
@@ -345,24 +384,52 @@ impl Handler<'_, '_> {
             // Handled by the caller; it has no response.
             Request::Close => return Ok(()),
         };
-        let (status, version) = self.status_of(outcome);
-        self.respond(number, kind, status, version);
-        Ok(())
+        self.respond_to(number, kind, outcome)
     }
 
-    /// The response to `outcome`. A limit that was reached is logged.
-    fn status_of(&self, outcome: Outcome) -> (Status, Version) {
-        match outcome {
-            Outcome::Stored(version) => (Status::Ok, version),
-            Outcome::Deleted => (Status::Ok, NO_VERSION),
-            Outcome::NoSuchKey => (Status::NoSuchKey, NO_VERSION),
-            Outcome::Conflict(version) => (Status::Conflict, version),
-            Outcome::TooLarge | Outcome::StorageFailed => (Status::TooLarge, NO_VERSION),
-            Outcome::LimitReached(limit) => {
-                self.main.is_within_limits(Err(limit));
-                (Status::Limit, NO_VERSION)
+    /// Submits a write. Its response follows now, or when the store has decided it.
+    fn submit(
+        &mut self,
+        number: u32,
+        kind: RequestKind,
+        submit: impl FnOnce(&Arc<Group>, Requester<'_>) -> Submission,
+    ) -> Result<(), CloseReason> {
+        let (context, session) = (self.requests.context, self.main.id);
+        let ticket = self.responses.next_ticket();
+        let mut completion = || context.completion(session, ticket);
+        let requester = Requester { user: &self.main.user, completion: &mut completion };
+        match submit(&self.active.group, requester) {
+            Submission::Done(applied) => {
+                // Each notification costs work.
+                self.requests.budget.spend(applied.fan_out());
+                let outcome = applied.schedule(&mut self.requests.notifications);
+                self.respond_to(number, kind, outcome)
+            }
+            Submission::Pending => {
+                let read_at = self.requests.recorder.since();
+                let progress = Progress::Submitted;
+                self.responses.push(PendingResponse { number, kind, read_at, progress });
+                Ok(())
             }
         }
+    }
+
+    /// Responds to a request with this outcome, behind the responses that are pending.
+    fn respond_to(
+        &mut self,
+        number: u32,
+        kind: RequestKind,
+        outcome: Outcome,
+    ) -> Result<(), CloseReason> {
+        match progress_of(outcome, self.main) {
+            Progress::Completed(status, version) => self.respond(number, kind, status, version),
+            _ if self.responses.is_empty() => return Err(CloseReason::StorageFailed),
+            progress => {
+                let read_at = self.requests.recorder.since();
+                self.responses.push(PendingResponse { number, kind, read_at, progress });
+            }
+        }
+        Ok(())
     }
 
     /// Sends a response without a body, behind those that are pending.
@@ -415,13 +482,5 @@ impl Handler<'_, '_> {
         }
         self.requests.recorder.count(RequestKind::Get, status);
         Ok(())
-    }
-
-    /// Schedules the notifications of subscribers; each costs work.
-    fn settle(&mut self, submission: Submission) -> Outcome {
-        // The memory store decides at once.
-        let Submission::Done(change) = submission else { return Outcome::StorageFailed };
-        self.requests.budget.spend(change.fan_out());
-        change.schedule(&mut self.requests.notifications)
     }
 }
