@@ -193,8 +193,8 @@ impl Machine {
     /// How many applications are in a group, and how many watches they have on its keys.
     pub fn members(&self, group: &Text) -> Option<(usize, usize)> {
         let group = self.groups.find(group)?;
-        let applications = group.applications();
-        let connected = applications.iter().filter(|(_, app)| app.closed_at.is_none());
+        let applications = group.client_status();
+        let connected = applications.iter().filter(|(_, app)| app.disconnected_at.is_none());
         Some((connected.count(), group.subscription_count()))
     }
 

@@ -61,7 +61,7 @@ impl StatusParts {
             };
             if self.batch.is_empty() {
                 self.batch =
-                    group.applications_after(self.last, APPLICATION_BATCH, MAX_WATCHES).into();
+                    group.client_status_after(self.last, APPLICATION_BATCH, MAX_WATCHES).into();
             }
             match self.batch.pop_front() {
                 Some((number, application, watches)) => {
@@ -127,18 +127,19 @@ fn bytes_of(watch: &WatchedItem) -> &[u8] {
 /// Describes an application. The watches are cut; `watch_count` has their real number.
 fn describe(number: u64, application: ClientStatus, watch_count: usize) -> ApplicationStatus {
     let mut bytes_left = MAX_WATCHED_BYTES;
-    let watches = application.watches.iter().take(MAX_WATCHES).map_while(|(key, is_prefix)| {
-        bytes_left = bytes_left.checked_sub(key.len())?;
-        let key = Bytes::from(&key[..]);
-        Some(if *is_prefix { WatchedItem::Prefix(key) } else { WatchedItem::Key(key) })
-    });
+    let watches =
+        application.subscriptions.iter().take(MAX_WATCHES).map_while(|(key, is_prefix)| {
+            bytes_left = bytes_left.checked_sub(key.len())?;
+            let key = Bytes::from(&key[..]);
+            Some(if *is_prefix { WatchedItem::Prefix(key) } else { WatchedItem::Key(key) })
+        });
     ApplicationStatus {
         number,
         pid: application.pid,
         watches: watches.collect(),
         connected_at: seconds(application.connected_at),
-        closed_at: application.closed_at.map(seconds),
-        seconds: to_millis(application.stay),
+        closed_at: application.disconnected_at.map(seconds),
+        seconds: to_millis(application.connected_for),
         watch_count: watch_count as u64,
     }
 }
@@ -166,9 +167,9 @@ mod tests {
         let application = |key: &[u8], watches| ClientStatus {
             pid: i32::MIN,
             connected_at: SystemTime::now(),
-            closed_at: Some(SystemTime::now()),
-            stay: Duration::MAX,
-            watches: vec![(key.into(), true); watches],
+            disconnected_at: Some(SystemTime::now()),
+            connected_for: Duration::MAX,
+            subscriptions: vec![(key.into(), true); watches],
         };
         for (key, watches) in
             [(vec![1; MAX_KEY], 3), (vec![1], 1_000_000), (vec![1; 65], MAX_WATCHES)]

@@ -12,14 +12,14 @@ use crate::local::group::members::ClientStatus;
 /// Lists the applications of a group, connected and disconnected, without a final line feed.
 pub(crate) fn describe(group: &Group) -> String {
     let mut text = format!("{}:", group.name());
-    for (number, application) in group.applications() {
+    for (number, application) in group.client_status() {
         describe_application(&mut text, number, &application);
     }
     text
 }
 
 fn describe_application(text: &mut String, number: u64, application: &ClientStatus) {
-    let (status, closed) = match application.closed_at {
+    let (status, closed) = match application.disconnected_at {
         None => ("Connected", "-".to_string()),
         Some(closed) => ("Closed", time(closed)),
     };
@@ -31,9 +31,9 @@ fn describe_application(text: &mut String, number: u64, application: &ClientStat
          Keys in WatchList for callback function:",
         application.pid,
         time(application.connected_at),
-        application.stay.as_secs_f64(),
+        application.connected_for.as_secs_f64(),
     );
-    for (key, is_prefix) in &application.watches {
+    for (key, is_prefix) in &application.subscriptions {
         let prefix = if *is_prefix { " (prefix)" } else { "" };
         // A key of protocol v1 is shown in full. Keys of protocol v2 are cut: the status of all
         // applications could otherwise take more memory than the server has.

@@ -1,7 +1,7 @@
-//! What an application leaves behind that takes long to clear away: watches, of which there may be millions.
+//! The subscriptions of an application that has left, of which there may be millions.
 //!
-//! Its reactor clears them in portions, each in a turn of its own, so that others are served in between. What is not
-//! cleared yet counts for its user as before.
+//! The application's reactor removes them one time slice at a time and serves others in between.
+//! Until a subscription is removed, it counts for its user.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::local::group::group::Group;
 use crate::local::group::members::RemainingSubscriptions;
 use crate::local::net::mailbox::Task;
 
-/// What is to be cleared.
+/// Subscriptions that are still to be removed from the index.
 #[derive(Debug)]
 pub(crate) struct DeferredCleanup {
     /// The group whose index still has them.
@@ -20,7 +20,7 @@ pub(crate) struct DeferredCleanup {
 }
 
 impl DeferredCleanup {
-    /// Clears away what can be in about this time, and returns the rest. To be called with no lock held.
+    /// Removes as many as it can in about this time, and returns the rest. Called with no lock held.
     fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
         while !self.group.reap(&mut self.subscriptions) {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn watches_are_cleared_in_portions_and_count_until_they_are() {
+    fn subscriptions_are_reaped_in_batches_and_count_until_then() {
         let (groups, name) = (Groups::default(), Text::new(b"g").unwrap());
         groups.add(name, name);
         let group = groups.find(&name).unwrap();
@@ -78,7 +78,7 @@ mod tests {
         let (mut left, mut expected) = (group.leave(number), MANY);
         while let Some(subscriptions) = left {
             expected -= REAP_BATCH;
-            // All that are left, and that of the other, who alone is told.
+            // Those that are left, and that of the other application, which alone is notified.
             assert_eq!(
                 (user.taken().1, group.subscription_count()),
                 (one * expected as u64, expected + 1)
@@ -88,8 +88,11 @@ mod tests {
                 panic!("the memory store decides at once")
             };
             assert_eq!(put.fan_out(), 1);
-            let applications = group.applications();
-            assert!(applications[0].1.watches.is_empty() && applications[1].1.watches.len() == 1);
+            let applications = group.client_status();
+            assert!(
+                applications[0].1.subscriptions.is_empty()
+                    && applications[1].1.subscriptions.len() == 1
+            );
             let rest = DeferredCleanup { group: Arc::clone(&group), subscriptions };
             left = rest.reap(Duration::ZERO).map(|rest| rest.subscriptions);
         }

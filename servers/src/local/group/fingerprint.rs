@@ -1,27 +1,27 @@
-//! Finds out which prefixes of a key are watched, in a time that grows with the length of the key and not with its
-//! square.
+//! Fingerprints of the prefixes of a key, in time that grows with the length of the key and not with
+//! its square.
 //!
-//! A prefix is known by its *fingerprint*: its value as a polynomial at two points that are chosen at random, modulo
-//! a prime. That of a longer prefix of the same key goes on from that of a shorter one. Two different strings of
-//! 65,536 bytes or less have the same fingerprint with a probability of less than 2^-90, whoever has chosen
-//! them: nobody but this process knows the points.
+//! A *fingerprint* is the value of a string as a polynomial at two random points, modulo a prime. The
+//! fingerprint of a longer prefix continues from that of a shorter one. Two different strings of at
+//! most 65,536 bytes have the same fingerprint with a probability below 2^-90, even if an attacker
+//! chooses them: only this process knows the points.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// A prime.
 const P: u64 = (1 << 61) - 1;
 
-/// So many bytes are a digit; with a mark above them it is less than [`P`].
+/// The bytes of a digit. With a mark above them a digit is less than [`P`].
 const DIGIT: usize = 7;
 
-/// What stands for a string.
+/// Identifies a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint {
     len: usize,
     at: [u64; 2],
 }
 
-/// The points.
+/// The points at which polynomials are evaluated.
 #[derive(Debug)]
 pub(crate) struct Points([u64; 2]);
 
@@ -30,7 +30,7 @@ pub(crate) struct Points([u64; 2]);
 pub(crate) struct Prefixes<'a> {
     key: &'a [u8],
     points: [u64; 2],
-    /// Of the whole digits up to here.
+    /// The value of all whole digits before `from`.
     at: [u64; 2],
     from: usize,
 }
@@ -42,19 +42,19 @@ impl Default for Points {
 }
 
 impl Points {
-    /// For all prefixes of `key` that are asked for.
+    /// The fingerprints of the prefixes of `key`.
     pub(crate) fn prefixes<'a>(&self, key: &'a [u8]) -> Prefixes<'a> {
         Prefixes { key, points: self.0, at: [0; 2], from: 0 }
     }
 
-    /// Of the whole of it.
+    /// The fingerprint of a whole string.
     pub(crate) fn of(&self, bytes: &[u8]) -> Fingerprint {
         self.prefixes(bytes).of_len(bytes.len())
     }
 }
 
 impl Prefixes<'_> {
-    /// Of the first `len` bytes. Lengths must not become smaller from one call to the next.
+    /// The fingerprint of the first `len` bytes. `len` must not decrease from one call to the next.
     pub(crate) fn of_len(&mut self, len: usize) -> Fingerprint {
         while let Some(digit) = self.key[self.from..len].first_chunk::<DIGIT>() {
             self.at = append(self.at, self.points, digit);
@@ -64,12 +64,12 @@ impl Prefixes<'_> {
     }
 }
 
-/// One more digit. Its mark tells how many bytes it has.
+/// Appends a digit. Its mark encodes the number of bytes.
 fn append(at: [u64; 2], points: [u64; 2], bytes: &[u8]) -> [u64; 2] {
     let digit = bytes.iter().fold(1, |digit, byte| digit << 8 | u64::from(*byte));
     let add = |n: usize| {
         let product = u128::from(at[n]) * u128::from(points[n]) + u128::from(digit);
-        // Modulo 2^61 - 1: what is above the 61 bits counts once more below. Both parts fit.
+        // Modulo 2^61 - 1 the bits above 61 are added below. Both parts fit.
         let sum = (product as u64 & P) + (product >> 61) as u64;
         if sum >= P { sum - P } else { sum }
     };
@@ -84,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_same_strings_and_no_others_have_the_same_fingerprint(
+        fn equal_strings_and_no_others_have_equal_fingerprints(
             one in prop::collection::vec(0u8..3, 0..40), other in prop::collection::vec(0u8..3, 0..40),
         ) {
             let points = Points::default();
@@ -102,7 +102,7 @@ mod tests {
         let points = Points([P - 1, P - 2]);
         let fingerprint = points.of(&[0xff; 1000]);
         assert!(fingerprint.at.iter().all(|at| *at < P));
-        // The same, digit by digit and with the rule of three.
+        // The same, digit by digit and with plain arithmetic.
         let mut expected = [0u128; 2];
         for chunk in [0xff; 1000].chunks(DIGIT).map(<[u8]>::len).chain((1000 % 7 == 0).then_some(0))
         {

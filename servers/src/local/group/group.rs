@@ -22,7 +22,7 @@ use crate::local::group::outcome::Outcome;
 use crate::local::group::state::{Completed, Phase, State};
 use crate::local::group::submission::{Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
-use crate::local::group::subscriptions::Watch;
+use crate::local::group::subscriptions::IndexedSubscription;
 use crate::local::limits::charge::Charge;
 use crate::local::limits::limit::Limit;
 use crate::local::limits::login_throttle::LoginThrottle;
@@ -58,11 +58,11 @@ pub(crate) struct GroupStats {
     /// The bytes of their keys and values.
     pub(crate) bytes: u64,
     /// Connected applications that speak protocol v2.
-    pub(crate) framed: usize,
+    pub(crate) v2: usize,
     /// Connected applications that speak protocol v1.
-    pub(crate) original: usize,
+    pub(crate) v1: usize,
     /// Disconnected applications that are remembered.
-    pub(crate) past: usize,
+    pub(crate) disconnected: usize,
 }
 
 /// The group is closed: no application can join.
@@ -239,8 +239,9 @@ impl Group {
             },
             WatchTarget::Prefix(_) => (true, NO_VERSION),
         };
-        if let Some(place) = state.members.next_position(client)
-            && let Some(key) = state.subscriptions.add(target, Watch { application: client, place })
+        if let Some(position) = state.members.next_position(client)
+            && let Some(key) =
+                state.subscriptions.add(target, IndexedSubscription { client, position })
         {
             let charge = Charge::subscription(user, key.len());
             state.members.add_subscription(client, key, is_prefix, charge);
@@ -252,7 +253,7 @@ impl Group {
     pub(crate) fn unsubscribe(&self, target: WatchTarget<'_>, client: u64) -> bool {
         let state = &mut *self.state.lock();
         let Some(removed) = state.subscriptions.remove(target, client) else { return false };
-        state.members.remove_subscription(client, removed.place);
+        state.members.remove_subscription(client, removed.position);
         true
     }
 
@@ -340,7 +341,7 @@ impl Group {
     /// Up to `most` of the applications that are connected or remembered, with numbers above
     /// `after`; of each at most `subscriptions` subscriptions, and how many it has. So the group is
     /// not locked for long.
-    pub(crate) fn applications_after(
+    pub(crate) fn client_status_after(
         &self,
         after: u64,
         most: usize,
@@ -350,7 +351,7 @@ impl Group {
     }
 
     /// The applications that are connected or remembered, with their numbers.
-    pub(crate) fn applications(&self) -> Vec<(u64, ClientStatus)> {
+    pub(crate) fn client_status(&self) -> Vec<(u64, ClientStatus)> {
         let all = self.state.lock().members.status_after(0, usize::MAX, usize::MAX);
         all.into_iter().map(|(number, status, _)| (number, status)).collect()
     }
@@ -362,9 +363,9 @@ impl Group {
         GroupStats {
             pairs: state.table.reader().count(),
             bytes: state.bytes(),
-            framed: v2,
-            original: state.members.connected() - v2,
-            past: state.members.disconnected(),
+            v2,
+            v1: state.members.connected() - v2,
+            disconnected: state.members.disconnected(),
         }
     }
 

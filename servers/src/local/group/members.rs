@@ -80,12 +80,12 @@ pub(crate) struct ClientStatus {
     /// When it joined the group.
     pub(crate) connected_at: SystemTime,
     /// When it disconnected.
-    pub(crate) closed_at: Option<SystemTime>,
+    pub(crate) disconnected_at: Option<SystemTime>,
     /// How long it is, or was, connected.
-    pub(crate) stay: Duration,
+    pub(crate) connected_for: Duration,
     /// The keys, and the prefixes (`true`), that it is subscribed to, in the order of their
     /// registration. Empty after it has disconnected.
-    pub(crate) watches: Vec<(Key, bool)>,
+    pub(crate) subscriptions: Vec<(Key, bool)>,
 }
 
 /// One application in short.
@@ -96,15 +96,15 @@ pub(crate) struct ClientInfo {
     /// As reported by the kernel when the application connected.
     pub(crate) pid: i32,
     /// The protocol it speaks, or spoke.
-    pub(crate) session: Protocol,
+    pub(crate) protocol: Protocol,
     /// When it joined the group.
     pub(crate) connected_at: SystemTime,
     /// When it disconnected.
-    pub(crate) closed_at: Option<SystemTime>,
+    pub(crate) disconnected_at: Option<SystemTime>,
     /// How long it is, or was, connected.
-    pub(crate) stay: Duration,
+    pub(crate) connected_for: Duration,
     /// How many keys and prefixes it is subscribed to.
-    pub(crate) watches: usize,
+    pub(crate) subscriptions: usize,
 }
 
 impl Members {
@@ -239,9 +239,9 @@ impl Client {
         ClientStatus {
             pid: self.pid,
             connected_at: self.connected_at,
-            closed_at: self.disconnected_at,
-            stay: self.connected_for(),
-            watches: self.subscriptions.values().take(subscriptions).map(describe).collect(),
+            disconnected_at: self.disconnected_at,
+            connected_for: self.connected_for(),
+            subscriptions: self.subscriptions.values().take(subscriptions).map(describe).collect(),
         }
     }
 
@@ -249,11 +249,11 @@ impl Client {
         ClientInfo {
             number,
             pid: self.pid,
-            session: self.protocol,
+            protocol: self.protocol,
             connected_at: self.connected_at,
-            closed_at: self.disconnected_at,
-            stay: self.connected_for(),
-            watches: self.subscriptions.len(),
+            disconnected_at: self.disconnected_at,
+            connected_for: self.connected_for(),
+            subscriptions: self.subscriptions.len(),
         }
     }
 }

@@ -357,7 +357,7 @@ impl Applier<'_> {
         self.usage.record_delete(&deleted);
         self.effects.replaced.extend(deleted.value);
         for removed in self.subscriptions.remove_key(key) {
-            self.members.remove_subscription(removed.application, removed.place);
+            self.members.remove_subscription(removed.client, removed.position);
         }
     }
 

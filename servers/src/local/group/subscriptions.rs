@@ -1,10 +1,12 @@
-//! Who watches what in one group: single keys, and all keys that begin with a prefix.
+//! Who is subscribed to what in one group: to single keys, and to all keys with a prefix.
 //!
-//! A change of a key asks for its watches. By prefix that takes one look-up for each length of a prefix that is
-//! watched and not longer than the key, however many prefixes and keys there are, and one pass over
-//! the key ([fingerprints](crate::local::group::fingerprint)): so it takes no longer, by a factor, than the key to arrive.
+//! A change of a key looks up its subscriptions. For prefixes that takes one pass over the key
+//! ([fingerprints](crate::local::group::fingerprint)) and one lookup for each length of a prefix with
+//! subscriptions, up to the length of the key: however many prefixes and keys there are, it takes
+//! time in proportion to the key.
 //!
-//! Both kinds are in an [`HashIndex`], as one hash table for millions of them would now and then hold everybody up.
+//! Keys and prefixes are in a [`HashIndex`] each: a plain hash table of millions of them would
+//! rehash as a whole now and then, and the group would be locked meanwhile.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -12,95 +14,103 @@ use std::sync::Arc;
 
 use kvs_proto::v2::event::MatchedBy;
 use kvs_proto::v2::request::WatchTarget;
+use kvs_table::HashIndex;
 
 use crate::local::group::fingerprint::{Fingerprint, Points};
 use crate::local::group::subscriber::Key;
-use kvs_table::HashIndex;
 
-/// One application that watches something.
+/// The subscription of one application.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Watch {
-    /// The number of an application that is connected.
-    pub(crate) application: u64,
-    /// Where it has the key or prefix among those that it watches.
-    pub(crate) place: u64,
+pub(crate) struct IndexedSubscription {
+    /// The number of a connected application.
+    pub(crate) client: u64,
+    /// Where the application has it among its own.
+    pub(crate) position: u64,
 }
 
-/// All watches.
+/// All subscriptions of one group.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionIndex {
     keys: HashIndex<Entry<()>>,
     prefixes: HashIndex<Entry<Fingerprint>>,
     hash: RandomState,
     points: Points,
-    /// How many of the prefixes have a length.
+    /// The number of prefixes of each length.
     lengths: BTreeMap<usize, usize>,
 }
 
-/// What is watched.
+/// The subscriptions to one key or prefix.
 #[derive(Debug)]
-struct Entry<K> {
-    /// By this a prefix is known, a key by itself.
-    id: K,
+struct Entry<I> {
+    /// What identifies a prefix; a key is identified by itself.
+    id: I,
     /// The key, or the prefix.
     key: Key,
-    watches: Vec<Watch>,
+    subscriptions: Vec<IndexedSubscription>,
 }
 
 impl SubscriptionIndex {
-    /// Adds a watch and returns what it is of; `None`: the application watches that already.
-    pub(crate) fn add(&mut self, what: WatchTarget<'_>, watch: Watch) -> Option<Key> {
+    /// Adds a subscription, and returns its key or prefix; `None`: the application has it already.
+    pub(crate) fn add(
+        &mut self,
+        target: WatchTarget<'_>,
+        subscription: IndexedSubscription,
+    ) -> Option<Key> {
         let Self { keys, prefixes, hash, points, lengths } = self;
-        let (key, watches) = match what {
+        let (key, subscriptions) = match target {
             WatchTarget::Key(bytes) => {
                 let number = hash.hash_one(bytes);
                 if keys.find(number, |entry| *entry.key == *bytes).is_none() {
-                    let entry = Entry { id: (), key: Key::from(bytes), watches: Vec::new() };
+                    let entry = Entry { id: (), key: Key::from(bytes), subscriptions: Vec::new() };
                     keys.insert(number, entry, |entry| hash.hash_one(&*entry.key));
                 }
                 let entry = keys.find_mut(number, |entry| *entry.key == *bytes)?;
-                (&entry.key, &mut entry.watches)
+                (&entry.key, &mut entry.subscriptions)
             }
             WatchTarget::Prefix(bytes) => {
                 let id = points.of(bytes);
                 let number = hash.hash_one(id);
                 if prefixes.find(number, |entry| entry.id == id).is_none() {
                     *lengths.entry(bytes.len()).or_default() += 1;
-                    let entry = Entry { id, key: Key::from(bytes), watches: Vec::new() };
+                    let entry = Entry { id, key: Key::from(bytes), subscriptions: Vec::new() };
                     prefixes.insert(number, entry, |entry| hash.hash_one(entry.id));
                 }
                 let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
-                (&entry.key, &mut entry.watches)
+                (&entry.key, &mut entry.subscriptions)
             }
         };
-        if watches.iter().any(|other| other.application == watch.application) {
+        if subscriptions.iter().any(|other| other.client == subscription.client) {
             return None;
         }
-        watches.push(watch);
+        subscriptions.push(subscription);
         Some(Arc::clone(key))
     }
 
-    /// Removes the watch of an application; `None`: there is none.
-    pub(crate) fn remove(&mut self, what: WatchTarget<'_>, application: u64) -> Option<Watch> {
-        let take = |watches: &mut Vec<Watch>| {
-            let at = watches.iter().position(|watch| watch.application == application)?;
-            Some((watches.remove(at), watches.is_empty()))
+    /// Removes a subscription of an application; `None`: there is none.
+    pub(crate) fn remove(
+        &mut self,
+        target: WatchTarget<'_>,
+        client: u64,
+    ) -> Option<IndexedSubscription> {
+        let take = |subscriptions: &mut Vec<IndexedSubscription>| {
+            let at = subscriptions.iter().position(|subscription| subscription.client == client)?;
+            Some((subscriptions.remove(at), subscriptions.is_empty()))
         };
         let Self { keys, prefixes, hash, points, lengths } = self;
-        match what {
+        match target {
             WatchTarget::Key(key) => {
                 let entry = keys.find_mut(hash.hash_one(key), |entry| *entry.key == *key)?;
-                let (watch, was_last) = take(&mut entry.watches)?;
+                let (subscription, was_last) = take(&mut entry.subscriptions)?;
                 if was_last {
                     self.remove_key(key);
                 }
-                Some(watch)
+                Some(subscription)
             }
             WatchTarget::Prefix(prefix) => {
                 let id = points.of(prefix);
                 let number = hash.hash_one(id);
                 let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
-                let (watch, was_last) = take(&mut entry.watches)?;
+                let (subscription, was_last) = take(&mut entry.subscriptions)?;
                 if was_last {
                     let hash_of = |entry: &Entry<Fingerprint>| hash.hash_one(entry.id);
                     prefixes.remove(number, |entry| entry.id == id, hash_of);
@@ -111,42 +121,42 @@ impl SubscriptionIndex {
                         }
                     }
                 }
-                Some(watch)
+                Some(subscription)
             }
         }
     }
 
-    /// Removes all watches of a key that is deleted, but not those of its prefixes.
-    pub(crate) fn remove_key(&mut self, key: &[u8]) -> Vec<Watch> {
+    /// Removes all subscriptions to a key that is deleted, but not those to its prefixes.
+    pub(crate) fn remove_key(&mut self, key: &[u8]) -> Vec<IndexedSubscription> {
         let Self { keys, hash, .. } = self;
         let hash_of = |entry: &Entry<()>| hash.hash_one(&*entry.key);
         let removed = keys.remove(hash.hash_one(key), |entry| *entry.key == *key, hash_of);
-        removed.map_or_else(Vec::new, |entry| entry.watches)
+        removed.map_or_else(Vec::new, |entry| entry.subscriptions)
     }
 
-    /// All applications that watch `key`, each once, and by what. The key is shared by all of them.
+    /// The applications that are subscribed to `key`, each once, and by what. The key is shared.
     pub(crate) fn of(&self, key: &[u8]) -> Vec<(u64, Key, MatchedBy)> {
         let by_key = self.keys.find(self.hash.hash_one(key), |entry| *entry.key == *key);
         if self.prefixes.count() == 0 && by_key.is_none() {
             return Vec::new();
         }
         let shared = by_key.map_or_else(|| Key::from(key), |entry| Arc::clone(&entry.key));
-        let by_key = by_key.into_iter().flat_map(|entry| &entry.watches);
-        let by_key =
-            by_key.map(|watch| (watch.application, MatchedBy { key: true, prefix: false }));
+        let by_key = by_key.into_iter().flat_map(|entry| &entry.subscriptions);
+        let by_key = by_key
+            .map(|subscription| (subscription.client, MatchedBy { key: true, prefix: false }));
         let mut fingerprints = self.points.prefixes(key);
         let lengths = self.lengths.range(..=key.len());
         let by_prefix = lengths.filter_map(|(&len, _)| {
             let id = fingerprints.of_len(len);
             self.prefixes.find(self.hash.hash_one(id), |entry| entry.id == id)
         });
-        let by_prefix = by_prefix.flat_map(|entry| &entry.watches);
-        let by_prefix =
-            by_prefix.map(|watch| (watch.application, MatchedBy { key: false, prefix: true }));
+        let by_prefix = by_prefix.flat_map(|entry| &entry.subscriptions);
+        let by_prefix = by_prefix
+            .map(|subscription| (subscription.client, MatchedBy { key: false, prefix: true }));
         let mut all: Vec<_> = by_key.chain(by_prefix).collect();
         if self.prefixes.count() > 0 {
-            // Stable, so that those come first who have watched first.
-            all.sort_by_key(|(application, _)| *application);
+            // By number, so an application that joined earlier comes first.
+            all.sort_by_key(|(client, _)| *client);
             all.dedup_by(|later, first| {
                 let same = later.0 == first.0;
                 if same {
@@ -156,25 +166,26 @@ impl SubscriptionIndex {
             });
         }
         all.into_iter()
-            .map(|(application, watches)| (application, Arc::clone(&shared), watches))
+            .map(|(client, subscriptions)| (client, Arc::clone(&shared), subscriptions))
             .collect()
     }
 
-    /// About how much work it is to find and note the watches of one key, when so many applications are connected.
+    /// About the most work of looking up and enqueueing one event, with so many connected
+    /// applications.
     pub(crate) fn fan_out(&self, connected: usize) -> usize {
-        let watched = self.keys.count() + self.prefixes.count();
-        let applications = if watched == 0 { 0 } else { connected };
+        let entries = self.keys.count() + self.prefixes.count();
+        let applications = if entries == 0 { 0 } else { connected };
         applications + self.lengths.len()
     }
 
-    /// How many there are.
+    /// The number of subscriptions.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn count(&self) -> usize {
         fn all<K>(entries: &HashIndex<Entry<K>>) -> usize {
             let (mut count, mut next) = (0, Some(0));
             while let Some(hash) = next {
                 let (part, after) = entries.bucket(hash);
-                count += part.map(|entry| entry.watches.len()).sum::<usize>();
+                count += part.map(|entry| entry.subscriptions.len()).sum::<usize>();
                 next = after;
             }
             count
@@ -193,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_finds_who_a_slow_search_finds(
+        fn index_finds_what_a_linear_search_finds(
             steps in prop::collection::vec(
                 (any::<bool>(), prop::collection::vec(0u8..2, 0..5), 0u64..3, any::<bool>()),
                 0..60,
@@ -201,38 +212,38 @@ mod tests {
             asked in prop::collection::vec(prop::collection::vec(0u8..2, 1..6), 1..6),
         ) {
             let (mut list, mut model) = (SubscriptionIndex::default(), BTreeSet::new());
-            for (add, bytes, application, is_prefix) in steps {
+            for (add, bytes, client, is_prefix) in steps {
                 if bytes.is_empty() && !is_prefix {
                     continue;
                 }
-                let what = if is_prefix { WatchTarget::Prefix(&bytes) } else { WatchTarget::Key(&bytes) };
-                let entry = (bytes.clone(), is_prefix, application);
+                let target = if is_prefix { WatchTarget::Prefix(&bytes) } else { WatchTarget::Key(&bytes) };
+                let entry = (bytes.clone(), is_prefix, client);
                 if add {
-                    let added = list.add(what, Watch { application, place: 1 });
+                    let added = list.add(target, IndexedSubscription { client, position: 1 });
                     prop_assert_eq!(added.as_deref(), model.insert(entry).then_some(&bytes[..]));
                 } else {
-                    let removed = list.remove(what, application);
+                    let removed = list.remove(target, client);
                     prop_assert_eq!(removed.is_some(), model.remove(&entry));
                 }
                 prop_assert_eq!(list.count(), model.len());
             }
             for key in asked {
                 let mut expected = BTreeMap::<u64, MatchedBy>::new();
-                for (bytes, is_prefix, application) in &model {
+                for (bytes, is_prefix, client) in &model {
                     let hit = if *is_prefix { key.starts_with(bytes) } else { key == *bytes };
                     if hit {
-                        let watches = MatchedBy { key: !is_prefix, prefix: *is_prefix };
-                        let all = expected.entry(*application).or_default();
-                        *all = all.union(watches);
+                        let subscriptions = MatchedBy { key: !is_prefix, prefix: *is_prefix };
+                        let all = expected.entry(*client).or_default();
+                        *all = all.union(subscriptions);
                     }
                 }
                 let mut found = list.of(&key);
-                found.sort_by_key(|(application, ..)| *application);
+                found.sort_by_key(|(client, ..)| *client);
                 prop_assert!(found.iter().all(|(_, shared, _)| **shared == key[..]));
                 let found: Vec<_> = found.into_iter().map(|(who, _, by)| (who, by)).collect();
                 prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
-                for watch in list.remove_key(&key) {
-                    prop_assert!(model.remove(&(key.clone(), false, watch.application)));
+                for subscription in list.remove_key(&key) {
+                    prop_assert!(model.remove(&(key.clone(), false, subscription.client)));
                 }
             }
             let kept = list.lengths.values().sum::<usize>();

@@ -1,52 +1,51 @@
-//! How fast the secret of one group can be guessed: one try in a second for each user.
+//! Limits how fast the secret of one group can be guessed: one attempt a second for each user.
 //!
-//! A right secret that is answered at once, whatever the rate, would give throttle away: of a thousand logins
-//! at the same time the one that is answered is right. So the tries themselves are slowed, whether right or
-//! wrong, for every user who has not shown yet that it knows the secret. Of these the first
-//! [`BURST`] are looked at at once, then one in [`INTERVAL`]; a try beyond that is looked at when
-//! its turn comes, and not at all when that is more than [`MAX_WAIT`] away. A right one does not count, and
-//! *proves* the user: from then on its right secrets are answered at once, whatever else it sends. Its wrong
-//! ones still have to wait.
+//! Delaying only wrong secrets would not help: of a thousand logins at the same time, the one that is
+//! answered at once is right. So every attempt of a user who has not *proven* to know the secret is
+//! throttled, right or wrong, by a token bucket: the first [`BURST`] are examined at once, then one
+//! per [`INTERVAL`]. Later attempts are delayed, and denied if the delay would exceed [`MAX_WAIT`]. A
+//! right secret costs no token and proves its user: from then on right secrets of that user are
+//! never delayed. Wrong ones still are.
 //!
-//! That is for each user and group, so nobody slows another down. Programs of one user are not kept apart:
-//! they can read the secret in each other's memory. Users are not free either: a user namespace has 65,536.
-//! So only [`MAX_BUCKETS`] have buckets of their own at a time; more share theirs. A user
-//! who waits for nothing has no entry, so it takes that many who have sent wrong secrets within the
-//! last seconds to meet that.
+//! Buckets are per user and group, so no user delays another. Programs of one user are not kept
+//! apart: they can read the secret in each other's memory. Uids are not scarce either, as a user
+//! namespace has 65,536. So only [`MAX_BUCKETS`] users have a bucket of their own at a time, and
+//! further ones share one. A full bucket is dropped, so it takes that many users with wrong secrets
+//! within the last seconds before buckets are shared.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The tries that a user has at once.
+/// The tokens of a full bucket: attempts that are examined at once.
 const BURST: u32 = 5;
 
-/// The time in which it has another.
+/// The time in which a bucket gains a token.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest time for which a try waits for its turn. Less than an application waits for its login.
+/// The longest delay of an attempt. It is shorter than an application waits for its login.
 const MAX_WAIT: Duration = Duration::from_secs(4);
 
-/// The users who have buckets of their own at a time.
+/// The users that have a bucket of their own at a time.
 const MAX_BUCKETS: usize = 16;
 
-/// The users who are remembered to know the secret. More are treated as if they did not, which slows nobody
-/// who sends no wrong ones.
+/// The users that are remembered as proven. Further ones are throttled, which only delays those that
+/// send wrong secrets.
 const MAX_PROVEN: usize = 4096;
 
-/// When a try is looked at.
+/// When an attempt is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Now.
+    /// At once.
     Now,
-    /// Then.
+    /// At this time.
     At(Instant),
-    /// Never: too many wait.
+    /// Never: too many attempts are waiting.
     Denied,
 }
 
-/// The tries of all users at the secret of one group.
+/// The attempts of all users at the secret of one group.
 #[derive(Debug, Default)]
 pub(crate) struct LoginThrottle {
     state: Mutex<State>,
@@ -56,56 +55,56 @@ pub(crate) struct LoginThrottle {
 struct State {
     proven: HashSet<u32>,
     buckets: HashMap<u32, TokenBucket>,
-    /// Of those who have none of their own.
+    /// The bucket of users that have none of their own.
     shared: TokenBucket,
 }
 
-/// The buckets of one user: the point in time at which all tries of the burst are free again.
+/// A token bucket, represented by the time at which it is full again.
 #[derive(Debug, Clone, Copy, Default)]
 struct TokenBucket(Option<Instant>);
 
 impl TokenBucket {
-    fn are_all_free(self, now: Instant) -> bool {
-        self.0.is_none_or(|free| free <= now)
+    fn is_full(self, now: Instant) -> bool {
+        self.0.is_none_or(|full_at| full_at <= now)
     }
 
-    /// Takes the next one.
+    /// Takes a token, or reserves the next one that there will be.
     fn take(&mut self, now: Instant) -> Admission {
-        let free = self.0.map_or(now, |free| free.max(now));
-        let wait = (free - now).saturating_sub(INTERVAL * (BURST - 1));
+        let full_at = self.0.map_or(now, |full_at| full_at.max(now));
+        let wait = (full_at - now).saturating_sub(INTERVAL * (BURST - 1));
         if wait > MAX_WAIT {
             return Admission::Denied;
         }
-        self.0 = Some(free + INTERVAL);
+        self.0 = Some(full_at + INTERVAL);
         if wait.is_zero() { Admission::Now } else { Admission::At(now + wait) }
     }
 
     fn give_back(&mut self) {
-        self.0 = self.0.and_then(|free| free.checked_sub(INTERVAL));
+        self.0 = self.0.and_then(|full_at| full_at.checked_sub(INTERVAL));
     }
 }
 
 impl LoginThrottle {
-    /// The user sends a secret, which is right or not: when may it be told?
-    pub(crate) fn admit(&self, uid: u32, right: bool, now: Instant) -> Admission {
+    /// Admits an attempt of a user with a secret that is right or not.
+    pub(crate) fn admit(&self, uid: u32, is_right: bool, now: Instant) -> Admission {
         let state = &mut *self.state.lock();
-        if right && state.proven.contains(&uid) {
+        if is_right && state.proven.contains(&uid) {
             return Admission::Now;
         }
-        let buckets = state.bucket_of(uid, now);
-        let turn = buckets.take(now);
-        if right && turn == Admission::Now {
-            buckets.give_back();
+        let bucket = state.bucket_of(uid, now);
+        let admission = bucket.take(now);
+        if is_right && admission == Admission::Now {
+            bucket.give_back();
             state.prove(uid);
         }
-        turn
+        admission
     }
 
-    /// Its turn has come, and the secret is right.
+    /// Confirms that an attempt that was admitted for later has the right secret.
     pub(crate) fn confirm(&self, uid: u32) {
         let state = &mut *self.state.lock();
-        if let Some(buckets) = state.buckets.get_mut(&uid) {
-            buckets.give_back();
+        if let Some(bucket) = state.buckets.get_mut(&uid) {
+            bucket.give_back();
         }
         state.prove(uid);
     }
@@ -114,7 +113,7 @@ impl LoginThrottle {
 impl State {
     fn bucket_of(&mut self, uid: u32, now: Instant) -> &mut TokenBucket {
         if !self.buckets.contains_key(&uid) && self.buckets.len() >= MAX_BUCKETS {
-            self.buckets.retain(|_, buckets| !buckets.are_all_free(now));
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
             if self.buckets.len() >= MAX_BUCKETS {
                 return &mut self.shared;
             }
@@ -136,7 +135,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn five_at_once_then_one_in_a_second_and_none_that_would_wait_too_long() {
+    fn burst_then_one_per_second_then_denied() {
         let (throttle, now) = (LoginThrottle::default(), Instant::now());
         for _ in 0..5 {
             assert_eq!(throttle.admit(1, false, now), Admission::Now);
@@ -153,12 +152,12 @@ mod tests {
             .filter(|&now| throttle.admit(1, false, now) != Admission::Denied)
             .count();
         assert!((99..=101).contains(&seen), "{seen} in 100 s");
-        // Others are not slowed.
+        // Other users are not delayed.
         assert_eq!(throttle.admit(2, true, now), Admission::Now);
     }
 
     #[test]
-    fn who_has_shown_the_secret_is_never_slowed_with_it() {
+    fn right_secret_of_a_proven_user_is_never_delayed() {
         let (throttle, now) = (LoginThrottle::default(), Instant::now());
         assert_eq!(throttle.admit(1, true, now), Admission::Now);
         for _ in 0..9 {
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn right_ones_do_not_count() {
+    fn right_secrets_cost_no_token() {
         let (throttle, now) = (LoginThrottle::default(), Instant::now());
         for uid in 0..10_000 {
             for _ in 0..10 {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waited_and_is_right_proves_the_user() {
+    fn delayed_right_secret_proves_the_user() {
         let (throttle, now) = (LoginThrottle::default(), Instant::now());
         for _ in 0..5 {
             throttle.admit(1, false, now);
@@ -195,20 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn many_users_do_not_guess_much_faster_than_a_few() {
+    fn many_users_guess_hardly_faster_than_few() {
         let (throttle, now) = (LoginThrottle::default(), Instant::now());
         let seen = (0..1_000_000)
             .filter(|n| {
                 throttle.admit(n % 65_536, false, now + SECOND * (n / 10_000)) != Admission::Denied
             })
             .count();
-        // 100 seconds, and at the beginning nine for each.
-        assert!(seen <= (MAX_BUCKETS + 1) * 110, "{seen} tries in 100 s");
+        // 100 seconds, and nine at the beginning for each bucket.
+        assert!(seen <= (MAX_BUCKETS + 1) * 110, "{seen} attempts in 100 s");
         assert!(throttle.state.lock().buckets.len() <= MAX_BUCKETS);
         assert_eq!(
             throttle.admit(1, false, now + SECOND * 1000),
             Admission::Now,
-            "all are forgotten"
+            "full buckets are dropped"
         );
     }
 }

@@ -120,7 +120,7 @@ fn group_families(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let applications = groups.iter().flat_map(|group| {
         let session =
             |name, count| gauge(count as f64, &[("group", &group.label), ("session", name)]);
-        [session("framed", group.stats.framed), session("original", group.stats.original)]
+        [session("framed", group.stats.v2), session("original", group.stats.v1)]
     });
     vec![
         one(
@@ -159,8 +159,8 @@ fn group_families(snapshot: &Snapshot) -> Vec<MetricFamily> {
             "Connected applications by protocol: framed is v2, original is v1.",
             MetricType::GAUGE,
             vec![
-                gauge(total.framed as f64, &[("session", "framed")]),
-                gauge(total.original as f64, &[("session", "original")]),
+                gauge(total.v2 as f64, &[("session", "framed")]),
+                gauge(total.v1 as f64, &[("session", "original")]),
             ],
         ),
     ]

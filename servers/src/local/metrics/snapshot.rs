@@ -106,27 +106,29 @@ impl Snapshot {
         users.sort_unstable_by_key(|user| (Reverse(user.bytes), user.uid));
         users.truncate(MAX_USERS);
         let all = groups.all();
-        let zero = GroupStats { pairs: 0, bytes: 0, framed: 0, original: 0, past: 0 };
+        let zero = GroupStats { pairs: 0, bytes: 0, v1: 0, v2: 0, disconnected: 0 };
         let stats: Vec<GroupStats> = all.iter().map(|group| group.stats()).collect();
         let total = stats.iter().fold(zero, |sum, more| GroupStats {
             pairs: sum.pairs + more.pairs,
             bytes: sum.bytes + more.bytes,
-            framed: sum.framed + more.framed,
-            original: sum.original + more.original,
-            past: sum.past + more.past,
+            v1: sum.v1 + more.v1,
+            v2: sum.v2 + more.v2,
+            disconnected: sum.disconnected + more.disconnected,
         });
         let shown = &stats[..stats.len().min(MAX_GROUPS)];
-        let connected: Vec<usize> =
-            shown.iter().map(|group| group.framed + group.original).collect();
+        let connected: Vec<usize> = shown.iter().map(|group| group.v1 + group.v2).collect();
         let connected = shares(&connected, MAX_APPLICATIONS);
         let left = MAX_APPLICATIONS - connected.iter().sum::<usize>();
-        let past: Vec<usize> = shown.iter().map(|group| group.past.min(MAX_DISCONNECTED)).collect();
-        let past = shares(&past, left);
+        let disconnected: Vec<usize> =
+            shown.iter().map(|group| group.disconnected.min(MAX_DISCONNECTED)).collect();
+        let disconnected = shares(&disconnected, left);
         let describe =
-            |((group, stats), (connected, past)): ((&Arc<Group>, &GroupStats), _)| GroupDetails {
-                label: label(group.name().as_bytes()),
-                stats: *stats,
-                clients: group.clients(connected, past),
+            |((group, stats), (connected, disconnected)): ((&Arc<Group>, &GroupStats), _)| {
+                GroupDetails {
+                    label: label(group.name().as_bytes()),
+                    stats: *stats,
+                    clients: group.clients(connected, disconnected),
+                }
             };
         Self {
             info: Arc::clone(info),
@@ -136,7 +138,7 @@ impl Snapshot {
             groups: all
                 .iter()
                 .zip(shown)
-                .zip(connected.into_iter().zip(past))
+                .zip(connected.into_iter().zip(disconnected))
                 .map(describe)
                 .collect(),
             groups_left_out: all.len() - shown.len(),

@@ -115,13 +115,13 @@ impl<'a> Status<'a> {
             auth: Auth { server: &info.auth, up: totals.link_is_up },
             totals: Sums {
                 groups: groups.len() + groups_left_out,
-                applications: total.framed + total.original,
+                applications: total.v2 + total.v1,
                 pairs: total.pairs,
                 bytes: total.bytes,
             },
             groups: groups.iter().map(Group::of).collect(),
             groups_left_out: *groups_left_out,
-            applications_left_out: (total.framed + total.original + total.past)
+            applications_left_out: (total.v2 + total.v1 + total.disconnected)
                 .saturating_sub(applications.len()),
             applications,
             operations: operations
@@ -147,8 +147,8 @@ impl<'a> Group<'a> {
         let GroupDetails { label, stats, .. } = group;
         Self {
             name: label,
-            framed: stats.framed,
-            original: stats.original,
+            framed: stats.v2,
+            original: stats.v1,
             pairs: stats.pairs,
             bytes: stats.bytes,
         }
@@ -161,15 +161,15 @@ impl<'a> Application<'a> {
             group: &group.label,
             number: client.number,
             pid: client.pid,
-            session: match client.session {
+            session: match client.protocol {
                 Protocol::V2 => "framed",
                 Protocol::V1 => "original",
             },
-            connected: client.closed_at.is_none(),
+            connected: client.disconnected_at.is_none(),
             connected_at: time(client.connected_at),
-            closed_at: client.closed_at.map(time),
-            stay: client.stay.as_secs_f64(),
-            watches: client.watches,
+            closed_at: client.disconnected_at.map(time),
+            stay: client.connected_for.as_secs_f64(),
+            watches: client.subscriptions,
         }
     }
 }
