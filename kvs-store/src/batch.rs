@@ -11,8 +11,8 @@ use crate::version::Version;
 pub enum Operation<'a> {
     /// Stores this value, whether the key exists or not.
     Put(Value<'a>),
-    /// Deletes the pair. The store refuses it with [`StoreError::Conflict`] and version 0 when there
-    /// is no such key.
+    /// Deletes the pair. The store refuses it with [`StoreError::Conflict`] and version 0 when
+    /// there is no such key.
     ///
     /// [`StoreError::Conflict`]: crate::StoreError::Conflict
     Delete,

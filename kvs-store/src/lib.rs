@@ -6,7 +6,8 @@
 //! owner, and to its subscribers.
 //!
 //! - A store never blocks its caller. A store that commits at once ([`MemoryStore`]) answers
-//!   [`Submitted::Done`]; any other answers [`Submitted::Pending`] and completes a [`Ticket`] later.
+//!   [`Submitted::Done`]; any other answers [`Submitted::Pending`] and completes a [`Ticket`]
+//!   later.
 //! - A batch is committed as a whole or not at all.
 //! - Batches of one group are committed in the order in which they were submitted. Their tickets
 //!   may be completed in any order; the stamps tell the order of the commits.

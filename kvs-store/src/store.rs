@@ -64,8 +64,9 @@ pub enum Submitted {
 
 /// Who is notified when a pending batch is decided.
 pub trait Completions: fmt::Debug + Send + Sync {
-    /// Reports the result of the batch with this ticket. A store calls it once for each ticket, from
-    /// any thread but never from within [`Store::submit`], and holds no lock that `submit` takes.
+    /// Reports the result of the batch with this ticket. A store calls it once for each ticket,
+    /// from any thread but never from within [`Store::submit`], and holds no lock that `submit`
+    /// takes.
     fn complete(&self, id: u64, result: Result<Stamp, StoreError>);
 }
 

@@ -1,38 +1,39 @@
-//! Finds entries by their hashes, and goes through them in the order of the hashes: the handles of the pairs of one group,
-//! and who watches what.
+//! A hash index that never rehashes as a whole, and can be walked in the order of the hashes.
 //!
-//! One large hash table would now and then move all its entries at once, and everybody would wait meanwhile. So
-//! this is *extendible hashing*: many *buckets*, each a small hash table for a range of hashes, and a *directory*
-//! that tells the bucket by the highest bits of a hash. A bucket that is full is split in two by the next bit;
-//! two that are nearly empty become one again. No step moves more than the entries of one bucket, and a walk
-//! can stop after any bucket and go on later from a hash, whatever was split or joined meanwhile.
+//! A plain hash table moves all its entries now and then, and everything would wait meanwhile. This
+//! is *extendible hashing*: many *buckets*, each a small hash table for a range of hashes, and a
+//! *directory* that finds the bucket by the highest bits of a hash. A bucket that is full is split
+//! by the next bit; two that are nearly empty are merged. No step moves more than the entries of
+//! one bucket. A walk can stop after any bucket and continue from a hash later, whatever was split
+//! or merged meanwhile.
 //!
-//! - The buckets divide all hashes among them: bucket `p` has those whose highest `p.depth` bits are those of `p.first`,
-//!   and the directory names it in each of its `2^(depth - p.depth)` positions.
-//! - It keeps no hashes. Who calls knows that of a entry.
-//! - It relies on hashes that nobody can choose: among others, one bucket could get them all.
+//! - The buckets partition the hashes: bucket `b` has those whose highest `b.depth` bits are those
+//!   of `b.first`, and `2^(depth - b.depth)` entries of the directory name it.
+//! - The index stores no hashes: the caller computes the hash of an entry.
+//! - Hashes must be hard to predict for those who choose the keys; else one bucket could get them
+//!   all.
 
 use std::fmt;
 use std::mem;
 
 use hashbrown::HashTable;
 
-/// A bucket with so many entries is split: as many as a hash table with 2048 positions takes. A group with few pairs
-/// in a test shall have several, too.
+/// A bucket with so many entries is split. It is the load of a hash table with 2048 slots. Tests
+/// have few entries, and several buckets all the same.
 const BUCKET_CAPACITY: usize = if cfg!(test) { 14 } else { 1792 };
 
-/// Two buckets with fewer than this together are joined. Far from [`BUCKET_CAPACITY`], so that not every few steps bring
-/// another split.
+/// Two buckets with fewer entries together are merged. Far below [`BUCKET_CAPACITY`], so that a
+/// merge is not soon followed by a split.
 const MERGE_BELOW: usize = BUCKET_CAPACITY / 4;
 
-/// A bucket with room for so many entries is not made smaller.
+/// A bucket with a capacity up to this is not shrunk.
 const SHRINK_ABOVE: usize = 112;
 
-/// Into how many bits the directory looks at most. More than a thousand million pairs are needed for more; then
+/// The most bits that the directory looks at. More than a thousand million entries need more; then
 /// the buckets grow.
 const MAX_DEPTH: u32 = if cfg!(test) { 7 } else { 20 };
 
-/// Things by hash.
+/// Entries by hash.
 pub struct HashIndex<T> {
     /// The number of the bucket for each value of the highest `depth` bits.
     directory: Vec<u32>,
@@ -42,7 +43,7 @@ pub struct HashIndex<T> {
 }
 
 struct Bucket<T> {
-    /// The lowest of its hashes.
+    /// The lowest hash of its range.
     first: u64,
     depth: u32,
     entries: HashTable<T>,
@@ -56,31 +57,31 @@ impl<T> Default for HashIndex<T> {
 }
 
 impl<T> fmt::Debug for HashIndex<T> {
-    /// Without what is in it.
+    /// Without the entries.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HashIndex").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
 impl<T> HashIndex<T> {
-    /// How many entries there are.
+    /// The number of entries.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The entry with this hash that is the right one.
+    /// The entry with this hash that matches.
     pub fn find(&self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&T> {
         let bucket = &self.buckets[self.bucket_of(hash)];
         bucket.entries.find(bucket_hash(hash), matches)
     }
 
-    /// The same, to replace it.
+    /// The same, to be replaced.
     pub fn find_mut(&mut self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.bucket_of(hash);
         self.buckets[number].entries.find_mut(bucket_hash(hash), matches)
     }
 
-    /// Adds a entry with this hash. `hash_of` tells those of the others.
+    /// Adds an entry with this hash. `hash_of` computes the hash of another entry.
     pub fn insert(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
         let mut number = self.bucket_of(hash);
         while self.buckets[number].entries.len() >= BUCKET_CAPACITY
@@ -94,7 +95,7 @@ impl<T> HashIndex<T> {
         self.count += 1;
     }
 
-    /// Takes out the entry with this hash that is the right one. `hash_of` tells those of the others.
+    /// Removes the entry with this hash that matches. `hash_of` computes the hash of another entry.
     pub fn remove(
         &mut self,
         hash: u64,
@@ -113,8 +114,8 @@ impl<T> HashIndex<T> {
         Some(removed)
     }
 
-    /// The entries of the bucket that this hash belongs to, and the lowest hash of the next bucket; `None` after the
-    /// last one.
+    /// The entries of the bucket that this hash belongs to, and the lowest hash of the next bucket;
+    /// `None` after the last one.
     pub fn bucket(&self, hash: u64) -> (impl ExactSizeIterator<Item = &T>, Option<u64>) {
         let bucket = &self.buckets[self.bucket_of(hash)];
         let last = bucket.first | (u64::MAX >> bucket.depth);
@@ -122,7 +123,7 @@ impl<T> HashIndex<T> {
     }
 
     fn position_of(&self, hash: u64) -> usize {
-        // In two steps: all bits go at depth 0.
+        // In two steps, as at depth 0 the shift is by all 64 bits.
         ((hash >> 1) >> (63 - self.depth)) as usize
     }
 
@@ -130,7 +131,7 @@ impl<T> HashIndex<T> {
         self.directory[self.position_of(hash)] as usize
     }
 
-    /// Writes a bucket into its positions of the directory.
+    /// Enters a bucket at its positions of the directory.
     fn register(&mut self, number: usize) {
         let bucket = &self.buckets[number];
         let (start, positions) = (self.position_of(bucket.first), 1 << (self.depth - bucket.depth));
@@ -162,7 +163,7 @@ impl<T> HashIndex<T> {
         self.register(self.buckets.len() - 1);
     }
 
-    /// Makes one bucket of that to which this hash belongs and its other half, as long as both have few entries.
+    /// Merges the bucket of this hash with its other half, as long as both have few entries.
     fn merge(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
         loop {
             let number = self.bucket_of(hash);
@@ -202,8 +203,8 @@ impl<T> HashIndex<T> {
     }
 }
 
-/// The hash by which a bucket finds a entry: it looks at the highest and the lowest bits, and the highest are the
-/// same for all its entries.
+/// The hash by which a bucket finds an entry. A hash table looks at the highest and the lowest
+/// bits, and the highest are the same for all entries of a bucket.
 fn bucket_hash(hash: u64) -> u64 {
     hash.rotate_left(32)
 }
@@ -214,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// What the head of this module says.
+    /// Checks the invariants in the module head.
     fn check(index: &HashIndex<u32>) {
         assert_eq!(index.directory.len(), 1 << index.depth);
         assert!(index.buckets.iter().any(|bucket| bucket.depth == index.depth));
@@ -234,8 +235,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_handle_is_found_in_the_part_of_its_hash(
-            // Few of the highest bits, and few of the hashes, are different.
+        fn entry_is_found_in_the_bucket_of_its_hash(
+            // Few different highest bits, and few different hashes.
             hashes in prop::collection::vec((0u64..64, 0u64..4, prop::bool::weighted(0.2)), 1..600),
             order in any::<u64>(),
         ) {
@@ -257,10 +258,12 @@ mod tests {
                     let (mut walked, mut next) = (Vec::new(), Some(0));
                     while let Some(hash) = next {
                         let (bucket, after) = index.bucket(hash);
-                        let mut bucket: Vec<_> = bucket.map(|handle| (hash_of(handle), *handle)).collect();
+                        let bucket = bucket.map(|handle| (hash_of(handle), *handle));
+                        let mut bucket: Vec<_> = bucket.collect();
                         bucket.sort();
                         prop_assert!(bucket.iter().all(|(own, _)| *own >= hash));
-                        prop_assert!(after.is_none_or(|after| bucket.iter().all(|(own, _)| *own < after)));
+                        let is_below = |after| bucket.iter().all(|(own, _)| *own < after);
+                        prop_assert!(after.is_none_or(is_below));
                         walked.extend(bucket);
                         next = after;
                     }
@@ -268,8 +271,10 @@ mod tests {
                 }
                 let hash = hash_of(&handle);
                 prop_assert_eq!(index.find(hash, |other| *other == handle), Some(&handle));
-                prop_assert_eq!(index.find_mut(hash, |other| *other == handle).copied(), Some(handle));
-                prop_assert_eq!(index.remove(hash, |other| *other == handle, hash_of), Some(handle));
+                let found = index.find_mut(hash, |other| *other == handle).copied();
+                prop_assert_eq!(found, Some(handle));
+                let removed = index.remove(hash, |other| *other == handle, hash_of);
+                prop_assert_eq!(removed, Some(handle));
                 prop_assert_eq!(index.remove(hash, |other| *other == handle, hash_of), None);
                 model.remove(&(hash, handle));
                 prop_assert_eq!(index.count(), model.len());
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_needed_for_many_goes_back() {
+    fn memory_of_removed_entries_is_released() {
         let hash_of = |handle: &u32| u64::from(*handle).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut index = HashIndex::default();
         for handle in 0..1000 {

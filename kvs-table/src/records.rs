@@ -1,11 +1,12 @@
 //! How a pair is laid out, and where.
 //!
-//! A small record is one slot: a head of 14 bytes, the key, the value, and nothing else. A record is
-//! large when its value has more than [`MAX_INLINE`](crate::MAX_INLINE) bytes or when it does not
-//! fit into the largest slot: then it is a row of numbers, and its key and value are extents.
+//! A small record is one slot: a head of 14 bytes, the key, the value, and nothing else. A record
+//! is large when its value has more than [`MAX_INLINE`](crate::MAX_INLINE) bytes or when it does
+//! not fit into the largest slot: then it is a row of numbers, and its key and value are extents.
 //!
-//! A record keeps its handle until it is replaced or freed, or until the slots are compacted because
-//! another record was freed ([`Moved`]): then the owner of the index corrects the handle there.
+//! A record keeps its handle until it is replaced or freed, or until the slots are compacted
+//! because another record was freed ([`Moved`]): then the owner of the index corrects the handle
+//! there.
 
 use crate::extents::{ExtentId, ExtentRef, Extents};
 use crate::hash::KeyHash;
@@ -101,7 +102,8 @@ impl Records {
     }
 
     /// Replaces a record of the same key in place; the caller has asked
-    /// [`fits_in_place`](Self::fits_in_place). Returns the value that was replaced if it was shared.
+    /// [`fits_in_place`](Self::fits_in_place). Returns the value that was replaced if it was
+    /// shared.
     pub(crate) fn overwrite(&mut self, handle: u32, record: NewRecord<'_>) -> Option<ExtentRef> {
         if handle & LARGE == 0 {
             self.write_slot(handle, &record);

@@ -1,45 +1,45 @@
-//! Memory for many small things, with nothing to spare between them.
+//! Slots: memory for many small records, densely packed.
 //!
-//! An allocator gives each piece its own header, and whoever has a piece keeps a pointer and a length to it:
-//! for a pair of 34 bytes that is more than the pair. Here a piece is a *slot* in a *page* of 64 KiB, and its
-//! owner has a *handle* of four bytes. All slots of a page have the same size; the sizes are so close to each
-//! other that little is lost.
+//! An allocator adds a header to each allocation, and its user keeps a pointer and a length: for a
+//! record of 34 bytes that is more than the record. Here a record is a *slot* in a *page* of 64
+//! KiB, named by a *handle* of four bytes. All slots of a page have the same size, and the sizes
+//! are so close to each other that little is lost.
 //!
-//! - Every operation takes the same time, however many slots there are. A page grows and shrinks with its slots,
-//!   so that a slots of a few small things is small, and nothing larger than a page is ever moved at once.
-//! - The slots of a size lie close together: where one is freed, the last one of its size is moved. So all pages
-//!   of a size are full but the last, and what is kept is never much more than what is in use, whatever was
-//!   there before. A page without a slot gives its memory back at once. (Its number is kept, 32 bytes.)
-//! - A handle is good until it is freed or its slot is moved, which [`Slots::free`] reports; nobody may use it
-//!   afterwards. That cannot be checked here: it would name whatever is there now. But it cannot do worse
-//!   either, there is nothing unsafe.
-//! - What is in a slot is its owner's business. A new slot holds anything.
+//! - Every operation takes constant time. A page grows and shrinks with its slots, so a few small
+//!   records take little memory, and nothing larger than a page is ever moved at once.
+//! - The slots of one size are compact: when one is freed, the last one of its size moves there. So
+//!   all pages of a size are full but the last, and the memory in use is never much more than that
+//!   of the records. A page without slots releases its memory at once and keeps its number, 32
+//!   bytes.
+//! - A handle is valid until it is freed or its slot is moved, which [`Slots::free`] reports. Using
+//!   it later is not detected, and reads or writes another record; but it is not unsafe.
+//! - The content of a new slot is unspecified.
 
 use std::mem;
 
-/// The largest slot.
+/// The size of the largest slot.
 pub(crate) const MAX_SLOT: usize = 2048;
 
-/// No handle is so large: whoever keeps handles has the highest bit for itself.
+/// Handles are less than this, so the highest bit is free for the owner of a handle.
 pub(crate) const HANDLE_LIMIT: u32 = 1 << (PAGE_BITS + SLOT_BITS);
 
 const PAGE_SIZE: usize = 64 * 1024;
 const SLOT_BITS: u32 = 12;
 const PAGE_BITS: u32 = 19;
 
-/// A page begins with at least this much, and doubles as long as it is not whole.
+/// The least capacity of a page. It doubles until the page has its full size.
 const MIN_PAGE_CAPACITY: usize = 512;
 
-/// Slots have sizes in steps of 8 from here,
+/// The smallest slot. From here sizes are in steps of 8,
 const MIN_SLOT: usize = 16;
-/// and from here on eight sizes for each doubling, three times.
+/// and from here there are eight sizes for each doubling, three times.
 const MAX_FINE_SLOT: usize = 256;
 const FINE_CLASSES: usize = (MAX_FINE_SLOT - MIN_SLOT) / 8 + 1;
 const CLASSES: usize = FINE_CLASSES + 3 * 8;
 
 const _: () = assert!(MAX_SLOT == MAX_FINE_SLOT << 3 && PAGE_SIZE / MIN_SLOT <= 1 << SLOT_BITS);
 
-/// The size of a slot for so many bytes is a multiple of this.
+/// What the size of a slot for so many bytes is a multiple of.
 const fn step(len: usize) -> usize {
     if len <= MAX_FINE_SLOT { 8 } else { len.next_power_of_two() / 16 }
 }
@@ -49,7 +49,7 @@ fn size_for(len: usize) -> usize {
     len.next_multiple_of(step(len)).max(MIN_SLOT)
 }
 
-/// The number of this size.
+/// The number of a size.
 fn class_of(size: usize) -> usize {
     if size <= MAX_FINE_SLOT {
         (size - MIN_SLOT) / 8
@@ -61,30 +61,30 @@ fn class_of(size: usize) -> usize {
     }
 }
 
-/// The slots of one owner.
+/// The slots of one table.
 pub(crate) struct Slots {
     pages: Vec<Page>,
-    /// The numbers of the pages without memory.
+    /// The numbers of pages without slots.
     free_pages: Vec<u32>,
-    /// The numbers of the pages of each size. All are full but the last, which is not empty.
+    /// The pages of each size. All are full but the last, which is not empty.
     classes: [Vec<u32>; CLASSES],
 }
 
 #[derive(Default)]
 struct Page {
-    /// Its slots; all of them are in use.
+    /// The slots; all of them are in use.
     bytes: Vec<u8>,
-    /// Of each of its slots.
+    /// The size of a slot.
     size: u16,
 }
 
-/// What was in one slot is in another now.
-#[must_use = "whoever keeps the handle must correct it"]
+/// A slot that was moved.
+#[must_use = "the owner of the handle must correct it"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// The handle that it had. There is nothing any more.
+    /// The previous handle, which is not valid any more.
     pub(crate) from: u32,
-    /// The handle that it has.
+    /// The new handle.
     pub(crate) to: u32,
 }
 
@@ -95,7 +95,7 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// A slot for so many bytes, [`MAX_SLOT`] at most. `None`: there are no more handles.
+    /// Allocates a slot for so many bytes, at most [`MAX_SLOT`]; `None`: there are no more handles.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<u32> {
         let size = size_for(len);
         let last = self.classes[class_of(size)].last().copied();
@@ -106,7 +106,7 @@ impl Slots {
         Some(handle_of(number, self.pages[number as usize].push()))
     }
 
-    /// Gives a slot back. Another one of its size may come to its place, and to its handle.
+    /// Frees a slot. Another one of its size may be moved there and get its handle.
     pub(crate) fn free(&mut self, handle: u32) -> Option<Moved> {
         let size = self.pages[(handle >> SLOT_BITS) as usize].size.into();
         let class = &mut self.classes[class_of(size)];
@@ -127,7 +127,7 @@ impl Slots {
             class.pop();
             self.free_pages.push(number);
         } else {
-            // Not before it is much too large, so that not every few steps bring another move.
+            // Only when far too large, so that shrinking is not soon followed by growing.
             if bytes.capacity() > MIN_PAGE_CAPACITY * 2 && start <= bytes.capacity() / 4 {
                 bytes.shrink_to(start * 2);
             }
@@ -136,7 +136,7 @@ impl Slots {
         (handle != from).then_some(Moved { from, to: handle })
     }
 
-    /// Whether the slot has just the size that a slot for so many bytes would have.
+    /// Whether the slot has exactly the size that a new slot for so many bytes would have.
     pub(crate) fn fits_in_place(&self, handle: u32, len: usize) -> bool {
         usize::from(self.pages[(handle >> SLOT_BITS) as usize].size) == size_for(len)
     }
@@ -148,7 +148,7 @@ impl Slots {
             || self.available_pages() > 0
     }
 
-    /// How many pages can still be had.
+    /// How many pages can still be added.
     pub(crate) fn available_pages(&self) -> usize {
         (1 << PAGE_BITS) - self.pages.len() + self.free_pages.len()
     }
@@ -160,7 +160,7 @@ impl Slots {
         &page.bytes[start..start + size]
     }
 
-    /// The same, to write them.
+    /// The same, to be written.
     pub(crate) fn slot_mut(&mut self, handle: u32) -> &mut [u8] {
         let page = &mut self.pages[(handle >> SLOT_BITS) as usize];
         let (start, size) = page.span(slot_of(handle));
@@ -186,7 +186,7 @@ impl Slots {
 }
 
 impl Page {
-    /// Adds a slot behind the others.
+    /// Adds a slot at the end.
     fn push(&mut self) -> u16 {
         let (size, len) = (usize::from(self.size), self.bytes.len());
         if len + size > self.bytes.capacity() {
@@ -198,18 +198,18 @@ impl Page {
         self.last_slot()
     }
 
-    /// Where a slot begins, and how long it is.
+    /// The offset and the size of a slot.
     fn span(&self, slot: u16) -> (usize, usize) {
         let size = usize::from(self.size);
         (usize::from(slot) * size, size)
     }
 
-    /// How many slots it has when it is whole.
+    /// The number of slots of a full page.
     fn capacity(&self) -> usize {
         PAGE_SIZE / usize::from(self.size)
     }
 
-    /// The last one that it has; it must have one.
+    /// The last slot; there must be one.
     fn last_slot(&self) -> u16 {
         (self.bytes.len() / usize::from(self.size) - 1) as u16
     }
@@ -229,12 +229,12 @@ fn slot_of(handle: u32) -> u16 {
 
 #[cfg(test)]
 impl Slots {
-    /// How much memory its pages have.
+    /// The capacity of all pages.
     pub(crate) fn bytes(&self) -> usize {
         self.pages.iter().map(|page| page.bytes.capacity()).sum()
     }
 
-    /// Lets it have no more pages than it has.
+    /// Uses up all page numbers.
     pub(crate) fn exhaust(&mut self) {
         self.pages.resize_with(1 << PAGE_BITS, Page::default);
     }
@@ -246,7 +246,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// What the head of this module says, with so many slots in use.
+    /// Checks the invariants in the module head, with so many slots in use.
     fn check(slots: &Slots, expected: usize) {
         let (mut in_use, mut bytes, mut pages) = (0, 0, slots.free_pages.len());
         for (class, numbers) in slots.classes.iter().enumerate() {
@@ -272,7 +272,7 @@ mod tests {
         assert!(slots.bytes() <= bytes + used * PAGE_SIZE);
     }
 
-    /// Whoever keeps handles does this.
+    /// Corrects handles, as their owner has to.
     fn correct(kept: &mut [(u32, usize, u8)], moved: Option<Moved>) {
         if let Some(Moved { from, to }) = moved {
             let other = kept.iter_mut().find(|(handle, ..)| *handle == from);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_has_a_slot_that_is_hardly_longer() {
+    fn slot_is_hardly_longer_than_what_it_is_for() {
         let mut sizes: Vec<_> = (0..=MAX_SLOT).map(size_for).collect();
         assert!(sizes.is_sorted());
         sizes.dedup();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_of_every_size_keep_what_is_written_to_them() {
+    fn slots_of_every_size_keep_their_content() {
         let mut slots = Slots::default();
         let handles: Vec<_> = (0..=MAX_SLOT)
             .map(|len| {
@@ -311,7 +311,7 @@ mod tests {
             assert!(slot.len() >= len && slot.iter().all(|byte| *byte == len as u8), "of {len}");
         }
         check(&slots, handles.len());
-        // The last one of its size each time, so that none is moved.
+        // The last one of its size each time, so none is moved.
         for (left, handle) in handles.into_iter().enumerate().rev() {
             assert_eq!(slots.free(handle), None);
             check(&slots, left);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_slot_of_a_size_comes_to_the_place_of_the_freed_one() {
+    fn last_slot_of_a_size_moves_to_the_freed_one() {
         let mut slots = Slots::default();
         let per_page = PAGE_SIZE / 48;
         let handles: Vec<_> = (0..per_page + 2).map(|_| slots.allocate(48).unwrap()).collect();
@@ -340,27 +340,27 @@ mod tests {
     }
 
     #[test]
-    fn a_page_gives_its_memory_back_and_its_number_is_used_again() {
+    fn empty_page_releases_memory_and_number() {
         let mut slots = Slots::default();
         let per_page = PAGE_SIZE / 48;
         let handles: Vec<_> = (0..per_page * 3).map(|_| slots.allocate(48).unwrap()).collect();
         let whole = per_page * 48;
         assert_eq!((slots.pages.len(), slots.bytes()), (3, whole * 3));
-        // Those of the last page come to the places of the second one's.
+        // The slots of the last page move to the second page.
         for (handle, last) in
             handles[per_page..per_page * 2].iter().zip(handles[per_page * 2..].iter().rev())
         {
             assert_eq!(slots.free(*handle), Some(Moved { from: *last, to: *handle }));
         }
         assert_eq!(slots.bytes(), whole * 2);
-        // Also for another size.
+        // The number is used for another size, too.
         let handle = slots.allocate(100).unwrap();
         assert_eq!((slots.pages.len(), handle >> SLOT_BITS), (3, 2));
-        assert!(slots.bytes() <= whole * 2 + MIN_PAGE_CAPACITY + 104, "a page begins small");
+        assert!(slots.bytes() <= whole * 2 + MIN_PAGE_CAPACITY + 104, "a new page is small");
     }
 
     #[test]
-    fn who_frees_most_of_many_sizes_keeps_little() {
+    fn little_memory_is_kept_for_few_slots_of_many_sizes() {
         let mut slots = Slots::default();
         let sizes: BTreeSet<_> = (0..=MAX_SLOT).map(size_for).collect();
         let mut in_use = 0;
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_where_the_handles_do() {
+    fn allocation_ends_where_handles_do() {
         let mut slots = Slots::default();
         slots.pages.resize_with((1 << PAGE_BITS) - 1, Page::default);
         let per_page = PAGE_SIZE / MAX_SLOT;
@@ -398,8 +398,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slots_in_use_are_different_keep_their_content_and_lie_close_together(
-            steps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4, 0u8..10), 0..3000)
+        fn slots_are_distinct_compact_and_keep_their_content(
+            steps in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0usize..4, 0u8..10),
+                0..3000,
+            )
         ) {
             // Two sizes whose pages are soon full, two of neighbours.
             let lens = [2048, 1900, 20, 33];
@@ -407,7 +410,7 @@ mod tests {
             let mut model: Vec<(u32, usize, u8)> = Vec::new();
             let mut most = 0;
             for (number, (index, which, kind)) in steps.into_iter().enumerate() {
-                // Now it grows, now it shrinks.
+                // They grow for a while, then shrink.
                 if kind < if number % 1000 < 500 { 8 } else { 2 } {
                     let handle = slots.allocate(lens[which]).unwrap();
                     prop_assert!(model.iter().all(|(other, ..)| *other != handle));
@@ -424,7 +427,8 @@ mod tests {
                 check(&slots, model.len());
                 let mut in_use = [0; 4];
                 model.iter().for_each(|(_, which, _)| in_use[*which] += 1);
-                let pages = |which: usize| usize::div_ceil(in_use[which], PAGE_SIZE / size_for(lens[which]));
+                let per_page = |which: usize| PAGE_SIZE / size_for(lens[which]);
+                let pages = |which: usize| usize::div_ceil(in_use[which], per_page(which));
                 let pages: usize = (0..4).map(pages).sum();
                 prop_assert_eq!(slots.pages.len() - slots.free_pages.len(), pages);
                 // No more numbers of pages than for the most that there ever were at once.

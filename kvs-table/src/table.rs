@@ -335,7 +335,12 @@ mod tests {
         #[test]
         fn every_pair_is_found_wherever_it_is_moved(
             steps in prop::collection::vec(
-                (any::<u8>(), any::<u8>(), prop_oneof![8 => 0..64usize, 2 => 0..1100usize], any::<u8>()),
+                (
+                    any::<u8>(),
+                    any::<u8>(),
+                    prop_oneof![8 => 0..64usize, 2 => 0..1100usize],
+                    any::<u8>(),
+                ),
                 0..3000,
             )
         ) {

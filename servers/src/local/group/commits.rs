@@ -1,8 +1,8 @@
 //! Batches that the store has not decided yet, and commits that wait for earlier ones.
 //!
 //! A store completes tickets in any order, but commits are applied in the order of their stamps. So
-//! a commit whose predecessor is not here yet waits. A batch keeps its quota reservation until it is
-//! applied or refused, and a group that is removed drops them all.
+//! a commit whose predecessor is not here yet waits. A batch keeps its quota reservation until it
+//! is applied or refused, and a group that is removed drops them all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

@@ -20,7 +20,8 @@ pub(crate) struct DeferredCleanup {
 }
 
 impl DeferredCleanup {
-    /// Removes as many as it can in about this time, and returns the rest. Called with no lock held.
+    /// Removes as many as it can in about this time, and returns the rest. Called with no lock
+    /// held.
     fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
         while !self.group.reap(&mut self.subscriptions) {

@@ -1,10 +1,10 @@
-//! Fingerprints of the prefixes of a key, in time that grows with the length of the key and not with
-//! its square.
+//! Fingerprints of the prefixes of a key, in time that grows with the length of the key and not
+//! with its square.
 //!
-//! A *fingerprint* is the value of a string as a polynomial at two random points, modulo a prime. The
-//! fingerprint of a longer prefix continues from that of a shorter one. Two different strings of at
-//! most 65,536 bytes have the same fingerprint with a probability below 2^-90, even if an attacker
-//! chooses them: only this process knows the points.
+//! A *fingerprint* is the value of a string as a polynomial at two random points, modulo a prime.
+//! The fingerprint of a longer prefix continues from that of a shorter one. Two different strings
+//! of at most 65,536 bytes have the same fingerprint with a probability below 2^-90, even if an
+//! attacker chooses them: only this process knows the points.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -85,7 +85,8 @@ mod tests {
     proptest! {
         #[test]
         fn equal_strings_and_no_others_have_equal_fingerprints(
-            one in prop::collection::vec(0u8..3, 0..40), other in prop::collection::vec(0u8..3, 0..40),
+            one in prop::collection::vec(0u8..3, 0..40),
+            other in prop::collection::vec(0u8..3, 0..40),
         ) {
             let points = Points::default();
             prop_assert_eq!(points.of(&one) == points.of(&other), one == other);

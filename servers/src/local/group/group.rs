@@ -31,8 +31,8 @@ use crate::local::link::single_flight::SingleFlight;
 use crate::local::net::mailbox::Address;
 use crate::log_limiter::LogLimiter;
 
-/// So many subscriptions of an application that has left are removed at a time; the lock is not held
-/// for more.
+/// So many subscriptions of an application that has left are removed at a time; the lock is not
+/// held for more.
 pub(crate) const REAP_BATCH: usize = 64;
 
 /// One group.

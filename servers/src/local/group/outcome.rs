@@ -17,7 +17,8 @@ pub(crate) enum Outcome {
     NoSuchKey,
     /// Nothing was changed: the key has this version, which is not the expected one.
     Conflict(Version),
-    /// Nothing was changed: the store takes no such value, or the batch would cause too many events.
+    /// Nothing was changed: the store takes no such value, or the batch would cause too many
+    /// events.
     TooLarge,
     /// Nothing was changed: the user has reached this limit.
     LimitReached(Limit),

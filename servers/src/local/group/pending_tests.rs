@@ -280,8 +280,10 @@ proptest! {
         }
         prop_assert_eq!(fixture.take_outcomes().into_iter().collect::<BTreeMap<_, _>>(), expected);
         for key in 0..4u8 {
-            let value = memory.get(&[key], |entry| entry.map(|entry| entry.value.as_bytes().to_vec()));
-            prop_assert_eq!(fixture.value(&[key]), value);
+            let value = |group: &Group| {
+                group.get(&[key], |entry| entry.map(|entry| entry.value.as_bytes().to_vec()))
+            };
+            prop_assert_eq!(value(&fixture.group), value(&memory));
         }
         prop_assert_eq!(fixture.user.taken(), other.taken());
     }

@@ -2,8 +2,8 @@
 //!
 //! [`State::submit`] and [`State::complete`] are the only ways in for a change: the store decides,
 //! then the [`Applier`] updates the table, the usage and the subscribers in the order of commits.
-//! Nothing here does I/O or wakes another thread; what has to happen outside of the lock is returned
-//! ([`Effects`]).
+//! Nothing here does I/O or wakes another thread; what has to happen outside of the lock is
+//! returned ([`Effects`]).
 
 use std::collections::HashMap;
 use std::mem;
@@ -29,8 +29,8 @@ use crate::local::limits::limit::Limit;
 use crate::local::limits::quota::UserQuota;
 use crate::local::limits::usage::GroupUsage;
 
-/// The events of one batch are enqueued under one lock: this many pairs times connected applications
-/// and lengths of prefixes at most.
+/// The events of one batch are enqueued under one lock: this many pairs times connected
+/// applications and lengths of prefixes at most.
 const MAX_EVENTS_PER_BATCH: usize = 200_000;
 
 /// What a group has.
@@ -95,7 +95,7 @@ impl State {
     /// Removes the pairs and all that is pending.
     pub(crate) fn clear(&mut self) -> Contents {
         Contents {
-            // Nobody reads or writes the group any more, so any seed will do.
+            // The group has been removed, so the seed protects nothing.
             _table: mem::replace(&mut self.table, Table::new(Seed::default())),
             _usage: mem::take(&mut self.usage),
             _commits: mem::take(&mut self.commits),
@@ -118,7 +118,8 @@ impl State {
         user.check_quota(pairs, bytes)
     }
 
-    /// Whether `user` may store all of these pairs. A key that stands twice among them counts twice.
+    /// Whether `user` may store all of these pairs. A key that stands twice among them counts
+    /// twice.
     pub(crate) fn check_batch_quota(
         &self,
         changes: &[Change<'_>],

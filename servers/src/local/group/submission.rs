@@ -10,8 +10,8 @@ use crate::local::group::outcome::Outcome;
 use crate::local::group::subscriber::Subscriber;
 use crate::local::limits::quota::UserQuota;
 
-/// Receives the outcome of a submission that was pending. Called once, from any thread, with no lock
-/// held.
+/// Receives the outcome of a submission that was pending. Called once, from any thread, with no
+/// lock held.
 pub(crate) type CompletionHandler = Box<dyn FnOnce(Outcome) + Send>;
 
 /// On whose behalf a change is submitted, and who receives the outcome if it is pending.

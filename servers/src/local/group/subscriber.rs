@@ -7,13 +7,13 @@
 //! of a key is never lost.
 //!
 //! Pending events are charged to the application's user. They are not bounded by the subscriptions:
-//! the event of a key outlasts the subscription to it, and a prefix matches any number of keys. When
-//! the user's quota is exhausted nothing more is enqueued, and the session is closed.
+//! the event of a key outlasts the subscription to it, and a prefix matches any number of keys.
+//! When the user's quota is exhausted nothing more is enqueued, and the session is closed.
 //!
 //! A v1 event needs a handshake, so only the application's own reactor sends it. A v2 event just
-//! goes out, so the thread that made the change writes it at once ([`EventWriter`]), without a detour
-//! through another thread. What the application does not take waits, first in the kernel, then here;
-//! its own reactor continues when the socket is writable again.
+//! goes out, so the thread that made the change writes it at once ([`EventWriter`]), without a
+//! detour through another thread. What the application does not take waits, first in the kernel,
+//! then here; its own reactor continues when the socket is writable again.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
@@ -156,8 +156,8 @@ impl Subscriber {
         Self { address, user, state: Mutex::new(state) }
     }
 
-    /// Enqueues the event that `key` has this version now. Called under the group's lock, so it works
-    /// in memory only.
+    /// Enqueues the event that `key` has this version now. Called under the group's lock, so it
+    /// works in memory only.
     pub(crate) fn enqueue(&self, key: &Key, version: Version, matched_by: MatchedBy) {
         let state = &mut *self.state.lock();
         if matches!(state.writer, EventWriter::Closed) || state.quota != Quota::Available {

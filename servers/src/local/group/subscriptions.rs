@@ -1,9 +1,9 @@
 //! Who is subscribed to what in one group: to single keys, and to all keys with a prefix.
 //!
 //! A change of a key looks up its subscriptions. For prefixes that takes one pass over the key
-//! ([fingerprints](crate::local::group::fingerprint)) and one lookup for each length of a prefix with
-//! subscriptions, up to the length of the key: however many prefixes and keys there are, it takes
-//! time in proportion to the key.
+//! ([fingerprints](crate::local::group::fingerprint)) and one lookup for each length of a prefix
+//! with subscriptions, up to the length of the key: however many prefixes and keys there are, it
+//! takes time in proportion to the key.
 //!
 //! Keys and prefixes are in a [`HashIndex`] each: a plain hash table of millions of them would
 //! rehash as a whole now and then, and the group would be locked meanwhile.
@@ -216,7 +216,10 @@ mod tests {
                 if bytes.is_empty() && !is_prefix {
                     continue;
                 }
-                let target = if is_prefix { WatchTarget::Prefix(&bytes) } else { WatchTarget::Key(&bytes) };
+                let target = match is_prefix {
+                    true => WatchTarget::Prefix(&bytes),
+                    false => WatchTarget::Key(&bytes),
+                };
                 let entry = (bytes.clone(), is_prefix, client);
                 if add {
                     let added = list.add(target, IndexedSubscription { client, position: 1 });

@@ -7,8 +7,8 @@ use kvs_proto::MAX_TEXT;
 
 use crate::local::limits::quota::UserQuota;
 
-/// The bytes that a subscription counts: about what it takes, its pending event included. Its key is
-/// short by comparison.
+/// The bytes that a subscription counts: about what it takes, its pending event included. Its key
+/// is short by comparison.
 const SUBSCRIPTION_BYTES: u32 = 512;
 
 /// The bytes that a pending event counts. It may outlast its subscription: the event of a deleted

@@ -1,11 +1,11 @@
 //! Limits how fast the secret of one group can be guessed: one attempt a second for each user.
 //!
-//! Delaying only wrong secrets would not help: of a thousand logins at the same time, the one that is
-//! answered at once is right. So every attempt of a user who has not *proven* to know the secret is
-//! throttled, right or wrong, by a token bucket: the first [`BURST`] are examined at once, then one
-//! per [`INTERVAL`]. Later attempts are delayed, and denied if the delay would exceed [`MAX_WAIT`]. A
-//! right secret costs no token and proves its user: from then on right secrets of that user are
-//! never delayed. Wrong ones still are.
+//! Delaying only wrong secrets would not help: of a thousand logins at the same time, the one that
+//! is answered at once is right. So every attempt of a user who has not *proven* to know the secret
+//! is throttled, right or wrong, by a token bucket: the first [`BURST`] are examined at once, then
+//! one per [`INTERVAL`]. Later attempts are delayed, and denied if the delay would exceed
+//! [`MAX_WAIT`]. A right secret costs no token and proves its user: from then on right secrets of
+//! that user are never delayed. Wrong ones still are.
 //!
 //! Buckets are per user and group, so no user delays another. Programs of one user are not kept
 //! apart: they can read the secret in each other's memory. Uids are not scarce either, as a user
@@ -30,8 +30,8 @@ const MAX_WAIT: Duration = Duration::from_secs(4);
 /// The users that have a bucket of their own at a time.
 const MAX_BUCKETS: usize = 16;
 
-/// The users that are remembered as proven. Further ones are throttled, which only delays those that
-/// send wrong secrets.
+/// The users that are remembered as proven. Further ones are throttled, which only delays those
+/// that send wrong secrets.
 const MAX_PROVEN: usize = 4096;
 
 /// When an attempt is examined.

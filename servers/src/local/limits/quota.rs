@@ -3,9 +3,9 @@
 //! A *user* is a uid as reported by the kernel for a connection. Whatever a user holds is
 //! represented by a value that gives it back when it is dropped: a
 //! [`ConnectionPermit`](crate::local::limits::permit::ConnectionPermit) for a connection, a
-//! [`Charge`](crate::local::limits::charge::Charge) for a subscription, a pending event or a buffer,
-//! a [`PairCharge`](crate::local::limits::charge::PairCharge) for all pairs of a group. So nothing is
-//! given back twice or forgotten, however a session or a group ends.
+//! [`Charge`](crate::local::limits::charge::Charge) for a subscription, a pending event or a
+//! buffer, a [`PairCharge`](crate::local::limits::charge::PairCharge) for all pairs of a group. So
+//! nothing is given back twice or forgotten, however a session or a group ends.
 //!
 //! Pairs and bytes are checked before a value is received and counted when it is stored, with no
 //! lock between the two. So a limit can be exceeded by one value for each connection of the user.
@@ -23,8 +23,8 @@ use crate::local::limits::connections::{Channel, Connections};
 use crate::local::limits::limit::{ConnectionLimits, Limit, Limits};
 use crate::local::limits::log::{LogPermit, UserLog};
 
-/// Users that hold nothing are forgotten when there are so many users, or twice as many as were left
-/// the last time.
+/// Users that hold nothing are forgotten when there are so many users, or twice as many as were
+/// left the last time.
 const MIN_SWEEP: usize = 64;
 
 /// The quotas of all users.
@@ -152,9 +152,9 @@ impl UserQuota {
         self.events.load(Ordering::Relaxed) < self.limits.bytes
     }
 
-    /// Whether so many bytes of a response may be buffered. Buffers count against the limit of bytes
-    /// apart from pairs, so a user whose pairs have reached the limit still reads them; and one
-    /// response may always be buffered.
+    /// Whether so many bytes of a response may be buffered. Buffers count against the limit of
+    /// bytes apart from pairs, so a user whose pairs have reached the limit still reads them; and
+    /// one response may always be buffered.
     ///
     /// # Errors
     /// The limit that forbids it.

@@ -1,9 +1,9 @@
 //! How many pairs and bytes of one group each user owns.
 //!
 //! A table names the owner of a pair by uid. [`GroupUsage`] keeps, beside the table, one
-//! [`PairCharge`] for each owner, and updates it with what each commit did: so a pair costs the four
-//! bytes of a uid, not a pointer and a count, and a put allocates nothing. A charge is dropped with
-//! the last pair of its user.
+//! [`PairCharge`] for each owner, and updates it with what each commit did: so a pair costs the
+//! four bytes of a uid, not a pointer and a count, and a put allocates nothing. A charge is dropped
+//! with the last pair of its user.
 
 use std::collections::HashMap;
 use std::sync::Arc;
