@@ -32,9 +32,9 @@ use crate::line::{ParsedLine, parse};
 use crate::output::Output;
 use crate::quoting::{Escaped, PartialLine, Quoted};
 use crate::watch::event::KeyEvent;
+use crate::watch::event_stream::EventStream;
 use crate::watch::filter::WatchFilter;
 use crate::watch::queue::{ChangeQueue, WatchEnd};
-use crate::watch::watcher::Watcher;
 
 /// How many lines the history keeps.
 const MAX_HISTORY_LINES: usize = 1000;
@@ -310,28 +310,28 @@ fn report(
     mut printer: LinePrinter,
     started: &mpsc::SyncSender<Result<Arc<ChangeQueue>, Error>>,
 ) {
-    let mut watcher = match Watcher::start(group, filter) {
-        Ok(watcher) => watcher,
+    let mut events = match EventStream::start(group, filter) {
+        Ok(events) => events,
         Err(error) => {
             // The prompt waits for this message, so the channel is open.
             let _ = started.send(Err(error));
             return;
         }
     };
-    let _ = started.send(Ok(watcher.queue()));
+    let _ = started.send(Ok(events.queue()));
     let line = |event: &KeyEvent| match output.is_json() {
         true => event.to_json().to_string(),
         false => event.text(MAX_SHOWN_VALUE),
     };
     let mut result = Ok(());
     if initial {
-        result = watcher.report_initial(|event| {
+        result = events.report_initial(|event| {
             printer.print(line(&event));
             Ok(())
         });
     }
     while result.is_ok() {
-        match watcher.next() {
+        match events.next() {
             Ok(Some(event)) => printer.print(line(&event)),
             Ok(None) => return,
             Err(error) => result = Err(error),

@@ -7,13 +7,13 @@ use crate::json::JsonObject;
 use crate::output::Output;
 use crate::quoting::Quoted;
 use crate::watch::event::KeyEvent;
+use crate::watch::event_stream::EventStream;
 use crate::watch::exec;
 use crate::watch::filter::WatchFilter;
-use crate::watch::watcher::Watcher;
 
 pub(crate) fn run(args: WatchArgs, group: &GroupConnection, output: Output) -> Result<(), Error> {
     let filter = WatchFilter::new(args.keys, args.prefixes);
-    let mut watcher = Watcher::start(group, filter.clone())?;
+    let mut events = EventStream::start(group, filter.clone())?;
     let report = |event: KeyEvent| match &args.exec {
         Some(command) => {
             if let Err(cause) = exec::run(command, &event, group) {
@@ -37,11 +37,11 @@ pub(crate) fn run(args: WatchArgs, group: &GroupConnection, output: Output) -> R
         output.event(object, message);
     }
     if args.initial {
-        watcher.report_initial(report)?;
+        events.report_initial(report)?;
     }
     let mut remaining = args.count;
     while remaining != Some(0) {
-        let Some(event) = watcher.next()? else { break };
+        let Some(event) = events.next()? else { break };
         report(event)?;
         remaining = remaining.map(|count| count - 1);
     }

@@ -1,6 +1,6 @@
 //! Turns changes of watched keys into events.
 //!
-//! In protocol v2 the watcher registers prefixes, for single keys too, because a watch of a prefix
+//! In protocol v2 the stream watches prefixes, for single keys too, because a watch of a prefix
 //! outlives the deletion of a key and needs no existing key. Protocol v1 watches existing keys.
 //! The value of a changed key is read when the key is taken out of the queue. A change whose value
 //! was reported already, as its version shows, is skipped.
@@ -18,7 +18,7 @@ use crate::watch::queue::{ChangeQueue, WatchEnd};
 
 /// Reports the changes of the keys that a filter selects.
 #[derive(Debug)]
-pub(crate) struct Watcher<'a> {
+pub(crate) struct EventStream<'a> {
     group: &'a GroupConnection,
     queue: Arc<ChangeQueue>,
     filter: WatchFilter,
@@ -26,7 +26,7 @@ pub(crate) struct Watcher<'a> {
     reported: HashMap<Vec<u8>, Version>,
 }
 
-impl<'a> Watcher<'a> {
+impl<'a> EventStream<'a> {
     /// Registers the watch. No change after the return is missed.
     pub(crate) fn start(group: &'a GroupConnection, filter: WatchFilter) -> Result<Self, Error> {
         let queue = Arc::new(ChangeQueue::default());
