@@ -4,8 +4,9 @@
 //! kvs-lint [circles | text]
 //! ```
 //!
-//! It checks the sources below the current directory. Each finding is one line on standard output. The
-//! exit code is 1 when there is a finding, and 2 when the arguments are wrong or the sources cannot be read.
+//! It checks the sources below the current directory. Each finding is one line on standard output.
+//! The exit code is 1 when there is a finding, and 2 when the arguments are wrong or the sources
+//! cannot be read.
 
 mod circles;
 mod modules;

@@ -1,5 +1,5 @@
-//! Rules for lines: at most 100 columns in sources and documents, and at most 60 characters in the name
-//! of a test.
+//! Rules for lines: at most 100 columns in sources and documents, and at most 60 characters in the
+//! name of a test.
 
 use std::error::Error;
 use std::fs;
@@ -58,11 +58,15 @@ fn is_checked(file: &Path) -> Result<bool, Box<dyn Error>> {
 
 fn check_columns(file: &Path, text: &str, findings: &mut Vec<String>) {
     let is_document = file.extension().is_some_and(|extension| extension == "md");
+    let mut in_output = false;
     for (number, line) in text.lines().enumerate() {
-        // The row of a table is one line whatever its length.
-        let is_row = is_document && line.starts_with('|');
+        // A table row is one line whatever its length, and so is a line that a program printed.
+        if is_document && line.trim_start().starts_with("```") {
+            in_output = !in_output && line.trim_start().starts_with("```text");
+        }
+        let is_exempt = is_document && (in_output || line.starts_with('|'));
         let columns = line.chars().count();
-        if columns > MAX_COLUMNS && !is_row {
+        if columns > MAX_COLUMNS && !is_exempt {
             let (file, number) = (file.display(), number + 1);
             findings.push(format!("{file}:{number}: {columns} columns, at most {MAX_COLUMNS}"));
         }
@@ -81,7 +85,8 @@ fn check_test_names(file: &Path, text: &str, findings: &mut Vec<String>) {
             if len > MAX_TEST_NAME {
                 let (file, number, name) = (file.display(), number + 1, &rest[..len]);
                 findings.push(format!(
-                    "{file}:{number}: the test name {name} has {len} characters, at most {MAX_TEST_NAME}"
+                    "{file}:{number}: the test name {name} has {len} characters, \
+                     at most {MAX_TEST_NAME}"
                 ));
             }
         } else if !line.starts_with("#[") && !line.starts_with("//") {
@@ -95,14 +100,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_lines_are_found_but_for_table_rows() {
+    fn long_lines_are_found_but_for_tables_and_output() {
         let (long, mut findings) = ("x".repeat(101), Vec::new());
         check_columns(Path::new("a.rs"), &format!("short\n{long}\n"), &mut findings);
         assert_eq!(findings, ["a.rs:2: 101 columns, at most 100"]);
         check_columns(Path::new("a.md"), &format!("| {long} |\n"), &mut findings);
+        check_columns(Path::new("a.md"), &format!("```text\n{long}\n```\n"), &mut findings);
         assert_eq!(findings.len(), 1);
         check_columns(Path::new("a.rs"), &"é".repeat(100), &mut findings);
         assert_eq!(findings.len(), 1, "columns are counted, not bytes");
+        check_columns(Path::new("a.md"), &format!("```text\n```\n{long}\n"), &mut findings);
+        check_columns(Path::new("a.md"), &format!("```sh\n{long}\n```\n"), &mut findings);
+        assert_eq!(findings.len(), 3, "prose and commands are checked");
     }
 
     #[test]
