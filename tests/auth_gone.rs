@@ -1,6 +1,6 @@
-//! Nothing waits for an authentication server that does not answer, or for a failed link thread: `Quit`
-//! completes in bounded time, whatever waits for a response, and a group whose creation was abandoned
-//! half-way is removed.
+//! Nothing waits for an authentication server that does not answer, or for a failed link thread:
+//! `Quit` completes in bounded time, whatever waits for a response, and a group whose creation was
+//! abandoned half-way is removed.
 
 #![forbid(unsafe_code)]
 
@@ -17,11 +17,12 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// The server assigns applications to its threads in rotation: with as many applications as there may be
-/// threads, each thread has one.
+/// The server assigns applications to its threads in rotation: with as many applications as there
+/// may be threads, each thread has one.
 const ON_ALL_THREADS: usize = 4;
 
-/// Logins that wait for the authentication server: both channels are connected, the result is pending.
+/// Logins that wait for the authentication server: both channels are connected, the result is
+/// pending.
 fn pending_logins(server: &LocalServer, group: &str, dir: &Path) -> Vec<RawV1App> {
     let login =
         |n: usize| RawV1App::login_before_verdict_as(server, dir, &n.to_string(), group, "abcde");
@@ -70,7 +71,8 @@ fn restart_that_keeps_local_servers_loses_nothing() {
     app.store("k", "v");
     auth.signal(Signal::SIGTERM);
     assert!(auth.restart().success());
-    // Its directory was empty, and the local server was not asked for anything: it reconnects on its own.
+    // Its directory was empty, and the local server was not asked for anything: it reconnects on
+    // its own.
     auth.expect_line("New Local Server Connected");
     auth.expect_line("Group created!");
     let other = LocalServer::start(&auth);
@@ -94,7 +96,8 @@ fn quit_with_many_groups_waits_for_one_timeout_only() {
     for n in 0..GROUPS {
         env.server.create_group(&format!("g{n}"));
     }
-    // Stopped, not killed: for a closed port the kernel would report an error at once, for each group.
+    // Stopped, not killed: for a closed port the kernel would report an error at once, for each
+    // group.
     env.auth.stop();
     env.server.send("Quit");
     expect_end(&env.server, 0);
@@ -170,8 +173,8 @@ enum NextStep {
     QuitWithoutGroups,
 }
 
-/// Creates a group while the network loses every datagram from number `first` on. Whether the creation was
-/// abandoned.
+/// Creates a group while the network loses every datagram from number `first` on. Whether the
+/// creation was abandoned.
 fn abandoned_from(first: usize, next: NextStep) -> bool {
     let auth = AuthServer::start();
     let down = Arc::new(AtomicBool::new(false));

@@ -1,5 +1,5 @@
-//! The console dialogues of the three programs, line for line, with pipes and on a terminal; their `--help`;
-//! and their messages when they cannot start.
+//! The console dialogues of the three programs, line for line, with pipes and on a terminal; their
+//! `--help`; and their messages when they cannot start.
 
 #![forbid(unsafe_code)]
 
@@ -19,8 +19,8 @@ use nix::sys::signal::Signal;
 const CONSOLES: [Console; 3] =
     [Console::Pipes, Console::Terminal { echo: false }, Console::Terminal { echo: true }];
 
-/// A process whose output is compared line by line: typed lines come first when the terminal echoes them, and
-/// the response must follow exactly.
+/// A process whose output is compared line by line: typed lines come first when the terminal echoes
+/// them, and the response must follow exactly.
 struct Dialogue<P> {
     process: P,
     echo: bool,
@@ -524,7 +524,8 @@ fn end_of_the_input_is_not_quit() {
         }
         server.end_input();
 
-        // A server that took the end of its input for Quit would have exited before these logins are over.
+        // A server that took the end of its input for Quit would have exited before these logins
+        // are over.
         for _ in 0..10 {
             let app = Driver::connected(&server, "g", &secret);
             assert_eq!(app.put("k", "v"), 1);
@@ -561,8 +562,8 @@ fn commands_work_after_the_end_of_input_on_a_terminal() {
     assert_eq!(auth.wait_exit().code(), Some(0));
 }
 
-/// A shell on a terminal of its own with a server in its background, as after `program &`; the server ends
-/// with the shell. A typed line brings it to the foreground.
+/// A shell on a terminal of its own with a server in its background, as after `program &`; the
+/// server ends with the shell. A typed line brings it to the foreground.
 fn in_background(program: &str, args: &[&str]) -> Process {
     let script = r#"set -m; setpriv --pdeathsig KILL "$@" & read -r line; fg"#;
     Program::new("setsid")
@@ -775,8 +776,8 @@ fn operations_are_logged_on_request_and_secrets_never() {
 
 // Servers that cannot start.
 
-/// The program has exited with code 1 after one sentence that contains all these words, and has never
-/// reported that it serves.
+/// The program has exited with code 1 after one sentence that contains all these words, and has
+/// never reported that it serves.
 fn expect_cannot_start(program: &str, process: &Process, words: &[&str]) {
     expect_end_at_start(1, program, process, words);
 }
@@ -829,7 +830,8 @@ fn local_server_without_auth_server_reports_it_and_cleans_up() {
     }
 }
 
-/// The local server cannot start with these paths, names `named`, and leaves the directory as it was.
+/// The local server cannot start with these paths, names `named`, and leaves the directory as it
+/// was.
 fn expect_bad_paths(
     auth: &AuthServer,
     dir: &Path,

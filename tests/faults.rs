@@ -1,5 +1,5 @@
-//! What happens to the other programs when one of them is killed or stopped: the table of faults in the
-//! documentation, row by row.
+//! What happens to the other programs when one of them is killed or stopped: the table of faults in
+//! the documentation, row by row.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,8 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// Stores a value and waits until it is visible: the response to a later call shows that it has been stored.
+/// Stores a value and waits until it is visible: the response to a later call shows that it has
+/// been stored.
 fn store(connection: &kvs::Connection, key: &str, value: &str) {
     connection.put(key, value).expect("it is connected");
     let stored = connection.get(key).expect("it is connected");
@@ -80,7 +81,8 @@ on_both_protocols! {
         let app = Driver::spawn(Driver::program().served_by(&env.server).protocol(protocol));
         assert_eq!(app.establish("g", env.secret()), 0);
         env.server.stop();
-        // The stopped server cannot respond: the call is in progress, or will be when the server is killed.
+        // The stopped server cannot respond: the call is in progress, or will be when the server is
+        // killed.
         app.send("put_value k v");
         env.server.kill();
         let answer = app.expect_line_within(AT_ONCE, "the return of put_value", |_| true);
@@ -202,8 +204,8 @@ fn application_killed_during_an_operation_stores_nothing() {
 
 // The authentication server dies.
 
-/// The console reports in time that the authentication server does not answer, and then the response to the
-/// command, which was typed before.
+/// The console reports in time that the authentication server does not answer, and then the
+/// response to the command, which was typed before.
 fn expect_complaint(server: &LocalServer, auth: &AuthServer, answer: &str) {
     let complaint = format!("Authentication server {} does not answer", auth.addr());
     server.expect_line_within(AT_ONCE, &format!("`{complaint}…`"), |line| {
@@ -392,8 +394,8 @@ fn exit_on_auth_loss_ends_the_server_at_its_next_request() {
 
 // A datagram between the two servers is lost, duplicated, or late.
 
-/// Runs every operation that needs the authentication server while datagram number `n` has this fate.
-/// Whether there was such a datagram.
+/// Runs every operation that needs the authentication server while datagram number `n` has this
+/// fate. Whether there was such a datagram.
 fn everything_works_although(n: usize, fate: Delivery) -> bool {
     let auth = AuthServer::start();
     let relay =
@@ -421,7 +423,8 @@ fn everything_works_although(n: usize, fate: Delivery) -> bool {
     relay.count() > n
 }
 
-/// Once for each datagram of the whole conversation, several at a time, as most of the time is waiting.
+/// Once for each datagram of the whole conversation, several at a time, as most of the time is
+/// waiting.
 fn everything_works_although_one_is(fate: Delivery) {
     const AT_A_TIME: usize = 8;
     let mut failed = Vec::new();
@@ -490,7 +493,8 @@ fn only_the_auth_server_can_make_a_local_server_quit() {
     let close = (-10i32).to_ne_bytes();
     for forger in ["127.0.0.1:0", "127.0.0.2:0"] {
         let forger = UdpSocket::bind(forger).expect("a port is free");
-        // The socket of the local server is connected to another address: sending may even be refused.
+        // The socket of the local server is connected to another address: sending may even be
+        // refused.
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
     }

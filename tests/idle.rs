@@ -1,5 +1,5 @@
-//! Servers that have nothing to do use no processor time. This is measured over real time: there is no
-//! event to wait for, its absence is the promise.
+//! Idle servers use no processor time. The test measures real time, as there is no event to wait
+//! for: its absence is the promise.
 
 #![forbid(unsafe_code)]
 

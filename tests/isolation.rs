@@ -6,8 +6,8 @@ use std::time::Instant;
 use kvs_testkit::{AT_ONCE, Channel, DEADLINE, ScriptedServer, Sockets, TestEnv};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-/// The server assigns applications to its threads in rotation: with as many applications as there may be
-/// threads, each thread has one.
+/// The server assigns applications to its threads in rotation: with as many applications as there
+/// may be threads, each thread has one.
 const ON_ALL_THREADS: usize = 4;
 
 #[test]
@@ -95,9 +95,9 @@ fn empty_value_is_visible_before_the_writer_calls_again() {
     assert_eq!(subscriber.get("k").expect("it is connected").as_deref(), Some(&b""[..]));
 }
 
-/// While one thread deletes a key, another puts and watches it again: the new callback must not be removed
-/// with the old watch. In each round both threads begin together. When the key exists afterwards, the
-/// deletion came first, and the watch must work.
+/// While one thread deletes a key, another puts and watches it again: the new callback must not be
+/// removed with the old watch. In each round both threads begin together. When the key exists
+/// afterwards, the deletion came first, and the watch must work.
 #[test]
 fn callback_registered_during_a_deletion_is_not_lost() {
     const ROUNDS: usize = 2_000;

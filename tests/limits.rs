@@ -1,8 +1,8 @@
-//! What one user, one process or one secret may cost: the limits of a local server, and that others find
-//! it as it was.
+//! The limits of a local server on one user, one process and one secret, and that they protect
+//! others.
 //!
-//! Several tests need a second user, and so must run as root; otherwise they say that they were skipped, or
-//! do with one.
+//! Several tests need a second user and so must run as root; otherwise they report that they are
+//! skipped, or use one user.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use kvs_testkit::{
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-/// `nobody`.
+/// The uid of an unprivileged user.
 const OTHER_USER: &str = "65534";
 
 /// `tests/c/crowd.c`: many connections that never speak. Its output is taken up to "connected".
@@ -94,7 +94,8 @@ fn put_and_get(connection: &kvs::Connection, rounds: usize) {
     }
 }
 
-// --- who may connect ------------------------------------------------------------------------------
+// --- who may connect
+// ------------------------------------------------------------------------------
 
 #[test]
 fn socket_mode_applies_to_both_paths_despite_umask() {
@@ -186,7 +187,8 @@ fn server_starts_although_another_user_holds_its_guard() {
     assert!(server.socket().exists());
 }
 
-// --- identity -------------------------------------------------------------------------------------
+// --- identity
+// -------------------------------------------------------------------------------------
 
 /// A login whose callback connection is still to come, from a socket that is bound to this name.
 fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Channel {
@@ -222,7 +224,8 @@ fn callback_connection_of_another_process_is_never_paired() {
         let forged = own(&format!("theirs{n}"), "app_socket_cb_77");
         let mut arguments = user.clone();
         arguments.extend(["-b", path(&forged), path(server.callback_socket()), "1"]);
-        // The forger is there before the login, and again when that waits for its callback connection.
+        // The forger is there before the login, and again when that waits for its callback
+        // connection.
         let before = crowd(&arguments);
         let mut main =
             half_login(&server, &own(&format!("ours{n}"), "app_socket_77"), "g", &secret);
@@ -255,7 +258,8 @@ fn status_shows_the_pid_of_the_kernel() {
     assert_eq!(pids, [std::process::id()]);
 }
 
-// --- connections ----------------------------------------------------------------------------------
+// --- connections
+// ----------------------------------------------------------------------------------
 
 #[test]
 fn connection_limit_applies_per_user_and_process() {
@@ -306,8 +310,8 @@ fn silent_connections_time_out_and_free_their_resources() {
     assert!((1..=20).contains(&lines.len()), "{}", env.server.report());
 }
 
-/// Ten thousand connections at the same time, from four processes. The flood is another user's if there
-/// is one: then new applications find a place meanwhile, too.
+/// Ten thousand connections at the same time, from four processes. The flood is another user's if
+/// there is one: then new applications find a place meanwhile, too.
 #[test]
 fn others_are_served_during_10000_connections() {
     const PROCESSES: usize = 4;
@@ -444,7 +448,8 @@ fn short_connections_do_not_starve_others() {
     }
 }
 
-// --- pairs and bytes ------------------------------------------------------------------------------
+// --- pairs and bytes
+// ------------------------------------------------------------------------------
 
 /// A put that the server is not ready for: it says so after the key.
 fn expect_put_refused(app: &mut RawV1App, key: &str) {
@@ -472,8 +477,8 @@ fn user_at_pair_limit_reads_overwrites_and_deletes() {
     assert_eq!(app.get("a").as_deref(), Some("overwritten"));
     assert_eq!(server.group_info("g").expect("it exists").pairs, 3);
     expect_logged_once(&server, "its user has 3 pairs (--max-pairs-per-user)");
-    // The library takes it for what it is, and everything else still works: on the same connection, when it can be
-    // told so.
+    // The library takes it for what it is, and everything else still works: on the same connection,
+    // when it can be told so.
     let original = connect_original(&server, "g", &secret);
     assert_eq!(original.put("d", "v").map_err(|error| error.code()), Err(-5));
     let connection = connect(&server, "g", &secret).expect("after -5 one connects again");
@@ -509,7 +514,7 @@ fn user_at_byte_limit_cannot_store_or_watch() {
     app.put("long", "short");
     assert_eq!(app.get("long").as_deref(), Some("short"));
     expect_logged_once(&env.server, "nearly 700 bytes (--max-bytes-per-user)");
-    // The library: -5 for either, or the reason, when it can be told.
+    // The library returns -5 for either, or the reason if it is known.
     let original = connect_original(&env.server, "g", env.secret());
     assert_eq!(original.watch("k", |_| {}).map_err(|error| error.code()), Err(-5));
     let connection = env.connect();
@@ -533,8 +538,8 @@ fn user_at_byte_limit_cannot_store_or_watch() {
     assert!(app.register("k"));
 }
 
-/// A change outlasts its watch when the key is deleted before it was told. Who never reads must not be able to
-/// gather them without end.
+/// An event outlasts its watch when the key is deleted before it was sent. Who never reads must not
+/// be able to gather them without end.
 #[test]
 fn pending_events_of_deleted_keys_are_charged() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "65536"]);
@@ -568,7 +573,8 @@ fn pending_events_of_deleted_keys_are_charged() {
     });
 }
 
-// --- secrets --------------------------------------------------------------------------------------
+// --- secrets
+// --------------------------------------------------------------------------------------
 
 /// That many logins with a wrong secret at the same time; how many got a verdict. The others were
 /// closed without.
@@ -595,8 +601,8 @@ fn failed_logins_are_throttled_and_successful_ones_are_not() {
     let begin = Instant::now();
     thread::scope(|scope| {
         let guesses = scope.spawn(|| guess(&env.server, "g", 40));
-        // Meanwhile right ones are answered however many tries wait: those that must wait too long would be
-        // closed.
+        // Meanwhile right ones are answered however many tries wait: those that must wait too long
+        // would be closed.
         for _ in 0..50 {
             drop(connect(&env.server, "g", &secret).expect("the secret is right"));
         }
@@ -618,8 +624,8 @@ fn failed_logins_are_throttled_and_successful_ones_are_not() {
     drop(connect(&env.server, "other", &other).expect("the secret is right"));
 }
 
-/// A right secret that is answered while wrong ones are not would be found by trying many at the same
-/// time: who has not shown it yet waits with it, too.
+/// A right secret that is answered while wrong ones are not would be found by trying many at the
+/// same time: who has not shown it yet waits with it, too.
 #[test]
 fn first_login_of_a_throttled_user_waits() {
     let env = TestEnv::start();

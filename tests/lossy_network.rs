@@ -1,20 +1,21 @@
-//! Two local servers and one authentication server, with a network between them in which something
-//! happens to 30 % of all datagrams ([`RandomFaults`] says what), and an authentication server that is killed
-//! again and again.
+//! Two local servers and one authentication server with a network between them that affects 30 % of
+//! all datagrams ([`RandomFaults`]), and an authentication server that is killed again and again.
 //!
-//! Two administrators work at the same time, each at a local server of their own, with the same few
-//! group names, so that a name is created here directly after it was deleted there. What they and their
-//! applications are told is compared with the truth, operation by operation. An operation is tried again
-//! only when it is answered by one of the promised excuses; how often that was necessary is counted and
-//! printed. In the end the authentication server is asked directly, past the network.
+//! Two administrators work concurrently, each at one local server, with the same few group names,
+//! so that a name is created on one server directly after it was deleted on the other. The
+//! responses to them and their applications are compared with a model, operation by operation. An
+//! operation is repeated only if the response is one of the documented temporary failures; their
+//! number is counted and printed. In the end the authentication server is queried directly, without
+//! the network.
 //!
-//! While the authentication server restarts, and until both local servers have noticed, it does not know
-//! all groups, and nothing in the protocol could tell it. So no name of the *other* local server is tried
-//! in that time, and each administrator asks for the group that was there from the beginning first: as at a
-//! login, the local server then notices, and registers its groups again.
+//! While the authentication server restarts, and until both local servers have noticed, it does not
+//! know all groups, and the protocol cannot tell it. So no name of the *other* local server is used
+//! in that time, and each administrator first queries the group that existed from the beginning: as
+//! at a login, the local server then notices the restart and registers its groups again.
 //!
-//! `KVS_LOSSY_SEED` repeats what the network does (as far as the timing of processes can be repeated),
-//! `KVS_LOSSY_OPERATIONS` and `KVS_LOSSY_KILLS` make it longer; `make lossy` is the long form.
+//! `KVS_LOSSY_SEED` repeats the faults of the network (as far as the timing of processes can be
+//! repeated); `KVS_LOSSY_OPERATIONS` and `KVS_LOSSY_KILLS` make the test longer; `make lossy` is
+//! the long form.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +35,7 @@ use kvs_testkit::{
 const NAMES: usize = 10;
 
 /// How often one operation may be tried again before the test fails.
-const MOST_TRIES: usize = 100;
+const MAX_ATTEMPTS: usize = 100;
 
 /// The operations, for the figures.
 const KINDS: [&str; 6] =
@@ -62,7 +63,8 @@ struct LossyEnv {
     /// What is true. A name is changed only by who has locked it.
     model: Mutex<BTreeMap<String, Group>>,
     names: Vec<(String, Mutex<()>)>,
-    /// How often the authentication server was restarted, and which restart each local server has noticed.
+    /// How often the authentication server was restarted, and which restart each local server has
+    /// noticed.
     restarts: AtomicUsize,
     noticed: [AtomicUsize; 2],
     /// Write-locked for a kill.
@@ -80,7 +82,7 @@ struct Figures {
 impl LossyEnv {
     /// Repeats an attempt while it ends with an excuse.
     fn until_answered<T>(&self, what: &str, mut attempt: impl FnMut() -> Attempt<T>) -> T {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             match attempt() {
                 Ok(answer) => return answer,
                 Err(Excuse(excuse)) => {
@@ -88,7 +90,7 @@ impl LossyEnv {
                 }
             }
         }
-        panic!("{what}: nothing but excuses, {MOST_TRIES} times");
+        panic!("{what}: nothing but excuses, {MAX_ATTEMPTS} times");
     }
 
     fn command(&self, local: usize, command: &str, group: &str) -> String {
@@ -298,17 +300,17 @@ impl App {
         connection.put("k", "v").expect("it is connected");
         let (changed, changes) = mpsc::channel();
         let tell = move |_: &[u8]| {
-            // Nobody listens any more when the test has failed.
+            // After a failure of the test there is no receiver.
             let _ = changed.send(());
         };
         connection.watch("k", tell).expect("the key exists");
         Self { connection, changes: Mutex::new(changes) }
     }
 
-    /// It writes, is told of it, and reads.
+    /// Puts, receives the event, and gets.
     fn check(&self, value: &str) {
         self.connection.put("k", value).expect("it is connected");
-        lock(&self.changes).recv_timeout(DEADLINE).expect("it is told of its change");
+        lock(&self.changes).recv_timeout(DEADLINE).expect("it receives its own event");
         let read = self.connection.get("k").expect("it is connected");
         assert_eq!(read.as_deref(), Some(value.as_bytes()));
     }
@@ -330,7 +332,8 @@ impl Drop for Seed {
     }
 }
 
-/// So many operations, while the network does this and the authentication server is killed so often.
+/// So many operations, while the network does this and the authentication server is killed so
+/// often.
 fn everything_ends_right(
     title: &'static str,
     storm: fn(u64) -> RandomFaults,

@@ -1,10 +1,9 @@
-//! Whatever bytes an application sends, on either channel and at whatever point: the server lives,
-//! nothing of them is stored, everybody else is served, and nothing is left when the application has gone,
-//! neither descriptors nor memory.
+//! Malformed input of protocol v1, on either channel and at any point: the server stores none of
+//! it, serves all other applications, and keeps neither descriptors nor memory of the sender.
 //!
-//! First a table of everything that can be wrong at each point, each entry with what must come of it;
-//! then random sequences, from a seed that a failure tells. `KVS_TEST_SEQUENCES` says how many
-//! (`make test-isolation`: 100,000).
+//! First a table of everything that can be wrong at each point, each entry with the required
+//! result; then random sequences from a seed that a failure prints. `KVS_TEST_SEQUENCES` sets their
+//! number (`make test-isolation`: 100,000).
 
 #![forbid(unsafe_code)]
 
@@ -76,7 +75,7 @@ impl Witnessed {
             Channel::connect_as("callback", path, self.env.dir(), &name)
         };
         if at == At::Unclaimed {
-            // Before its login: what it sends there waits for whoever claims it.
+            // Before its login: what it sends there waits for the login that claims it.
             return Abuser { main: connect_main(), callback: Some(connect_callback()) };
         }
         if matches!(at, At::Group | At::Secret | At::Verdict) {
@@ -305,7 +304,7 @@ fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
                 ("the secret again, padded", b"abcde\0\0\0".to_vec(), Closed),
             ]);
         }
-        // Nobody asked for anything.
+        // There was no request.
         At::Idle => {
             all.extend(huge);
             all.extend([
@@ -384,8 +383,8 @@ fn full_or_half_hang_up_anywhere_affects_no_other() {
                         // More, which is wrong everywhere, where it can be sent at all.
                         abuser.send(at, &[7, 0]);
                         if at.is_callback() && at.is_member() && how == Shutdown::Write {
-                            // It can say nothing any more, so it is told nothing, but it is served: unless
-                            // it has said something wrong before.
+                            // It can say nothing any more, so it is told nothing, but it is served:
+                            // unless it has said something wrong before.
                             if at == At::Announced || before.is_empty() {
                                 abuser.expect_served();
                             } else {
@@ -405,8 +404,8 @@ fn full_or_half_hang_up_anywhere_affects_no_other() {
     witnessed.expect_nothing_left();
 }
 
-/// What is sent out of band is no part of the stream: whatever the server makes of it, it hurts the sender
-/// only.
+/// What is sent out of band is no part of the stream: whatever the server makes of it, it hurts the
+/// sender only.
 #[test]
 fn out_of_band_data_is_harmless() {
     let mut witnessed = Witnessed::new();
@@ -422,7 +421,8 @@ fn out_of_band_data_is_harmless() {
             }
             abuser.send(at, after);
             if !after.is_empty() {
-                // The byte before then becomes a part of the stream, where it would be a legal text.
+                // The byte before then becomes a part of the stream, where it would be a legal
+                // text.
                 let _ = abuser.channel(at).try_send_out_of_band(b"!!");
             }
             witnessed.expect_served();
@@ -433,7 +433,8 @@ fn out_of_band_data_is_harmless() {
     witnessed.expect_nothing_left();
 }
 
-/// The kernel would put descriptors that come with a message into the server's table, if it took them.
+/// The kernel would put descriptors that come with a message into the server's table, if it took
+/// them.
 #[test]
 fn passed_descriptors_are_closed_by_the_server() {
     const ROUNDS: usize = 50;

@@ -1,5 +1,5 @@
-//! The programs of `README.md` and `docs/LIBRARY.md`, taken from these pages, built by the commands that
-//! they show, and run with real servers.
+//! The programs of `README.md` and `docs/LIBRARY.md`, taken from these pages, built by the commands
+//! that they show, and run with real servers.
 //!
 //! Only what a page cannot know is replaced: the path of the project, and the secret of the group.
 

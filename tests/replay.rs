@@ -1,10 +1,10 @@
-//! The recorded conversations of the original programs, each with one of its two sides replaced by a program
-//! of this project.
+//! The recorded conversations of the original programs, each with one of its two sides replaced by
+//! a program of this project.
 //!
-//! The test plays one side from the recording; the program must send, byte for byte, what the original sent.
-//! Only random data differs: secrets and ports are substituted in the recording. A message recorded before
-//! the played side's next message must have arrived before that is sent; the recording defines no other
-//! order across channels.
+//! The test plays one side from the recording; the program must send, byte for byte, what the
+//! original sent. Only random data differs: secrets and ports are substituted in the recording. A
+//! message recorded before the played side's next message must have arrived before that is sent;
+//! the recording defines no other order across channels.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,8 @@ const QUIT: [u8; 4] = (-10i32).to_ne_bytes();
 
 // The local server; the test plays the application.
 
-/// Plays the application; `force_close` is called where the server is to send the flag of a forced close.
+/// Plays the application; `force_close` is called where the server is to send the flag of a forced
+/// close.
 fn replay_to_local_server(server: &LocalServer, conversation: &Transcript, force_close: impl Fn()) {
     let mut main = Channel::connect("main", server.socket()).expect("the server listens");
     let mut callback: Option<Channel> = None;
@@ -94,9 +95,9 @@ fn local_server_sends_the_original_bytes_for_wrong_secret() {
 
 // The library; the test plays the server.
 
-/// Plays the server to the application that connects to `server`. An application that offers protocol v2
-/// appends the offer to the group name, its first message; nothing else differs from the recording. The
-/// server responds with 1, as a server does that does not know v2.
+/// Plays the server to the application that connects to `server`. An application that offers
+/// protocol v2 appends the offer to the group name, its first message; nothing else differs from
+/// the recording. The server responds with 1, as a server does that does not know v2.
 fn replay_to_library(server: &ScriptedServer, conversation: &Transcript, protocol: Protocol) {
     let mut offer = match protocol {
         Protocol::V1 => None,
@@ -129,8 +130,8 @@ fn replay_to_library(server: &ScriptedServer, conversation: &Transcript, protoco
     }
 }
 
-/// The library sends nothing after a value before the server has read it. There is no event for that, so the
-/// test observes the channel for a while.
+/// The library sends nothing after a value before the server has read it. There is no event for
+/// that, so the test observes the channel for a while.
 fn expect_nothing_behind(channel: &Channel, value: &[u8]) {
     let end = Instant::now() + Duration::from_millis(100);
     while Instant::now() < end {
@@ -149,7 +150,8 @@ fn replay_to_c_library(protocol: Protocol, name: &str, printed: &[&str]) {
         .arg(name)
         .spawn();
     replay_to_library(&server, &Transcript::load(name), protocol);
-    // The program waits for this line where it must notice a closed connection; otherwise it has exited.
+    // The program waits for this line where it must notice a closed connection; otherwise it has
+    // exited.
     app.end_input_with("closed");
     let finished = app.finish();
     assert_eq!(finished.stdout, printed);

@@ -1,5 +1,6 @@
-//! The end of a group or a server closes the connections of its applications and no others: no process
-//! hangs, whatever an application is doing, every application can connect again, and no file remains.
+//! The end of a group or a server closes the connections of its applications and no others: no
+//! process hangs, whatever an application is doing, every application can connect again, and no
+//! file remains.
 
 #![forbid(unsafe_code)]
 
@@ -77,7 +78,8 @@ impl Applications {
         let code = self.wrapper.put("k", "v3").map_err(|error| error.code());
         assert_eq!(code, Err(-2), "the library has received the close flag");
 
-        // The callback thread, which would receive the close flag, is blocked: the next call notices.
+        // The callback thread, which would receive the close flag, is blocked: the next call
+        // notices.
         let (code, _) = self.blocked.call_within(AT_ONCE, "put_value k v3");
         assert!([-2, -3, -4].contains(&code), "put_value returned {code}");
         assert_eq!(self.blocked.put("k", "v3"), -2);
@@ -93,8 +95,8 @@ impl Applications {
         }
     }
 
-    /// Every application can join the group `name` of this server, which uses the sockets of the previous
-    /// one, and works there; then all of them end.
+    /// Every application can join the group `name` of this server, which uses the sockets of the
+    /// previous one, and works there; then all of them end.
     fn expect_connected_again(self, server: &LocalServer, name: &str) {
         let secret = server.create_group(name);
         assert_eq!(self.idle.establish(name, &secret), 0);

@@ -1,12 +1,12 @@
-//! Applications that do not take what the server has for them: changes, or answers.
+//! Applications that do not read their events or responses (protocol v1).
 //!
-//! A watcher may leave its callback channel alone while a key that it watches changes any number of times:
-//! the server keeps one entry for each key, whoever else there is does not notice, and the last change
-//! arrives in the end. `KVS_TEST_PUTS` says how many changes (`make test-isolation`: 1,000,000); without it
-//! there are fewer.
+//! A subscriber may leave its callback channel unread while a watched key changes any number of
+//! times: the server keeps one entry per key, other applications are not affected, and the last
+//! change arrives in the end. `KVS_TEST_PUTS` sets the number of changes (`make test-isolation`:
+//! 1,000,000).
 //!
-//! How long a get takes is measured with and without such a watcher, in turns, and printed: a busy
-//! machine is no reason to fail, so no speed is asserted, but that everything comes to its end.
+//! The latency of a get is measured alternately with and without such a subscriber, and printed. As
+//! a loaded machine must not fail the test, no speed is asserted, only that everything completes.
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +28,8 @@ fn subscriber(env: &TestEnv, keys: &[String]) -> RawV1App {
     app
 }
 
-/// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs two
-/// round trips. `value(n)` is the n-th value.
+/// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs
+/// two round trips. `value(n)` is the n-th value.
 fn put_all(app: &mut RawV1App, key: &str, count: usize, value: impl Fn(usize) -> String) {
     app.main.send_int(0);
     for n in 1..=count {
@@ -59,13 +59,13 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     let mut asleep = subscriber(&env, &keys);
     // It has taken the announcement, and never says that it is ready.
     let mut half_asleep = subscriber(&env, &keys);
-    // And one that is told as ever.
+    // And one that reads its events.
     let awake = env.connect();
-    let (told, changes) = std::sync::mpsc::channel();
+    let (called, changes) = std::sync::mpsc::channel();
     awake
         .watch(&keys[0], move |_| {
-            // The test has failed when nobody listens any more.
-            let _ = told.send(());
+            // After a failure of the test there is no receiver.
+            let _ = called.send(());
         })
         .expect("the key exists");
     let mut writers: Vec<_> = (0..WRITERS).map(|_| env.raw_v1()).collect();
@@ -106,7 +106,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
 
     awake.put(&keys[0], "last").expect("it is connected");
     assert_eq!(awake.get(&keys[0]).expect("it is connected").as_deref(), Some(&b"last"[..]));
-    changes.recv_timeout(DEADLINE).expect("it is told");
+    changes.recv_timeout(DEADLINE).expect("it receives the event");
     // The one that was announced, and all others in one.
     for _ in 0..2 {
         assert_eq!(asleep.next_change(), keys[0]);
@@ -146,13 +146,13 @@ fn idle_subscriber_of_many_keys_gets_each_once() {
     let grown = env.server.resident_kib().saturating_sub(resident);
     assert!(grown < 1024, "the server grew by {grown} KiB");
 
-    let mut told = HashMap::<String, usize>::new();
+    let mut received = HashMap::<String, usize>::new();
     // The first was announced before it changed again.
     for _ in 0..=KEYS {
-        *told.entry(asleep.next_change()).or_default() += 1;
+        *received.entry(asleep.next_change()).or_default() += 1;
     }
-    assert_eq!(told.len(), KEYS);
-    assert_eq!(told[&keys[0]], 2);
+    assert_eq!(received.len(), KEYS);
+    assert_eq!(received[&keys[0]], 2);
     assert_eq!(asleep.callback.waiting().escape_ascii().to_string(), "");
 }
 
@@ -187,7 +187,7 @@ fn idle_subscriber_does_not_slow_others() {
     let env = TestEnv::start();
     let watched = keys(1);
     let _asleep = subscriber(&env, &watched);
-    // The same load on a key that nobody watches.
+    // The same load on a key without subscribers.
     let mut writer = env.raw_v1();
     put_all(&mut writer, "free", 1, |n| n.to_string());
     let reader = env.connect();
@@ -225,8 +225,8 @@ fn idle_subscriber_does_not_slow_others() {
     );
 }
 
-/// Gets whose answers are not taken fill the socket; then the server stops listening to who sends them,
-/// and to nobody else.
+/// Gets whose answers are not taken fill the socket; then the server stops listening to who sends
+/// them, and to nobody else.
 #[test]
 fn app_that_reads_no_responses_delays_no_other() {
     const APPS: usize = 8;
@@ -291,8 +291,8 @@ fn get_until_stuck(mut app: RawV1App) -> (RawV1App, usize) {
         due += answer;
         let begin = Instant::now();
         while app.main.unread() < due {
-            let patience = if due < AT_LEAST { DEADLINE } else { QUIET_PERIOD };
-            if begin.elapsed() > patience {
+            let timeout = if due < AT_LEAST { DEADLINE } else { QUIET_PERIOD };
+            if begin.elapsed() > timeout {
                 assert!(due >= AT_LEAST, "no more than {} bytes of answers", app.main.unread());
                 return (app, due);
             }

@@ -1,10 +1,10 @@
-//! An application that is stopped or killed at any step of anything it does is nobody's concern but its
-//! own.
+//! Stopping or killing an application at any step affects no other application.
 //!
-//! Two kinds of applications: one without the library, halted after each single step of either protocol
-//! (integers byte by byte, frames in pieces), and one with the library, halted after each of its system calls on a socket.
-//! Each step has a process of its own, and all of them stand still (or are dead) at the same time before
-//! one server, while applications of the same group and of another one, and the administrator, work.
+//! There are two kinds of applications: one without the library, halted after each step of either
+//! protocol (integers byte by byte, frames in pieces), and one with the library, halted after each
+//! of its system calls on a socket. Each step has a process of its own. All of them are stopped (or
+//! dead) at the same time before one server, while applications of the same group and of another
+//! one, and the administrator, work.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,8 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// A server with others at work: two in the group `g`, where the halted ones are, and one in another.
+/// A server with others at work: two in the group `g`, where the halted ones are, and one in
+/// another.
 struct StopEnv {
     env: TestEnv,
     mate: Driver,
@@ -42,7 +43,8 @@ impl StopEnv {
         Self::with_login_timeout("10")
     }
 
-    /// However long an application stands still in the middle of its login, that is not why it fails.
+    /// However long an application stands still in the middle of its login, that is not why it
+    /// fails.
     fn patient() -> Self {
         Self::with_login_timeout("3600")
     }
@@ -67,7 +69,7 @@ impl StopEnv {
         self.works(&self.mate);
         self.mate.store("w", "1");
         self.subscriber.expect_change("w");
-        // All who are stopped are to be told of this.
+        // All stopped subscribers have a pending event of this.
         self.mate.store("m", "1");
         assert_eq!(self.subscriber.get("m").as_deref(), Ok("1"));
     }
@@ -92,7 +94,7 @@ impl StopEnv {
         assert_eq!(app.get("own"), Err(-7));
     }
 
-    /// Deletes the group of the halted ones, which must be no longer than their patience.
+    /// Deletes the group of the halted applications, without waiting for them until the timeout.
     fn delete_group(&self) {
         self.env.server.delete_group("g");
         let late = |line: &String| line.contains("have not closed yet");
@@ -104,8 +106,8 @@ impl StopEnv {
         assert_eq!(self.env.server.group_info("g").map(|info| info.pairs), Ok(0));
     }
 
-    /// None of the dead is left: neither its connection, nor its watches, nor its descriptors. `dead` says
-    /// of which processes the status must tell.
+    /// None of the dead is left: neither its connection, nor its watches, nor its descriptors.
+    /// `dead` says of which processes the status must tell.
     fn expect_gone(&self, halted: &[i32], dead: &[i32]) {
         let status = self.env.server.status_where("the dead are closed", |status| {
             let theirs = || status.iter().filter(|app| halted.contains(&app.pid));
@@ -236,8 +238,8 @@ impl Halted {
         let seen = self.app.take(&self.script.steps[self.taken]);
         self.taken += 1;
         if self.taken == self.script.stored && seen == StepResult::Expected {
-            // A legal application sends the code after a value in one piece. This one does not, so it
-            // waits until the value has been read.
+            // A legal application sends the code after a value in one piece. This one does not, so
+            // it waits until the value has been read.
             self.await_stored(stop_env);
         }
         seen
@@ -272,7 +274,7 @@ impl Halted {
         let goodbye = self.taken > self.script.close;
         while self.taken < self.script.steps.len() {
             if self.taken == self.script.close && !goodbye {
-                // Nothing was lost: it is told of the last change, and finds it.
+                // Nothing was lost: it receives the last change and reads it.
                 stop_env.mate.store("m", "last");
                 let steps = if self.script.is_framed {
                     self.take_changes_up_to_the_last(stop_env);
@@ -299,7 +301,7 @@ impl Halted {
         self.ends();
     }
 
-    /// In a framed session each change is told by itself as long as the socket has room for it.
+    /// In protocol v2 each change has an event of its own as long as the socket has room.
     fn take_changes_up_to_the_last(&self, stop_env: &StopEnv) {
         let (last, _) = stop_env.observer.borrow_mut().get("m").expect("it is stored");
         let mut version = 0;
@@ -307,9 +309,9 @@ impl Halted {
             let seen = self.app.take(&Step::Take(ChannelRole::Callback, vec![0; 25]));
             let StepResult::Other(bytes) = seen else { panic!("{seen:?} for a change") };
             assert_eq!((bytes[8], bytes[24]), (192, b'm'), "{bytes:?}");
-            let told = u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
-            assert!(told > version, "{told} after {version}");
-            version = told;
+            let received = u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
+            assert!(received > version, "{received} after {version}");
+            version = received;
         }
         assert_eq!(version, last);
     }
@@ -454,8 +456,8 @@ const TOUR: [&str; 9] = [
     "close 1",
 ];
 
-/// One process for each of its system calls, halted after it by this signal. The last ones make fewer calls
-/// and are not halted.
+/// One process for each of its system calls, halted after it by this signal. The last ones make
+/// fewer calls and are not halted.
 fn halted_tours(stop_env: &StopEnv, signal: Signal, protocol: Protocol) -> Vec<(String, Process)> {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [tour, halt] =
@@ -499,7 +501,8 @@ fn await_stops(tours: &[(String, Process)], protocol: Protocol) {
     assert!((fewest(protocol)..CALLS).contains(&stopped), "{stopped} of {CALLS} were stopped");
 }
 
-/// How many system calls on sockets the library makes at least: in a framed session an operation takes two.
+/// How many system calls on sockets the library makes at least: in a framed session an operation
+/// takes two.
 fn fewest(protocol: Protocol) -> usize {
     if protocol == Protocol::V1 { 40 } else { 30 }
 }

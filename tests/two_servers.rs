@@ -1,5 +1,5 @@
-//! Two local servers of one authentication server: a group name belongs to one of them, and each serves
-//! its own groups only.
+//! Two local servers of one authentication server: a group name belongs to one of them, and each
+//! serves its own groups only.
 
 #![forbid(unsafe_code)]
 

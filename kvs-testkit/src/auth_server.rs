@@ -52,8 +52,8 @@ impl AuthServer {
         self.restart();
     }
 
-    /// Waits for the exit of this server and starts another on the same port. Returns the exit status
-    /// of the first.
+    /// Waits for the exit of this server and starts another on the same port. Returns the exit
+    /// status of the first.
     ///
     /// # Panics
     /// If the server does not exit, or the new one does not start.

@@ -98,8 +98,8 @@ impl Browser {
         self.post("execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Waits until a JavaScript expression is truthy in the page; returns its value. It is evaluated after
-    /// every change of the page; an exception counts as false.
+    /// Waits until a JavaScript expression is truthy in the page; returns its value. It is
+    /// evaluated after every change of the page; an exception counts as false.
     ///
     /// # Panics
     /// If the expression stays false.
@@ -170,7 +170,8 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Closes the WebDriver session, which ends the browser. Dropping the process then ends chromedriver.
+    /// Closes the WebDriver session, which ends the browser. Dropping the process then ends
+    /// chromedriver.
     fn drop(&mut self) {
         // After a failure chromedriver may be gone.
         let _ = self.agent.delete(&self.session).call();

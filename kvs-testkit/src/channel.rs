@@ -41,8 +41,8 @@ impl Channel {
         Ok(Self::new(name, socket.into()))
     }
 
-    /// Connects to `path` from a name in `dir` that tells the application `app` apart from others of
-    /// this process. `name` is `main` or `callback`.
+    /// Connects to `path` from a name in `dir` that tells the application `app` apart from others
+    /// of this process. `name` is `main` or `callback`.
     ///
     /// # Panics
     /// If the connection fails.
@@ -204,8 +204,8 @@ impl Channel {
         assert_eq!(seen, int, "on the channel {}", self.name);
     }
 
-    /// Receives what one `read` returns: a text, if the peer has sent nothing else. Empty at the end
-    /// of the stream.
+    /// Receives what one `read` returns: a text, if the peer has sent nothing else. Empty at the
+    /// end of the stream.
     ///
     /// # Panics
     /// If nothing arrives.

@@ -38,8 +38,8 @@ pub fn compile(
     );
 }
 
-/// Compiles a C program (`source` is relative to the project) and links it with `libkvs.so`. The program
-/// is in `test-programs` beside the built ones.
+/// Compiles a C program (`source` is relative to the project) and links it with `libkvs.so`. The
+/// program is in `test-programs` beside the built ones.
 ///
 /// # Panics
 /// If the compiler is missing or fails, or if the library has not been built.
@@ -50,8 +50,8 @@ pub fn compile_c(source: &str) -> PathBuf {
     })
 }
 
-/// Builds a file and renames it into place: several tests compile the same program concurrently while
-/// others run it.
+/// Builds a file and renames it into place: several tests compile the same program concurrently
+/// while others run it.
 fn build_atomically(name: &Path, build: impl FnOnce(&Path)) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let dir = lib_dir().join("test-programs");

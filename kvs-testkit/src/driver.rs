@@ -44,8 +44,8 @@ impl Driver {
         driver
     }
 
-    /// Makes a call, written as the function and its arguments with single spaces (omitted arguments
-    /// are NULL); returns its code.
+    /// Makes a call, written as the function and its arguments with single spaces (omitted
+    /// arguments are NULL); returns its code.
     ///
     /// # Panics
     /// If it does not return.

@@ -1,24 +1,27 @@
 //! Building blocks of the end-to-end tests: real programs, and peers that speak raw protocol bytes.
 //!
 //! - [`TestEnv`]: the fixture of most tests. Both servers, a group, its secret, and applications.
-//! - [`Program`] and [`Process`]: one real program with its console (pipes or a pseudo-terminal), its
-//!   output by lines, and its exit. [`AuthServer`], [`LocalServer`], [`InteractiveApp`] and
+//! - [`Program`] and [`Process`]: one real program with its console (pipes or a pseudo-terminal),
+//!   its output by lines, and its exit. [`AuthServer`], [`LocalServer`], [`InteractiveApp`] and
 //!   [`Driver`] are processes with methods for their commands.
 //! - [`RawV1App`], [`RawV2App`], [`Channel`]: applications without the library, one for each
-//!   protocol. [`Stepper`] is one in a process of its own that can be stopped between any two steps.
+//!   protocol. [`Stepper`] is one in a process of its own that can be stopped between any two
+//!   steps.
 //! - [`ScriptedServer`]: a local server whose every byte the test chooses, for the library.
 //! - [`RawLocalServer`]: a local server without a program, for the authentication server.
 //! - [`Relay`]: a network between the servers that drops, duplicates and delays datagrams.
-//! - [`connect`] and [`connection_builder`]: connections of the test's own process by the crate `kvs`.
+//! - [`connect`] and [`connection_builder`]: connections of the test's own process by the crate
+//!   `kvs`.
 //! - [`on_both_protocols`]: makes two tests of one promise, one for each protocol.
-//! - [`compile()`], [`compile_c`], [`compile_preload`]: build C and C++ programs. [`InstalledTree`]:
-//!   what `make install` writes. [`Machine`]: a container with a systemd of its own.
+//! - [`compile()`], [`compile_c`], [`compile_preload`]: build C and C++ programs.
+//!   [`InstalledTree`]: what `make install` writes. [`Machine`]: a container with a systemd of its
+//!   own.
 //! - [`MetricsClient`] and [`Browser`]: the local server's HTTP pages. [`Transcript`]: a recorded
 //!   conversation of the original programs. [`SeededRng`]: reproducible random numbers.
 //!
-//! Invariants: tests share nothing. Sockets live in a temporary directory of their own, UDP ports in
-//! a reserved block ([`Ports`]). Every wait ends at an event, or fails after [`DEADLINE`] with what was
-//! expected and what was seen. A process never outlives the value that owns it.
+//! Invariants: tests share nothing. Sockets live in a temporary directory of their own, UDP ports
+//! in a reserved block ([`Ports`]). Every wait ends at an event, or fails after [`DEADLINE`] with
+//! what was expected and what was seen. A process never outlives the value that owns it.
 
 #![forbid(unsafe_code)]
 

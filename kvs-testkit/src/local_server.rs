@@ -78,8 +78,8 @@ impl LocalServer {
         Self::builder(auth.addr()).start()
     }
 
-    /// A server to be configured, for the authentication server at this address: on paths of its own,
-    /// with its console on pipes.
+    /// A server to be configured, for the authentication server at this address: on paths of its
+    /// own, with its console on pipes.
     pub fn builder(auth: impl Display) -> LocalServerBuilder {
         LocalServerBuilder {
             program: Program::new(bin("KVS-LocalServer")),

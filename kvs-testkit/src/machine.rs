@@ -1,4 +1,5 @@
-//! Containers, each with a systemd of its own (`kvs-testkit/src/machine`), and a network between them.
+//! Containers, each with a systemd of its own (`kvs-testkit/src/machine`), and a network between
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,8 +132,8 @@ impl Drop for Machine {
     }
 }
 
-/// Network namespaces joined by a bridge, as a switch joins machines. Number n has the address 192.0.2.n of
-/// a network that is reserved for examples.
+/// Network namespaces joined by a bridge, as a switch joins machines. Number n has the address
+/// 192.0.2.n of a network that is reserved for examples.
 #[derive(Debug)]
 pub struct Network {
     count: usize,

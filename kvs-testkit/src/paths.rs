@@ -7,8 +7,9 @@ pub fn project_dir() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The directory of the built programs, `libkvs.so` and `libkvs.a`: that of the running test's profile
-/// (`target/release`), or `KVS_TEST_PROGRAMS`, where `tests/sanitize` has instrumented ones.
+/// The directory of the built programs, `libkvs.so` and `libkvs.a`: that of the running test's
+/// profile (`target/release`), or `KVS_TEST_PROGRAMS`, where `tests/sanitize` has instrumented
+/// ones.
 pub fn lib_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("KVS_TEST_PROGRAMS") {
         return dir.into();

@@ -1,10 +1,11 @@
 //! UDP ports that belong to one test.
 //!
-//! Tests run concurrently in several processes, and some of them restart a server on the same port. The
-//! kernel may give a port that it chose to another process as soon as it is free. So blocks of ports are
-//! reserved below the range from which the kernel chooses, and below that of the local servers' close
-//! ports ([`CLOSE_PORTS`]). The reservation is a TCP listener on the first port of the block: it does not
-//! conflict with UDP, every process of the machine sees it, and it ends with its process in any case.
+//! Tests run concurrently in several processes, and some of them restart a server on the same port.
+//! The kernel may give a port that it chose to another process as soon as it is free. So blocks of
+//! ports are reserved below the range from which the kernel chooses, and below that of the local
+//! servers' close ports ([`CLOSE_PORTS`]). The reservation is a TCP listener on the first port of
+//! the block: it does not conflict with UDP, every process of the machine sees it, and it ends with
+//! its process in any case.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -23,8 +24,8 @@ pub struct Ports {
 const _: () = assert!(Ports::LOWEST + Ports::BLOCKS * Ports::COUNT <= CLOSE_PORTS);
 
 impl Ports {
-    /// The number of ports in a block. An authentication server uses the first, and two for each local
-    /// server.
+    /// The number of ports in a block. An authentication server uses the first, and two for each
+    /// local server.
     pub const COUNT: u16 = 32;
 
     const BLOCKS: u16 = 380;
@@ -67,8 +68,8 @@ impl Ports {
 
 /// The UDP ports of this machine that are bound now, at any address.
 ///
-/// Binding them to find out does not work: a process that another test starts at that moment inherits
-/// the socket for an instant, and keeps the port in use.
+/// Binding them to find out does not work: a process that another test starts at that moment
+/// inherits the socket for an instant, and keeps the port in use.
 fn udp_ports_in_use() -> HashSet<u16> {
     ["/proc/net/udp", "/proc/net/udp6"]
         .iter()

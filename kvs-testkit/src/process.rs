@@ -1,9 +1,9 @@
 //! A running program: input, output by lines, signals, exit.
 //!
-//! Three threads serve a process: one reads its standard output, one its standard error, one waits for
-//! its exit. All of them update one state behind a condition variable, so that a test waits for any of
-//! it without polling. The process is not reaped before its exit is recorded, so a signal never reaches
-//! another process that got the same number.
+//! Three threads serve a process: one reads its standard output, one its standard error, one waits
+//! for its exit. All of them update one state behind a condition variable, so that a test waits for
+//! any of it without polling. The process is not reaped before its exit is recorded, so a signal
+//! never reaches another process that got the same number.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,8 +21,8 @@ use crate::output::{LineHandler, Shared, State, Stream, handle_lines, read_lines
 use crate::terminal::Console;
 use crate::wait::DEADLINE;
 
-/// A program that was started. It is killed and reaped when dropped; if the test panics, its whole output
-/// is printed.
+/// A program that was started. It is killed and reaped when dropped; if the test panics, its whole
+/// output is printed.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -118,8 +118,8 @@ impl Process {
         self.expect_line_where(&format!("the line {line:?}"), |seen| seen == line)
     }
 
-    /// Waits for a line on standard output that `matches` and skips others. `what` describes the line
-    /// in the message of a failure.
+    /// Waits for a line on standard output that `matches` and skips others. `what` describes the
+    /// line in the message of a failure.
     ///
     /// # Panics
     /// If no such line appears.
@@ -188,8 +188,8 @@ impl Process {
         self.take_where(what, "standard error", DEADLINE, |state| &mut state.stderr, matches)
     }
 
-    /// Waits until the incomplete last line of standard output contains `text`: a prompt, and what is
-    /// typed at it, control sequences included.
+    /// Waits until the incomplete last line of standard output contains `text`: a prompt, and what
+    /// is typed at it, control sequences included.
     ///
     /// # Panics
     /// If the text does not appear.
@@ -278,7 +278,8 @@ impl Process {
         }
     }
 
-    /// Stops the process (SIGSTOP) and waits until all its threads have stopped. SIGCONT resumes it.
+    /// Stops the process (SIGSTOP) and waits until all its threads have stopped. SIGCONT resumes
+    /// it.
     ///
     /// # Panics
     /// If it has exited.
@@ -289,8 +290,8 @@ impl Process {
             .unwrap_or_else(|error| panic!("{} cannot be stopped: {error}", self.name));
     }
 
-    /// Waits until the process stops itself; `false` if it exits instead. The wait has no timeout: use it
-    /// only for programs that do one or the other in bounded time.
+    /// Waits until the process stops itself; `false` if it exits instead. The wait has no timeout:
+    /// use it only for programs that do one or the other in bounded time.
     pub fn stops(&self) -> bool {
         // After its exit was reaped there is no such child.
         waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED).is_ok()

@@ -103,8 +103,8 @@ impl Program {
         self
     }
 
-    /// Passes each line of its standard output to `handler`, and `None` at the end, instead of storing
-    /// the lines: for programs with much output.
+    /// Passes each line of its standard output to `handler`, and `None` at the end, instead of
+    /// storing the lines: for programs with much output.
     pub fn line_handler(mut self, handler: impl FnMut(Option<&str>) + Send + 'static) -> Self {
         self.line_handler = Some(Box::new(handler));
         self

@@ -5,8 +5,9 @@ use std::path::Path;
 use crate::channel::Channel;
 use crate::sockets::Sockets;
 
-/// A v1 application in the test's process. It behaves as the original: it sends its secret before it
-/// connects the callback channel, connects that once, and sends the next code straight after a value.
+/// A v1 application in the test's process. It behaves as the original: it sends its secret before
+/// it connects the callback channel, connects that once, and sends the next code straight after a
+/// value.
 ///
 /// Each method is one operation of the protocol. Tests use the channels for everything else.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub struct RawV1App {
 }
 
 impl RawV1App {
-    /// Connects from unnamed sockets and logs in. The server pairs channels by process then, so only one
-    /// such login of this process may be in progress at a time.
+    /// Connects from unnamed sockets and logs in. The server pairs channels by process then, so
+    /// only one such login of this process may be in progress at a time.
     ///
     /// # Panics
     /// If the login fails.
@@ -52,8 +53,8 @@ impl RawV1App {
         Ok(Self { main, callback })
     }
 
-    /// Connects and logs in under a name that tells it apart from other applications of this process:
-    /// both sockets are bound to paths in `dir` that end with it until they are connected.
+    /// Connects and logs in under a name that tells it apart from other applications of this
+    /// process: both sockets are bound to paths in `dir` that end with it until they are connected.
     ///
     /// # Panics
     /// If the login fails.

@@ -12,8 +12,8 @@ use crate::sockets::Sockets;
 
 /// A v2 application in the test's process.
 ///
-/// Most methods send one request and wait for its response. [`send_request`](Self::send_request) and
-/// [`response`](Self::response) do one of the two. Tests use the channels for everything else.
+/// Most methods send one request and wait for its response. [`send_request`](Self::send_request)
+/// and [`response`](Self::response) do one of the two. Tests use the channels for everything else.
 #[derive(Debug)]
 pub struct RawV2App {
     /// The main channel.
@@ -145,8 +145,8 @@ impl Channel {
 }
 
 impl RawV2App {
-    /// Connects from unnamed sockets and logs in. The server pairs channels by process then, so only one
-    /// such login of this process may be in progress at a time.
+    /// Connects from unnamed sockets and logs in. The server pairs channels by process then, so
+    /// only one such login of this process may be in progress at a time.
     ///
     /// # Panics
     /// If the server refuses.
@@ -162,7 +162,8 @@ impl RawV2App {
         Self::begin(main, callback)
     }
 
-    /// Connects and logs in under a name that tells it apart from other applications of this process.
+    /// Connects and logs in under a name that tells it apart from other applications of this
+    /// process.
     ///
     /// # Panics
     /// If the server refuses.
@@ -336,8 +337,8 @@ impl RawV2App {
         self.send_request(Request::Close);
     }
 
-    /// Waits for a response: the server has then processed all earlier requests of this application and
-    /// sent their events.
+    /// Waits for a response: the server has then processed all earlier requests of this application
+    /// and sent their events.
     ///
     /// # Panics
     /// If none arrives.

@@ -15,8 +15,8 @@ impl Process {
         std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
     }
 
-    /// Waits until the process has `wanted` open descriptors. No event reports when a server has closed
-    /// the last descriptor of a disconnected peer.
+    /// Waits until the process has `wanted` open descriptors. No event reports when a server has
+    /// closed the last descriptor of a disconnected peer.
     ///
     /// # Panics
     /// If the number stays different.

@@ -41,8 +41,8 @@ impl ScriptedServer {
         server
     }
 
-    /// Listens on the main path only, and binds the callback path when it accepts a callback channel, as
-    /// the original server does after it has received the secret.
+    /// Listens on the main path only, and binds the callback path when it accepts a callback
+    /// channel, as the original server does after it has received the secret.
     ///
     /// # Panics
     /// If the socket cannot be bound.
@@ -69,8 +69,8 @@ impl ScriptedServer {
         accept("callback", self.callback_listener())
     }
 
-    /// Accepts a v1 login up to the callback channel, which is connected and not greeted yet; returns
-    /// both channels.
+    /// Accepts a v1 login up to the callback channel, which is connected and not greeted yet;
+    /// returns both channels.
     ///
     /// # Panics
     /// If no application logs in, or it deviates from the protocol.

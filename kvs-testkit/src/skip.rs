@@ -1,6 +1,6 @@
-//! Tests that need something that not every machine has: such a test reports that it is skipped, and
-//! passes. The report is visible although the output of tests is captured, and `make test` repeats all
-//! of them at its end.
+//! Tests that need something that not every machine has: such a test reports that it is skipped,
+//! and passes. The report is visible although the output of tests is captured, and `make test`
+//! repeats all of them at its end.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,8 +14,8 @@ pub fn skipped(what: &str, why: &str) {
     report(what, &format!("skipped: {what} ({why})"), &format!("{what}\t\t{why}"));
 }
 
-/// Whether all of these programs are installed. If not, reports that `what` is skipped, with the Debian
-/// packages that are missing.
+/// Whether all of these programs are installed. If not, reports that `what` is skipped, with the
+/// Debian packages that are missing.
 ///
 /// # Panics
 /// When a program is not in `tests/packages`.

@@ -38,7 +38,8 @@ impl Sockets for SocketPaths {
     }
 }
 
-/// Creates a directory with a short name (a socket path has at most 107 bytes), removed when dropped.
+/// Creates a directory with a short name (a socket path has at most 107 bytes), removed when
+/// dropped.
 ///
 /// # Panics
 /// If the directory cannot be created.

@@ -1,8 +1,9 @@
-//! A raw application in a process of its own that takes one protocol step at a time (`tests/c/steps.c`).
+//! A raw application in a process of its own that takes one protocol step at a time
+//! (`tests/c/steps.c`).
 //!
 //! The process does nothing between two steps, so a test that stops or kills it there knows exactly
-//! what it has done. Integers are sent and received byte by byte, as a process may be stopped between
-//! any two bytes. Strings are sent in one call, as every conforming application sends them.
+//! what it has done. Integers are sent and received byte by byte, as a process may be stopped
+//! between any two bytes. Strings are sent in one call, as every conforming application sends them.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};

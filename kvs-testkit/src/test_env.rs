@@ -1,9 +1,9 @@
 //! The fixture of most end-to-end tests: both servers, groups with their secrets, and applications.
 //!
-//! A [`TestEnv`] runs an authentication server on ports of its own and a local server on sockets of its
-//! own, and creates groups. Applications are opened on demand. Each raw application binds its sockets to
-//! a name of its own, so that the server tells several logins of the test's process apart.
-//! Dropping a `TestEnv` ends the local server before the authentication server.
+//! A [`TestEnv`] runs an authentication server on ports of its own and a local server on sockets of
+//! its own, and creates groups. Applications are opened on demand. Each raw application binds its
+//! sockets to a name of its own, so that the server tells several logins of the test's process
+//! apart. Dropping a `TestEnv` ends the local server before the authentication server.
 
 use std::fmt;
 use std::path::Path;
@@ -181,8 +181,8 @@ impl TestEnv {
         RawV2App::login_as(&self.server, self.dir.path(), &self.app_name(), group, secret)
     }
 
-    /// Connects the main channel of an application with a name of its own, before its login. The name
-    /// is for its [callback channel](Self::callback_channel).
+    /// Connects the main channel of an application with a name of its own, before its login. The
+    /// name is for its [callback channel](Self::callback_channel).
     ///
     /// # Panics
     /// If the server does not accept the connection.

@@ -59,8 +59,8 @@ impl Transcript {
         Self { about: header.about, messages }
     }
 
-    /// Replaces every message that is `recorded`, with or without NULs after it, by `real` and as many
-    /// NULs: secrets and ports differ between runs.
+    /// Replaces every message that is `recorded`, with or without NULs after it, by `real` and as
+    /// many NULs: secrets and ports differ between runs.
     ///
     /// # Panics
     /// If no message is `recorded`, or the lengths differ.

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest time that any wait may take. Working code stays far below it, even on a loaded machine.
+/// The longest time that any wait may take. Working code stays far below it, even on a loaded
+/// machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The longest time for what is promised to be visible or answered immediately.
@@ -29,8 +30,8 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Sets a stop flag when dropped, so that the threads of a test also end when the test panics. Without
-/// it a scope would wait for them for ever, and the failure would not be reported.
+/// Sets a stop flag when dropped, so that the threads of a test also end when the test panics.
+/// Without it a scope would wait for them for ever, and the failure would not be reported.
 #[derive(Debug)]
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 

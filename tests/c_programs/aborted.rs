@@ -166,7 +166,7 @@ fn concurrent_logins_at_a_silent_server_cost_one_timeout() {
 fn broken_callback_channel_raises_no_sigpipe() {
     let client = Client::start();
     let (mut main, mut callback) = client.log_in();
-    // The program's answer to this flag is sent to a socket that nobody reads any more.
+    // The program responds to this flag on a socket that has no reader.
     callback.stream().shutdown(Shutdown::Read).expect("the socket is connected");
     callback.send_int(1);
     callback.expect_end();

@@ -112,8 +112,8 @@ on_both_protocols! {
         let process = counter("2").spawn();
         process.wait_exit();
         let pid = process.pid();
-        let told = ["visits = 2", "last:counter = visits", &format!("last:pid = {pid}")];
-        assert_eq!(succeeded(&process), told);
+        let expected = ["visits = 2", "last:counter = visits", &format!("last:pid = {pid}")];
+        assert_eq!(succeeded(&process), expected);
 
         let together: Vec<_> = (0..4).map(|_| counter("100").spawn()).collect();
         for process in &together {

@@ -1,4 +1,5 @@
-//! What the headers promise: codes, handles, callbacks, forks, and compiling in every supported way.
+//! What the headers promise: codes, handles, callbacks, forks, and compiling in every supported
+//! way.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -30,7 +30,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Figures are for whoever runs the tests with `--nocapture`.
+/// Prints figures, visible with `--nocapture`.
 pub(crate) fn measured(what: &str, lines: &[String]) {
     println!("{what}: {}", lines.join("; "));
 }

@@ -65,9 +65,9 @@ impl AppUnderTest {
         self.driver.call("memory")
     }
 
-    /// Does something again and again, until it has once not made the memory grow: the first times may
-    /// allocate what stays for the life of the process, such as another thread's stack for the C library to
-    /// keep. What leaks does so every time.
+    /// Does something again and again, until it has once not made the memory grow: the first times
+    /// may allocate what stays for the life of the process, such as another thread's stack for the
+    /// C library to keep. What leaks does so every time.
     pub(crate) fn expect_no_growth(&self, row: &str, mut round: impl FnMut()) {
         const ROUNDS: usize = 6;
         round();

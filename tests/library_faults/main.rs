@@ -1,10 +1,11 @@
-//! Whatever goes wrong under the library, a C program gets the code of the table and keeps nothing.
+//! After any fault below the library, a C program gets the code of the table, and nothing leaks.
 //!
-//! [`peers`]: the server misbehaves, at every step of every call of an original session; [`framed`]: of a framed one. [`system_calls`]: the system refuses, at
-//! every place where the library asks it for something. [`panics`]: the library itself has a bug, at every point
-//! where a build for this test can panic. All are tables, a row for each fault. After each of them the same is
-//! checked ([`AppUnderTest`]): the connection is alive or dead as promised, the next one works, and
-//! no descriptor, thread, socket path or byte of memory is left.
+//! [`v1`] and [`v2`]: the server misbehaves at every step of every call of the protocol.
+//! [`system_calls`]: the kernel refuses a system call at every place where the library makes one.
+//! [`panics`]: the library panics at every point of a build made for this test. All are tables with
+//! a row for each fault. After each of them the same is checked ([`AppUnderTest`]): the connection
+//! is open or closed as documented, the next one works, and no descriptor, thread, socket path or
+//! byte of memory is left.
 
 #![forbid(unsafe_code)]
 

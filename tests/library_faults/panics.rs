@@ -1,9 +1,9 @@
 //! A bug in the library.
 //!
-//! A build of the library that panics at named points (`kvs-lib/src/panic_points.rs`) is made by this test, in
-//! a target directory of its own. In each row one point panics, at the first, the second, … time that it is
-//! passed, until the application's call passes it no more. A call in which the library panics returns -15, a
-//! connection on which it does so is closed, nothing stays locked, and the process lives.
+//! This test builds the library with panics at named points (`kvs-lib/src/panic_points.rs`) in a
+//! target directory of its own. In each row one point panics the first, the second, … time that it
+//! is passed, until the application's call no longer passes it. A call in which the library panics
+//! returns -15, its connection is closed, no lock stays held, and the process lives.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,7 +88,7 @@ const FRAMED: [Row; 22] = [
     (CALLS[0], "requests queued", 1),
     (CALLS[0], "sending", 1),
     (CALLS[0], "requests sent", 1),
-    // While nobody else could read.
+    // While no other thread could read.
     (CALLS[0], "reading", 1),
     (CALLS[1], "requests queued", 1),
     (CALLS[1], "sending", 1),
@@ -150,8 +150,8 @@ on_both_protocols! {
     }
 }
 
-/// A point on the library's thread, how many times it is passed until the callback for the first change is
-/// called, and how many of these are before any change.
+/// A point on the library's thread, how many times it is passed until the callback for the first
+/// change is called, and how many of these are before any change.
 const LISTENING: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 3, 1), ("news", 1, 0)];
 const LISTENING_FRAMED: [(&str, usize, usize); 3] =

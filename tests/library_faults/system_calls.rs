@@ -1,11 +1,12 @@
-//! A system that refuses.
+//! A kernel that refuses system calls.
 //!
-//! `tests/c/shim.c`, preloaded, makes one system call of the library fail. Each [`Row`] of the table names the
-//! call of the application, the system call, the error, and the codes: the first one for the failure of the
-//! first such system call that the application's call makes, and so on. The row is tried for one failure after
-//! the other until one more is not met: so every place is hit, and none is forgotten in the table.
+//! `tests/c/shim.c`, preloaded, makes one system call of the library fail. Each [`Row`] of the
+//! table names the call of the application, the system call, the error, and the codes: the first
+//! one for the failure of the first such system call in the application's call, and so on. The row
+//! is repeated with one failure after the other until a failure is no longer reached, so every
+//! place is covered.
 //!
-//! The servers are the real ones, and are not affected. Each kind of session has a table of its own.
+//! The servers are real and not affected. Each protocol has a table of its own.
 
 use std::sync::OnceLock;
 
@@ -269,7 +270,8 @@ impl Row {
     }
 }
 
-/// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one was met.
+/// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one
+/// was met.
 fn try_row(
     fault_env: &FaultEnv,
     app: &AppUnderTest,
@@ -423,7 +425,7 @@ on_both_protocols! {
             .map(|suffix| format!("/tmp/app_socket_cb_{}{suffix}", driver.pid()))
             .collect();
         for path in &taken {
-            std::fs::write(path, "not a socket").expect("nobody has this process number");
+            std::fs::write(path, "not a socket").expect("no process has this number");
         }
         let establish = |nth| {
             fail(driver, "getrandom", nth, 1, ENOSYS, By::Caller);
@@ -480,15 +482,17 @@ on_both_protocols! {
             app.memory()
         };
         let growth = -connect(5) + connect(COUNT);
-        // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes at least.
+        // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes
+        // at least.
         assert!(growth < COUNT as i32, "{growth} bytes");
     }
 }
 
-// --- on the library's thread ----------------------------------------------------------------------
+// --- on the library's thread
+// ----------------------------------------------------------------------
 
-/// The library's thread waits for a change, is told of one, calls back, waits for the next: the system call,
-/// the errors, whether the connection is lost by it, and how many of them there are.
+/// The library's thread waits for an event, receives it, calls back, waits for the next: the system
+/// call, the errors, whether the connection is lost by it, and how many of them there are.
 type Listening = (&'static str, &'static [i32], bool, usize);
 
 const LISTENING: &[Listening] = &[

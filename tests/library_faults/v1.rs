@@ -1,7 +1,7 @@
-//! A server that misbehaves at one step of one call of an original session.
+//! A server that misbehaves at one step of one call of protocol v1.
 //!
-//! [`script`] is what a right server does in each call. [`POINTS`] are the places at which it says
-//! something; at each of them it goes wrong in every way of [`Fault`].
+//! [`script`] is what a correct server does in each call. [`POINTS`] are the places at which it
+//! sends something; at each of them it misbehaves in every way of [`Fault`].
 
 use std::net::Shutdown;
 use std::path::Path;
@@ -441,7 +441,8 @@ fn server_that_does_not_read_costs_one_timeout() {
     env.expect_closed(row, false);
 }
 
-/// One thread of the application waits for a silent server; another one waits for the first, and no longer.
+/// One thread of the application waits for a silent server; another one waits for the first, and no
+/// longer.
 #[test]
 fn concurrent_calls_cost_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
@@ -456,7 +457,8 @@ fn concurrent_calls_cost_one_timeout() {
     change(&mut callback, "k");
     main.expect(ONE);
     let begin = Instant::now();
-    // Its own time is over at nearly the same moment as that of the other call, which ends the connection.
+    // Its own time is over at nearly the same moment as that of the other call, which ends the
+    // connection.
     let code = env.driver().call("put_value k v");
     assert!(code == -2 || code == -15, "{row}: closed, or busy: {code}");
     let took = begin.elapsed();
@@ -496,9 +498,10 @@ pub(crate) fn codes() -> impl Iterator<Item = i32> {
     rows().into_iter().map(|row| row.code).chain(in_vain)
 }
 
-// --- where there is no server ---------------------------------------------------------------------
+// --- where there is no server
+// ---------------------------------------------------------------------
 
-/// A path at which nobody can be reached.
+/// A path without a server.
 fn unreachable(dir: &Path) -> Vec<(&'static str, String)> {
     let path = |name: &str| dir.join(name).to_str().expect("plain names").to_owned();
     tool(std::process::Command::new("mkfifo").arg(path("fifo")));
@@ -543,7 +546,7 @@ fn path_without_a_server_fails_within_the_timeout() {
     drop(datagrams);
 }
 
-/// A listener that accepts nobody, and connections to it that wait until there is no room for more.
+/// A listener that never accepts, and connections that fill its backlog.
 fn full(path: &Path) -> Vec<std::os::fd::OwnedFd> {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
@@ -608,7 +611,8 @@ fn server_with_a_full_backlog_costs_one_timeout() {
     }
 }
 
-// --- the callback channel -------------------------------------------------------------------------
+// --- the callback channel
+// -------------------------------------------------------------------------
 
 fn change(callback: &mut Channel, key: &str) {
     callback.send_int(1);
@@ -666,10 +670,10 @@ const CALLBACK_FAULTS: [CallbackFault; 14] = [
     ("an empty key", |ends| {
         callback(ends).send_int(1);
         callback(ends).send(&[0; 100]);
-        // It is a key like any other that nobody watches; what follows is not.
+        // It is a valid key without a watch; what follows is not.
         callback(ends).send_int(3);
     }),
-    ("changes without end, and nobody reads that the application is ready", |ends| {
+    ("endless changes, and the ready flags are not read", |ends| {
         let mut change = ONE.to_vec();
         change.extend(padded("k"));
         while callback(ends).try_send(&change).is_ok() {}
@@ -720,7 +724,7 @@ fn forced_close_ends_the_connection_despite_the_server() {
     }
 }
 
-/// The connection is lost, and the server has not read the last value: nobody waits for that any more.
+/// The connection is lost, and the server has not read the last value: no call waits for that.
 #[test]
 fn unread_value_on_a_lost_connection_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);
@@ -748,7 +752,8 @@ fn unread_value_on_a_lost_connection_blocks_no_call() {
     }
 }
 
-/// What the server has not said yet may take as long as it likes: there is no call to be kept waiting.
+/// What the server has not said yet may take as long as it likes: there is no call to be kept
+/// waiting.
 #[test]
 fn incomplete_flag_on_the_callback_channel_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);

@@ -1,7 +1,8 @@
-//! A server that accepts the offer of a framed session and then misbehaves.
+//! A server that accepts the offer of protocol v2 and then misbehaves.
 //!
-//! Each [`Call`] is one request, of which the server checks every byte, and one answer; [`faults`] says in which ways the
-//! server goes wrong in place of the answer. The login has a table of its own, and so has the callback channel.
+//! Each [`Call`] is one request, of which the server checks every byte, and one response;
+//! [`faults`] lists what the server sends instead of the response. The login and the callback
+//! channel have tables of their own.
 
 use std::net::Shutdown;
 use std::thread;
@@ -88,7 +89,8 @@ const TWICE: &[u8] = b"\x01\0\0\0\x01\0\0\0kv\x01\0\0\0\x01\0\0\0kv";
 
 #[rustfmt::skip]
 const CALLS: [Call; 14] = [
-    //   call                     request                                  right answer             broken, malformed
+    //   call                     request                                  right answer
+    //   broken, malformed
     call("put_value k v",         PUT,      0, 1, b"kv",                   (b"", 1),                (-8, -8)),
     call("get_value k",           GET,      0, 1, b"k",                    (b"value", 1),           (-4, -10)),
     call("delete_value k",        DELETE,   0, 1, b"k",                    (b"", 1),                (-8, -8)),
@@ -311,7 +313,8 @@ fn missing_response_costs_one_timeout() {
     println!("{} rows", rows.len());
 }
 
-/// What a server may answer, besides what is right: the kind, and what the six functions and the others return.
+/// What a server may answer, besides what is right: the kind, and what the six functions and the
+/// others return.
 const REFUSALS: [(u8, i32, i32); 3] =
     [(TOO_LARGE, -15, -15), (LIMIT, -5, -19), (UNKNOWN, -17, -17)];
 
@@ -321,7 +324,7 @@ fn refusal_returns_its_code_and_keeps_the_connection() {
     let mut rows = Vec::new();
     for call in CALLS {
         for (kind, code, code_of_handle) in REFUSALS {
-            // Nobody is at a limit by reading or deleting.
+            // Reading and deleting exceed no limit.
             if call.has_handle() || kind != LIMIT || [PUT, WATCH].contains(&call.kind) {
                 rows.push((call, kind, if call.has_handle() { code_of_handle } else { code }));
             }
@@ -355,10 +358,11 @@ fn refusal_returns_its_code_and_keeps_the_connection() {
     }
 }
 
-// --- the login ------------------------------------------------------------------------------------
+// --- the login
+// ------------------------------------------------------------------------------------
 
-/// Where the server goes wrong in a login: what it has said before, what is right, what is wrong, and the codes when it is
-/// wrong and when it does not come.
+/// Where the server goes wrong in a login: what it has said before, what is right, what is wrong,
+/// and the codes when it is wrong and when it does not come.
 struct Point {
     name: &'static str,
     callback_is_up: bool,
@@ -506,7 +510,8 @@ fn unsolicited_bytes_after_the_welcome_close_the_connection() {
     }
 }
 
-// --- sending --------------------------------------------------------------------------------------
+// --- sending
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn v2_call_after_the_server_closed_fails_at_its_first_send() {
@@ -568,7 +573,8 @@ fn calls_of_two_threads_cost_one_timeout() {
     env.expect_closed(row, false);
 }
 
-// --- the callback channel -------------------------------------------------------------------------
+// --- the callback channel
+// -------------------------------------------------------------------------
 
 /// What a server may say on the callback channel that it must not.
 fn bad_news() -> Vec<Fault> {
@@ -630,13 +636,13 @@ fn callback_channel_fault_closes_the_connection() {
     }
 }
 
-/// Nothing is asked for on this channel, so it may take as long as it likes; and a change that nobody watches is none.
+/// The callback channel has no requests and no timeout; an event without a watch is ignored.
 #[test]
 fn incomplete_event_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V2);
     let row = "half a change, then silence";
     let (main, mut callback) = env.log_in(TIMEOUT);
-    callback.send(&frame(CHANGED, 0, 3, 7, 2, b"nobody's"[..7].into()));
+    callback.send(&frame(CHANGED, 0, 3, 7, 2, b"unknown"[..7].into()));
     callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k")[..24]);
     env.expect_alive_and_close(row, (main, callback), false);
 }
@@ -704,8 +710,8 @@ fn times_changed(env: &ScriptedEnv, key: &str) -> usize {
     env.driver().log_lines().iter().filter(|seen| **seen == line).count()
 }
 
-/// When the server says that a key is not watched, or not there, another application has deleted it. Changes that were
-/// made before may still be on their way.
+/// When the server says that a key is not watched, or not there, another application has deleted
+/// it. Changes that were made before may still be on their way.
 #[test]
 fn watch_unknown_to_the_server_ends_in_the_library() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
@@ -726,7 +732,8 @@ fn watch_unknown_to_the_server_ends_in_the_library() {
     }
 }
 
-/// The answer to a watch says up to which version changes were made before, which may be on their way for another reason.
+/// The answer to a watch says up to which version changes were made before, which may be on their
+/// way for another reason.
 #[test]
 fn event_older_than_a_watch_is_not_reported() {
     let env = ScriptedEnv::new(Protocol::V2);

@@ -1,4 +1,4 @@
-//! Every metric changes as it should.
+//! Every metric counts what its description says.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -42,7 +42,8 @@ fn expect_operations(env: &TestEnv, expected: &[(&str, u64)]) {
     assert_eq!(counted, expected);
 }
 
-/// Waits until so many latencies of this kind were observed; they must be in buckets that make sense.
+/// Waits until so many latencies of this kind were observed; they must be in buckets that make
+/// sense.
 fn expect_latencies(site: &MetricsClient, operation: &str, count: u64) {
     let name = format!("kvs_operation_duration_seconds_count{{operation=\"{operation}\"}}");
     site.expect(&name, count as f64);
@@ -123,7 +124,8 @@ on_both_protocols! {
         app.put("k", "0").expect("there is room");
         assert_eq!(watcher.call("register_callback k"), 1);
         watcher.stop();
-        // An original session answers no handshake, so the second change waits; a framed one is full first.
+        // An original session answers no handshake, so the second change waits; a framed one is
+        // full first.
         let puts = match protocol {
             Protocol::V1 => 10,
             Protocol::V2 => 20_000,
@@ -143,10 +145,10 @@ on_both_protocols! {
         }
         watcher.signal(Signal::SIGCONT);
         // Each change was sent or merged.
-        until("all changes were told", || {
+        until("all events were sent", || {
             let now = env.metrics().scrape();
-            let told = now.get("kvs_callbacks_sent_total") + now.get("kvs_callbacks_merged_total");
-            (told == f64::from(puts)).then_some(())
+            let sent = now.get("kvs_callbacks_sent_total") + now.get("kvs_callbacks_merged_total");
+            (sent == f64::from(puts)).then_some(())
         });
     }
 }
@@ -215,7 +217,7 @@ fn refused_logins_are_counted_by_reason() {
     }
     let channel = || Channel::connect("main", env.server.socket()).expect("it listens");
 
-    // One that says nothing, one that goes, one that says nonsense.
+    // One that sends nothing, one that closes, one that sends garbage.
     let mut silent = channel();
     silent.expect_int(1);
     silent.expect_end();
@@ -229,7 +231,7 @@ fn refused_logins_are_counted_by_reason() {
     env.metrics().expect("kvs_logins_total{result=\"malformed\"}", 1.0);
 
     env.auth.kill();
-    assert_eq!(env.try_connect(GROUP, env.secret()).expect_err("nobody knows").code(), -8);
+    assert_eq!(env.try_connect(GROUP, env.secret()).expect_err("the secret is unknown").code(), -8);
     env.metrics().expect("kvs_logins_total{result=\"auth_unavailable\"}", 1.0);
     env.auth.restart();
     env.metrics().expect("kvs_auth_up", 1.0);

@@ -1,4 +1,4 @@
-//! Who may ask over HTTP, and what slow and hostile clients can do: nothing.
+//! Which HTTP requests are accepted, and that slow and hostile clients have no effect.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,8 @@ use crate::metrics_env;
 /// The most connections that are served at once.
 const CONNECTIONS: usize = 64;
 
-/// What the server may grow by while it is attacked, in KiB: some buffers for each of the connections.
+/// What the server may grow by while it is attacked, in KiB: some buffers for each of the
+/// connections.
 const GROWTH: u64 = 16 * 1024;
 
 /// Sends these bytes on a connection of their own; all that is answered until its end.
@@ -151,8 +152,8 @@ fn taken(server: &LocalServer) -> (usize, usize, u64) {
     (server.threads(), server.open_descriptors(), server.resident_kib())
 }
 
-/// Attacks while an application works, which must not notice, and the server must not grow; what is left of the
-/// attack is kept until then.
+/// Attacks while an application works, which must not notice, and the server must not grow; what is
+/// left of the attack is kept until then.
 fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
     let app = env.connect();
     app.put("k", "v").expect("there is room");
@@ -263,7 +264,7 @@ fn http_clients_that_do_not_read_are_harmless() {
             let _ = stream.write_all(&request);
         }
         until("all are served", || (env.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
-        // However many there are, they keep nobody out.
+        // However many there are, other clients are served.
         all.extend((0..100).filter_map(|_| site.connect().ok()));
         assert!(site.scrape().get("kvs_groups") > 100.0);
         all
@@ -306,7 +307,7 @@ fn server_quits_with_open_http_connections() {
     let begin = Instant::now();
     env.server.quit();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    assert!(env.metrics().connect().is_err(), "nobody listens");
+    assert!(env.metrics().connect().is_err(), "nothing listens");
     let log = env.server.finish().stderr.join("\n");
     assert!(!log.contains("metrics are no longer served") && !log.contains("panic"), "{log}");
 }

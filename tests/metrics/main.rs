@@ -1,7 +1,7 @@
-//! What the local server counts and shows with `--metrics`, and that it costs and harms nobody.
+//! What the local server counts and shows with `--metrics`, and that its clients are harmless.
 //!
-//! - `counts.rs`: every metric changes as it should, by real programs in both kinds of session.
-//! - `http.rs`: who may ask, and what slow and hostile clients can do: nothing.
+//! - `counts.rs`: every metric, by real programs in both protocols.
+//! - `http.rs`: who may send requests, and that slow and hostile clients have no effect.
 //! - `page.rs`: the page for people, in a real browser.
 
 #![forbid(unsafe_code)]

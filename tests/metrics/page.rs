@@ -1,4 +1,4 @@
-//! The page for people, in a real browser. The screenshots are for the eye: `target/dashboard`.
+//! The page for people in a real browser. `target/dashboard` has screenshots for inspection.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,8 @@ fn open(env: &TestEnv) -> Option<Browser> {
     Some(browser)
 }
 
-/// Text whose contrast with what is behind it is below 4.5 : 1 (WCAG 2, level AA): from the computed styles.
+/// Text whose contrast with what is behind it is below 4.5 : 1 (WCAG 2, level AA): from the
+/// computed styles.
 const LOW_CONTRAST: &str = "
     const channels = (color) => color.match(/[\\d.]+/g).map(Number);
     const luminance = (color) => {
@@ -95,7 +96,8 @@ fn while_applications_work<T>(env: &TestEnv, act: impl FnOnce() -> T) -> T {
                         1 if n % 30 == 1 => drop(app.delete(&key).expect("it is served")),
                         _ => drop(app.get(&key).expect("it is served")),
                     }
-                    // A steady load, and not all that the machine can do: the browser needs some of it.
+                    // A steady load, and not all that the machine can do: the browser needs some of
+                    // it.
                     thread::sleep(std::time::Duration::from_micros(300));
                 }
             });

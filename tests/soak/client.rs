@@ -1,8 +1,10 @@
-//! An application: a C program of its own, or a connection of this process, with or without the library.
+//! An application of the soak test: a C program, or a connection of this process with or without
+//! the library.
 //!
-//! All kinds take [`Command`]s, obey them one after the other, and report each result and each callback as a
-//! [`Report`] to the coordinator of their group, in the order in which it was written. A kill is a SIGKILL for a
-//! process; a connection of this process is dropped, the one without the library at a random step of a put.
+//! All kinds execute [`Command`]s in sequence and send each result and each callback as a
+//! [`Report`] to the coordinator of their group, in the order in which it occurred. A process is
+//! killed with SIGKILL; a connection of this process is dropped, a raw one at a random step of a
+//! put.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -17,8 +19,8 @@ use kvs_testkit::{Process, Program, RawV1App, SocketPaths, Sockets, compile_c};
 use crate::env::SoakServer;
 use crate::model::{Line, NO_SUCH};
 
-/// The time-out of every call, in milliseconds. The machine may be very busy, and applications are stopped in
-/// the middle of calls; that calls end in time is not what the soak is for.
+/// The time-out of every call, in milliseconds. The machine may be very busy, and applications are
+/// stopped in the middle of calls; that calls end in time is not what the soak is for.
 const TIMEOUT_MS: &str = "15000";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +141,7 @@ impl Client {
         match &self.link {
             Link::Process(process) => process.send(&command_line(&command)),
             Link::Thread(commands) => {
-                // It ends only when it is told to.
+                // It ends only on command.
                 let _ = commands.send(command);
             }
         }
@@ -167,7 +169,7 @@ fn command_line(command: &Command) -> String {
     }
 }
 
-/// Of the programs and connections with the library, a third is told to speak the original protocol. The others
+/// Of the programs and connections with the library, a third speaks protocol v1. The others
 /// have framed sessions.
 fn speaks_original(id: u64) -> bool {
     id.is_multiple_of(3)
@@ -276,8 +278,8 @@ const NOT_CONNECTED: i32 = -2;
 /// No call has this code: the model takes it for the wrong answer that it is.
 const VERSION_WENT_BACK: i32 = -1000;
 
-/// The greatest version of each key that a connection has seen. Calls and callbacks run at the same time, so a version
-/// must be as great as what was seen before its call began.
+/// The greatest version of each key that a connection has seen. Calls and callbacks run at the same
+/// time, so a version must be as great as what was seen before its call began.
 #[derive(Debug, Clone, Default)]
 struct Versions(Arc<Mutex<HashMap<String, kvs::Version>>>);
 
@@ -358,17 +360,17 @@ impl Connection for ByCrate {
             Command::Register(key) => {
                 // Not owned by its own callback.
                 let (log, connection_too) = (self.log.clone(), Arc::downgrade(connection));
-                let (versions, told) = (self.versions.clone(), Mutex::new(0));
+                let (versions, last) = (self.versions.clone(), Mutex::new(0));
                 let callback = move |change: &kvs::KeyChange<'_>| {
                     let connection: &Weak<kvs::Connection> = &connection_too;
-                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Each version is told once, and none after a greater one.
-                    let went_back = change.version != 0 && change.version <= *told;
-                    *told = change.version;
+                    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                    // Each version is reported once, and none after a greater one.
+                    let went_back = change.version != 0 && change.version <= *last;
+                    *last = change.version;
                     log.callback(text(change.key.to_vec()), |key| match connection.upgrade() {
                         _ if went_back => (VERSION_WENT_BACK, None),
                         Some(connection) => {
-                            // What is told is stored.
+                            // A reported version is stored.
                             versions.see(key, change.version);
                             get(&connection, &versions, key)
                         }
@@ -515,7 +517,7 @@ impl OriginalLine {
 
 impl AsOriginal {
     fn establish(&mut self, group: &str, secret: &str) -> i32 {
-        // Sockets without a name are told apart by their process only, and this one has many.
+        // The server distinguishes unnamed sockets by their process only, and this one has many.
         static LOGIN: Mutex<()> = Mutex::new(());
         let login = LOGIN.lock().unwrap_or_else(PoisonError::into_inner);
         let result = RawV1App::try_login(&self.sockets, group, secret);
@@ -572,7 +574,8 @@ impl Connection for AsOriginal {
     /// No value was sent, so none may ever be seen.
     fn die(self, random: u64) {
         let Some(line) = self.line else { return };
-        // Under the lock to the end: the get of a callback would tell the server that the value was empty.
+        // Under the lock to the end: the get of a callback would tell the server that the value was
+        // empty.
         let mut main = line.lock();
         if let Some(stream) = main.take() {
             // It may have been closed by force before.

@@ -1,4 +1,4 @@
-//! What all parts of the soak share: the servers, the outages, the pace, and what is counted and found.
+//! Shared state of the soak test: servers, outages, pace, counters and violations.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{AuthServer, LocalServer, Process, SocketPaths, Sockets};
 
-/// The longest that anything may take. Nothing that works comes near it, on a very busy machine neither.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest time that anything may take, even on a very loaded machine.
+pub(crate) const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After so many violations nothing is learnt from more.
-const MOST_VIOLATIONS: u64 = 20;
+/// The soak stops after this number of violations.
+const MAX_VIOLATIONS: u64 = 20;
 
 pub(crate) struct SoakEnv {
     pub(crate) seed: u64,
@@ -47,7 +47,7 @@ pub(crate) struct SoakServer {
     pub(crate) server: Mutex<LocalServer>,
     sockets: SocketPaths,
     pub(crate) pid: i32,
-    /// A group in which nobody stays, and its secret: for logins that only try whether one can.
+    /// A group without permanent members, and its secret: for logins that only test the server.
     pub(crate) door: (String, String),
 }
 
@@ -92,11 +92,11 @@ impl Sockets for SoakServer {
     }
 }
 
-/// When the authentication server was away. Who asks something that needs it takes a [`Ticket`] before; if
-/// the answer is that it cannot be asked, the ticket tells whether that may be.
+/// When the authentication server was away. Who asks something that needs it takes a [`Ticket`]
+/// before; if the answer is that it cannot be asked, the ticket tells whether that may be.
 ///
-/// It may be, too, when the servers were ready to run and the machine did not let them, for so long that one takes
-/// the other for silent. The kernel counts that time.
+/// It may be, too, when the servers were ready to run and the machine did not let them, for so long
+/// that one takes the other for silent. The kernel counts that time.
 #[derive(Debug)]
 pub(crate) struct Outages {
     state: Mutex<Outage>,
@@ -119,8 +119,8 @@ pub(crate) struct Ticket {
     waited: Duration,
 }
 
-/// For how long the servers, taken together, must have waited for a processor, before a silence may come from that.
-/// A local server takes the other one for lost after a silence of 450 ms.
+/// For how long the servers, taken together, must have waited for a processor, before a silence may
+/// come from that. A local server takes the other one for lost after a silence of 450 ms.
 const STARVED: Duration = Duration::from_millis(300);
 
 impl Outages {
@@ -165,7 +165,7 @@ impl Outages {
         let state = lock(&self.state);
         let (state, _) = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |state| state.now)
+            .wait_timeout_while(state, REPORT_TIMEOUT, |state| state.now)
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!state.now, "the outage does not end");
     }
@@ -174,7 +174,8 @@ impl Outages {
 /// For how long the threads of a process have waited for a processor, in all.
 fn waited(pid: i32) -> Duration {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    // The second number is that time, in nanoseconds. A thread, or the process, may just have ended.
+    // The second number is that time, in nanoseconds. A thread, or the process, may just have
+    // ended.
     let of_thread = |thread: std::fs::DirEntry| {
         let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
         stat.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -182,7 +183,8 @@ fn waited(pid: i32) -> Duration {
     Duration::from_nanos(threads.flatten().filter_map(of_thread).sum())
 }
 
-/// Between two periods everybody is at rest, so that the servers can be looked at under the same population.
+/// Between two periods everybody is at rest, so that the servers can be looked at under the same
+/// population.
 #[derive(Debug)]
 pub(crate) struct Pace {
     parties: usize,
@@ -228,7 +230,8 @@ impl Pace {
         !state.over
     }
 
-    /// Waits for `time`, or until the period ends. For the pace of random faults, for which there is no event.
+    /// Waits for `time`, or until the period ends. For the pace of random faults, for which there
+    /// is no event.
     pub(crate) fn wait(&self, time: Duration) {
         let state = lock(&self.state);
         let _ = self
@@ -263,7 +266,7 @@ impl Pace {
         self.changed.notify_all();
         let (state, late) = self
             .changed
-            .wait_timeout_while(state, PATIENCE * 3, |state| {
+            .wait_timeout_while(state, REPORT_TIMEOUT * 3, |state| {
                 state.resting < self.parties && !state.broken
             })
             .unwrap_or_else(PoisonError::into_inner);
@@ -281,7 +284,7 @@ impl Pace {
         self.changed.notify_all();
     }
 
-    /// To be held by whoever takes part.
+    /// Held by every participant.
     pub(crate) fn party(&self) -> Party<'_> {
         Party(self)
     }
@@ -369,7 +372,7 @@ impl Report {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.violations() >= MOST_VIOLATIONS
+        self.violations() >= MAX_VIOLATIONS
     }
 }
 
@@ -395,8 +398,9 @@ impl Size {
         Self { rss: process.resident_kib(), descriptors: process.open_descriptors() }
     }
 
-    /// Its size when it has come down to `descriptors`, if that is known, and after a while in any case. The
-    /// last of what is closed is closed after the answer that tells of it, and there is no event for that.
+    /// Its size when it has come down to `descriptors`, if that is known, and after a while in any
+    /// case. The last of what is closed is closed after the answer that tells of it, and there is
+    /// no event for that.
     pub(crate) fn settled(process: &Process, descriptors: Option<usize>) -> Self {
         let end = Instant::now() + kvs_testkit::DEADLINE;
         let mut before = None;

@@ -1,9 +1,9 @@
-//! One group after the other: its applications, their load, their faults, its end.
+//! One group: its applications, their load, their faults, its end.
 //!
-//! The coordinator of a group is one thread. It commands the calls of all applications of its group (some ahead
-//! for each, so that nobody waits for it), hears what comes back, asks the [`Model`] whether that may
-//! be, and does the killing and stopping itself. So the model needs no lock, and knows of everything
-//! before it can happen.
+//! The coordinator of a group is one thread. It commands the calls of all applications of its group
+//! (some in advance, so that no application is idle), receives their reports, checks them with the
+//! [`Model`], and kills and stops applications itself. So the model needs no lock, and knows of
+//! every event before it can happen.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -13,10 +13,10 @@ use kvs_testkit::{AppStatus, SeededRng, application_paths};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};
-use crate::env::{Count, PATIENCE, Recent, SoakEnv, SoakServer, Ticket, created, lock, say};
+use crate::env::{Count, REPORT_TIMEOUT, Recent, SoakEnv, SoakServer, Ticket, created, lock, say};
 use crate::model::{Call, Model};
 
-/// How many calls each application has been told to make, at most.
+/// The most calls that are commanded in advance for each application.
 const WINDOW: usize = 16;
 
 /// How many keys each application writes, besides its fence.
@@ -25,8 +25,8 @@ const KEYS: usize = 4;
 /// The longest value.
 const MAX_VALUE: usize = 99;
 
-/// How many results there are between two points of rest, on average. A change that is lost is missed only when
-/// no other follows it, so these points must be many.
+/// How many results there are between two points of rest, on average. A change that is lost is
+/// missed only when no other follows it, so these points must be many.
 const ROUND: usize = 1500;
 
 /// How many results there are between two faults, on average.
@@ -328,15 +328,15 @@ impl<'a> Run<'a> {
 
     /// Waits for the next report and judges it.
     fn hear(&mut self) {
-        let Ok(Report { client, event }) = self.reports.recv_timeout(PATIENCE) else {
+        let Ok(Report { client, event }) = self.reports.recv_timeout(REPORT_TIMEOUT) else {
             for seat in self.seats().filter(|seat| self.model.pending(*seat) > 0) {
                 let why = format!("{} calls have not returned", self.model.pending(seat));
                 self.violation(seat, "all is quiet", &why);
             }
-            if let Some((seat, why)) = self.model.untold() {
+            if let Some((seat, why)) = self.model.unreported() {
                 self.violation(seat, "all is quiet", &why);
             }
-            panic!("nothing was heard of group {} for {PATIENCE:?}", self.name);
+            panic!("no report from group {} for {REPORT_TIMEOUT:?}", self.name);
         };
         if let Event::Console(answer) = event {
             self.answer = Some(answer);
@@ -401,7 +401,7 @@ impl<'a> Run<'a> {
         self.env.report.count(count);
     }
 
-    /// Hears what comes until that is so; meanwhile all others go on as they were told.
+    /// Receives reports until that is so; meanwhile all others execute their commands.
     fn wait_for(&mut self, seat: usize, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             self.hear();
@@ -425,7 +425,7 @@ impl<'a> Run<'a> {
 
     /// Keeps everybody busy for a while, with random faults if so wished.
     fn load(&mut self, faults: bool) {
-        // Whoever has lost his connection, which has been reported, is of no use.
+        // An application that has reported the loss of its connection is of no use.
         for seat in self.seats().filter(|seat| !self.model.is_connected(*seat)).collect::<Vec<_>>()
         {
             self.kill(seat);
@@ -514,7 +514,7 @@ impl<'a> Run<'a> {
         client.kill(0);
         self.env.report.count(Count::KillInLogin);
         for path in application_paths(client.pid()) {
-            // Bound by it a moment before its death, and nobody else's to remove.
+            // Bound by it a moment before its death: no other process removes it.
             let _ = std::fs::remove_file(path);
         }
         self.compare_status("after a kill in the login", |_| true);
@@ -522,8 +522,8 @@ impl<'a> Run<'a> {
 
     // Points of rest.
 
-    /// Lets all calls return, and compares everything: what each application sees, what it was told, what the
-    /// status says. Every key exists afterwards, with a value of full length.
+    /// Lets all calls return, and compares everything: what each application sees, which events it
+    /// received, what the status says. Every key exists afterwards, with a value of full length.
     fn rest(&mut self) {
         for seat in self.seats() {
             self.resume(seat);
@@ -537,8 +537,8 @@ impl<'a> Run<'a> {
             }
         }
         self.drain();
-        // Changes are told in the order in which their keys first changed. So when an application was told of
-        // this one, which only it watches, it has been told of all before.
+        // Events are sent in the order in which their keys first changed. So when an application
+        // has received this one, which only it watches, it has received all earlier ones.
         for seat in self.seats() {
             let fence = self.fence(seat);
             self.put(seat, fence, MAX_VALUE);
@@ -549,7 +549,7 @@ impl<'a> Run<'a> {
             let fence = self.fence(seat);
             self.wait_for(seat, |run| run.model.is_told(seat, fence));
         }
-        if let Some((seat, why)) = self.model.untold() {
+        if let Some((seat, why)) = self.model.unreported() {
             self.violation(seat, "all is quiet", &why);
         }
         self.model.settle();
@@ -565,7 +565,7 @@ impl<'a> Run<'a> {
 
     /// Asks the server for its status until it agrees with the model and with `also`.
     fn compare_status(&mut self, when: &str, also: impl Fn(&[AppStatus]) -> bool) {
-        let end = std::time::Instant::now() + PATIENCE;
+        let end = std::time::Instant::now() + REPORT_TIMEOUT;
         loop {
             let status: Vec<_> = {
                 let server = lock(&self.site.server);
@@ -600,7 +600,8 @@ impl<'a> Run<'a> {
             let Some(app) = connected(client.pid()).next() else {
                 return Some(format!("application {seat} (pid {}) is missing", client.pid()));
             };
-            // Those of this process cannot be told apart; and what is under way may be known or not.
+            // Those of this process cannot be distinguished; and what is under way may be known or
+            // not.
             if client.kind != Kind::Program || self.model.pending(seat) > 0 {
                 continue;
             }
@@ -621,8 +622,8 @@ impl<'a> Run<'a> {
         None
     }
 
-    /// Logins that must be refused, and what the console says of the group. Once in a period, as wrong secrets
-    /// that come too fast are slowed down.
+    /// Logins that must be refused, and what the console says of the group. Once in a period, as
+    /// wrong secrets that come too fast are slowed down.
     fn probe(&mut self) {
         let ticket = self.env.outages.ticket();
         let report = &self.env.report;
@@ -651,7 +652,8 @@ impl<'a> Run<'a> {
 
     // The end of a group.
 
-    /// Has the group deleted in the midst of its load. Its applications are closed by force, and stay.
+    /// Has the group deleted in the midst of its load. Its applications are closed by force, and
+    /// stay.
     fn delete(&mut self) {
         let stopped = self.rng.below(self.members.len() * 2);
         loop {
@@ -680,7 +682,7 @@ impl<'a> Run<'a> {
             if answer == "Group deleted!" {
                 break;
             }
-            // Nobody may have noticed anything.
+            // No application may have noticed anything.
             for seat in self.seats() {
                 self.resume(seat);
             }
@@ -697,7 +699,7 @@ impl<'a> Run<'a> {
         for seat in self.seats() {
             self.resume(seat);
             self.members[seat].ready = false;
-            // Whoever has not noticed must do so now.
+            // The others must notice now.
             self.get(seat, 0);
             self.ask(seat);
         }

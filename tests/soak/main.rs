@@ -1,19 +1,20 @@
-//! The soak: everything at once, for as long as one likes, checked against a model of what every application
-//! must see.
+//! The soak test: mixed load with outages of any length, checked against a model of what every
+//! application must see.
 //!
 //!     make soak MINUTES=10 [SEED=…]
 //!
-//! Two local servers and an authentication server; on each local server two groups that stay, whose
-//! applications are killed, stopped and dropped at random moments, and one that is deleted and created
-//! again under load; C programs, connections through the crate, and ones with the habits of the original. The
-//! authentication server is killed and started again all the while.
+//! It runs two local servers and an authentication server. Each local server has two permanent
+//! groups, whose applications are killed, stopped and dropped at random moments, and one that is
+//! deleted and created again under load. Applications are C programs, connections by the crate, and
+//! raw v1 applications. The authentication server is killed and restarted throughout.
 //!
-//! - `model.rs` says what an application may see, and when.
-//! - `client.rs` are the applications, `group.rs` commands them, kills them and listens to them.
-//! - `env.rs` is what all of them share; here are the outages, the periods, and the end.
+//! - `model.rs`: what an application may see, and when.
+//! - `client.rs`: the applications; `group.rs` commands, kills and observes them.
+//! - `env.rs`: shared state; this file has the outages, the periods, and the end.
 //!
-//! After each period all rest, all that is known is compared, and the servers' memory and descriptors are
-//! looked at. The seed decides what is done; in which order the machine does it is new each time.
+//! After each period all applications rest, all results are compared, and the servers' memory and
+//! descriptors are checked. The seed determines what is done; the machine schedules it differently
+//! each time.
 
 #![forbid(unsafe_code)]
 
@@ -32,21 +33,23 @@ use kvs_testkit::{AuthServer, Process, SeededRng, Sockets, number_from_env};
 /// From one point where all rest to the next.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The sockets of the authentication server for a link that each of two local servers has given up while it
-/// connected anew: they are taken back after 30 s.
+/// The sockets of the authentication server for a link that each of two local servers has given up
+/// while it connected anew: they are taken back after 30 s.
 const GIVEN_UP_LINKS: usize = 4;
 
-/// So many periods pass before the memory is looked at: the allocator takes its pools, tables reach their size.
+/// So many periods pass before the memory is looked at: the allocator takes its pools, tables reach
+/// their size.
 const WARM_UP: usize = 2;
 
-/// By how much the resident memory of a server may be larger at the end than after the warm-up, in KiB. It is
-/// made of whole pages from the allocator's pools, one for each thread, which are cut up in a different way at
-/// each look.
+/// By how much the resident memory of a server may be larger at the end than after the warm-up, in
+/// KiB. It is made of whole pages from the allocator's pools, one for each thread, which are cut up
+/// in a different way at each look.
 const NOISE: u64 = 1024;
 
-/// How much more a local server may hold for each application that has left and is remembered (up to 1,000 for
-/// each group), in bytes: its entry of some 200, and its 300 of the status, of which there are three copies, one
-/// growing by doubling, while it is on its way to the console; that room then stays in the allocator's pools.
+/// How much more a local server may hold for each application that has left and is remembered (up
+/// to 1,000 for each group), in bytes: its entry of some 200, and its 300 of the status, of which
+/// there are three copies, one growing by doubling, while it is on its way to the console; that
+/// room then stays in the allocator's pools.
 const PAST_APPLICATION: u64 = 2048;
 
 /// How long the servers are left alone at the end, and how many clock ticks (1/100 s) they may use.
@@ -169,7 +172,7 @@ fn check_outage(env: &SoakEnv) {
 /// Logs in until it works again.
 fn wait_until_back(env: &SoakEnv, site: &SoakServer) {
     let (group, secret) = &site.door;
-    let end = Instant::now() + env::PATIENCE;
+    let end = Instant::now() + env::REPORT_TIMEOUT;
     loop {
         match site.try_login(group, secret) {
             0 => return env.report.count(Count::Login),

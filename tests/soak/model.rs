@@ -1,25 +1,27 @@
 //! What every application of one group must see.
 //!
-//! The coordinator tells the model of every call before it is made, and of every result and callback when
-//! it has come. Each key has one writer, whose puts and deletions are numbered as they are commanded: the
-//! key's *history*. As a connection makes its calls one after the other, the key is at any time at one
-//! number of its history, and never goes back. What is known of that number:
+//! The coordinator reports every call to the model before it is made, and every result and callback
+//! when it has arrived. Each key has one writer, whose puts and deletions are numbered as they are
+//! commanded: the key's *history*. As a connection makes its calls in sequence, the key is at any
+//! time at one number of its history, and never goes back. The bounds of that number are:
 //!
-//! - It is at least the key's `confirmed`: the writer's connection has answered something later, or
-//!   somebody has seen it.
-//! - It is at most the last one that was commanded.
-//! - The writer itself finds exactly its own last one.
-//! - What an application has seen before one of its calls began, that call sees too, or something newer.
+//! - At least the key's `confirmed`: the writer's connection has responded to something later, or
+//!   another application has read it.
+//! - At most the last one that was commanded.
+//! - The writer itself reads exactly its own last one.
+//! - What an application has read before one of its calls began, that call reads too, or something
+//!   newer.
 //!
-//! A get may return what the history has within these bounds, and nothing else. Short values may stand in
-//! a history several times; then the bound rises to the first of them only, which forgives a little but never
-//! accuses wrongly.
+//! A get may return what the history has within these bounds, and nothing else. Short values may
+//! occur in a history several times; the bound then rises to the first of them only, which may miss
+//! a violation but never reports a false one.
 //!
-//! Callbacks: an application may be called for a key only between its registration and the deletion of the
-//! key, and not more often than the key was put. Puts that are commanded after the answer to a registration must
-//! be told; [`Model::untold`] says which have not been: what the get of the last callback found may be
-//! newer, but not older. A deletion ends the watches of all; what had been put before it may still be
-//! told, until the watcher was told of something later ([`Model::settle`]).
+//! Callbacks: an application may be called for a key only between its registration and the deletion
+//! of the key, and not more often than the key was put. Puts that are commanded after the response
+//! to a registration must be reported; [`Model::unreported`] lists those that were not: the get of
+//! the last callback may have read a newer value, but not an older one. A deletion ends all
+//! watches; earlier puts may still be reported, until the subscriber has received a later event
+//! ([`Model::settle`]).
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -42,15 +44,16 @@ pub(crate) enum Call {
     Close,
 }
 
-/// Where a line stands among those of its application, and how many of them had been written when its call
-/// began.
+/// Where a line stands among those of its application, and how many of them had been written when
+/// its call began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Line {
     pub(crate) index: u64,
     pub(crate) begin: u64,
 }
 
-/// How many earlier sights of a key are kept for calls that overlap: an application has two threads.
+/// How many earlier sights of a key are kept for calls that overlap: an application has two
+/// threads.
 const SIGHTS: usize = 16;
 
 pub(crate) const NO_SUCH: i32 = -7;
@@ -98,7 +101,7 @@ struct Seat {
     connected: bool,
     /// The line with which its login succeeded.
     since: Option<u64>,
-    /// It was told, when it asked, that the connection is lost. The next real call says how.
+    /// It has learned that the connection is lost. The next real call returns how.
     lost: bool,
     leaving: bool,
     pending: VecDeque<Pending>,
@@ -128,18 +131,18 @@ struct View {
     stored_before: u64,
     callbacks: u64,
     /// The newest that the get of its last callback may have found.
-    told: Option<Seq>,
+    reported: Option<Seq>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Watch {
     #[default]
     None,
-    /// What is put from this number on must be told.
+    /// Puts from this number on must be reported.
     Since(Seq),
     /// The key may have been deleted just before or just after the registration.
     Unsure,
-    /// The key was deleted; what was put before may still be told.
+    /// The key was deleted; earlier puts may still be reported.
     StopOnDrop,
 }
 
@@ -214,8 +217,8 @@ impl Model {
         model
     }
 
-    /// Somebody else takes the seat, who has seen nothing and watches nothing. What the one before was
-    /// about to do may have happened or not.
+    /// Somebody else takes the seat, who has seen nothing and watches nothing. What the one before
+    /// was about to do may have happened or not.
     pub(crate) fn vacate(&mut self, seat: usize) {
         for Pending { call, .. } in std::mem::take(&mut self.seats[seat].pending) {
             if let Call::Delete(key) = call {
@@ -351,7 +354,7 @@ impl Model {
         self.phase = Phase::Closed;
     }
 
-    /// It was not deleted, so nobody may have noticed anything.
+    /// It was not deleted, so no application may have noticed anything.
     pub(crate) fn reopen(&mut self) -> Result<(), String> {
         self.phase = Phase::Open;
         match self.seats.iter().position(|seat| !seat.connected) {
@@ -419,7 +422,7 @@ impl Model {
             _ if late => return Err(format!("code {code} in a group that was deleted")),
             _ => {}
         }
-        // The connection has answered, so what it was told before has been done.
+        // The connection has answered, so all earlier events have been handled.
         if let Some((key, seq)) = place.sent.take() {
             self.keys[key].confirm(seq);
         }
@@ -518,7 +521,7 @@ impl Model {
         }
         let content = content(code, value)?;
         let (_, newest) = self.sight(seat, line, key, floor, last, content)?;
-        self.seats[seat].views[key].told = Some(newest);
+        self.seats[seat].views[key].reported = Some(newest);
         Ok(key)
     }
 
@@ -571,10 +574,11 @@ impl Model {
 
     // When all is quiet.
 
-    /// Whether the application was told of the last put of the key.
+    /// Whether the last put of the key was reported to the application.
     pub(crate) fn is_told(&self, seat: usize, key: usize) -> bool {
-        self.must_be_told(seat, key)
-            .is_none_or(|seq| self.seats[seat].views[key].told.is_some_and(|told| told >= seq))
+        self.must_be_told(seat, key).is_none_or(|seq| {
+            self.seats[seat].views[key].reported.is_some_and(|reported| reported >= seq)
+        })
     }
 
     fn must_be_told(&self, seat: usize, key: usize) -> Option<Seq> {
@@ -586,23 +590,26 @@ impl Model {
         }
     }
 
-    /// Of what somebody should have been told, and has not been: who, and what.
-    pub(crate) fn untold(&self) -> Option<(usize, String)> {
+    /// A missing event: which application, and what.
+    pub(crate) fn unreported(&self) -> Option<(usize, String)> {
         for seat in 0..self.seats.len() {
             for key in 0..self.keys.len() {
                 if !self.is_told(seat, key) {
-                    let told = self.seats[seat].views[key].told;
+                    let reported = self.seats[seat].views[key].reported;
                     let last = self.keys[key].last();
                     let why = self.describe(key, last, last);
-                    return Some((seat, format!("never told of the last put ({told:?}); {why}")));
+                    return Some((
+                        seat,
+                        format!("never notified of the last put ({reported:?}); {why}"),
+                    ));
                 }
             }
         }
         None
     }
 
-    /// Nothing is under way, and every application has been told of something that was put after all
-    /// else: what was put before is not told any more. The past is forgotten.
+    /// No call is in progress, and every application has received the event of a later put: earlier
+    /// puts are no longer reported. Discards the history.
     pub(crate) fn settle(&mut self) {
         for (at, key) in self.keys.iter_mut().enumerate() {
             let last = key.last();
@@ -730,13 +737,13 @@ mod tests {
         play.watches(1);
         play.model.delete(0, 0);
         play.returns(0, 1, None).unwrap();
-        // Put before the deletion, told after it.
+        // Put before the deletion, reported after it.
         play.called(1, "a", None).unwrap();
         says(play.finds(0, Some("one")), "time went back");
         play.model.settle();
         play.put("two");
         says(play.called(1, "a", Some("two")), "does not watch");
-        assert!(play.model.untold().is_none());
+        assert!(play.model.unreported().is_none());
     }
 
     #[test]
@@ -745,16 +752,16 @@ mod tests {
         play.put("one");
         play.finds(0, Some("one")).unwrap();
         play.watches(1);
-        assert!(play.model.untold().is_none());
+        assert!(play.model.unreported().is_none());
         play.put("two");
         play.called(1, "a", Some("two")).unwrap();
-        assert!(play.model.untold().is_none());
+        assert!(play.model.unreported().is_none());
         play.put("three");
         play.put("four");
         play.called(1, "a", Some("three")).unwrap();
-        assert_eq!(play.model.untold().unwrap().0, 1);
+        assert_eq!(play.model.unreported().unwrap().0, 1);
         play.called(1, "a", Some("four")).unwrap();
-        assert!(play.model.untold().is_none());
+        assert!(play.model.unreported().is_none());
         says(play.called(1, "a", Some("four")), "4 callbacks for at most 3 puts");
     }
 

@@ -1,4 +1,5 @@
-//! The package's services in a machine with a systemd of its own: `in_machine` is what happens there.
+//! The package's services in a machine with a systemd of its own: `in_machine` is what happens
+//! there.
 
 use kvs_testkit::{MACHINE_TOOLS, Machine, are_installed, skipped};
 

@@ -1,9 +1,10 @@
-//! The servers as services: what they tell a supervisor (`notify`), sockets that it hands over to them (`handed_over`),
-//! and the units that are installed (`units`), in a machine with a systemd of its own, too (`machine`).
+//! The servers as services: messages to the supervisor (`notify`), socket activation
+//! (`socket_activation`), and the installed units (`units`), also in a container with a systemd of
+//! its own (`machine`).
 
 #![forbid(unsafe_code)]
 
-mod handed_over;
 mod machine;
 mod notify;
+mod socket_activation;
 mod units;

@@ -1,4 +1,4 @@
-//! What a supervisor is told, and when.
+//! The readiness and status messages to the supervisor (sd_notify(3)).
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use kvs_testkit::{
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-/// Whoever has started a server and listens to what it says.
+/// A supervisor that receives the messages of a server.
 struct Supervisor {
     socket: UnixDatagram,
     dir: TempDir,
@@ -43,7 +43,7 @@ impl Supervisor {
         assert_eq!(self.told_within(DEADLINE).as_deref(), Some(format!("{message}\n").as_str()));
     }
 
-    /// All that can be told has been.
+    /// All messages have been received.
     fn expect_no_more(&self) {
         assert_eq!(self.told_within(Duration::from_millis(1)), None);
     }

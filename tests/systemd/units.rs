@@ -1,4 +1,4 @@
-//! The units and the files of options that are installed.
+//! The installed units and option files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +8,8 @@ use std::process::Command;
 use kvs_testkit::{InstalledTree, are_installed, bin, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
-/// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a service without any
-/// protection, 0 one that can do nothing.)
+/// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a
+/// service without any protection, 0 one that can do nothing.)
 const EXPOSED: [(&str, u32); 2] =
     [("kvs-local-server.service", 12), ("kvs-auth-server.service", 11)];
 
@@ -66,7 +66,7 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
             last = Some(name);
         } else if let (Some(name), Some(default)) = (&last, line.strip_prefix("[default: ")) {
             let default = default.strip_suffix(']').expect("it ends the line");
-            // Some depend on other options, and are told in words.
+            // Some defaults depend on other options and are described in words.
             if !default.contains(' ') {
                 options.insert(name.clone(), Some(default.to_owned()));
             }
@@ -116,7 +116,7 @@ fn changed_configuration_is_neither_overwritten_nor_removed() {
     let read = |path: &Path| fs::read_to_string(path).expect("it is there");
     assert_eq!(read(&changed), mine);
 
-    // An earlier version, which nobody has changed.
+    // An earlier version without changes.
     let before = original.replacen("# ", "# Of an earlier version: ", 1);
     fs::write(&unchanged, &before).expect("the tree is ours");
     let pristine = installed.path("share/doc/kvs/etc/auth-server.toml");

@@ -1,7 +1,8 @@
-//! What one user may take with framed sessions, and what one application can do to others with what it may.
+//! What one user may take with framed sessions, and what one application can do to others with what
+//! it may.
 //!
-//! How long the others wait is measured and printed; a busy machine is no reason to fail, so no speed is
-//! asserted, but that all are served, and where a bound is promised, that it holds by far.
+//! How long the others wait is measured and printed; a busy machine is no reason to fail, so no
+//! speed is asserted, but that all are served, and where a bound is promised, that it holds by far.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -16,7 +17,8 @@ use kvs_testkit::{
     GROUP, RawFrame, RawV2App, StopOnDrop, TestEnv, encode_put, encode_request, entries, until,
 };
 
-// --- what one application can do to others --------------------------------------------------------
+// --- what one application can do to others
+// --------------------------------------------------------
 
 /// Others in a group of their own, one or more on each thread of the server.
 struct Others(Vec<RawV2App>);
@@ -29,7 +31,8 @@ impl Others {
         others
     }
 
-    /// The median, the 99th percentile and the longest time of a get, each of the one who fares worst.
+    /// The median, the 99th percentile and the longest time of a get, each of the one who fares
+    /// worst.
     fn latency(&mut self, time: Duration) -> [Duration; 3] {
         let end = Instant::now() + time;
         let mut times = vec![Vec::new(); self.0.len()];
@@ -61,7 +64,7 @@ fn flood<'s>(
     scope.spawn(move || {
         let mut stream = app.main.stream();
         while !stop.load(Ordering::Relaxed) && stream.write_all(requests).is_ok() {}
-        // Whoever takes the answers need not wait for more.
+        // Wakes the thread that reads the responses.
         let _ = stream.shutdown(Shutdown::Both);
     });
     scope.spawn(move || {
@@ -131,7 +134,8 @@ fn endless_requests_do_not_starve_others() {
     attack(&mut others, "unknown requests of 60 kB without end", apps(4), &unknown);
     let put_many = encode_request(1, Request::PutMany(ten_thousand.entries()));
     attack(&mut others, "put_many of 10,000 without end", apps(4), &put_many);
-    // 10,000 keys are there now; with a prefix that none of them has, a page costs as much and says nothing.
+    // 10,000 keys are there now; with a prefix that none of them has, a page costs as much and says
+    // nothing.
     for (what, prefix) in [("keys without end", &b""[..]), ("keys that do not exist", b"none")] {
         let keys = encode_request(1, Request::Keys { prefix, cursor: 0, limit: 0 }).repeat(1000);
         attack(&mut others, what, apps(4), &keys);
@@ -200,8 +204,9 @@ fn cleanup_of_many_subscriptions_does_not_starve_others() {
     others.0.push(app);
     println!("in quiet: {:.1?}", others.latency(Duration::from_millis(100)));
     let numbers: Vec<u32> = (1..=many).collect();
-    // So many answers always fit into the socket, even each in a buffer of its own. With more, whoever asks without reading
-    // and the server, which does not listen to who does not read, wait for each other.
+    // So many answers always fit into the socket, even each in a buffer of its own. With more, a
+    // client that does not read and the server, which stops reading from it, would wait for each
+    // other.
     for numbers in numbers.chunks(100) {
         let asked = numbers.iter().map(|n| {
             let prefix = [b"p", &n.to_le_bytes()[..]].concat();
@@ -219,7 +224,8 @@ fn cleanup_of_many_subscriptions_does_not_starve_others() {
     until("they are given back", || (others.0[4].status_of(put).0 == Status::Ok).then_some(()));
 }
 
-// --- memory ---------------------------------------------------------------------------------------
+// --- memory
+// ---------------------------------------------------------------------------------------
 
 /// Values that were overwritten are kept for who has asked for them and does not take them.
 #[test]
@@ -286,11 +292,11 @@ fn key_pages_are_limited_in_bytes() {
     assert_eq!(all, KEYS as usize);
     assert!(largest <= 1 << 20, "a page of {largest} bytes");
     let grown = env.server.peak_resident_kib().saturating_sub(resident) >> 10;
-    println!("the largest page has {largest} bytes; {grown} MiB for 20 that nobody takes");
+    println!("the largest page has {largest} bytes; {grown} MiB for 20 unread ones");
 }
 
-/// By a prefix one is told of keys without end, each of which is put and deleted, and costs its user nothing but
-/// the change that waits.
+/// A prefix subscription yields events of any number of keys. Keys that are put and deleted cost
+/// their user only the pending event.
 #[test]
 fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     const BYTES: u64 = 4_000_000;
@@ -314,7 +320,7 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     env.server.reset_peak_resident();
     let is_closed = || env.server.status().iter().any(|app| app.status == "Closed");
     let mut deleted = 0;
-    // Who stores something meanwhile is told of the limit; but a deletion is never refused.
+    // Puts are refused with LIMIT meanwhile; a deletion never is.
     while deleted < KEYS && (deleted % 500 != 0 || !is_closed()) {
         assert!(writer.delete(key(deleted)));
         assert_eq!(awake.next_change(), (key(deleted).into_bytes(), 0));
@@ -341,7 +347,7 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     assert_eq!(full.next_change(), (b"kept".to_vec(), version));
     assert_eq!(original.next_change(), "kept");
     writer.put("large", vec![b'v'; BYTES as usize - 100_000]);
-    // However full of pairs a user is, it is told of changes.
+    // A user at its limit still receives events.
     let put = Request::Put { key: b"more", value: &[b'v'; 200_000], expected: None };
     assert_eq!(writer.status_of(put).0, Status::Limit);
     writer.put("kept", "x");
@@ -353,7 +359,8 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     });
 }
 
-/// One message can set off many changes: it is refused when they are too many, and no more wait than may.
+/// One message can set off many changes: it is refused when they are too many, and no more wait
+/// than may.
 #[test]
 fn events_of_one_put_many_are_bounded() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "4000000"]);
@@ -369,8 +376,8 @@ fn events_of_one_put_many_are_bounded() {
     assert_eq!(writer.get("key 0"), None, "all or none");
     for half in [0, 5000] {
         let entries = many(5000, |n| pair(half + n));
-        // The events of the first half use up the limit of the user, who may store nothing until the
-        // server has closed the subscribers: no response reports that.
+        // The events of the first half use up the limit of the user, who may store nothing until
+        // the server has closed the subscribers: no response reports that.
         until("the put is within the limit", || {
             match writer.status_of(Request::PutMany(entries.entries())) {
                 (Status::Ok, _) => Some(()),
@@ -408,14 +415,15 @@ fn idle_sessions_keep_no_event_buffers() {
         }
     }
     let grown = env.server.resident_kib().saturating_sub(before);
-    println!("{APPS} applications were told of a key of 64 KiB: {grown} KiB");
+    println!("{APPS} applications received events of a key of 64 KiB: {grown} KiB");
     assert!(grown < 5 << 10, "{grown} KiB");
 }
 
-// --- what is charged ------------------------------------------------------------------------------
+// --- what is charged
+// ------------------------------------------------------------------------------
 
-/// All that a framed session makes the server keep is its user's: when that has no more, it is told so, and goes
-/// on.
+/// Everything that a v2 session makes the server keep is charged to its user. Requests over the
+/// limit are refused, and the session continues.
 #[test]
 fn requests_over_the_limit_are_refused_and_sessions_continue() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "200000", "--max-pairs-per-user", "5"]);
@@ -528,7 +536,7 @@ fn unread_events_and_responses_are_charged_until_read() {
     until("they are given back", || (app.status_of(put).0 == Status::Ok).then_some(()));
 }
 
-/// Whoever is full can still make room, and is told when he cannot read.
+/// A user at its limit can still delete; reads that cannot be served are refused.
 #[test]
 fn unread_responses_block_puts_and_large_gets_but_not_deletes() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "2500000"]);
@@ -590,7 +598,7 @@ fn incomplete_frames_on_many_connections_take_little_memory() {
     let mut witnesses: Vec<_> = (0..4).map(|_| env.raw_v2()).collect();
     let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
     let resident = env.server.resident_kib();
-    // The most for which nobody is asked whether there is room.
+    // The largest incomplete frame that is not checked against the limit.
     let half = encode_put(1, b"k", &[b'v'; 4090]);
     for (n, app) in apps.iter_mut().enumerate() {
         let cut = if n % 2 == 0 { half.len() - 1 } else { HEADER_LEN - 1 };

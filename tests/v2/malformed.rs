@@ -1,9 +1,10 @@
-//! Whatever bytes an application sends in a framed session, on either channel and at whatever point: nothing of a
-//! malformed frame is stored, its session ends, everybody else is served, and nothing is left. What the
-//! server only does not know, or finds too large, is answered, and the session goes on in step.
+//! Whatever bytes an application sends in a framed session, on either channel and at whatever
+//! point: nothing of a malformed frame is stored, its session ends, everybody else is served, and
+//! nothing is left. What the server only does not know, or finds too large, is answered, and the
+//! session goes on in step.
 //!
-//! First a table of all that can be wrong, then cuts and hang-ups at each byte, then random sequences from
-//! a seed (`KVS_TEST_SEED`); `KVS_TEST_SEQUENCES` says how many.
+//! First a table of all that can be wrong, then cuts and hang-ups at each byte, then random
+//! sequences from a seed (`KVS_TEST_SEED`); `KVS_TEST_SEQUENCES` says how many.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -24,7 +25,7 @@ const MAX_VALUE: usize = 100_000;
 const MIB: usize = 1 << 20;
 
 /// A server, and witnesses of both kinds that it serves and has stored what it should.
-struct Court {
+struct Witnessed {
     env: TestEnv,
     witness: RawV2App,
     original: RawV1App,
@@ -32,7 +33,7 @@ struct Court {
     rounds: usize,
 }
 
-impl Court {
+impl Witnessed {
     fn new() -> Self {
         let env = TestEnv::with_args(["--max-value-bytes", "100000"]);
         let mut witness = env.raw_v2();
@@ -45,7 +46,8 @@ impl Court {
         Self { env, witness, original, descriptors, rounds: 0 }
     }
 
-    /// The witnesses are served, and told of nothing but what they do themselves: nobody else stores anything.
+    /// The witnesses are served and receive only events of their own puts: no other application
+    /// stores anything.
     fn expect_served(&mut self, what: &str) {
         self.rounds += 1;
         let value = self.rounds.to_string();
@@ -53,8 +55,8 @@ impl Court {
         assert_eq!(self.original.get("k").as_ref(), Some(&value));
         let version = self.witness.get("k").filter(|(_, seen)| *seen == value.as_bytes());
         let (version, _) = version.unwrap_or_else(|| panic!("{what}: k has another value"));
-        let told = self.witness.next_change();
-        assert_eq!(told, (b"k".to_vec(), version), "{what}");
+        let event = self.witness.next_change();
+        assert_eq!(event, (b"k".to_vec(), version), "{what}");
     }
 
     fn expect_nothing_stored(&self, what: &str) {
@@ -109,7 +111,8 @@ fn legal() -> Vec<RawFrame<'static>> {
     ]
 }
 
-/// All that ends a session (`docs/PROTOCOL.md` §7, Errors), with a name for the message of a failure.
+/// All that ends a session (`docs/PROTOCOL.md` §7, Errors), with a name for the message of a
+/// failure.
 fn malformed() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for legal in legal() {
@@ -241,7 +244,7 @@ fn refused() -> Vec<(String, Vec<u8>, Status)> {
 
 #[test]
 fn malformed_frame_ends_its_session_and_stores_nothing() {
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let all = malformed();
     println!("{} malformed frames", all.len());
     let good = encode_request(5, Request::Get(b"k"));
@@ -250,7 +253,7 @@ fn malformed_frame_ends_its_session_and_stores_nothing() {
         // Alone; between others in one piece; and byte by byte.
         for way in 0..3 {
             println!("{what}, way {way}");
-            let mut app = court.env.raw_v2();
+            let mut app = witnessed.env.raw_v2();
             match way {
                 0 => app.main.send(&frame),
                 1 => app.main.send(&[&good[..], &frame, &later].concat()),
@@ -270,17 +273,17 @@ fn malformed_frame_ends_its_session_and_stores_nothing() {
                 assert!(answer.is_empty() || answer.len() > HEADER_LEN, "{what}: {answer:?}");
             }
             expect_closed(app);
-            court.expect_served(&what);
+            witnessed.expect_served(&what);
         }
-        court.expect_nothing_stored(&what);
+        witnessed.expect_nothing_stored(&what);
     }
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn unknown_and_too_large_requests_keep_the_session_in_sync() {
-    let mut court = Court::new();
-    let mut app = court.env.raw_v2();
+    let mut witnessed = Witnessed::new();
+    let mut app = witnessed.env.raw_v2();
     let all = refused();
     println!("{} frames that are refused", all.len());
     for (what, frame, status) in &all {
@@ -297,36 +300,36 @@ fn unknown_and_too_large_requests_keep_the_session_in_sync() {
             assert!(reply.body.is_empty());
             app.expect_served();
         }
-        court.expect_served(what);
-        court.expect_nothing_stored(what);
+        witnessed.expect_served(what);
+        witnessed.expect_nothing_stored(what);
     }
     // Whatever is announced is answered when its header is here, and passed over when it comes.
     for kind in [2, 4, 9] {
-        let mut app = court.env.raw_v2();
+        let mut app = witnessed.env.raw_v2();
         let frame = RawFrame { body_len: Some(u32::MAX), number: 3, kind, ..RawFrame::default() };
         app.main.send(&frame.bytes());
         let status = if kind == 9 { Status::Unknown } else { Status::TooLarge };
         assert_eq!(app.response(3).status, status);
         app.main.send(&vec![0; MIB]);
         drop(app);
-        court.expect_served("4 GiB");
+        witnessed.expect_served("4 GiB");
     }
     // The longest of all that is taken.
     let longest = vec![b'k'; MAX_KEY];
     let value = vec![b'v'; MAX_VALUE];
     let version = app.put(&longest, &value);
     assert_eq!(app.get(&longest), Some((version, value)));
-    assert_eq!(court.witness.next_change(), (longest.clone(), version));
+    assert_eq!(witnessed.witness.next_change(), (longest.clone(), version));
     assert!(app.delete(&longest));
-    assert_eq!(court.witness.next_change(), (longest, 0));
+    assert_eq!(witnessed.witness.next_change(), (longest, 0));
     app.close();
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn frames_may_be_split_and_merged_at_every_byte() {
-    let mut court = Court::new();
-    let mut app = court.env.raw_v2();
+    let mut witnessed = Witnessed::new();
+    let mut app = witnessed.env.raw_v2();
     let mut stream = Vec::new();
     let many = entries([(&b"b"[..], &b"1"[..]), (b"c", b"")]);
     let requests = [
@@ -363,26 +366,26 @@ fn frames_may_be_split_and_merged_at_every_byte() {
             ("b", 0),
             ("c", 0),
         ] {
-            // A put and its deletion may be told as one.
-            let told = court.witness.next_change();
-            if told != (key.into(), version) {
-                assert_eq!(told.1, 0, "cut at {cut}");
+            // A put and its deletion may be coalesced.
+            let event = witnessed.witness.next_change();
+            if event != (key.into(), version) {
+                assert_eq!(event.1, 0, "cut at {cut}");
                 break;
             }
         }
         // What is left of them; then nothing.
-        court.rounds += 1;
+        witnessed.rounds += 1;
         app.put("k", "again");
-        while court.witness.next_change().0 != b"k" {}
-        court.expect_served("a cut");
+        while witnessed.witness.next_change().0 != b"k" {}
+        witnessed.expect_served("a cut");
     }
     app.close();
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let put = encode_put(1, b"key", b"value");
     let large = encode_put(1, b"key", &vec![b'v'; MAX_VALUE]);
     let many =
@@ -393,7 +396,7 @@ fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
     println!("{} cuts", cuts.len());
     for (n, (frame, cut)) in cuts.into_iter().enumerate() {
         let how = [None, Some(Shutdown::Write), Some(Shutdown::Both), Some(Shutdown::Read)][n % 4];
-        let mut app = court.env.raw_v2();
+        let mut app = witnessed.env.raw_v2();
         app.main.send(&frame[..cut]);
         if let Some(how) = how {
             app.main.stream().shutdown(how).expect("it is connected");
@@ -411,18 +414,18 @@ fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
                 callback.expect_end();
             }
         }
-        court.expect_served(&format!("cut at {cut}, {how:?}"));
+        witnessed.expect_served(&format!("cut at {cut}, {how:?}"));
     }
-    // Without its callback channel an application is told nothing, and served.
+    // Without its callback channel an application gets no events, and is served.
     for how in [Shutdown::Write, Shutdown::Both] {
-        let mut app = court.env.raw_v2();
+        let mut app = witnessed.env.raw_v2();
         app.watch("k");
         app.callback.stream().shutdown(how).expect("it is connected");
-        court.expect_served("no callback channel");
+        witnessed.expect_served("no callback channel");
         app.expect_served();
         app.close();
     }
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 /// Of a body that is announced and does not come nothing is kept but what has come.
@@ -459,35 +462,35 @@ fn announced_bodies_reserve_no_memory() {
 
 #[test]
 fn bytes_on_the_callback_channel_end_the_session() {
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let ready = 1i32.to_ne_bytes();
     let close = encode_request(0, Request::Close);
     let huge = vec![0; MIB];
     for bytes in [&b"\0"[..], &b"x"[..], &ready, &close, &huge] {
-        // With nothing told, with changes read, and with changes that wait.
+        // Without events, with read events, and with pending events.
         for state in 0..3 {
             let what = format!("{} bytes in state {state}", bytes.len());
-            let mut app = court.env.raw_v2();
+            let mut app = witnessed.env.raw_v2();
             if state > 0 {
                 app.watch("k");
-                court.expect_served(&what);
+                witnessed.expect_served(&what);
             }
             if state == 1 {
                 assert_eq!(app.next_change().0, b"k");
             }
             let _ = app.callback.try_send(bytes);
             expect_closed(app);
-            court.expect_served(&what);
+            witnessed.expect_served(&what);
         }
     }
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn anything_but_the_offer_after_the_group_name_ends_the_login() {
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let begin = |hello: &[u8]| {
-        let path = court.env.server.socket();
+        let path = witnessed.env.server.socket();
         let mut main = Channel::connect("main", path).expect("the server listens");
         main.expect_int(1);
         main.send(hello);
@@ -533,38 +536,38 @@ fn anything_but_the_offer_after_the_group_name_ends_the_login() {
     for early in [encode_request(1, Request::Get(b"k")), vec![0], encode_put(1, b"x", b"y")] {
         let mut main = begin(b"g\0kvs2");
         main.expect_int(2);
-        main.send(court.env.secret().as_bytes());
+        main.send(witnessed.env.secret().as_bytes());
         // Together with the secret they would be a wrong secret, or none.
         let _ = main.try_send(&early);
         main.rest();
     }
-    court.expect_served("offers");
-    court.expect_nothing_left();
+    witnessed.expect_served("offers");
+    witnessed.expect_nothing_left();
 }
 
 #[test]
 fn descriptors_and_out_of_band_data_are_ignored_by_v2() {
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let null = std::fs::File::open("/dev/null").expect("it is there");
     let many = vec![null.as_fd(); 253];
     for n in 0..30 {
-        let mut app = court.env.raw_v2();
+        let mut app = witnessed.env.raw_v2();
         app.main.try_send_with(&encode_put(1, b"x", b"y"), &many).expect("it is connected");
         assert_eq!(app.response(1).status, Status::Ok);
         assert!(app.delete("x"));
-        assert!(court.env.server.open_descriptors() < court.descriptors + 100);
-        // The byte becomes a part of the stream as soon as there is another: then it is a frame cut short, or
-        // a malformed one.
+        assert!(witnessed.env.server.open_descriptors() < witnessed.descriptors + 100);
+        // The byte becomes a part of the stream as soon as there is another: then it is a frame cut
+        // short, or a malformed one.
         let channel = if n % 2 == 0 { &mut app.main } else { &mut app.callback };
         channel.try_send_out_of_band(b"\xff").expect("this kernel has it on UNIX sockets");
         let _ = channel.try_send(&[0xff; HEADER_LEN]);
         let _ = channel.try_send_with(b"\xff", &many[..3]);
         drop(app);
-        // Both are told, or as one that the pair is gone.
-        while court.witness.next_change().1 != 0 {}
-        court.expect_served("passed descriptors");
+        // Two events, or a single one of the deletion.
+        while witnessed.witness.next_change().1 != 0 {}
+        witnessed.expect_served("passed descriptors");
     }
-    court.expect_nothing_left();
+    witnessed.expect_nothing_left();
 }
 
 /// One that cannot be, whatever follows.
@@ -577,8 +580,8 @@ fn broken(rng: &mut SeededRng) -> Vec<u8> {
     header
 }
 
-/// Frames that store nothing, most of them legal; bodies that announce more than they bring make what follows
-/// theirs.
+/// Frames that store nothing, most of them legal; bodies that announce more than they bring make
+/// what follows theirs.
 fn harmless(rng: &mut SeededRng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..rng.below(6) as u32 {
@@ -609,16 +612,16 @@ fn random_frames_store_and_leak_nothing() {
     let count = number_from_env("KVS_TEST_SEQUENCES").unwrap_or(2_000);
     let seed = number_from_env("KVS_TEST_SEED").unwrap_or_else(|| SeededRng::from_time().number());
     println!("KVS_TEST_SEED={seed}");
-    let mut court = Court::new();
+    let mut witnessed = Witnessed::new();
     let mut rng = SeededRng::new(seed);
     let mut resident = 0;
     let warm = count / 3;
     for number in 0..count {
         if number == warm {
             // All that is kept for a while is kept by now: 1000 past applications, for one.
-            resident = court.env.server.resident_kib();
+            resident = witnessed.env.server.resident_kib();
         }
-        let mut app = court.env.raw_v2();
+        let mut app = witnessed.env.raw_v2();
         let mut bytes = harmless(&mut rng);
         bytes.extend(broken(&mut rng));
         bytes.extend(encode_put(1, b"stored", b"nothing"));
@@ -642,14 +645,15 @@ fn random_frames_store_and_leak_nothing() {
         } else {
             drop(app);
         }
-        court.expect_served(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+        witnessed.expect_served(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         if number % 100 == 0 {
-            court.expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
+            witnessed
+                .expect_nothing_stored(&format!("sequence {number} with KVS_TEST_SEED={seed}"));
         }
     }
-    court.expect_nothing_left();
-    let grown = court.env.server.resident_kib().saturating_sub(resident);
+    witnessed.expect_nothing_left();
+    let grown = witnessed.env.server.resident_kib().saturating_sub(resident);
     println!("{count} sequences; the server grew by {grown} KiB over the last {}", count - warm);
     assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
-    assert_eq!(court.env.server.status().last().map(|app| app.group.as_str()), Some(GROUP));
+    assert_eq!(witnessed.env.server.status().last().map(|app| app.group.as_str()), Some(GROUP));
 }

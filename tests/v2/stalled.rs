@@ -1,5 +1,5 @@
-//! Applications that do not take what the server has for them, or give it what they have in small bites.
-//! `KVS_TEST_PUTS` says how many changes go past a watcher that never reads.
+//! Applications that do not take what the server has for them, or give it what they have in small
+//! bites. `KVS_TEST_PUTS` says how many changes go past a watcher that never reads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,8 @@ fn put_all(app: &mut RawV2App, key: &[u8], count: usize) -> Version {
     last
 }
 
-/// Takes all changes up to one of this key and version. Versions never go back, and nothing is told twice.
+/// Receives all events up to the one of this key and version. Versions never go back, and no event
+/// is repeated.
 fn changes_up_to(app: &mut RawV2App, key: &[u8], version: Version) -> Vec<(Vec<u8>, Version)> {
     let mut all: Vec<(Vec<u8>, Version)> = Vec::new();
     loop {
@@ -64,10 +65,10 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
     let resident = env.server.resident_kib();
     env.server.reset_peak_resident();
     let begin = Instant::now();
-    let told = thread::scope(|scope| {
+    let received = thread::scope(|scope| {
         let ending = StopOnDrop(&done);
-        let told = scope.spawn(|| {
-            // One that reads is told of versions that only grow.
+        let received = scope.spawn(|| {
+            // A subscriber that reads gets increasing versions.
             let (mut last, mut count) = (0, 0u64);
             while !done.load(Ordering::Relaxed) || awake.callback.unread() > 0 {
                 if awake.callback.unread() == 0 {
@@ -87,23 +88,27 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
         let ended: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         assert!(ended.iter().all(Result::is_ok), "a writer was not served");
         drop(ending);
-        told.join().expect("versions grow")
+        received.join().expect("versions grow")
     });
     let took = begin.elapsed();
     let peak = env.server.peak_resident_kib();
     println!(
-        "{puts} puts in {took:?} ({:.0} a second); {} told to who reads; {resident} KiB before, {peak} KiB \
+        "{puts} puts in {took:?} ({:.0} a second); {} events to the one that reads; {resident} KiB before, {peak} KiB \
          at most",
         puts as f64 / took.as_secs_f64(),
-        told.1
+        received.1
     );
     assert!(peak < resident + 2048, "the server grew from {resident} KiB to {peak} KiB");
     let last = writers[0].put("k", "last");
-    assert!(told.0 < last);
+    assert!(received.0 < last);
     // One may have been under way when the writers were done.
     let rest = changes_up_to(&mut awake, b"k", last);
-    assert!(rest.is_sorted_by(|a, b| a.1 < b.1) && rest[0].1 > told.0, "{rest:?} after {}", told.0);
-    // What was told while there was room; then all others in one.
+    assert!(
+        rest.is_sorted_by(|a, b| a.1 < b.1) && rest[0].1 > received.0,
+        "{rest:?} after {}",
+        received.0
+    );
+    // The events that the socket had room for; then all others coalesced.
     for app in [&mut asleep, &mut by_prefix] {
         let mut before = 0;
         for (_, version) in changes_up_to(app, b"k", last) {
@@ -113,7 +118,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
         assert_eq!(app.get("k"), Some((last, b"last".to_vec())));
         assert_eq!(app.callback.waiting(), b"");
     }
-    // They are told as ever.
+    // They receive events as before.
     for writer in &mut writers[..3] {
         let next = writer.put("k", "next");
         for app in [&mut asleep, &mut by_prefix, &mut awake] {
@@ -152,11 +157,11 @@ fn stalled_subscriber_gets_last_versions_and_deletions_in_order() {
         steps.push((key, version));
     }
     let end = writer.put("key end", "");
-    let mut told: HashMap<Vec<u8>, Version> = HashMap::new();
+    let mut received: HashMap<Vec<u8>, Version> = HashMap::new();
     let mut newest: HashMap<Vec<u8>, Version> = HashMap::new();
     let all = changes_up_to(&mut asleep, b"key end", end);
-    println!("{STEPS} steps were told as {} changes", all.len());
-    // For each key: what is told is a part of what happened, in the same order, and ends as it did.
+    println!("{STEPS} steps were sent as {} events", all.len());
+    // For each key: the events are a subsequence of the changes and end with the last one.
     let mut happened: HashMap<&[u8], Vec<Version>> = HashMap::new();
     steps.iter().for_each(|(key, version)| happened.entry(key).or_default().push(*version));
     let mut at: HashMap<Vec<u8>, usize> = HashMap::new();
@@ -174,9 +179,9 @@ fn stalled_subscriber_gets_last_versions_and_deletions_in_order() {
             history[*from..].iter().position(|seen| *seen == version + 2).expect("it happened")
         });
         *from += found + 1;
-        told.insert(key.clone(), *version);
+        received.insert(key.clone(), *version);
     }
-    assert_eq!(told, versions, "the last change of a key is always told");
+    assert_eq!(received, versions, "the last change of a key is always sent");
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn v2_subscriber_reading_byte_by_byte_delays_no_other() {
     changes_up_to(&mut slow, b"k", last);
 }
 
-/// A long value is shared by the table and all who have asked for it, so that answers which nobody takes cost
+/// A long value is shared by the table and all who have asked for it, so that unread responses cost
 /// nothing but what they are put together from.
 #[test]
 fn unread_large_responses_share_memory_and_delay_no_other() {
@@ -293,8 +298,8 @@ fn server_stops_reading_from_app_that_reads_no_responses() {
     assert_eq!(env.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
 }
 
-/// A value that comes in small bites is put together while all others are served, and is not there before its
-/// last byte.
+/// A value that comes in small bites is put together while all others are served, and is not there
+/// before its last byte.
 #[test]
 fn large_puts_in_small_pieces_delay_no_other() {
     const APPS: usize = 8;
@@ -331,7 +336,8 @@ fn large_puts_in_small_pieces_delay_no_other() {
     assert_eq!(env.pairs(), 1);
     assert!(other.delete("large"));
     drop(apps);
-    // The C library keeps some of it for each thread. If the server did, it would be ten times as much.
+    // The C library keeps some of it for each thread. If the server did, it would be ten times as
+    // much.
     for _ in 0..6 {
         let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
         apps.iter_mut().for_each(|app| app.main.send(&put));

@@ -17,11 +17,11 @@ fn store(app: &mut RawV1App, key: &str, value: &str) {
     assert_eq!(app.get(key).as_deref(), Some(value));
 }
 
-fn told(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<RawEvent> {
+fn event(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<RawEvent> {
     Some(RawEvent { key: key.into(), version, by_key, by_prefix })
 }
 
-/// Nothing has been told that was not received: what is told of a change that comes now is the next.
+/// No other event is pending: the next event is that of a change made now.
 fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
     store(original, "silence", "v");
     for app in framed {
@@ -99,7 +99,7 @@ fn value_too_large_for_v1_is_absent_in_v1() {
         original.main.expect_int(1);
         assert_eq!(framed.get("k"), None);
     }
-    // Keys that it cannot name are nobody's concern.
+    // Keys that v1 cannot express do not affect it.
     framed.put(vec![b'k'; 100], "v");
     framed.put("a\0b", "v");
     assert_eq!(original.get("a"), None);
@@ -133,20 +133,20 @@ fn events_reach_both_protocols_and_deletion_ends_watches() {
         let (version, _) = writer.get("key").expect("it is stored");
         assert!(version > last);
         last = version;
-        assert_eq!(by_key.next_event(), told("key", version, true, false));
-        assert_eq!(by_prefix.next_event(), told("key", version, false, true));
-        assert_eq!(by_both.next_event(), told("key", version, true, true));
+        assert_eq!(by_key.next_event(), event("key", version, true, false));
+        assert_eq!(by_prefix.next_event(), event("key", version, false, true));
+        assert_eq!(by_both.next_event(), event("key", version, true, true));
     }
-    // Several in one message, each told with its own version, in their order.
+    // Several in one message: an event with its own version for each, in order.
     let many = entries([(&b"key"[..], &b"3"[..]), (b"kin", b"1"), (b"other", b"1")]);
     let last = writer.expect_ok(Request::PutMany(many.entries()));
     assert_eq!(original.next_change(), "key");
-    assert_eq!(by_key.next_event(), told("key", last - 2, true, false));
-    assert_eq!(by_prefix.next_event(), told("key", last - 2, false, true));
-    assert_eq!(by_prefix.next_event(), told("kin", last - 1, false, true));
-    assert_eq!(by_both.next_event(), told("key", last - 2, true, true));
-    assert_eq!(by_both.next_event(), told("kin", last - 1, false, true));
-    assert_eq!(by_both.next_event(), told("other", last, false, true));
+    assert_eq!(by_key.next_event(), event("key", last - 2, true, false));
+    assert_eq!(by_prefix.next_event(), event("key", last - 2, false, true));
+    assert_eq!(by_prefix.next_event(), event("kin", last - 1, false, true));
+    assert_eq!(by_both.next_event(), event("key", last - 2, true, true));
+    assert_eq!(by_both.next_event(), event("kin", last - 1, false, true));
+    assert_eq!(by_both.next_event(), event("other", last, false, true));
     // One kind deletes, then the other.
     for round in 0..2 {
         if round == 0 {
@@ -157,12 +157,12 @@ fn events_reach_both_protocols_and_deletion_ends_watches() {
         } else {
             assert!(writer.delete("key"));
         }
-        assert_eq!(by_prefix.next_event(), told("key", 0, false, true));
-        assert_eq!(by_both.next_event(), told("key", 0, false, true));
-        // It is there again, and those who watched it alone are not told.
+        assert_eq!(by_prefix.next_event(), event("key", 0, false, true));
+        assert_eq!(by_both.next_event(), event("key", 0, false, true));
+        // The key exists again; watches on the key itself have ended.
         let version = writer.put("key", "new");
-        assert_eq!(by_prefix.next_event(), told("key", version, false, true));
-        assert_eq!(by_both.next_event(), told("key", version, false, true));
+        assert_eq!(by_prefix.next_event(), event("key", version, false, true));
+        assert_eq!(by_both.next_event(), event("key", version, false, true));
         for app in [&mut by_key, &mut by_both] {
             let again = Request::Unwatch(WatchTarget::Key(b"key"));
             assert_eq!(app.status_of(again), (Status::NoSuchKey, 0));
@@ -253,14 +253,15 @@ fn put_many_sends_one_event_per_key() {
         let last = writer.expect_ok(Request::PutMany(many.entries()));
         let expected = [("a", last - 2), ("b", last), ("c", last - 3)];
         for app in [&mut by_key, &mut by_prefix, &mut by_both] {
-            let mut told = [(); 3].map(|()| app.next_change());
-            told.sort();
-            assert_eq!(told, expected.map(|(key, version)| (key.into(), version)));
+            let mut received = [(); 3].map(|()| app.next_change());
+            received.sort();
+            assert_eq!(received, expected.map(|(key, version)| (key.into(), version)));
         }
-        // In an original session it has its handshake before the next one, so it is told of no more either.
-        let mut told = [(); 3].map(|()| original.next_change());
-        told.sort();
-        assert_eq!(told, expected.map(|(key, _)| key));
+        // In an original session it has its handshake before the next one, so it receives no more
+        // events either.
+        let mut received = [(); 3].map(|()| original.next_change());
+        received.sort();
+        assert_eq!(received, expected.map(|(key, _)| key));
     }
     // There is nothing behind the last.
     let version = writer.put("c", "end");
@@ -270,8 +271,8 @@ fn put_many_sends_one_event_per_key() {
     assert_eq!(original.next_change(), "c");
 }
 
-/// Of many who count up with what they have read, and some of whom vanish in the middle of it, none writes over
-/// what another has counted.
+/// Of many who count up with what they have read, and some of whom vanish in the middle of it, none
+/// writes over what another has counted.
 #[test]
 fn counters_by_compare_and_swap_lose_no_update() {
     const APPS: usize = 6;
@@ -330,12 +331,13 @@ fn number(value: &[u8]) -> u64 {
     std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).expect("a number")
 }
 
-// --- the end --------------------------------------------------------------------------------------
+// --- the end
+// --------------------------------------------------------------------------------------
 
 /// Applications in a framed session, each in the middle of something that it does not go on with.
 struct Busy {
-    /// They can be told: with what is in the socket before that they have not taken.
-    told: Vec<(&'static str, RawV2App)>,
+    /// Applications whose sockets have room for the request to close.
+    reachable: Vec<(&'static str, RawV2App)>,
     /// They cannot: what they have not taken fills the socket.
     full: Vec<(&'static str, RawV2App)>,
 }
@@ -346,22 +348,22 @@ fn busy(env: &TestEnv) -> Busy {
     let mut writer = env.raw_v2();
     writer.put("large", &large);
     writer.put("small", "v");
-    let mut told = Vec::new();
+    let mut reachable = Vec::new();
     let mut full = Vec::new();
-    told.push(("idle", env.raw_v2()));
+    reachable.push(("idle", env.raw_v2()));
     let mut app = env.raw_v2();
     app.watch("small");
     writer.put("small", "w");
-    told.push(("with changes unread", app));
+    reachable.push(("with changes unread", app));
     let mut app = env.raw_v2();
     app.main.send(&encode_put(1, b"unfinished", b"value")[..10]);
-    told.push(("in the middle of a header", app));
+    reachable.push(("in the middle of a header", app));
     let mut app = env.raw_v2();
     app.main.send(&encode_put(1, b"unfinished", &large)[..1_000_000]);
-    told.push(("in the middle of a large put", app));
+    reachable.push(("in the middle of a large put", app));
     let mut app = env.raw_v2();
     app.main.send(&encode_request(1, Request::Get(b"large")).repeat(1000));
-    told.push(("with large answers unread", app));
+    reachable.push(("with large answers unread", app));
     let mut app = env.raw_v2();
     app.watch_prefix("k");
     for n in 0..10u8 {
@@ -369,24 +371,25 @@ fn busy(env: &TestEnv) -> Busy {
     }
     full.push(("with changes that fill the socket", app));
     // They are in those states, as far as that can be known.
-    for (what, app) in &told {
+    for (what, app) in &reachable {
         if what.contains("unread") {
             until(what, || (app.main.unread() > 0 || app.callback.unread() > 0).then_some(()));
         }
     }
     until("a socket is full", || (full[0].1.callback.unread() > 60_000).then_some(()));
     writer.close();
-    Busy { told, full }
+    Busy { reachable, full }
 }
 
-/// Each is closed; those that can be are told first. Whoever is told says goodbye, and is closed at once.
+/// Each is closed. Those with room in their sockets get the request to close, and are closed as
+/// soon as they send theirs.
 fn expect_all_closed(busy: Busy) {
-    for (what, mut app) in busy.told {
+    for (what, mut app) in busy.reachable {
         while app.next_event().is_some() {}
         let _ = app.main.try_send(&encode_request(0, Request::Close));
         app.main.rest();
         app.callback.expect_end();
-        println!("{what}: told, and closed");
+        println!("{what}: asked and closed");
     }
     for (what, mut app) in busy.full {
         app.main.rest();
@@ -413,7 +416,7 @@ fn group_is_deleted_during_any_v2_request() {
         let took = begin.elapsed();
         closed.join().expect("all are closed");
         println!("deleted in {took:?}");
-        // One of them does not take what it is told: it gets a second.
+        // One of them does not read the request to close: it gets one second.
         assert!(took < Duration::from_secs(3), "{took:?}");
     });
     expect_none_late(&env);

@@ -29,7 +29,8 @@ pub enum Delivery {
 pub struct Delay {
     /// The delay after it was sent.
     pub after: Duration,
-    /// Whether it is delivered earlier, once two later datagrams of the same direction have arrived.
+    /// Whether it is delivered earlier, once two later datagrams of the same direction have
+    /// arrived.
     pub or_overtaken: bool,
 }
 
@@ -51,15 +52,16 @@ impl RandomFaults {
     /// The longest delay of a datagram, of its copy, and of a reordered one.
     pub const MAX_DELAY: Duration = Duration::from_millis(200);
 
-    /// One fault for each affected datagram, a quarter of them each: dropped; delivered and duplicated
-    /// within [`MAX_DELAY`](Self::MAX_DELAY); delayed up to that; reordered behind two others.
+    /// One fault for each affected datagram, a quarter of them each: dropped; delivered and
+    /// duplicated within [`MAX_DELAY`](Self::MAX_DELAY); delayed up to that; reordered behind two
+    /// others.
     pub fn one_by_one(seed: u64) -> Self {
         Self { seed, together: false }
     }
 
-    /// The four faults independently of each other, with the same probability (8.5 %) each, so that the
-    /// same percentage is affected: a datagram may be duplicated, one of the two dropped, and the
-    /// other delayed.
+    /// The four faults independently of each other, with the same probability (8.5 %) each, so that
+    /// the same percentage is affected: a datagram may be duplicated, one of the two dropped, and
+    /// the other delayed.
     pub fn all_together(seed: u64) -> Self {
         Self { seed, together: true }
     }

@@ -1,11 +1,12 @@
-//! A network between the two servers that drops, duplicates, delays and reorders datagrams: exactly those
-//! that a test names, or random ones ([`RandomFaults`](delivery::RandomFaults)).
+//! A network between the two servers that drops, duplicates, delays and reorders datagrams: exactly
+//! those that a test names, or random ones ([`RandomFaults`](delivery::RandomFaults)).
 //!
-//! The relay stands in front of an authentication server. It forwards datagrams for its port number `n`
-//! to the real port number `n`, and replaces the port in a response to `Connect` by its own. Each socket
-//! of a local server has a socket of the relay on the other side, as behind a router that translates
-//! addresses: the authentication server tells local servers apart, and sees the same address for the
-//! same socket. The authentication server may be killed and restarted behind the relay.
+//! The relay stands in front of an authentication server. It forwards datagrams for its port number
+//! `n` to the real port number `n`, and replaces the port in a response to `Connect` by its own.
+//! Each socket of a local server has a socket of the relay on the other side, as behind a router
+//! that translates addresses: the authentication server tells local servers apart, and sees the
+//! same address for the same socket. The authentication server may be killed and restarted behind
+//! the relay.
 //!
 //! One thread forwards everything. It sleeps until a datagram arrives or a delay expires.
 

@@ -1,4 +1,4 @@
-//! Sockets that are bound by whoever starts the local server, and handed over to it.
+//! Socket activation: sockets that the supervisor binds and passes to the local server.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -54,7 +54,8 @@ impl Holder {
         assert_eq!(poll(&mut fds, limit), Ok(1), "a client comes");
     }
 
-    /// An application that has connected both channels and awaits its greeting, and others after it.
+    /// An application that has connected both channels and awaits its greeting, and others after
+    /// it.
     fn queued(&self) -> [Channel; 2] {
         let dir = self.dir.path();
         [
@@ -101,7 +102,7 @@ fn systemd_socket_activation_starts_the_server() {
         server.expect_log("both sockets", |line| line.contains("Listening on "));
     }
     let first = Driver::start(&server);
-    // Nobody has created a group yet: the answer comes from the server, which was not there before.
+    // There is no group yet: the response comes from the server, which was not running before.
     assert_eq!(first.establish("g", "xxxxx"), NOT_FOUND);
     let secret = server.create_group("g");
     assert_eq!(first.establish("g", &secret), 0);
@@ -146,8 +147,8 @@ fn clients_during_quit_wait_for_the_next_server() {
     let holder = Holder::new();
     let server = holder.starts(&auth);
     let secret = server.create_group("g");
-    // It does not close when it is told to, so the server is at it for a while. The first application is served by the
-    // thread that accepts.
+    // It ignores the request to close, so the server takes a while to quit. The first application
+    // is served by the thread that accepts.
     let mut slow = server.raw_app("g", &secret);
     server.signal(Signal::SIGTERM);
     slow.callback.int();
@@ -244,7 +245,7 @@ fn unusable_activation_socket_fails_the_start() {
 
     let name = format!("kvs-handed-over-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("it is short");
-    let abstract_socket = UnixListener::bind_addr(&address).expect("nobody else has it");
+    let abstract_socket = UnixListener::bind_addr(&address).expect("the name is free");
     expect_refusal(abstract_socket, &[&format!("descriptor 5 (@{name})"), "without a path"]);
 
     let path = dir.path().join("datagrams");
