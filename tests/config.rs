@@ -168,7 +168,7 @@ fn sighup_changes_only_the_log_level() {
 
     files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 99\n");
     server.signal(Signal::SIGHUP);
-    server.expect_log("the new level", |line| line.contains("the level of the log is debug now"));
+    server.expect_log("the new level", |line| line.contains("the log level is debug now"));
     put("second");
     server.expect_log("every operation", |line| line.contains("second"));
 
@@ -176,7 +176,7 @@ fn sighup_changes_only_the_log_level() {
     let file = files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 'long'\n");
     server.signal(Signal::SIGHUP);
     server.expect_log("the error", |line| {
-        line.contains("is not read again") && line.contains(&format!("{}:4: ", file.display()))
+        line.contains("not applied") && line.contains(&format!("{}:4: ", file.display()))
     });
     // Each option is valid, but not both together.
     let same =
@@ -189,7 +189,7 @@ fn sighup_changes_only_the_log_level() {
 
     files.write(&auth, "log-level = \"warn\"\n");
     server.signal(Signal::SIGHUP);
-    server.expect_log("the new level", |line| line.contains("the level of the log is warn now"));
+    server.expect_log("the new level", |line| line.contains("the log level is warn now"));
     put("fourth");
     connection.close().expect("the server is there");
     server.send("Quit");

@@ -1,15 +1,15 @@
-//! The administrator's dialogue: commands from standard input, answers to standard output.
+//! The administrator's dialogue: commands from standard input, responses to standard output.
 //!
-//! Answers are lines, written and flushed one by one by a thread of their own, so that a terminal that
-//! has been stopped (or a pipe that nobody reads) never holds up a server. When [`BACKLOG`] lines wait, further
-//! ones are dropped and counted, and the count is printed when there is room again.
+//! Responses are lines. A thread of its own writes and flushes them one by one, so that a stopped
+//! terminal or a pipe that is not read never blocks a server. When [`BACKLOG`] lines are queued,
+//! further ones are dropped and counted, and the count is printed when there is space again.
 //!
-//! Commands are whole lines. The end of the input is not `Quit`: a server started with its input closed
-//! goes on serving. On a terminal the dialogue goes on, too: after Ctrl-D at once, and for a server in the
-//! background as soon as it is continued in the foreground.
+//! Commands are whole lines. The end of the input is not `Quit`: a server started with its input
+//! closed keeps serving. On a terminal the dialogue continues, too: after Ctrl-D at once, and for a
+//! server in the background when it is continued in the foreground.
 //!
-//! On a terminal that can do it, lines are edited (`terminal`): with a prompt, a history and completion. Everywhere else, and
-//! above all in pipes, not one byte is read or written beyond the lines themselves.
+//! On a capable terminal, lines are edited (`terminal`) with a prompt, a history and completion.
+//! Everywhere else, above all in pipes, no byte beyond the lines themselves is read or written.
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, IsTerminal, Stdin, Write};
@@ -26,53 +26,57 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::SIGCONT;
 use signal_hook::iterator::Signals;
 
-use crate::terminal::{self, Editor, Restored, Typed, Words};
+use crate::terminal::editor::{Candidates, Editor, LineEvent, log_end_of_input};
+use crate::terminal::job_control::in_foreground;
+use crate::terminal::{self, TerminalGuard};
 
-/// How many lines may wait for a slow terminal.
+/// How many lines may be queued for a slow terminal.
 pub const BACKLOG: usize = 4096;
 
-/// The printed answer to what is no command.
+/// The response to an unknown command.
 pub const UNKNOWN_COMMAND: &str = "Unknown Command";
 
-/// Standard input and output. To be dropped at the end of the program: then the terminal is left as it was.
+/// Standard input and output. Must be dropped at the end of the program, which restores the
+/// terminal.
 #[derive(Debug)]
 pub struct Console {
     input: Option<Input<BufReader<Stdin>>>,
     output: Output,
-    _restored: Option<Restored>,
+    _guard: Option<TerminalGuard>,
 }
 
 impl Console {
-    /// Opens it, with an editor of lines if it is a terminal that can have one. It completes these commands.
+    /// Opens the console, with a line editor on a capable terminal. The editor completes these
+    /// commands.
     ///
     /// # Errors
-    /// When the thread that prints cannot be started.
+    /// When the thread that writes cannot be started.
     pub fn open(commands: &'static [&'static str]) -> io::Result<Self> {
         let mut input = Input::stdin();
         let Some(parts) = terminal::open(commands) else {
             let output = Output::new(io::stdout())?;
-            return Ok(Self { input: Some(input), output, _restored: None });
+            return Ok(Self { input: Some(input), output, _guard: None });
         };
         input.editor = Some(parts.editor);
         let output = Output::new(parts.printer)?;
-        Ok(Self { input: Some(input), output, _restored: Some(parts.restored) })
+        Ok(Self { input: Some(input), output, _guard: Some(parts.guard) })
     }
 
-    /// Where answers go.
+    /// Where responses are printed.
     pub fn output(&self) -> &Output {
         &self.output
     }
 
-    /// Where commands come from: once.
+    /// Where commands are read. To be called once.
     ///
     /// # Panics
-    /// The second time.
+    /// When it is called a second time.
     pub fn take_input(&mut self) -> Input<BufReader<Stdin>> {
         self.input.take().expect("one thread reads the console")
     }
 }
 
-/// Where answers go. Clones write to the same place, in the order of the calls.
+/// Prints lines. Clones write to the same sink, in the order of the calls.
 #[derive(Debug, Clone)]
 pub struct Output {
     lines: SyncSender<Line>,
@@ -100,33 +104,32 @@ impl Output {
         Ok(Self { lines, dropped })
     }
 
-    /// Prints one line (or several, when `text` contains line feeds, which then stay together). Never
-    /// waits.
+    /// Prints one line, or several that stay together if `text` contains line feeds. Never waits.
     pub fn say(&self, text: impl Display) {
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.to_string())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until all lines said before are written, `limit` at most.
+    /// Waits until all earlier lines are written, `limit` at most.
     pub fn flush(&self, limit: Duration) {
         let (done, flushed) = mpsc::sync_channel(1);
         if self.lines.try_send(Line::Flushed(done)).is_ok() {
-            // Either it was written, or whoever reads us is too slow: there is nothing else to do.
+            // After the timeout, the reader is too slow: the lines are given up.
             let _: Result<(), RecvTimeoutError> = flushed.recv_timeout(limit);
         }
     }
 }
 
 fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
-    // The end of the reader (a closed pipe) must not end the server: errors are let go.
+    // A closed pipe must not end the server, so errors are ignored.
     while let Ok(line) = waiting.recv() {
         match line {
             Line::Text(text) => {
                 let _ = sink.write_all(format!("{text}\n").as_bytes());
             }
             Line::Flushed(done) => {
-                // Each line was flushed; a terminal may still have to show the last.
+                // Each line was flushed already; the printer of a terminal may still hold the last.
                 let _ = sink.flush();
                 let _ = done.try_send(());
                 continue;
@@ -140,13 +143,14 @@ fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU
     }
 }
 
-/// The lines that the administrator types. To be read by a thread of its own.
+/// Reads the administrator's lines. Needs a thread of its own.
 #[derive(Debug)]
 pub struct Input<R> {
     reader: R,
-    /// There is somebody who may go away and come back.
+    /// Standard input is a terminal: its end may be a Ctrl-D, and reading may fail in the
+    /// background.
     terminal: bool,
-    /// Reads in place of `reader`.
+    /// Reads instead of `reader`.
     editor: Option<Editor>,
 }
 
@@ -165,38 +169,39 @@ impl<R: BufRead> Input<R> {
         Self { reader, terminal: false, editor: None }
     }
 
-    /// The next line without its end (LF or CR LF); `None` when there will be none any more. Bytes that are
+    /// The next line without its end (LF or CR LF); `None` at the end of the input. Bytes that are
     /// not UTF-8 are kept.
     pub fn line(&mut self) -> Option<Vec<u8>> {
         self.next(None)
     }
 
-    /// The same, for a line that is most likely one of `words`: an editor completes them.
+    /// The next line, with completion of `candidates` in the editor.
     pub fn line_among(
         &mut self,
-        words: impl Fn() -> Vec<String> + Send + 'static,
+        candidates: impl Fn() -> Vec<String> + Send + 'static,
     ) -> Option<Vec<u8>> {
-        self.next(Some(Box::new(words)))
+        self.next(Some(Box::new(candidates)))
     }
 
-    fn next(&mut self, words: Option<Words>) -> Option<Vec<u8>> {
+    fn next(&mut self, candidates: Option<Candidates>) -> Option<Vec<u8>> {
         if self.terminal {
-            // In the background a read stops the whole process, unless its thread has the signal blocked:
-            // then it fails with EIO. So does a change of the terminal. Blocking valid signals does not fail.
+            // In the background, reading or changing the terminal stops the process, unless the
+            // thread blocks the signal: then it fails with EIO. Blocking valid signals does not
+            // fail.
             let _ = (SigSet::from(Signal::SIGTTIN) | SigSet::from(Signal::SIGTTOU)).thread_block();
         }
         if let Some(editor) = &mut self.editor {
-            editor.complete(words);
+            editor.complete(candidates);
         }
         while let Some(editor) = &mut self.editor {
             match editor.line() {
-                Typed::Line(line) => return Some(line),
-                Typed::End if terminal_has_hung_up() => return self.ended(),
-                Typed::End => terminal::not_quit(),
-                Typed::Over => return None,
-                Typed::Background => wait_for_foreground()?,
-                Typed::Failed(error) => {
-                    tracing::warn!("lines cannot be edited any more: {error}");
+                LineEvent::Line(line) => return Some(line),
+                LineEvent::End if terminal_has_hung_up() => return self.ended(),
+                LineEvent::End => log_end_of_input(),
+                LineEvent::Closed => return None,
+                LineEvent::Background => wait_for_foreground()?,
+                LineEvent::Failed(error) => {
+                    tracing::warn!("line editing is disabled: {error}");
                     self.editor = None;
                 }
             }
@@ -205,7 +210,7 @@ impl<R: BufRead> Input<R> {
     }
 
     fn ended(&self) -> Option<Vec<u8>> {
-        tracing::info!("end of the input: no more commands; SIGTERM ends the server");
+        tracing::info!("end of the input: no more commands; use SIGTERM to end the server");
         None
     }
 
@@ -213,7 +218,7 @@ impl<R: BufRead> Input<R> {
         loop {
             let mut line = Vec::new();
             match self.reader.read_until(b'\n', &mut line) {
-                Ok(0) if self.terminal && !terminal_has_hung_up() => terminal::not_quit(),
+                Ok(0) if self.terminal && !terminal_has_hung_up() => log_end_of_input(),
                 Ok(0) => return self.ended(),
                 Ok(_) => {
                     if line.last() == Some(&b'\n') {
@@ -228,7 +233,7 @@ impl<R: BufRead> Input<R> {
                     wait_for_foreground()?;
                 }
                 Err(error) => {
-                    tracing::warn!("standard input cannot be read any more: {error}");
+                    tracing::warn!("cannot read standard input, no more commands: {error}");
                     return None;
                 }
             }
@@ -236,21 +241,24 @@ impl<R: BufRead> Input<R> {
     }
 }
 
-/// Whether the end of the input is for ever, and not a Ctrl-D.
+/// Whether the end of the input is final, and not a Ctrl-D.
 fn terminal_has_hung_up() -> bool {
     let stdin = io::stdin();
-    // A hang-up is reported without being asked for.
+    // A hang-up is reported without being requested.
     let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
 }
 
-/// Waits until the process is continued, as a shell does when it brings a stopped job to the foreground.
+/// Waits until the process is continued, as a shell does when it brings a stopped job to the
+/// foreground.
 fn wait_for_foreground() -> Option<()> {
     let mut signals = Signals::new([SIGCONT])
-        .inspect_err(|error| tracing::warn!("no more commands: {error}"))
+        .inspect_err(|error| {
+            tracing::warn!("cannot wait for the foreground, no more commands: {error}")
+        })
         .ok()?;
-    if terminal::in_foreground() {
-        // It came back before the signal was awaited.
+    if in_foreground() {
+        // The process was continued before the handler was installed.
         return Some(());
     }
     tracing::info!("in the background: no commands until the server is continued (SIGCONT)");
@@ -262,7 +270,7 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    /// A terminal that shows nothing until it is let go.
+    /// A terminal that shows nothing until it is released.
     struct Stopped(Receiver<()>, Arc<parking_lot::Mutex<Vec<u8>>>);
 
     impl Write for Stopped {
@@ -277,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_terminal_holds_nobody_up_and_the_loss_is_counted() {
+    fn stopped_terminal_never_blocks_and_loss_is_counted() {
         let (go, stopped) = mpsc::channel();
         let shown = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let output = Output::new(Stopped(stopped, Arc::clone(&shown))).unwrap();

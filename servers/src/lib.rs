@@ -1,8 +1,9 @@
-//! The two servers of kvs as a library; the programs in `bin/` only parse and wire.
+//! The two servers of kvs as a library; the programs in `bin/` parse options and start them.
 //!
-//! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. What they
-//! share: [`console`] (the administrator's dialogue), [`shutdown`] (who may end a server, and how),
-//! [`supervisor`] (who watches over it), [`logging`] and [`startup`] (limits and the exit code).
+//! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. They
+//! share [`console`] (the administrator's dialogue), [`shutdown`] (how a server is shut down),
+//! [`supervisor`] (systemd), [`logging`] and [`startup`] (options, limits, exit code), and the
+//! `Directory` trait: which groups exist, and what their secrets are.
 
 #![forbid(unsafe_code)]
 

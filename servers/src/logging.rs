@@ -1,8 +1,8 @@
-//! Logs: what is written, and how.
+//! The log of a server.
 //!
-//! Lines go to standard error, through a thread of their own that drops lines rather than wait for a reader that
-//! has stopped. Text is for people, JSON (an object on each line) for programs that collect logs. The level can be
-//! changed while the server runs.
+//! A thread of its own writes lines to standard error; it drops lines when their reader has
+//! stopped, so that logging never blocks. Text is for people; JSON, one object per line, is for log
+//! collectors. The level can be changed while the server runs.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -15,17 +15,19 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
 
-use crate::terminal::Log;
+use crate::terminal::log_output::LogOutput;
 
-/// The options about logs, the same for both servers.
+/// The options of the log, the same for both servers.
 #[derive(Debug, Clone, Args)]
 pub struct LogOptions {
-    /// The least important lines that are logged
-    #[arg(long, value_name = "LEVEL", env = "KVS_LOG_LEVEL", value_enum, default_value_t = Level::Info)]
+    /// The least severe lines that are logged
+    #[arg(long, value_name = "LEVEL", env = "KVS_LOG_LEVEL", value_enum,
+          default_value_t = Level::Info)]
     log_level: Level,
 
-    /// How lines are written: for people, or an object of JSON each
-    #[arg(long, value_name = "FORMAT", env = "KVS_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    /// The form of log lines: text for people, or one JSON object per line
+    #[arg(long, value_name = "FORMAT", env = "KVS_LOG_FORMAT", value_enum,
+          default_value_t = Format::Text)]
     log_format: Format,
 
     /// Log every operation on standard error: the same as --log-level debug
@@ -33,14 +35,14 @@ pub struct LogOptions {
     verbose: bool,
 }
 
-/// How important a line is.
+/// The severity of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Level {
-    /// What must not happen, and needs a person.
+    /// A failure that needs an administrator.
     Error,
-    /// What went wrong, and was dealt with.
+    /// A problem that was handled.
     Warn,
-    /// What has changed.
+    /// A change of state.
     Info,
     /// Every operation.
     Debug,
@@ -66,16 +68,16 @@ impl LogOptions {
     }
 }
 
-/// The log of this process. What is left is written when it is dropped.
+/// The log of this process. The remaining lines are written when it is dropped.
 pub struct Logging {
     _writer: WorkerGuard,
     level: LevelHandle,
 }
 
-/// What is said of a change.
-const OTHERS: &str = "all other options count from the next start on";
+/// The end of the message about a changed level.
+const OTHERS: &str = "all other options take effect at the next start";
 
-/// Changes the level.
+/// Changes the level of the log.
 #[derive(Clone)]
 pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
 
@@ -94,7 +96,7 @@ impl fmt::Debug for LevelHandle {
 impl Logging {
     /// Starts the log of this process, once.
     pub fn init(options: &LogOptions) -> Self {
-        let (writer, guard) = tracing_appender::non_blocking(Log);
+        let (writer, guard) = tracing_appender::non_blocking(LogOutput);
         let layer = lines::layer().with_writer(writer).with_target(false);
         let layer = match options.log_format {
             Format::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -105,27 +107,27 @@ impl Logging {
         Self { _writer: guard, level: LevelHandle(level) }
     }
 
-    /// For whoever changes the level later.
+    /// A handle that changes the level later.
     pub fn level(&self) -> LevelHandle {
         self.level.clone()
     }
 }
 
 impl LevelHandle {
-    /// From now on the level of these options holds.
+    /// Applies the level of these options.
     pub fn set(&self, options: &LogOptions) {
         let level = options.level();
         match self.0.reload(level) {
-            // As important as whatever else is logged now.
+            // At the severity of the new level, so that the line is logged.
             Ok(()) if level == LevelFilter::ERROR => {
-                tracing::error!("the level of the log is {level} now; {OTHERS}")
+                tracing::error!("the log level is {level} now; {OTHERS}")
             }
             Ok(()) if level == LevelFilter::WARN => {
-                tracing::warn!("the level of the log is {level} now; {OTHERS}")
+                tracing::warn!("the log level is {level} now; {OTHERS}")
             }
-            Ok(()) => tracing::info!("the level of the log is {level} now; {OTHERS}"),
-            // Only without a log: then nobody reads this either.
-            Err(error) => tracing::error!("the level of the log stays as it was: {error}"),
+            Ok(()) => tracing::info!("the log level is {level} now; {OTHERS}"),
+            // It fails only when there is no log, so this line is lost, too.
+            Err(error) => tracing::error!("cannot change the log level: {error}"),
         }
     }
 }

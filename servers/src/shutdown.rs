@@ -1,7 +1,8 @@
-//! How a server ends: anyone asks, the server's `run` obeys.
+//! How a server is shut down.
 //!
-//! A [`Shutdown`] is handed to `run`; its clones go to the console, to the signal thread and to whatever
-//! else may end the server. The first request counts, later ones change nothing.
+//! The server's `run` takes a [`Shutdown`]; its clones go to the console, to the signal thread and
+//! to every other part that may shut the server down. The first request counts; later ones change
+//! nothing.
 
 use std::fmt;
 use std::io;
@@ -12,20 +13,20 @@ use parking_lot::{Condvar, Mutex};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Why a server ends.
+/// Why a server shuts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// `Quit` on the console.
     Console,
-    /// The same over the control socket.
+    /// A quit request over the control socket.
     Control,
     /// SIGTERM or SIGINT.
     Signal(i32),
-    /// The authentication server told this local server to quit.
+    /// The authentication server is quitting and has asked this local server to quit.
     AuthServer,
-    /// The authentication server does not answer, and the administrator wanted the server to end then.
+    /// The authentication server does not answer, and `--exit-on-auth-loss` is set.
     AuthLost,
-    /// A thread of the server has ended that must not: a bug, or a system that refuses everything.
+    /// A thread that the server needs has failed: a bug, or a system that refuses everything.
     Broken,
 }
 
@@ -44,7 +45,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A request to end, shared by all who may make it and the server that obeys.
+/// A request to shut down, shared by the server and all parts that may make it.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<Shared>);
 
@@ -57,7 +58,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     reason: Option<Reason>,
-    /// Called once, at the request: wakes a thread that waits in `epoll` rather than here.
+    /// Called once, at the request: wakes a thread that waits in `epoll`.
     wake: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -68,12 +69,12 @@ impl fmt::Debug for Shutdown {
 }
 
 impl Shutdown {
-    /// Nobody has asked yet.
+    /// No request has been made.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks the server to end. Never waits.
+    /// Requests the shutdown. Never waits.
     pub fn request(&self, reason: Reason) {
         let wake = {
             let mut state = self.0.state.lock();
@@ -89,12 +90,12 @@ impl Shutdown {
         }
     }
 
-    /// Who has asked first, if anyone.
+    /// The reason of the first request, if one has been made.
     pub fn reason(&self) -> Option<Reason> {
         self.0.state.lock().reason
     }
 
-    /// Waits until somebody asks.
+    /// Waits for a request.
     pub fn wait(&self) -> Reason {
         let mut state = self.0.state.lock();
         loop {
@@ -105,7 +106,7 @@ impl Shutdown {
         }
     }
 
-    /// Calls `wake` at the request, or now when it has already been made. Replaces an earlier `wake`.
+    /// Calls `wake` at the request, or now if it has been made already. Replaces an earlier `wake`.
     pub fn on_request(&self, wake: impl FnOnce() + Send + 'static) {
         let mut state = self.0.state.lock();
         if state.reason.is_none() {
@@ -116,8 +117,8 @@ impl Shutdown {
         wake();
     }
 
-    /// Makes SIGTERM and SIGINT requests to end, and with `on_hangup` SIGHUP a call of it. Without, that ends the process at
-    /// once, as is usual for a program whose terminal has gone.
+    /// Makes SIGTERM and SIGINT request the shutdown, and SIGHUP call `on_hangup`. Without
+    /// `on_hangup`, SIGHUP keeps its default action and ends the process.
     ///
     /// # Errors
     /// When the handlers or their thread cannot be set up.
@@ -126,13 +127,14 @@ impl Shutdown {
         on_hangup: Option<impl Fn() + Send + Sync + 'static>,
     ) -> io::Result<()> {
         let hangup = on_hangup.as_ref().map(|_| SIGHUP);
-        let on_hangup = on_hangup.map(|call| Arc::new(Hangups { call, state: Mutex::default() }));
+        let on_hangup =
+            on_hangup.map(|call| Arc::new(HangupHandler { call, state: Mutex::default() }));
         let mut signals = Signals::new([SIGTERM, SIGINT].into_iter().chain(hangup))?;
         let shutdown = self.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 match (signal, &on_hangup) {
-                    (SIGHUP, Some(hangups)) => hangups.another(),
+                    (SIGHUP, Some(handler)) => handler.call_again(),
                     _ => shutdown.request(Reason::Signal(signal)),
                 }
             }
@@ -141,9 +143,10 @@ impl Shutdown {
     }
 }
 
-/// What SIGHUP calls: in a thread of its own, as a file may take as long as it likes to be read, and SIGTERM shall not wait
-/// for it. One call at a time, and one more after it for all that came meanwhile.
-struct Hangups<F> {
+/// The function that SIGHUP calls. It runs in its own thread, because reading a file may take long
+/// and must not delay SIGTERM. One call runs at a time; all signals that arrive meanwhile cause one
+/// more.
+struct HangupHandler<F> {
     call: F,
     state: Mutex<Calls>,
 }
@@ -153,12 +156,12 @@ enum Calls {
     #[default]
     None,
     Running,
-    /// And then once more.
+    /// One more call follows the one that runs.
     Again,
 }
 
-impl<F: Fn() + Send + Sync + 'static> Hangups<F> {
-    fn another(self: &Arc<Self>) {
+impl<F: Fn() + Send + Sync + 'static> HangupHandler<F> {
+    fn call_again(self: &Arc<Self>) {
         let before = {
             let mut state = self.state.lock();
             let before = *state;
@@ -168,10 +171,10 @@ impl<F: Fn() + Send + Sync + 'static> Hangups<F> {
         if before != Calls::None {
             return;
         }
-        let hangups = Arc::clone(self);
-        let spawned = thread::Builder::new().name("reload".into()).spawn(move || hangups.run());
+        let handler = Arc::clone(self);
+        let spawned = thread::Builder::new().name("reload".into()).spawn(move || handler.run());
         if let Err(error) = spawned {
-            tracing::error!("SIGHUP changes nothing, as there is no thread for it: {error}");
+            tracing::error!("SIGHUP ignored: cannot start a thread for it: {error}");
             *self.state.lock() = Calls::None;
         }
     }
@@ -188,12 +191,14 @@ impl<F: Fn() + Send + Sync + 'static> Hangups<F> {
     }
 }
 
-/// Runs the whole life of a thread without which the server is no server: when it fails or panics, the
-/// server ends.
+/// Runs the body of a thread that the server needs: when it fails or panics, the server shuts down.
 ///
 /// # Errors
-/// That of `life`.
-pub fn end_with<E>(shutdown: &Shutdown, life: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+/// The error of `body`.
+pub fn shut_down_on_failure<E>(
+    shutdown: &Shutdown,
+    body: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
     struct OnFailure<'a>(&'a Shutdown);
     impl Drop for OnFailure<'_> {
         fn drop(&mut self) {
@@ -201,7 +206,7 @@ pub fn end_with<E>(shutdown: &Shutdown, life: impl FnOnce() -> Result<(), E>) ->
         }
     }
     let on_failure = OnFailure(shutdown);
-    life()?;
+    body()?;
     std::mem::forget(on_failure);
     Ok(())
 }

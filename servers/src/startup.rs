@@ -1,7 +1,8 @@
-//! What both programs do before and after they serve: options, logs, signals, the limit of descriptors, the exit code.
+//! The start and the end of both programs: options, log, signals, the descriptor limit, the exit
+//! code.
 //!
-//! Errors that prevent the start are printed on standard error, as one sentence that says what failed, on what,
-//! and why. SIGHUP has the options read again, of which the level of the log counts then.
+//! An error that prevents the start is printed on standard error as one sentence: what failed, on
+//! what, and why. SIGHUP reads the options again and applies the log level.
 
 use std::env;
 use std::fmt::Display;
@@ -17,68 +18,68 @@ use crate::logging::{LevelHandle, LogOptions, Logging};
 use crate::shutdown::Shutdown;
 use crate::supervisor::Supervisor;
 
-/// The options that both programs have.
+/// The options that both servers have.
 #[derive(Debug, Args)]
-pub struct Common {
-    /// Check the options, wherever they are set, print all that are in force, and end
+pub struct CommonOptions {
+    /// Check the options wherever they are set, print those in force, and exit
     #[arg(long)]
     check_config: bool,
 
-    /// What is logged, and how.
+    /// The options of the log.
     #[command(flatten)]
     log: LogOptions,
 }
 
-/// The options of a program that [`main`] runs.
-pub trait Options: Parser {
+/// The options of a server that [`main`] runs.
+pub trait ServerOptions: Parser {
     /// The name of the program.
     const NAME: &str;
 
-    /// Those that both programs have.
-    fn common(&self) -> &Common;
+    /// The options that both servers have.
+    fn common(&self) -> &CommonOptions;
 
-    /// What is wrong with these options together, each of which is right by itself.
+    /// Checks options that are valid one by one for conflicts with each other.
     ///
     /// # Errors
-    /// A sentence about it.
+    /// A sentence that describes the conflict.
     fn check(&self) -> Result<(), String>;
 
-    /// What the administrator should know about them, although they are right.
-    fn remark(&self) -> Option<String> {
+    /// A note for the administrator about options that are valid.
+    fn note(&self) -> Option<String> {
         None
     }
 }
 
-/// The life of a server program: its options from the command line, the environment and its file, then `serve`, then
-/// its exit code.
-pub fn main<O: Options, E: Display>(
+/// Runs a server program: reads the options from the command line, the environment and the file,
+/// calls `serve`, and returns the exit code.
+pub fn main<O: ServerOptions, E: Display>(
     serve: impl FnOnce(O, &Shutdown, &Supervisor) -> Result<(), E>,
 ) -> ExitCode {
     let parsed = match kvs_options::parse::<O>(env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return error.report(O::NAME),
     };
-    if let Err(why) = parsed.options.check() {
-        eprintln!("{}: {why}", O::NAME);
+    if let Err(error) = parsed.options.check() {
+        eprintln!("{}: {error}", O::NAME);
         return ExitCode::from(2);
     }
     if parsed.options.common().check_config {
         let file = parsed
             .file()
-            .map_or(String::new(), |file| format!(" (lines are those of {})", file.display()));
+            .map_or(String::new(), |file| format!(" (line numbers refer to {})", file.display()));
         let text = format!(
-            "# The options of {} are right. What is in force{file}:\n{}{}",
+            "# The options of {} are valid. Options in force{file}:\n{}{}",
             O::NAME,
-            parsed.options.remark().map_or(String::new(), |remark| format!("# {remark}\n")),
+            parsed.options.note().map_or(String::new(), |note| format!("# {note}\n")),
             parsed.settings()
         );
-        // With its output closed, there is nobody to tell.
+        // If standard output is closed, there is nowhere to report it.
         let _ = io::stdout().write_all(text.as_bytes());
         return ExitCode::SUCCESS;
     }
     let logging = Logging::init(&parsed.options.common().log);
-    if let Some(remark) = parsed.options.remark() {
-        tracing::warn!("{remark}");
+    if let Some(note) = parsed.options.note() {
+        tracing::warn!("{note}");
     }
     let shutdown = Shutdown::new();
     let supervisor = Supervisor::from_env();
@@ -88,9 +89,9 @@ pub fn main<O: Options, E: Display>(
             raise_descriptor_limit();
             serve(parsed.options, &shutdown, &supervisor).map_err(|error| error.to_string())
         }
-        Err(error) => Err(format!("signals cannot be handled: {error}")),
+        Err(error) => Err(format!("cannot handle signals: {error}")),
     };
-    // Writes what is left, so that the error below is the last line.
+    // Writes the remaining lines, so that the error below is the last one.
     drop(logging);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,8 +102,8 @@ pub fn main<O: Options, E: Display>(
     }
 }
 
-/// What SIGHUP does: nothing but the level of the log changes, and that only if the file is right.
-fn reload<O: Options>(
+/// The function that SIGHUP calls: applies the log level, if all options are valid.
+fn reload<O: ServerOptions>(
     file: &Path,
     level: LevelHandle,
     supervisor: Supervisor,
@@ -114,9 +115,9 @@ fn reload<O: Options>(
             let checked = parsed.and_then(|parsed| parsed.options.check().map(|()| parsed.options));
             match checked {
                 Ok(options) => level.set(&options.common().log),
-                // In one line, as all that is logged.
+                // On one line, like every log message.
                 Err(error) => tracing::error!(
-                    "{} is not read again: {}",
+                    "{} not applied, the options stay as they were: {}",
                     file.display(),
                     error.trim_end().replace('\n', "; ")
                 ),
@@ -125,24 +126,24 @@ fn reload<O: Options>(
     }
 }
 
-/// Lets the process have as many descriptors as the administrator allows: every application takes two, and
-/// the usual soft limit of 1024 is there for programs that use `select`, which these do not.
+/// Raises the descriptor limit to the hard limit: every application takes two descriptors, and the
+/// usual soft limit of 1024 exists for programs that use `select`, which the servers do not.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!("the limit of open descriptors could not be raised: {error}");
+        tracing::warn!("cannot raise the limit of open files: {error}");
     }
 }
 
 /// How many descriptors this process may have open.
 pub fn descriptor_limit() -> u64 {
-    // It can be read unless the kernel is not Linux; POSIX grants at least 20.
+    // Reading the limit does not fail on Linux; POSIX guarantees at least 20.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(20, |(soft, _)| soft)
 }
 
-/// Whether the machine has run out of something: an error that says nothing about the peer or the port, and
-/// that any other socket would meet, too.
+/// Whether the machine lacks a resource: the error is not about the peer or the port, and any other
+/// socket would meet it, too.
 pub fn is_shortage(error: &io::Error) -> bool {
     use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC};
     let errno = error.raw_os_error().map(Errno::from_raw);

@@ -1,17 +1,19 @@
-//! What a server tells whoever has started it and watches over it: systemd, or any other that sets `NOTIFY_SOCKET`
-//! (sd_notify(3)). Without that variable all of this does nothing.
+//! Notifies the service manager of the state of a server: systemd, or another one that sets
+//! `NOTIFY_SOCKET` (sd_notify(3)). Without that variable, all of this does nothing.
 //!
-//! - `READY=1` comes when whoever connects is served, so what is ordered after the server finds it.
-//! - `STATUS=` is a sentence for people (`systemctl status`) about what may change while the server runs.
-//! - `STOPPING=1` comes when the server begins to quit. How long that takes is limited by the server itself (half a
-//!   minute at most), so it never asks for more time than its unit gives.
-//! - `RELOADING=1`, and `READY=1` after it, stand around a change of the options.
+//! - `READY=1`: connections are served, so that units ordered after the server can connect.
+//! - `STATUS=`: a sentence for people (`systemctl status`) about state that changes while the
+//!   server runs.
+//! - `STOPPING=1`: the server begins to quit. The server itself limits how long that takes (half a
+//!   minute at most), so it never needs more time than its unit grants.
+//! - `RELOADING=1`, then `READY=1`: the options are being changed, then have been.
 //!
-//! There is no watchdog: it would have to be fed by a thread that wakes for nothing else, and would say that this
-//! thread lives. A thread of the server that fails ends the server ([`end_with`](crate::shutdown::end_with)).
+//! There is no watchdog: a thread would have to wake for nothing else, and would show only that
+//! this thread lives. A server thread that fails shuts the server down
+//! ([`shut_down_on_failure`](crate::shutdown::shut_down_on_failure)).
 //!
-//! A message is one datagram. A supervisor that does not read is waited for for a second at most, and whatever goes
-//! wrong is a line in the log: a server serves no worse because nobody watches it.
+//! A message is one datagram. Sending waits a second at most for a supervisor that does not read.
+//! Errors are logged and have no other effect.
 
 use std::env;
 use std::ffi::OsStr;
@@ -26,24 +28,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
 
-/// How long a message may wait for a supervisor that does not read.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long sending may wait for a supervisor that does not read.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The variable with the address of the supervisor's socket.
+/// The environment variable with the address of the supervisor's socket.
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Whoever watches over this process, or nobody. Clones speak to the same one.
+/// The supervisor of this process, if there is one. Clones notify the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Supervisor(Option<Arc<Link>>);
+pub struct Supervisor(Option<Arc<NotifySocket>>);
 
-struct Link {
+struct NotifySocket {
     socket: UnixDatagram,
     address: SocketAddr,
     /// Not held while a message is sent.
     phase: Mutex<Phase>,
 }
 
-/// What was told already: a reload while the server starts or stops says nothing about whether it serves.
+/// What the supervisor knows. A reload is reported only while the server serves: its `READY=1`
+/// would be wrong while the server starts or stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -51,81 +54,81 @@ enum Phase {
     Stopping,
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for NotifySocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("NotifySocket").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 impl Supervisor {
-    /// The one that `NOTIFY_SOCKET` names, a path or (`@…`) an abstract name.
+    /// The supervisor that `NOTIFY_SOCKET` names: a path, or (`@…`) an abstract name.
     pub fn from_env() -> Self {
         let Some(name) = env::var_os(NOTIFY_SOCKET).filter(|name| !name.is_empty()) else {
             return Self::default();
         };
-        match Link::new(&name) {
-            Ok(link) => Self(Some(Arc::new(link))),
+        match NotifySocket::new(&name) {
+            Ok(socket) => Self(Some(Arc::new(socket))),
             Err(error) => {
                 tracing::warn!(
-                    "the supervisor is told nothing: {NOTIFY_SOCKET} is {name:?}: {error}"
+                    "cannot notify the supervisor: {NOTIFY_SOCKET} is {name:?}: {error}"
                 );
                 Self::default()
             }
         }
     }
 
-    /// What the server does now, in a sentence.
+    /// Reports the state of the server, in a sentence.
     pub fn status(&self, status: impl Display) {
-        self.tell(&[NotifyState::Status(&line(status))]);
+        self.notify(&[NotifyState::Status(&line(status))]);
     }
 
-    /// The server serves. To be called once.
+    /// Reports that the server serves. To be called once.
     pub fn ready(&self) {
         self.enter(Phase::Serving);
-        self.tell(&[NotifyState::Ready]);
+        self.notify(&[NotifyState::Ready]);
     }
 
-    /// The server begins to quit, because of `reason`. To be called once.
+    /// Reports that the server quits because of `reason`. To be called once.
     pub fn stopping(&self, reason: impl Display) {
         self.enter(Phase::Stopping);
         let status = line(format_args!("Quitting: {reason}"));
-        self.tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
     }
 
-    /// Changes the options of the running server by `reload`, and tells that it does.
+    /// Changes the options of the running server with `reload`, and reports the change.
     pub fn reload<T>(&self, reload: impl FnOnce() -> T) -> T {
         let is_serving =
-            || self.0.as_ref().is_some_and(|link| *link.phase.lock() == Phase::Serving);
-        let told = is_serving();
-        if told {
+            || self.0.as_ref().is_some_and(|socket| *socket.phase.lock() == Phase::Serving);
+        let is_reported = is_serving();
+        if is_reported {
             match NotifyState::monotonic_usec_now() {
-                Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-                Err(error) => tracing::warn!("the clock cannot be read: {error}"),
+                Ok(now) => self.notify(&[NotifyState::Reloading, now]),
+                Err(error) => tracing::warn!("cannot read the clock: {error}"),
             }
         }
         let result = reload();
-        if told && is_serving() {
-            self.tell(&[NotifyState::Ready]);
+        if is_reported && is_serving() {
+            self.notify(&[NotifyState::Ready]);
         }
         result
     }
 
     fn enter(&self, phase: Phase) {
-        if let Some(link) = &self.0 {
-            *link.phase.lock() = phase;
+        if let Some(socket) = &self.0 {
+            *socket.phase.lock() = phase;
         }
     }
 
-    fn tell(&self, states: &[NotifyState<'_>]) {
-        let Some(link) = &self.0 else { return };
+    fn notify(&self, states: &[NotifyState<'_>]) {
+        let Some(socket) = &self.0 else { return };
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-        if let Err(error) = link.socket.send_to_addr(message.as_bytes(), &link.address) {
-            tracing::warn!("the supervisor cannot be told {:?}: {error}", message.trim_end());
+        if let Err(error) = socket.socket.send_to_addr(message.as_bytes(), &socket.address) {
+            tracing::warn!("cannot notify the supervisor of {:?}: {error}", message.trim_end());
         }
     }
 }
 
-impl Link {
+impl NotifySocket {
     fn new(name: &OsStr) -> io::Result<Self> {
         let address = match name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -133,12 +136,12 @@ impl Link {
             _ => return Err(io::Error::other("it must begin with / or @")),
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { socket, address, phase: Mutex::new(Phase::Starting) })
     }
 }
 
-/// In one line, as each line of a message is an order to the supervisor.
+/// Joins lines, because each line of a message is an assignment of its own.
 fn line(text: impl Display) -> String {
     text.to_string().replace(char::is_control, " ")
 }
@@ -147,79 +150,79 @@ fn line(text: impl Display) -> String {
 mod tests {
     use super::*;
 
-    /// A supervisor, and its end of the socket.
+    /// A supervisor, and the supervisor's end of the socket.
     fn supervisor(dir: &tempfile::TempDir) -> (Supervisor, UnixDatagram) {
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        (Supervisor(Some(Arc::new(Link::new(path.as_os_str()).unwrap()))), socket)
+        (Supervisor(Some(Arc::new(NotifySocket::new(path.as_os_str()).unwrap()))), socket)
     }
 
-    fn told(socket: &UnixDatagram) -> Option<String> {
+    fn received(socket: &UnixDatagram) -> Option<String> {
         let mut buffer = [0; 4096];
         let count = socket.recv(&mut buffer).ok()?;
         Some(String::from_utf8(buffer[..count].to_vec()).unwrap())
     }
 
     #[test]
-    fn a_reload_is_told_between_ready_and_the_end_and_at_no_other_time() {
+    fn reload_is_reported_only_while_the_server_serves() {
         let dir = tempfile::tempdir().unwrap();
         let (supervisor, socket) = supervisor(&dir);
         assert_eq!(supervisor.reload(|| 1), 1);
-        assert_eq!(told(&socket), None);
+        assert_eq!(received(&socket), None);
         supervisor.ready();
-        assert_eq!(told(&socket).as_deref(), Some("READY=1\n"));
+        assert_eq!(received(&socket).as_deref(), Some("READY=1\n"));
         supervisor.reload(|| {
-            let message = told(&socket).unwrap();
+            let message = received(&socket).unwrap();
             let since_boot = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
             assert!(since_boot.trim_end().parse::<u64>().unwrap() > 0);
-            assert_eq!(told(&socket), None);
+            assert_eq!(received(&socket), None);
         });
-        assert_eq!(told(&socket).as_deref(), Some("READY=1\n"));
+        assert_eq!(received(&socket).as_deref(), Some("READY=1\n"));
         supervisor.reload(|| {
-            told(&socket).unwrap();
-            supervisor.stopping("it was told to");
+            received(&socket).unwrap();
+            supervisor.stopping("SIGTERM");
             assert_eq!(
-                told(&socket).as_deref(),
-                Some("STOPPING=1\nSTATUS=Quitting: it was told to\n")
+                received(&socket).as_deref(),
+                Some("STOPPING=1\nSTATUS=Quitting: SIGTERM\n")
             );
         });
         supervisor.reload(|| ());
-        assert_eq!(told(&socket), None, "it serves no more");
+        assert_eq!(received(&socket), None, "the server does not serve");
     }
 
     #[test]
-    fn nothing_in_a_status_is_an_order() {
+    fn status_cannot_contain_another_assignment() {
         let dir = tempfile::tempdir().unwrap();
         let (supervisor, socket) = supervisor(&dir);
         supervisor.status("at /a\nMAINPID=1");
-        assert_eq!(told(&socket).as_deref(), Some("STATUS=at /a MAINPID=1\n"));
+        assert_eq!(received(&socket).as_deref(), Some("STATUS=at /a MAINPID=1\n"));
     }
 
     #[test]
-    fn a_supervisor_that_does_not_read_or_has_gone_holds_nobody_up() {
+    fn stopped_supervisor_delays_the_server_briefly() {
         let dir = tempfile::tempdir().unwrap();
         let (supervisor, socket) = supervisor(&dir);
-        // Until its queue is full: then the wait is limited.
+        // Once the queue is full, each send waits for the timeout.
         let begin = std::time::Instant::now();
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < SEND_TIMEOUT {
             supervisor.status("again");
         }
-        assert!(begin.elapsed() < PATIENCE * 10);
+        assert!(begin.elapsed() < SEND_TIMEOUT * 10);
         drop(socket);
-        supervisor.status("to nobody");
+        supervisor.status("closed");
     }
 
     #[test]
-    fn an_address_is_a_path_or_an_abstract_name() {
+    fn address_is_a_path_or_an_abstract_name() {
         let name = format!("kvs-supervisor-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        let link = Link::new(OsStr::new(&format!("@{name}"))).unwrap();
-        Supervisor(Some(Arc::new(link))).ready();
-        assert_eq!(told(&socket).as_deref(), Some("READY=1\n"));
+        let notify = NotifySocket::new(OsStr::new(&format!("@{name}"))).unwrap();
+        Supervisor(Some(Arc::new(notify))).ready();
+        assert_eq!(received(&socket).as_deref(), Some("READY=1\n"));
         for bad in ["vsock:2:1", "relative", &format!("/{}", "x".repeat(108))] {
-            assert!(Link::new(OsStr::new(bad)).is_err(), "{bad}");
+            assert!(NotifySocket::new(OsStr::new(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::builder::FalseyValueParser;
 
 use super::config::Config;
-use crate::startup::{self, Common};
+use crate::startup::{CommonOptions, ServerOptions};
 
 const AFTER_HELP: &str = "\
 Console (standard input, whole lines):
@@ -29,8 +29,8 @@ Example, for local servers on several machines:
 #[command(name = "KVS-AuthServer", version, after_help = AFTER_HELP)]
 pub struct Options {
     /// Where local servers reach this server: an IP address and a UDP port
-    #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT", default_value_t = Config::default().listen,
-          value_parser = address_and_port)]
+    #[arg(long, env = "KVS_LISTEN", value_name = "ADDR:PORT",
+          default_value_t = Config::default().listen, value_parser = address_and_port)]
     listen: SocketAddr,
 
     /// Local servers that one machine (IPv4 address or IPv6 network of 64 bits) may have connected
@@ -62,13 +62,13 @@ pub struct Options {
 
     /// The options that both servers have.
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
-impl startup::Options for Options {
+impl ServerOptions for Options {
     const NAME: &str = "KVS-AuthServer";
 
-    fn common(&self) -> &Common {
+    fn common(&self) -> &CommonOptions {
         &self.common
     }
 

@@ -1,7 +1,6 @@
-//! The authentication server as a program: parses, wires up, exits. What it does is in
-//! [`kvs_servers::auth`].
+//! The program `KVS-AuthServer`: options, console, exit code. The server is [`kvs_servers::auth`].
 
-#![allow(non_snake_case, reason = "the crate has the name of the program, which is given")]
+#![allow(non_snake_case, reason = "the crate has the name of the program")]
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -31,14 +30,14 @@ fn serve(
     let console_shutdown = shutdown.clone();
     thread::Builder::new()
         .name("console-input".into())
-        .spawn(move || obey_console(input, &output, &console_shutdown))
+        .spawn(move || run_console(input, &output, &console_shutdown))
         .map_err(|error| format!("cannot start a thread for the console: {error}"))?;
     server.run(shutdown, console.output())?;
     Ok(())
 }
 
-/// Reads commands until the end of the input, which ends nothing but this.
-fn obey_console(mut input: Input<impl BufRead>, output: &Output, shutdown: &Shutdown) {
+/// Carries out commands until the end of the input, which does not end the server.
+fn run_console(mut input: Input<impl BufRead>, output: &Output, shutdown: &Shutdown) {
     while let Some(line) = input.line() {
         match line.as_slice() {
             _ if shutdown.reason().is_some() => return,

@@ -1,7 +1,7 @@
-//! `KVS-LocalServer`: parse, wire up, exit code.
+//! The program `KVS-LocalServer`: options, activated sockets, exit code. The server is
+//! [`kvs_servers::local`].
 
-// The name of the program is the one that its users know.
-#![allow(non_snake_case)]
+#![allow(non_snake_case, reason = "the crate has the name of the program")]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -13,8 +13,8 @@ use kvs_servers::shutdown::Shutdown;
 use kvs_servers::startup;
 use kvs_servers::supervisor::Supervisor;
 
-/// Blocks of this many bytes and more go back to the system as soon as they are freed.
-const RETURNED_AT_ONCE: libc::c_int = 1 << 20;
+/// Blocks of at least this size are returned to the system when they are freed.
+const MMAP_THRESHOLD: libc::c_int = 1 << 20;
 
 fn main() -> ExitCode {
     tune_allocator();
@@ -29,32 +29,35 @@ fn serve(
     supervisor: &Supervisor,
 ) -> Result<(), Error> {
     let mut console = Console::open(&COMMANDS).map_err(Error::io("a thread for the console"))?;
-    let descriptors = descriptors.map_err(Error::io("what LISTEN_FDS says was handed over"))?;
+    let descriptors = descriptors.map_err(Error::io("the sockets that LISTEN_FDS announces"))?;
     let activated = ActivatedSockets::new(descriptors)?;
     let output = console.output();
     let server = Server::bind(options.config(), activated, supervisor, shutdown, output)?;
     server.run(console.take_input())
 }
 
-/// The descriptors that whoever started this process has handed over (sd_listen_fds(3)); they are for this process
-/// alone, so no other inherits them. To be called once, before anything else has a descriptor or a thread.
+/// The descriptors of socket activation (sd_listen_fds(3)). Only this process inherits them. To be
+/// called once, before any other descriptor is opened or any thread started.
 fn activated() -> io::Result<Vec<OwnedFd>> {
-    // SAFETY: there is no other thread yet, so nobody reads the environment meanwhile.
+    // SAFETY: no other thread exists yet that could read the environment.
     let numbers = unsafe { sd_notify::listen_fds_with_names_and_unset_env() }?;
-    // SAFETY: each is open, as the function above has found, was given to this process, and is taken here only.
+    // SAFETY: `listen_fds` has verified that each descriptor is open; the service manager gave them
+    // to this process, and this is the only place that takes them.
     Ok(numbers.map(|(number, _)| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
-/// Otherwise the allocator of the C library learns from the first long value to keep what others took in pieces
-/// between those that live, and a server that once had many of them stays as large as it was then. And it would
-/// put small freed pieces aside, however many they are, and later join all of them at once: everybody would wait
-/// meanwhile.
+/// Configures the allocator of the C library for a server whose values come and go.
+///
+/// By default glibc raises its mmap threshold when the first long value is freed: from then on long
+/// values stay in the heap between smaller blocks, and a server that once had many of them never
+/// shrinks. It also collects small freed blocks in fast bins and merges all of them at once, which
+/// delays every application.
 #[cfg(target_env = "gnu")]
 fn tune_allocator() {
-    // SAFETY: there is no other thread yet, as the function asks for. It takes two numbers, and refuses, without harm, what it
-    // does not know.
+    // SAFETY: no other thread exists yet, as the function requires. It takes two numbers and
+    // rejects unknown ones without any other effect.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, RETURNED_AT_ONCE);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
         libc::mallopt(libc::M_MXFAST, 0);
     }
 }

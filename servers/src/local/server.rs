@@ -29,7 +29,7 @@ use crate::local::net::mailbox::{Mailbox, Message};
 use crate::local::net::reactor::Reactor;
 use crate::local::net::socket_activation::ActivatedSockets;
 use crate::local::session::TIME_SLICE;
-use crate::shutdown::{Reason, Shutdown, end_with};
+use crate::shutdown::{Reason, Shutdown, shut_down_on_failure};
 use crate::startup;
 use crate::supervisor::Supervisor;
 
@@ -128,7 +128,7 @@ impl Server {
         let shutdown = self.shutdown.clone();
         let auth_thread = thread::Builder::new()
             .name("auth-link".into())
-            .spawn(move || end_with(&shutdown, || worker.run()))
+            .spawn(move || shut_down_on_failure(&shutdown, || worker.run()))
             .map_err(Error::io("a thread for the authentication server"))?;
         self.output.say(format_args!("Port Number: {}", self.port));
         let administration = Arc::new(Administration::new(
@@ -221,7 +221,7 @@ impl Server {
             let shutdown = self.shutdown.clone();
             let thread = thread::Builder::new()
                 .name(format!("reactor-{number}"))
-                .spawn(move || end_with(&shutdown, || reactor.run()))
+                .spawn(move || shut_down_on_failure(&shutdown, || reactor.run()))
                 .map_err(Error::io("a thread for the applications"))?;
             threads.push((mailbox, thread));
         }

@@ -5,7 +5,7 @@
 //! | `administration` | the operations: create, delete, show, quit |
 //! | `keyed_lock` | one operation at a time for each group id |
 //! | `console`, `status` | the dialogue of the console, and the status that it prints |
-//! | `control` | accepts connections of the control socket, and who may have one |
+//! | `control` | accepts connections of the control socket and checks their users |
 //! | `control_slots` | which connections are open, and which is closed for a new one |
 //! | `control_session` | the thread of one connection: reads requests, writes responses |
 //! | `control_requests` | carries out one request and forms its response |
