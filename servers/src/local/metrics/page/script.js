@@ -1,22 +1,23 @@
-// Asks the server every two seconds how things stand, and shows it. Rates and quantiles come from the difference between
-// two answers; the history of the plots is kept here. All that comes from the server is shown as text, never as HTML.
+// Requests the status of the server every two seconds and shows it. Rates and quantiles are computed
+// from the difference between two responses; the history of the plots is kept here. Everything that
+// the server sends is shown as text, never as HTML.
 "use strict";
 
-const POLL = 2000;
-const PATIENCE = 5000;
+const POLL_INTERVAL = 2000; // ms
+const RESPONSE_TIMEOUT = 5000; // ms
 const HISTORY = 5 * 60; // seconds
 const ROWS = 100; // in a table, before "Show more"
 
 const byId = (id) => document.getElementById(id);
 
-// ---- Numbers for people -------------------------------------------------------------------------------------------------
+// ---- Numbers for people -------------------------------------------------------------------------
 
 const grouped = new Intl.NumberFormat("en");
 const rounded = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const exactTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
-// Each gives [number, unit].
+// Each returns [number, unit].
 function count(n) {
   if (n < 100 && n % 1) return [rounded.format(n), ""];
   if (n < 1e5) return [grouped.format(Math.round(n)), ""];
@@ -52,12 +53,12 @@ function duration(s) {
   return `${grouped.format(Math.floor(s / 86400))} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-// ---- From two answers to rates ------------------------------------------------------------------------------------------
+// ---- From two responses to rates ----------------------------------------------------------------
 
 const sum = (numbers) => Object.values(numbers).reduce((a, b) => a + b, 0);
 
-// The latency below which the share `q` of the operations was, or null without any. Within a bucket they count as evenly
-// spread.
+// The latency that the share `q` of the operations stays below, or null without operations. Latencies
+// are taken as evenly spread within a bucket.
 function quantile(q, bounds, buckets) {
   const total = buckets.reduce((a, b) => a + b, 0);
   if (total === 0) return null;
@@ -91,7 +92,7 @@ function difference(before, now) {
   };
 }
 
-// ---- Plots ---------------------------------------------------------------------------------------------------------------
+// ---- Plots --------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -124,7 +125,8 @@ function logarithmic(least, most) {
 const period = (minutes) => (minutes === 1 ? "last minute" : `last ${minutes} minutes`);
 
 class Plot {
-  // `value(sample, name)` is a number or null; `names` are all series, `always` those that are there without values.
+  // `value(sample, name)` is a number or null; `names` are all series, `always` those that are shown
+  // without values, too.
   constructor(id, { title, names, always, value, format, scale, filled }) {
     Object.assign(this, { title, names, always, value, format, scale, filled });
     const figure = byId(id);
@@ -149,7 +151,7 @@ class Plot {
     const [left, right, top, bottom] = [56, width - 6, 8, height - 24];
     const end = paused ? (samples.at(-1)?.time ?? 0) : performance.now() / 1000;
     const shown = samples.filter((sample) => sample.time >= end - HISTORY);
-    // Whole minutes, as many as there are samples for.
+    // As many whole minutes as there are samples for.
     const minutes = Math.ceil(Math.max(1, Math.min(HISTORY, shown.length ? end - shown[0].time : 0) / 60));
     const x = (time) => right - ((end - time) / (minutes * 60)) * (right - left);
     const names = this.names.filter(
@@ -164,14 +166,14 @@ class Plot {
       parts.push(draw("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }));
       parts.push(draw("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, joined(this.format(tick))));
     }
-    // Marks of time: as many as there is room for.
+    // As many marks of time as fit.
     const mark = minutes === 1 ? 20 : (right - left) / minutes < 60 ? 120 : 60;
     for (let ago = 0; ago <= minutes * 60; ago += mark) {
       const text = ago === 0 ? "now" : mark < 60 ? `−${ago} s` : `−${ago / 60} min`;
       parts.push(draw("text", { x: x(end - ago), y: height - 4, "text-anchor": ago ? "middle" : "end" }, text));
     }
     for (const name of names) {
-      // Where an answer is missing, or has no such value, the line has a gap.
+      // The line has a gap where a response is missing or has no such value.
       const runs = [];
       let run = null;
       for (const sample of shown) {
@@ -201,7 +203,7 @@ class Plot {
       parts.push(draw("line", { class: "cursor", x1: at, x2: at, y1: top, y2: bottom }));
     }
     if (!values.length)
-      parts.push(draw("text", { x: (left + right) / 2, y: (top + bottom) / 2, "text-anchor": "middle" }, "nothing measured yet"));
+      parts.push(draw("text", { x: (left + right) / 2, y: (top + bottom) / 2, "text-anchor": "middle" }, "no measurements yet"));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(...parts);
 
@@ -224,7 +226,7 @@ class Plot {
   }
 }
 
-// ---- Tables --------------------------------------------------------------------------------------------------------------
+// ---- Tables -------------------------------------------------------------------------------------
 
 class Table {
   // `columns`: for each key, `value(row)` to sort by and `show(cell, row)`. `order` breaks ties.
@@ -266,7 +268,7 @@ class Table {
     const sorted = rows.slice().sort(
       (a, b) => (this.sort.up ? 1 : -1) * compare(value(a), value(b)) || this.order(a, b));
     const shown = sorted.slice(0, this.most);
-    // Rows that stay are kept, with whatever is selected in them.
+    // Unchanged rows are kept, so that a selection in them survives.
     const before = this.lines;
     this.lines = new Map();
     const lines = shown.map((row) => {
@@ -282,7 +284,7 @@ class Table {
     this.more.hidden = hidden + leftOut === 0;
     this.more.querySelector("button").hidden = hidden === 0;
     this.more.querySelector("span").textContent =
-      `${grouped.format(hidden + leftOut)} more` + (hidden ? "" : " are not listed: the server tells of the latest only");
+      `${grouped.format(hidden + leftOut)} more` + (hidden ? "" : " are not listed: the server reports only the latest");
     this.region.hidden = shown.length === 0;
   }
 
@@ -302,7 +304,7 @@ function text(cell, content) {
   if (cell.textContent !== content) cell.textContent = content;
 }
 
-// Names may be in any direction; what surrounds them keeps its own.
+// A name may have any text direction; the text around it keeps its own.
 function name(cell, content) {
   if (!cell.firstChild) cell.append(document.createElement("bdi"));
   text(cell.firstChild, content);
@@ -314,14 +316,14 @@ function state(cell, content, kind) {
   cell.firstChild.className = `state ${kind}`;
 }
 
-// ---- The page ------------------------------------------------------------------------------------------------------------
+// ---- The page -----------------------------------------------------------------------------------
 
 let status = null;
 let samples = [];
 let gap = false;
 let paused = false;
 let timer = 0;
-let turn = 0;
+let pollId = 0;
 let lostAt = null;
 
 const plots = [
@@ -422,7 +424,7 @@ function showTiles() {
   tile("operations", last ? count(last.operations) : none, `${joined(count(operations))} in all`);
   tile("p50", last ? seconds(last.latency.p50) : none, "half are faster");
   tile("p99", last ? seconds(last.latency.p99) : none, "1 in 100 is slower");
-  tile("callbacks", last ? count(last.callbacks) : none, `${joined(count(status.changes.merged))} merged`);
+  tile("callbacks", last ? count(last.callbacks) : none, `${joined(count(status.changes.merged))} coalesced`);
   const { totals, logins } = status;
   const refused = logins.wrong_secret + logins.too_many_guesses + logins.no_such_group + logins.limit;
   tile("applications", count(totals.applications), refused ? `${joined(count(refused))} refused` : "connected");
@@ -457,12 +459,12 @@ function show() {
   for (const plot of plots) plot.show();
 }
 
-function received(answer) {
+function received(response) {
   const before = status;
-  status = answer;
-  // After a restart the counters begin anew.
-  if (before && before.started_at === answer.started_at && answer.uptime > before.uptime) {
-    samples.push({ ...difference(before, answer), gap });
+  status = response;
+  // After a restart the counters start at zero.
+  if (before && before.started_at === response.started_at && response.uptime > before.uptime) {
+    samples.push({ ...difference(before, response), gap });
     gap = false;
   } else if (before) {
     gap = true;
@@ -479,30 +481,30 @@ function lost() {
   gap = true;
   lostAt ??= new Date();
   const banner = byId("banner");
-  // Said once: a screen reader would repeat it at every attempt.
+  // Set once: a screen reader would repeat it at every attempt.
   if (banner.hidden) {
     banner.textContent = `The server has not answered since ${clock.format(lostAt)}. ` +
-      (status ? "What you see is how things stood before. " : "") + "This page keeps trying.";
+      (status ? "The page shows the last known state. " : "") + "Retrying.";
     banner.hidden = false;
   }
   if (status) {
-    text(byId("auth-state"), "not known");
+    text(byId("auth-state"), "unknown");
     byId("auth-state").className = "state";
   }
 }
 
 async function poll() {
-  // An answer that comes after a pause is of no use.
-  const own = ++turn;
+  // A response that arrives after a pause is ignored.
+  const own = ++pollId;
   try {
-    const response = await fetch("/api/status", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const response = await fetch("/api/status", { cache: "no-store", signal: AbortSignal.timeout(RESPONSE_TIMEOUT) });
     if (!response.ok) throw new Error(`status ${response.status}`);
-    const answer = await response.json();
-    if (own === turn) received(answer);
+    const body = await response.json();
+    if (own === pollId) received(body);
   } catch {
-    if (own === turn) lost();
+    if (own === pollId) lost();
   }
-  if (own === turn) timer = setTimeout(poll, POLL);
+  if (own === pollId) timer = setTimeout(poll, POLL_INTERVAL);
 }
 
 byId("pause").addEventListener("click", () => {
@@ -510,7 +512,7 @@ byId("pause").addEventListener("click", () => {
   byId("pause").setAttribute("aria-pressed", paused);
   byId("pause").textContent = paused ? "Resume" : "Pause";
   clearTimeout(timer);
-  turn++;
+  pollId++;
   if (paused) {
     gap = true;
     text(byId("updated"), `paused at ${clock.format(new Date())}`);
