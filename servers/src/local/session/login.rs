@@ -46,7 +46,14 @@ enum Progress {
     /// The application has named its group.
     Secret { group: Arc<Group> },
     /// The application has sent its secret.
-    Verification { group: Arc<Group>, secret: Text, expected: Lookup },
+    Verification(Box<Verification>),
+}
+
+/// What the verdict depends on. Boxed, because a session outlives its login.
+struct Verification {
+    group: Arc<Group>,
+    secret: Text,
+    expected: Lookup,
 }
 
 /// The secret that the directory has for the group.
@@ -67,7 +74,8 @@ impl Progress {
     fn group(&self) -> Option<&Arc<Group>> {
         match self {
             Self::Group => None,
-            Self::Secret { group } | Self::Verification { group, .. } => Some(group),
+            Self::Secret { group } => Some(group),
+            Self::Verification(verification) => Some(&verification.group),
         }
     }
 }
@@ -150,7 +158,8 @@ impl LoginSession {
                     context.await_callback(main.peer.clone(), main.id);
                     context.look_up_secret(&group, main.id);
                     let expected = Lookup::Pending;
-                    self.progress = Progress::Verification { group, secret, expected };
+                    let verification = Verification { group, secret, expected };
+                    self.progress = Progress::Verification(Box::new(verification));
                 }
                 Ok(())
             }
@@ -204,8 +213,8 @@ impl LoginSession {
         found: Result<Option<Text>, Unavailable>,
     ) -> Result<(), CloseReason> {
         let found = found.map_err(CloseReason::Unavailable)?;
-        if let Progress::Verification { expected, .. } = &mut self.progress {
-            *expected = Lookup::Done(found);
+        if let Progress::Verification(verification) = &mut self.progress {
+            verification.expected = Lookup::Done(found);
         }
         Ok(())
     }
@@ -227,10 +236,12 @@ impl LoginSession {
         context: &Context,
         now: Instant,
     ) -> Result<Option<LoggedIn>, CloseReason> {
-        let (
-            Progress::Verification { group, secret, expected: Lookup::Done(expected) },
-            Some(callback),
-        ) = (&self.progress, &self.callback)
+        let (Progress::Verification(verification), Some(callback)) =
+            (&self.progress, &self.callback)
+        else {
+            return Ok(None);
+        };
+        let Verification { group, secret, expected: Lookup::Done(expected) } = &**verification
         else {
             return Ok(None);
         };
@@ -283,7 +294,7 @@ impl LoginSession {
 
     /// The login has failed: withdraws the request for its callback connection.
     pub(super) fn end(self, main: &MainConnection, context: &Context) {
-        if matches!(self.progress, Progress::Verification { .. }) && self.callback.is_none() {
+        if matches!(self.progress, Progress::Verification(_)) && self.callback.is_none() {
             context.cancel_pairing(main.id);
         }
     }

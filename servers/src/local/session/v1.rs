@@ -29,7 +29,8 @@ pub(super) struct V1Session {
     channel: MainChannel,
     /// `None` after the application has closed it.
     callback: Option<Callback>,
-    pending: Option<PendingCommit>,
+    /// Boxed, because it is rare and large.
+    pending: Option<Box<PendingCommit>>,
 }
 
 /// A write that the store has not decided yet. The session is not read until it has.
@@ -98,7 +99,9 @@ impl V1Session {
             if let Handled::Pending(kind) = self.handle(message, main, requests)? {
                 let read_at = requests.recorder.since();
                 let output = mem::take(requests.output);
-                self.pending = Some(PendingCommit { kind, read_at, output, next: messages.next() });
+                let next = messages.next();
+                let pending = PendingCommit { kind, read_at, output, next };
+                self.pending = Some(Box::new(pending));
                 break;
             }
         }

@@ -205,7 +205,8 @@ impl V2Session {
         }
     }
 
-    /// The store has decided the write with this ticket: appends the responses that are complete now.
+    /// The store has decided the write with this ticket: appends the responses that are complete
+    /// now.
     ///
     /// # Errors
     /// [`CloseReason::StorageFailed`] when the failed write is the next to respond to.
@@ -219,7 +220,8 @@ impl V2Session {
         self.responses.complete(ticket, progress_of(outcome, main));
         while let Some(response) = self.responses.pop_completed() {
             let Progress::Completed(status, version) = response.progress else {
-                // Earlier requests are answered; whether the application reads it no longer matters.
+                // Earlier requests are answered; whether the application reads it no longer
+                // matters.
                 let _ = main.socket.write(requests.output);
                 return Err(CloseReason::StorageFailed);
             };
