@@ -7,10 +7,11 @@ LOCKED =
 # The examples and the demo look for the programs where cargo puts them unless told otherwise.
 unexport CARGO_TARGET_DIR
 
-# Of `make fuzz`; the shell has a variable of that name, too.
+# SECONDS is a parameter of `make fuzz`; the shell has a variable of that name.
 unexport SECONDS
 
-.PHONY: help build examples demo test test-isolation lossy soak fuzz fuzz-short fuzz-minimise asan tsan
+.PHONY: help build examples demo test test-isolation lossy soak asan tsan
+.PHONY: fuzz fuzz-short fuzz-minimise
 .PHONY: bench bench-short bench-check
 .PHONY: dist install uninstall deb deb-check abi-check abi-accept
 .PHONY: generate check-generated check-symbols lint structure fmt fmt-check clippy doc clean
@@ -35,20 +36,21 @@ demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from
 # Everything that is skipped for want of a program is collected here.
 export KVS_SKIPPED = $(CURDIR)/target/skipped
 
-test: ## all tests: Rust, C, C++, recordings, end to end; and lint. Lists at the end what it skipped
+test: ## all tests and lint; lists at the end what was skipped
 	@mkdir -p target && rm -f "$(KVS_SKIPPED)"
 	@status=0; $(MAKE) --no-print-directory test-all || status=$$?; tests/deps report; exit $$status
 
-test-all: build examples dist check-generated check-symbols lint abi-check fuzz-short bench-check bench-short
+test-all: build examples dist check-generated check-symbols lint abi-check
+test-all: fuzz-short bench-check bench-short
 	$(CARGO) test $(LOCKED) --release --workspace
 
 test-deps: ## install the Debian packages that some tests need (tests/packages)
 	@tests/deps install
 
-bare-check: ## as root: `make demo` and `make test` in a fresh Debian root that has only what README names
+bare-check: ## as root: `make demo` and `make test` in a Debian root with only what README names
 	@tests/bare
 
-fuzz: ## fuzz seven targets for SECONDS=60 each; TARGET=text, app_server, app_client, framed, auth_server, auth_client or local_server for one
+fuzz: ## fuzz all targets for SECONDS=60 each, or only TARGET=… (the names in fuzz/run)
 	CARGO="$(CARGO)" fuzz/run fuzz $(or $(SECONDS),60) $(or $(TARGET),all)
 
 fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each time
@@ -57,12 +59,14 @@ fuzz-short: ## the fuzzer's corpus and some thousand inputs more, the same each 
 fuzz-minimise: ## reduce fuzz/corpus, with what `make fuzz` found, to what adds coverage
 	CARGO="$(CARGO)" fuzz/run minimise
 
-test-isolation: build ## long: 1,000,000 changes past a watcher that never reads, 100,000 malformed sequences; in either kind of session
-	KVS_TEST_PUTS=1000000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test stalled -- --nocapture
-	KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test malformed random -- --nocapture
-	KVS_TEST_PUTS=1000000 KVS_TEST_SEQUENCES=100000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test v2 \
-		-- --nocapture stalled:: malformed::random
-	KVS_TEST_ROUNDS=10000 $(CARGO) test $(LOCKED) --release -p kvs-tests --test c_programs eight_processes -- --nocapture
+END_TO_END = $(CARGO) test $(LOCKED) --release -p kvs-tests
+
+test-isolation: build ## long: 1,000,000 changes without a reader, 100,000 malformed sequences
+	KVS_TEST_PUTS=1000000 $(END_TO_END) --test stalled -- --nocapture
+	KVS_TEST_SEQUENCES=100000 $(END_TO_END) --test malformed random -- --nocapture
+	KVS_TEST_PUTS=1000000 KVS_TEST_SEQUENCES=100000 $(END_TO_END) --test v2 -- --nocapture \
+		stalled:: malformed::random
+	KVS_TEST_ROUNDS=10000 $(END_TO_END) --test c_programs eight_processes -- --nocapture
 
 asan: build ## the C tests with AddressSanitizer, leaks included (skipped without its runtime)
 	CARGO="$(CARGO)" tests/sanitize address
@@ -73,7 +77,7 @@ tsan: build ## the C tests with ThreadSanitizer (skipped without its runtime)
 MINUTES = 10
 SEED =
 
-soak: build ## mixed load, kills and outages against a model, MINUTES=10 long; SEED=… (printed at the start) does the same again
+soak: build ## mixed load, kills and outages against a model: MINUTES=10; SEED=… repeats a run
 	KVS_SOAK_MINUTES=$(MINUTES) KVS_SOAK_SEED=$(SEED) $(CARGO) test $(LOCKED) --release --test soak
 
 dist: ## what is installed, built and stripped, in target/install
@@ -81,9 +85,11 @@ dist: ## what is installed, built and stripped, in target/install
 
 DESTDIR =
 PREFIX = /usr/local
-# Unless set: BINDIR, LIBDIR, INCLUDEDIR, MANDIR, DOCDIR, UNITDIR below PREFIX, and SYSCONFDIR, which is /etc for PREFIX=/usr.
-INSTALL = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" \
-	MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" UNITDIR="$(UNITDIR)" SYSCONFDIR="$(SYSCONFDIR)" packaging/install
+# BINDIR, LIBDIR, INCLUDEDIR, MANDIR, DOCDIR and UNITDIR are below PREFIX unless set; SYSCONFDIR is
+# PREFIX/etc, or /etc for PREFIX=/usr.
+INSTALL = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" \
+	INCLUDEDIR="$(INCLUDEDIR)" MANDIR="$(MANDIR)" DOCDIR="$(DOCDIR)" UNITDIR="$(UNITDIR)" \
+	SYSCONFDIR="$(SYSCONFDIR)" packaging/install
 
 install: dist ## library, headers, servers, manual pages, units below DESTDIR and PREFIX=/usr/local
 	@$(INSTALL) install
@@ -97,7 +103,7 @@ deb: dist ## the Debian package, in target
 deb-check: deb ## install that package on this machine (as root), use it, and purge it again
 	@packaging/deb-check
 
-abi-check: dist ## fails when the C interface has changed without a new version (skipped without libabigail)
+abi-check: dist ## fails when the C interface has changed without a new version
 	@packaging/abi check
 
 abi-accept: dist ## makes the C interface as it is now that of this version
@@ -111,14 +117,15 @@ check-generated: build ## fails when include/kvs.h or man differ from what `make
 		{ echo "include/kvs.h or man is out of date: run make generate and commit them"; exit 1; }
 
 check-symbols: ## fails when the crate exports a C symbol without its feature `capi`
-	@$(CARGO) rustc $(LOCKED) --quiet --release -p kvs-lib --lib --no-default-features --crate-type cdylib \
+	@$(CARGO) rustc $(LOCKED) --quiet --release -p kvs-lib --lib --no-default-features \
+		--crate-type cdylib \
 		--target-dir target/no-capi
 	@symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
 	if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi
 
 BENCH =
 
-bench: build ## kvs against Redis, memcached, LMDB and a bare socket, some minutes; BENCH="--only latency …", BENCH=--help
+bench: build ## kvs against Redis, memcached, LMDB and a bare socket: BENCH=--help lists options
 	@CARGO="$(CARGO)" bench/run $(BENCH)
 
 bench-short: build ## the same in some seconds, to see that it works: the figures mean little
@@ -127,13 +134,13 @@ bench-short: build ## the same in some seconds, to see that it works: the figure
 bench-check: ## formatting, clippy and unit tests of the benchmark
 	@CARGO="$(CARGO)" bench/run check
 
-lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED=… (printed at the start) repeats it
+lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED=… repeats a run
 	KVS_LOSSY_OPERATIONS=1000 KVS_LOSSY_KILLS=20 $(CARGO) test $(LOCKED) --release -p kvs-tests \
 		--test lossy_network -- --nocapture --test-threads 1
 
-lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation without warnings
+lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation
 
-structure: ## fails on circles between modules, lines over 100 columns, test names over 60 characters
+structure: ## fails on circles between modules, lines over 100 columns, long test names
 	@$(CARGO) run $(LOCKED) --quiet --release -p kvs-lint
 
 fmt: ## format the Rust sources
@@ -146,7 +153,7 @@ fmt-check:
 		$(CARGO) fmt --all --check && $(CARGO) fmt --manifest-path fuzz/Cargo.toml --check; \
 	else tests/deps skip formatting -- "install rustfmt: rustup component add rustfmt"; fi
 
-# Under the profile of all the rest: so what the build scripts and macros need is not built a second time.
+# In the release profile, so that dependencies of build scripts and macros are not built twice.
 clippy:
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then \
 		$(CARGO) clippy $(LOCKED) --release --workspace --all-targets -- -D warnings && \
