@@ -1,14 +1,15 @@
-//! Writes the first inputs of each target: `seeds TRANSCRIPTS DIRECTORY`. A program of one file, built by `fuzz/run`.
+//! Writes the seeds of each target: `seeds TRANSCRIPTS DIRECTORY`. A program of one file, built by
+//! `fuzz/run`.
 //!
-//! They are the recorded conversations of `tests/transcripts` as scripts, and the cases on which the property tests
-//! dwell: values that look like function codes, the longest strings, changes, late and repeated datagrams.
-//! The fuzzer goes on from there.
+//! The seeds are the recorded conversations of `tests/transcripts` as scripts, and the cases of the
+//! property tests: values that resemble function codes, strings of maximum length, changes, late
+//! and repeated datagrams.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The scripts of one target, with names.
+/// The named seeds of one target.
 struct Seeds {
     dir: PathBuf,
 }
@@ -53,17 +54,17 @@ fn conversation(path: &Path) -> io::Result<Vec<Message>> {
     Ok(messages.collect())
 }
 
-/// A length and the bytes.
+/// A length byte and the bytes.
 fn chunk(bytes: &[u8]) -> Vec<u8> {
     [&[bytes.len() as u8], bytes].concat()
 }
 
-/// An operation of a script, and its chunk.
+/// A step of a script with its chunk.
 fn with(operation: u8, bytes: &[u8]) -> Vec<u8> {
     [vec![operation], chunk(bytes)].concat()
 }
 
-/// Values as they hurt most.
+/// Values at the edges of the rule that separates them from function codes.
 fn values() -> Vec<Vec<u8>> {
     let long = vec![b'v'; 99];
     let four = [&long[..95], &[1, 2, 3, 4]].concat();
@@ -118,7 +119,7 @@ fn main() -> io::Result<()> {
         [with(6, b"key"), vec![7], with(6, &[b'k'; 99]), with(8, &[1]), with(8, &[0, 0, 0])];
     app_server.add("changes", &[change.concat(), vec![9]].concat())?;
 
-    // Two applications, one of which watches what the other changes; in the same reactor and in another.
+    // Two applications, one subscribed to the changes of the other, on one reactor and on two.
     let enter = |slot: u8, name: u8| vec![slot << 6 | 16, name, 0, 0];
     let watch = [vec![1 << 6 | 19, 1], chunk(b"a"), vec![20, 2, 1]].concat();
     let changes = [vec![1 << 6 | 19, 1], chunk(b"b"), vec![21, 22]].concat();
@@ -136,34 +137,35 @@ fn main() -> io::Result<()> {
     let late = [vec![0, 5, 10, 23, 0, 10], with(5, b"abcde"), vec![9, 0, 12, 0, 1, 5, 9, 1, 10]];
     local_server.add("callback-comes-late", &late.concat())?;
 
-    // The ordinary answers to each operation; then others.
+    // The usual responses to each operation.
     let app_client = Seeds::new(&dir, "app_client")?;
     let key = chunk(b"key");
-    let answers = |last: &[u8]| [&[0, 0, 0, 0][..], last].concat();
+    let responses = |last: &[u8]| [&[0, 0, 0, 0][..], last].concat();
     for (name, script) in [
         ("login", [vec![0], chunk(b"g"), chunk(b"s"), vec![0, 0, 0, 0]].concat()),
         ("get", [vec![1], key.clone(), vec![0, 0, 0, 4, 2, 0, 6, 3], b"v1\0".to_vec()].concat()),
-        ("get-missing", [vec![1], key.clone(), answers(&[3])].concat()),
-        ("delete", [vec![2], key.clone(), answers(&[0])].concat()),
-        ("watch", [vec![3], key.clone(), answers(&[0])].concat()),
+        ("get-missing", [vec![1], key.clone(), responses(&[3])].concat()),
+        ("delete", [vec![2], key.clone(), responses(&[0])].concat()),
+        ("watch", [vec![3], key.clone(), responses(&[0])].concat()),
         ("close", vec![4]),
-        ("put", [vec![5], key.clone(), vec![1], chunk(b"v"), answers(&[])].concat()),
+        ("put", [vec![5], key.clone(), vec![1], chunk(b"v"), responses(&[])].concat()),
         ("changes", [vec![6, 0, 6, 100], b"key".to_vec(), vec![0; 97], vec![0, 6, 3]].concat()),
     ] {
         app_client.add(name, &script)?;
     }
 
-    // One request of each kind, as they are, and cut; an answer and a change.
-    let framed = Seeds::new(&dir, "framed")?;
+    // A request of each kind, whole and cut; a response and an event.
+    let v2 = Seeds::new(&dir, "v2")?;
     for kind in 0..10 {
-        let request = [vec![3, 1, kind % 3, kind], chunk(b"key"), chunk(b"value"), vec![kind % 2, 1]];
-        framed.add(&format!("request-{kind}"), &request.concat())?;
+        let head = vec![3, 1, kind % 3, kind];
+        let request = [head, chunk(b"key"), chunk(b"value"), vec![kind % 2, 1]];
+        v2.add(&format!("request-{kind}"), &request.concat())?;
         let twice = [&request.concat()[..], &request.concat(), &[2, 0, 2, 22]].concat();
-        framed.add(&format!("cut-{kind}"), &twice)?;
+        v2.add(&format!("cut-{kind}"), &twice)?;
     }
-    for (name, kind, key) in [("answer", 128, 0), ("change", 192, 3), ("unknown", 99, 0)] {
+    for (name, kind, key) in [("response", 128, 0), ("event", 192, 3), ("unknown", 99, 0)] {
         let frame = [vec![1, kind, u8::from(key > 0), key, 1, 1], chunk(b"key"), vec![0, 0]];
-        framed.add(name, &frame.concat())?;
+        v2.add(name, &frame.concat())?;
     }
 
     let auth_server = Seeds::new(&dir, "auth_server")?;
@@ -172,7 +174,7 @@ fn main() -> io::Result<()> {
         let sent = messages.iter().filter(|message| message.from == "local-server");
         let script: Vec<u8> = sent.flat_map(|message| with(6, &message.bytes)).collect();
         auth_server.add(name, &script)?;
-        // And as if another machine repeated all of it.
+        // The same, with a copy of each datagram from another address.
         let sent = messages.iter().filter(|message| message.from == "local-server");
         let twice = sent.flat_map(|m| [with(6, &m.bytes), with(1 << 6 | 6, &m.bytes)].concat());
         auth_server.add("two-at-once", &twice.collect::<Vec<u8>>())?;
@@ -195,7 +197,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Each send is one read, and everything that is asked is answered with yes.
+/// Each send is one read, and each response is positive.
 fn as_app_server(messages: &[Message]) -> Vec<u8> {
     let mut script = Vec::new();
     for message in messages.iter().filter(|message| message.from == "app") {
@@ -207,7 +209,7 @@ fn as_app_server(messages: &[Message]) -> Vec<u8> {
     script
 }
 
-/// The same, with the group and the secret of the target.
+/// The same, with the group and the secret of `local_server`.
 fn as_local_server(messages: &[Message]) -> Vec<u8> {
     let mut script = vec![0, 1, 10];
     let mut sent = 0;

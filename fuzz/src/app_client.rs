@@ -1,5 +1,6 @@
-//! The application's side, played against a server that says anything: it ends, it asks for no more than
-//! a few bytes at a time, and it believes only what the protocol lets it believe.
+//! The application's role of protocol v1 against a server that sends arbitrary bytes: every
+//! exchange ends, each step receives a bounded number of bytes, and each result has the bytes that
+//! prove it.
 
 use kvs_proto::Protocol;
 use kvs_proto::v1::client::{
@@ -10,7 +11,7 @@ use kvs_proto::{INT_LEN, MAX_TEXT, Text};
 
 use crate::Input;
 
-/// Plays one script.
+/// Replays one script.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     while let Some(kind) = input.byte() {
@@ -33,7 +34,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// So many bytes from the server: mostly a likely integer, or a text, or whatever is in the input.
+/// `len` bytes from the server: usually a likely integer or a text, else bytes of the input.
 fn receive(input: &mut Input<'_>, len: usize) -> Vec<u8> {
     let mut bytes = match input.choice(8) {
         0..=2 => 1i32.to_ne_bytes().to_vec(),
@@ -62,8 +63,9 @@ fn login(input: &mut Input<'_>) {
     for _ in 0..10 {
         match login.next() {
             LoginStep::Receive(channel, _) => {
-                let bytes: [u8; INT_LEN] =
-                    receive(input, INT_LEN).try_into().expect("as many as asked for");
+                let bytes: [u8; INT_LEN] = receive(input, INT_LEN)
+                    .try_into()
+                    .expect("`receive` returns the length that it is given");
                 received.push((channel, i32::from_ne_bytes(bytes)));
                 if login.received(bytes).is_err() {
                     return;
@@ -77,20 +79,20 @@ fn login(input: &mut Input<'_>) {
                 assert_eq!(
                     sent,
                     [&hello[..], secret.as_bytes()],
-                    "the secret goes before the callback channel"
+                    "the secret precedes the callback channel"
                 );
                 login.connected();
             }
             LoginStep::Done(result) => {
                 let yes = |channel| (channel, 1);
                 let (main, callback) = (ChannelKind::Main, ChannelKind::Callback);
-                // What is answered to the group, and what to the secret.
-                let said: &[(ChannelKind, i32)] = match result {
+                // The flags, the response to the group, and the verdict on the secret.
+                let responses: &[(ChannelKind, i32)] = match result {
                     LoginResult::LoggedIn(Protocol::V1) => {
                         &[yes(main), yes(main), yes(callback), yes(main)]
                     }
                     LoginResult::LoggedIn(Protocol::V2) => {
-                        assert!(offers, "nothing else was offered");
+                        assert!(offers, "v2 was not offered");
                         &[yes(main), (main, 2), yes(callback), yes(main)]
                     }
                     LoginResult::NoSuchGroup => &[yes(main), (main, 0)],
@@ -100,12 +102,12 @@ fn login(input: &mut Input<'_>) {
                         &[yes(main), (main, kind), yes(callback), (main, 0)]
                     }
                 };
-                assert_eq!(received, said);
+                assert_eq!(received, responses);
                 return;
             }
         }
     }
-    panic!("a login without end: {login:?}");
+    panic!("the login does not end: {login:?}");
 }
 
 fn operation(operation: Operation, input: &mut Input<'_>) {
@@ -121,34 +123,34 @@ fn operation(operation: Operation, input: &mut Input<'_>) {
                 exchange.sent();
             }
             OperationStep::Receive(expected, len) => {
-                // The caller has a buffer of that size.
+                // The buffer of the caller has this size.
                 assert!(len <= MAX_TEXT + 1);
                 assert!(len == INT_LEN || expected == Incoming::Value);
-                // Once in a while fewer bytes than asked for: no caller does that, it is refused all the same.
+                // Sometimes fewer bytes than requested: no caller does so, and it is refused.
                 let short = input.choice(32) == 31;
                 let bytes = receive(input, if short { len / 2 } else { len });
                 received.push(bytes.clone());
                 if exchange.received(&bytes).is_err() {
                     return;
                 }
-                assert!(!short, "{bytes:?} was taken in place of {len} bytes");
+                assert!(!short, "{bytes:?} was accepted in place of {len} bytes");
             }
-            OperationStep::Done(outcome) => {
-                check(operation, &outcome, &sent, &received);
+            OperationStep::Done(result) => {
+                check(operation, &result, &sent, &received);
                 return;
             }
         }
     }
-    panic!("an operation without end: {exchange:?}");
+    panic!("the operation does not end: {exchange:?}");
 }
 
-fn check(operation: Operation, outcome: &OperationResult, sent: &[Vec<u8>], received: &[Vec<u8>]) {
+fn check(operation: Operation, result: &OperationResult, sent: &[Vec<u8>], received: &[Vec<u8>]) {
     let int = |int: i32| int.to_ne_bytes().to_vec();
-    let (strings, answers) = match operation {
+    let (strings, responses) = match operation {
         Operation::Put { key, value } => (vec![key, value], vec![int(1), int(1)]),
         Operation::Close => (vec![], vec![]),
         Operation::Get(key) | Operation::Delete(key) | Operation::Watch(key) => {
-            let answer = match outcome {
+            let response = match result {
                 OperationResult::NoSuchKey => vec![int(1), int(-1)],
                 OperationResult::Done => vec![int(1), int(1)],
                 OperationResult::Value(value) => {
@@ -156,11 +158,11 @@ fn check(operation: Operation, outcome: &OperationResult, sent: &[Vec<u8>], rece
                     vec![int(1), int(value.len() as i32), [value, &b"\0"[..]].concat()]
                 }
             };
-            (vec![key], answer)
+            (vec![key], response)
         }
     };
-    assert_eq!(received, answers);
-    assert!(matches!(outcome, OperationResult::Value(_)) <= matches!(operation, Operation::Get(_)));
+    assert_eq!(received, responses);
+    assert!(matches!(result, OperationResult::Value(_)) <= matches!(operation, Operation::Get(_)));
     let strings: Vec<_> = strings.iter().map(Text::as_bytes).collect();
     assert_eq!(sent[1..], strings);
 }
@@ -173,8 +175,8 @@ fn listen(input: &mut Input<'_>) {
             CallbackStep::Receive(len) => {
                 assert!(len <= 100);
                 let bytes = receive(input, len);
-                let Ok(news) = listener.received(&bytes) else { return };
-                match news {
+                let Ok(event) = listener.received(&bytes) else { return };
+                match event {
                     None => assert_eq!((bytes, len), (1i32.to_ne_bytes().to_vec(), INT_LEN)),
                     Some(CallbackEvent::Close) => assert_eq!(bytes, (-1i32).to_ne_bytes()),
                     Some(CallbackEvent::Changed(key)) => {

@@ -1,8 +1,8 @@
-//! The local server's side of one application, as a protocol: [`MainChannel`] and [`CallbackChannel`].
+//! The local server's role of protocol v1: [`MainChannel`] and [`CallbackChannel`].
 //!
-//! Whatever is read, and however it is grouped: what is stored is what [`Reading`] finds in the same reads, every
-//! byte that is answered is the one of the protocol, and nothing of a malformed read counts. The state
-//! holds nothing on the heap, and what one read sets off is never more than an answer and a flag.
+//! For any reads: the stored pairs are those of [`MainChannelModel`] for the same reads, every
+//! response is the one that the protocol requires, and a malformed read has no effect. One read
+//! causes at most one response and one flag.
 
 use std::collections::HashMap;
 
@@ -11,32 +11,32 @@ use kvs_proto::v1::server::{CallbackChannel, ClientMessage, MainChannel};
 use kvs_proto::{INT_LEN, MAX_TEXT};
 
 use crate::Input;
-use crate::reading::{Event, Reading};
+use crate::v1_model::{MainChannelModel, ModelEvent, Violation};
 
-/// The most that one read may set off: the length of a value, the value, its NUL, and a ready flag.
-const MOST_AT_ONCE: usize = INT_LEN + MAX_TEXT + 1 + INT_LEN;
+/// The longest output of one read: the length of a value, the value, its NUL, and a ready flag.
+const MAX_OUTPUT_LEN: usize = INT_LEN + MAX_TEXT + 1 + INT_LEN;
 
-/// Plays one script.
+/// Replays one script.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let mut application = Application::new();
-    let mut notifier = Changes::new();
+    let mut session = MainChannelCheck::new();
+    let mut channel = CallbackChannelCheck::new();
     while let Some(kind) = input.byte() {
         match kind % 11 {
-            0 => application.read(input.chunk()),
-            1 => application.read(&code(input.choice(6))),
-            2 => application.read(input.text().as_bytes()),
+            0 => session.read(input.chunk()),
+            1 => session.read(&code(input.choice(6))),
+            2 => session.read(input.text().as_bytes()),
             3 => {
                 let value = input.text();
-                application.read(&[value.as_bytes(), &code(input.choice(6))].concat());
+                session.read(&[value.as_bytes(), &code(input.choice(6))].concat());
             }
-            4 => application.answer(true),
-            5 => application.answer(false),
-            6 => notifier.notify(input.text()),
-            7 => notifier.read(&1i32.to_ne_bytes()),
-            8 => notifier.read(input.chunk()),
-            9 => notifier.close(),
-            _ => application.read(&[input.text().as_bytes(), b"\0kvs2"].concat()),
+            4 => session.respond(true),
+            5 => session.respond(false),
+            6 => channel.notify(input.text()),
+            7 => channel.read(&1i32.to_ne_bytes()),
+            8 => channel.read(input.chunk()),
+            9 => channel.close(),
+            _ => session.read(&[input.text().as_bytes(), b"\0kvs2"].concat()),
         }
     }
 }
@@ -45,35 +45,35 @@ fn code(code: u8) -> [u8; INT_LEN] {
     i32::from(code).to_ne_bytes()
 }
 
-/// A session, and what should be in it.
-struct Application {
+/// The main channel of a session, and its model.
+struct MainChannelCheck {
     session: MainChannel,
-    reading: Reading,
+    model: MainChannelModel,
     stored: HashMap<Vec<u8>, Vec<u8>>,
     expected: HashMap<Vec<u8>, Vec<u8>>,
-    /// The group or secret that waits for its answer.
-    asked: Option<ClientMessage>,
-    /// Whether a framed session was offered. What follows its login is not the business of this target.
-    offers_framed: bool,
+    /// The group or secret whose response is pending.
+    pending: Option<ClientMessage>,
+    /// Whether v2 was offered. This target ends with the login of a v2 session.
+    offers_v2: bool,
     /// Whether the server is ready for values and watches.
     ready: bool,
-    over: bool,
+    is_closed: bool,
 }
 
-impl Application {
+impl MainChannelCheck {
     fn new() -> Self {
         let mut out = Vec::new();
         let session = MainChannel::accept(&mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
         Self {
             session,
-            reading: Reading::new(),
+            model: MainChannelModel::new(),
             stored: HashMap::new(),
             expected: HashMap::new(),
-            asked: None,
-            offers_framed: false,
+            pending: None,
+            offers_v2: false,
             ready: true,
-            over: false,
+            is_closed: false,
         }
     }
 
@@ -85,75 +85,75 @@ impl Application {
             return;
         }
         let mut out = Vec::new();
-        let requests = self.session.receive(bytes, &mut out).map(Iterator::collect::<Vec<_>>);
-        let expected = match self.over {
-            true => Err(crate::reading::Broken),
-            false => self.reading.read(bytes),
+        let messages = self.session.receive(bytes, &mut out).map(Iterator::collect::<Vec<_>>);
+        let expected = match self.is_closed {
+            true => Err(Violation),
+            false => self.model.read(bytes),
         };
-        assert_eq!(requests.is_err(), expected.is_err(), "{bytes:?}: {requests:?} {expected:?}");
-        let (Ok(requests), Ok(events)) = (requests, expected) else {
+        assert_eq!(messages.is_err(), expected.is_err(), "{bytes:?}: {messages:?} {expected:?}");
+        let (Ok(messages), Ok(events)) = (messages, expected) else {
             assert!(self.session.is_closed());
-            self.over = true;
+            self.is_closed = true;
             return;
         };
-        assert!(requests.len() <= 2);
-        let mut answer = Vec::new();
+        assert!(messages.len() <= 2);
+        let mut response = Vec::new();
         for event in events {
-            self.expect(event, &mut answer);
+            self.expect(event, &mut response);
         }
-        for request in requests {
-            self.serve(request, &mut out);
+        for message in messages {
+            self.serve(message, &mut out);
         }
-        assert_eq!(out, answer);
-        assert!(out.len() <= MOST_AT_ONCE);
+        assert_eq!(out, response);
+        assert!(out.len() <= MAX_OUTPUT_LEN);
         assert_eq!(self.stored, self.expected);
-        assert_eq!(self.session.is_closed(), self.over);
+        assert_eq!(self.session.is_closed(), self.is_closed);
     }
 
-    /// What the reading says must happen.
-    fn expect(&mut self, event: Event, answer: &mut Vec<u8>) {
-        let int = |answer: &mut Vec<u8>, int: i32| answer.extend(int.to_ne_bytes());
+    /// Applies an event of the model.
+    fn expect(&mut self, event: ModelEvent, response: &mut Vec<u8>) {
+        let int = |response: &mut Vec<u8>, int: i32| response.extend(int.to_ne_bytes());
         match event {
-            Event::Ready => int(answer, 1),
-            Event::Begin => {
-                int(answer, i32::from(self.ready));
+            ModelEvent::Ready => int(response, 1),
+            ModelEvent::Begin => {
+                int(response, i32::from(self.ready));
                 if !self.ready {
-                    self.reading.answered();
+                    self.model.responded();
                 }
             }
-            Event::Goodbye => self.over = true,
-            Event::Put(key, value) => {
+            ModelEvent::Close => self.is_closed = true,
+            ModelEvent::Put(key, value) => {
                 self.expected.insert(key, value);
             }
-            Event::Get(key) => {
+            ModelEvent::Get(key) => {
                 match self.expected.get(&key) {
                     Some(value) => {
-                        int(answer, value.len() as i32);
-                        answer.extend(value);
-                        answer.push(0);
+                        int(response, value.len() as i32);
+                        response.extend(value);
+                        response.push(0);
                     }
-                    None => int(answer, -1),
+                    None => int(response, -1),
                 }
-                self.reading.answered();
+                self.model.responded();
             }
-            Event::Delete(key) => {
-                int(answer, if self.expected.remove(&key).is_some() { 1 } else { -1 });
-                self.reading.answered();
+            ModelEvent::Delete(key) => {
+                int(response, if self.expected.remove(&key).is_some() { 1 } else { -1 });
+                self.model.responded();
             }
-            Event::Watch(key) => {
-                int(answer, if self.expected.contains_key(&key) { 1 } else { -1 });
-                self.reading.answered();
+            ModelEvent::Watch(key) => {
+                int(response, if self.expected.contains_key(&key) { 1 } else { -1 });
+                self.model.responded();
             }
-            // Answered later.
-            Event::Group(_, framed) => self.offers_framed = framed,
-            Event::Secret(_) => {}
+            // `respond` sends the response later.
+            ModelEvent::Group(_, offers_v2) => self.offers_v2 = offers_v2,
+            ModelEvent::Secret(_) => {}
         }
     }
 
-    /// What a server does with a request.
-    fn serve(&mut self, request: ClientMessage, out: &mut Vec<u8>) {
-        match request {
-            ClientMessage::Group(_) | ClientMessage::Secret(_) => self.asked = Some(request),
+    /// Handles a message as a server does.
+    fn serve(&mut self, message: ClientMessage, out: &mut Vec<u8>) {
+        match message {
+            ClientMessage::Group(_) | ClientMessage::Secret(_) => self.pending = Some(message),
             ClientMessage::Put { key, value } => {
                 self.stored.insert(key.as_bytes().to_vec(), value.as_bytes().to_vec());
             }
@@ -175,83 +175,83 @@ impl Application {
         }
     }
 
-    /// The answer to a group or secret, if one is due; or else to the next value or watch.
-    fn answer(&mut self, yes: bool) {
-        if self.over {
+    /// Responds to a pending group or secret; otherwise decides about later values and watches.
+    fn respond(&mut self, yes: bool) {
+        if self.is_closed {
             return;
         }
         let mut out = Vec::new();
-        match self.asked.take() {
+        match self.pending.take() {
             Some(ClientMessage::Group(hello)) => {
-                assert_eq!(hello.offer == Protocol::V2, self.offers_framed);
+                assert_eq!(hello.offer == Protocol::V2, self.offers_v2);
                 self.session.respond_to_group(yes.then_some(hello.offer), &mut out);
-                self.reading.group_exists();
-                let answer = if yes && self.offers_framed { 2 } else { i32::from(yes) };
-                assert_eq!(std::mem::take(&mut out), answer.to_ne_bytes());
-                self.over = !yes;
+                self.model.group_exists();
+                let response = if yes && self.offers_v2 { 2 } else { i32::from(yes) };
+                assert_eq!(std::mem::take(&mut out), response.to_ne_bytes());
+                self.is_closed = !yes;
             }
             Some(ClientMessage::Secret(_)) => {
                 self.session.respond_to_secret(yes, &mut out);
-                self.reading.answered();
+                self.model.responded();
                 assert_eq!(std::mem::take(&mut out), i32::from(yes).to_ne_bytes());
-                self.over = !yes || self.offers_framed;
+                self.is_closed = !yes || self.offers_v2;
             }
             _ => {
                 self.ready = yes;
                 return;
             }
         }
-        assert!(!self.over || self.session.is_closed() || self.offers_framed);
+        assert!(!self.is_closed || self.session.is_closed() || self.offers_v2);
     }
 }
 
-/// The callback channel, and what should be said on it.
-struct Changes {
-    notifier: CallbackChannel,
-    /// The key that is announced, and what of the ready flag is here.
-    announced: Option<(kvs_proto::Text, Vec<u8>)>,
-    over: bool,
+/// The callback channel, and its model.
+struct CallbackChannelCheck {
+    channel: CallbackChannel,
+    /// The key of the current notification, and the received part of the ready flag.
+    notified: Option<(kvs_proto::Text, Vec<u8>)>,
+    is_closed: bool,
 }
 
-impl Changes {
+impl CallbackChannelCheck {
     fn new() -> Self {
         let mut out = Vec::new();
-        let notifier = CallbackChannel::accept(&mut out);
+        let channel = CallbackChannel::accept(&mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
-        Self { notifier, announced: None, over: false }
+        Self { channel, notified: None, is_closed: false }
     }
 
     fn notify(&mut self, key: kvs_proto::Text) {
-        if !self.notifier.is_idle() {
+        if !self.channel.is_idle() {
             return;
         }
         let mut out = Vec::new();
-        self.notifier.notify(key, &mut out);
+        self.channel.notify(key, &mut out);
         assert_eq!(out, 1i32.to_ne_bytes());
-        self.announced = Some((key, Vec::new()));
+        self.notified = Some((key, Vec::new()));
     }
 
     fn close(&mut self) {
-        if !self.notifier.is_idle() {
+        if !self.channel.is_idle() {
             return;
         }
         let mut out = Vec::new();
-        self.notifier.close(&mut out);
+        self.channel.close(&mut out);
         assert_eq!(out, (-1i32).to_ne_bytes());
-        self.over = true;
+        self.is_closed = true;
     }
 
     fn read(&mut self, bytes: &[u8]) {
         let mut out = Vec::new();
-        let result = self.notifier.receive(bytes, &mut out);
+        let result = self.channel.receive(bytes, &mut out);
         let mut expected = Vec::new();
         let mut broken = false;
         for &byte in bytes {
-            match self.announced.take() {
-                Some((key, mut flag)) if !self.over => {
+            match self.notified.take() {
+                Some((key, mut flag)) if !self.is_closed => {
                     flag.push(byte);
                     if flag.len() < INT_LEN {
-                        self.announced = Some((key, flag));
+                        self.notified = Some((key, flag));
                     } else if flag == 1i32.to_ne_bytes() {
                         expected.extend(key.as_bytes());
                         expected.resize(expected.len() + 100 - key.as_bytes().len(), 0);
@@ -262,12 +262,12 @@ impl Changes {
                 _ => broken = true,
             }
             if broken {
-                self.over = true;
+                self.is_closed = true;
                 break;
             }
         }
         assert_eq!(result.is_err(), broken);
         assert_eq!(out, expected);
-        assert_eq!(self.notifier.is_idle(), !self.over && self.announced.is_none());
+        assert_eq!(self.channel.is_idle(), !self.is_closed && self.notified.is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! The local server's side: an [`ClientExchange`] that receives any datagrams ends with an answer that was
-//! really given, in the right order, and sends nothing but what its question needs.
+//! The local server's role of the link: a [`ClientExchange`] that receives arbitrary datagrams ends
+//! only with a response that it has received in order, and sends only what its request needs.
 
 use kvs_proto::Text;
 use kvs_proto::link::original::{
@@ -8,7 +8,7 @@ use kvs_proto::link::original::{
 
 use crate::Input;
 
-/// Plays one script.
+/// Replays one script.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     while let Some(kind) = input.byte() {
@@ -22,9 +22,9 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn exchange(question: GroupRequest, input: &mut Input<'_>) {
-    let (mut exchange, first) = ClientExchange::start(question);
-    let word: &[u8] = match question {
+fn exchange(request: GroupRequest, input: &mut Input<'_>) {
+    let (mut exchange, first) = ClientExchange::start(request);
+    let word: &[u8] = match request {
         GroupRequest::Find(_) => b"FindGroup",
         GroupRequest::New { .. } => b"NewGroup",
         GroupRequest::Secret(_) => b"GetSecret",
@@ -32,38 +32,38 @@ fn exchange(question: GroupRequest, input: &mut Input<'_>) {
     };
     assert_eq!(Text::from_padded(&first), Text::new(word).ok());
     assert_eq!(first.len(), 100);
-    let mut script = Script::of(question);
-    let mut over = false;
+    let mut model = ExchangeModel::of(request);
+    let mut is_done = false;
     while let Some(kind) = input.byte() {
         let datagram = match kind % 8 {
             0..=2 => 1i32.to_ne_bytes().to_vec(),
             3 => (-1i32).to_ne_bytes().to_vec(),
             4 => input.text().as_bytes().to_vec(),
             5 | 6 => input.chunk().to_vec(),
-            // On to the next question.
+            // The next request.
             _ => return,
         };
         let progress = exchange.receive(&datagram);
-        if over {
+        if is_done {
             assert_eq!(progress, ExchangeProgress::Ignored, "{datagram:?} after the end");
             continue;
         }
-        assert_eq!(progress, script.play(&datagram), "{datagram:?}");
-        over = matches!(progress, ExchangeProgress::Done(_));
+        assert_eq!(progress, model.receive(&datagram), "{datagram:?}");
+        is_done = matches!(progress, ExchangeProgress::Done(_));
     }
 }
 
-/// What the exchange has still to send, and what then counts as an answer.
-struct Script {
+/// The datagrams that the exchange has still to send, and the response that it needs then.
+struct ExchangeModel {
     to_send: std::vec::IntoIter<Vec<u8>>,
-    /// A verdict was already asked for.
+    /// The name is sent: a verdict is pending.
     named: bool,
     wants_secret: bool,
 }
 
-impl Script {
-    fn of(question: GroupRequest) -> Self {
-        let (to_send, wants_secret) = match question {
+impl ExchangeModel {
+    fn of(request: GroupRequest) -> Self {
+        let (to_send, wants_secret) = match request {
             GroupRequest::Find(name) | GroupRequest::Delete(name) => {
                 (vec![name.as_bytes().to_vec()], false)
             }
@@ -77,7 +77,7 @@ impl Script {
         Self { to_send: to_send.into_iter(), named: false, wants_secret }
     }
 
-    fn play(&mut self, datagram: &[u8]) -> ExchangeProgress {
+    fn receive(&mut self, datagram: &[u8]) -> ExchangeProgress {
         let int = <[u8; 4]>::try_from(datagram).map(i32::from_ne_bytes).ok();
         let last = self.to_send.as_slice().is_empty();
         if int == Some(-1) && self.named {

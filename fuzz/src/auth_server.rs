@@ -1,10 +1,11 @@
-//! The authentication server's side: [`LinkCommand::decode`], and a [`CommandPort`] that is spoken to from several
-//! addresses.
+//! The authentication server's role of the link: [`LinkCommand::decode`], and a [`CommandPort`]
+//! that receives datagrams from several addresses.
 //!
-//! The model: the exchange that each sender has under way, in the order of their beginnings. A group is stored,
-//! deleted or told only at the end of a whole exchange of one sender, and never more than one. When an exchange
-//! ends, the older ones that may change something are over; and a sender that has changed something, or wanted to, cannot begin another
-//! change once somebody else has been heard. There are four senders, so no limit of the [`CommandPort`] is ever met.
+//! The model has the exchange of each sender, in the order in which they began. A group is stored,
+//! deleted or its secret sent only at the end of a complete exchange of one sender, and never more
+//! than one group per datagram. The end of an exchange ends the older ones that can change a group.
+//! A sender of such an exchange is retired: it cannot begin another one after a command of another
+//! sender. Four senders never reach a limit of the [`CommandPort`].
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,7 +17,7 @@ use kvs_proto::{MAX_TEXT, Text};
 use crate::Input;
 use crate::input::text;
 
-/// The commands with the words of `docs/PROTOCOL.md` §4.
+/// The commands, with their words in `docs/PROTOCOL.md` §4.
 const COMMANDS: [(LinkCommand, &[u8]); 7] = [
     (LinkCommand::Connect, b"Connect"),
     (LinkCommand::Connect2, b"Connect_2"),
@@ -27,9 +28,9 @@ const COMMANDS: [(LinkCommand, &[u8]); 7] = [
     (LinkCommand::CloseConnection, b"CloseConnection"),
 ];
 
-/// All groups; those whose name begins with `x` belong to another local server.
+/// All groups. Those with the prefix `x` belong to another local server.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Registry {
+struct ModelDirectory {
     groups: HashMap<Text, Text>,
     changes: usize,
 }
@@ -38,7 +39,7 @@ fn is_foreign(name: &Text) -> bool {
     name.as_bytes().first() == Some(&b'x')
 }
 
-impl LinkDirectory for Registry {
+impl LinkDirectory for ModelDirectory {
     fn secret(&self, name: &Text) -> Option<Text> {
         self.groups.get(name).copied()
     }
@@ -59,15 +60,15 @@ impl LinkDirectory for Registry {
     }
 }
 
-/// Plays one script.
+/// Replays one script.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut link = CommandPort::default();
-    let mut registry = Registry::default();
+    let mut registry = ModelDirectory::default();
     for name in [&b"b"[..], b"xb"] {
         registry.groups.insert(text(name), text(b"old"));
     }
-    let mut model = Model::default();
+    let mut model = PortModel::default();
     while let Some(kind) = input.byte() {
         let from = kind >> 6;
         let datagram = match kind % 8 {
@@ -91,31 +92,31 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What is under way.
+/// The state that the protocol requires.
 #[derive(Default)]
-struct Model {
-    /// The half-done exchange of each sender, the oldest first.
-    exchanges: Vec<(u8, Step)>,
-    /// Who cannot begin another change once somebody else has been heard.
-    spent: BTreeSet<u8>,
-    /// Who gave the last command.
+struct PortModel {
+    /// The incomplete exchange of each sender, oldest first.
+    exchanges: Vec<(u8, ExchangeStep)>,
+    /// The retired senders.
+    retired: BTreeSet<u8>,
+    /// The sender of the last command.
     last: Option<u8>,
 }
 
 #[derive(Clone, Copy)]
-enum Step {
+enum ExchangeStep {
     Name(LinkCommand),
     Secret(Text),
     One(Text),
 }
 
-impl Model {
+impl PortModel {
     fn receive(
         &mut self,
         from: u8,
         datagram: &[u8],
         link: &mut CommandPort<u8>,
-        real: &mut Registry,
+        real: &mut ModelDirectory,
     ) {
         let before = real.clone();
         let mut expected = before.clone();
@@ -128,12 +129,12 @@ impl Model {
         assert_eq!(link.has_exchanges(), !self.exchanges.is_empty());
     }
 
-    /// What the protocol says.
+    /// The reply and the event that the protocol requires.
     fn play(
         &mut self,
         from: u8,
         datagram: &[u8],
-        groups: &mut Registry,
+        groups: &mut ModelDirectory,
     ) -> (Vec<u8>, Option<LinkEvent>) {
         let command = COMMANDS.iter().find(|(_, word)| {
             let mut padded = word.to_vec();
@@ -144,7 +145,7 @@ impl Model {
         assert_eq!(LinkCommand::decode(datagram), command);
         if let Some(command) = command {
             let is_change = matches!(command, LinkCommand::NewGroup | LinkCommand::DeleteGroup);
-            let is_late = self.last != Some(from) && self.spent.contains(&from);
+            let is_late = self.last != Some(from) && self.retired.contains(&from);
             return match command {
                 LinkCommand::CloseConnection => {
                     self.exchanges.clear();
@@ -153,31 +154,31 @@ impl Model {
                 LinkCommand::Connect | LinkCommand::Connect2 => (vec![], None),
                 _ if is_change && is_late => (vec![], None),
                 command => {
-                    self.exchanges.retain(|(starter, _)| *starter != from);
-                    self.exchanges.push((from, Step::Name(command)));
+                    self.exchanges.retain(|(sender, _)| *sender != from);
+                    self.exchanges.push((from, ExchangeStep::Name(command)));
                     self.last = Some(from);
                     (int(true), None)
                 }
             };
         }
-        let Some(at) = self.exchanges.iter().position(|(starter, _)| *starter == from) else {
+        let Some(at) = self.exchanges.iter().position(|(sender, _)| *sender == from) else {
             return (vec![], None);
         };
         let step = self.exchanges[at].1;
-        let (next, reply, event) = go_on(step, datagram, groups);
+        let (next, reply, event) = advance(step, datagram, groups);
         match next {
             Some(next) => self.exchanges[at].1 = next,
             None => {
                 let later = self.exchanges.split_off(at + 1);
                 self.exchanges.pop();
-                if step.changes() {
-                    self.spent.insert(from);
+                if step.is_change() {
+                    self.retired.insert(from);
                 }
-                self.exchanges.retain(|(starter, step)| {
-                    if step.changes() {
-                        self.spent.insert(*starter);
+                self.exchanges.retain(|(sender, step)| {
+                    if step.is_change() {
+                        self.retired.insert(*sender);
                     }
-                    !step.changes()
+                    !step.is_change()
                 });
                 self.exchanges.extend(later);
             }
@@ -186,8 +187,8 @@ impl Model {
     }
 }
 
-impl Step {
-    fn changes(&self) -> bool {
+impl ExchangeStep {
+    fn is_change(&self) -> bool {
         use LinkCommand::{DeleteGroup, NewGroup};
         matches!(self, Self::Name(NewGroup | DeleteGroup) | Self::Secret(_))
     }
@@ -197,20 +198,20 @@ fn int(yes: bool) -> Vec<u8> {
     if yes { 1i32 } else { -1 }.to_ne_bytes().to_vec()
 }
 
-/// The next step of an exchange (`None`: it is over), what is answered, and what has happened.
-fn go_on(
-    step: Step,
+/// The next step of an exchange (`None`: it has ended), the reply, and the event.
+fn advance(
+    step: ExchangeStep,
     datagram: &[u8],
-    groups: &mut Registry,
-) -> (Option<Step>, Vec<u8>, Option<LinkEvent>) {
+    groups: &mut ModelDirectory,
+) -> (Option<ExchangeStep>, Vec<u8>, Option<LinkEvent>) {
     let is_text = |len| (1..=len).contains(&datagram.len()) && !datagram.contains(&0);
     match step {
-        Step::Name(command) if is_text(MAX_TEXT) => {
+        ExchangeStep::Name(command) if is_text(MAX_TEXT) => {
             let name = text(datagram);
             let known = groups.secret(&name);
             let next = match (command, known) {
-                (LinkCommand::NewGroup, None) => Some(Step::Secret(name)),
-                (LinkCommand::GetSecret, Some(secret)) => Some(Step::One(secret)),
+                (LinkCommand::NewGroup, None) => Some(ExchangeStep::Secret(name)),
+                (LinkCommand::GetSecret, Some(secret)) => Some(ExchangeStep::One(secret)),
                 _ => None,
             };
             let (yes, event) = match command {
@@ -223,18 +224,18 @@ fn go_on(
             };
             (next, int(yes), event)
         }
-        Step::Secret(name) => {
+        ExchangeStep::Secret(name) => {
             let end = datagram.iter().position(|&byte| byte == 0).unwrap_or(0);
             let padded = datagram.len() == 8 && datagram[end..].iter().all(|&byte| byte == 0);
             if !padded || end == 0 {
                 return (Some(step), vec![], None);
             }
-            // Another sender may have stored it meanwhile.
+            // Another sender may have stored the group meanwhile.
             let stored = groups.insert(name, text(&datagram[..end]));
             let event = if stored { Some(LinkEvent::Created(name)) } else { None };
             (None, int(stored), event)
         }
-        Step::One(secret) if datagram == 1i32.to_ne_bytes() => {
+        ExchangeStep::One(secret) if datagram == 1i32.to_ne_bytes() => {
             (None, secret.as_bytes().to_vec(), None)
         }
         _ => (Some(step), vec![], None),

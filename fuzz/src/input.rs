@@ -1,8 +1,8 @@
-//! The bytes of an input, taken from the front.
+//! An input, consumed from the front.
 
 use kvs_proto::Text;
 
-/// What is left of an input.
+/// The rest of an input.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a>(pub &'a [u8]);
 
@@ -14,12 +14,12 @@ impl<'a> Input<'a> {
         Some(*first)
     }
 
-    /// The next byte, 0 after the end.
+    /// The next byte modulo `of`; 0 after the end.
     pub fn choice(&mut self, of: u8) -> u8 {
         self.byte().unwrap_or(0) % of
     }
 
-    /// A length, and so many bytes, or fewer at the end.
+    /// A length byte and as many bytes, or fewer at the end.
     pub fn chunk(&mut self) -> &'a [u8] {
         let len = usize::from(self.byte().unwrap_or(0)).min(self.0.len());
         let (chunk, rest) = self.0.split_at(len);
@@ -27,7 +27,7 @@ impl<'a> Input<'a> {
         chunk
     }
 
-    /// A legal string of 1 to 99 bytes.
+    /// A valid text of 1 to 99 bytes.
     pub fn text(&mut self) -> Text {
         let chunk = self.chunk();
         let bytes: Vec<u8> = chunk.iter().take(99).map(|&byte| byte.max(1)).collect();
@@ -38,7 +38,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A text of bytes that are known to be one.
+/// A text of bytes that are known to be valid.
 pub(crate) fn text(bytes: &[u8]) -> Text {
     Text::new(bytes).expect("at most 99 bytes, none of them NUL")
 }

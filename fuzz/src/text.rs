@@ -1,11 +1,11 @@
-//! [`Text`]: exactly the strings of at most 99 bytes without NUL, and nothing is lost on the way.
+//! [`Text`]: accepts exactly the strings of at most 99 bytes without NUL, and preserves them.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use kvs_proto::{MAX_TEXT, Text};
 
-/// All ways to make a text of the same bytes agree.
+/// Compares all constructors of a text on the same bytes.
 pub fn run(data: &[u8]) {
     let legal = data.len() <= MAX_TEXT && !data.contains(&0);
     let text = Text::new(data);
@@ -14,10 +14,10 @@ pub fn run(data: &[u8]) {
         assert_eq!(text.as_bytes(), data);
         assert_eq!(text.is_empty(), data.is_empty());
         assert_eq!(Text::from_padded(&text.padded::<100>()), Some(text));
-        assert_eq!(text, Text::new(data).expect("as before"));
+        assert_eq!(text, Text::new(data).expect("the bytes are valid"));
         assert_eq!(hash(&text), hash(&data));
         let display = text.to_string();
-        assert!(!display.chars().any(char::is_control), "{display:?} speaks to a terminal");
+        assert!(!display.chars().any(char::is_control), "{display:?} has control characters");
         let debug = format!("{text:?}");
         assert!(debug.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{debug}");
     }

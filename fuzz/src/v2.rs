@@ -1,6 +1,6 @@
-//! Everything that goes over the wire in a framed session: every decoder against a second reading of the same bytes
-//! that follows the tables of `docs/PROTOCOL.md` §7 and nothing else, however the stream is cut; what was decoded
-//! is encoded to the same bytes; and of what is announced nothing is kept but what has come.
+//! Protocol v2: every decoder against a model that implements the tables of `docs/PROTOCOL.md` §7
+//! independently, for any cuts of the stream. Decoded frames encode to the same bytes, and buffered
+//! memory is bounded by the bytes received.
 
 use kvs_proto::v2::event::{MatchedBy, ServerEvent};
 use kvs_proto::v2::request::{Entries, EntriesBuilder, FrameLimits, Request, WatchTarget};
@@ -9,10 +9,10 @@ use kvs_proto::v2::{Decoded, FrameDecoder, FrameHeader, HEADER_LEN, MAX_KEY};
 
 use crate::Input;
 
-/// The longest value here: scripts come near it.
+/// A limit that scripts can reach.
 const LIMITS: FrameLimits = FrameLimits { max_value: 600 };
 
-/// Plays one script: a stream of frames, then how it is cut.
+/// Replays one script: a stream of frames, and its cuts.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut stream = Vec::new();
@@ -25,13 +25,13 @@ pub fn run(data: &[u8]) {
             _ => request(&mut input, &mut stream),
         }
     }
-    let expected = Reading::of(&stream);
-    play(&stream, &cuts, &expected);
-    play(&stream, &[], &expected);
+    let expected = StreamModel::of(&stream);
+    decode(&stream, &cuts, &expected);
+    decode(&stream, &[], &expected);
     bodies(&stream);
 }
 
-/// One that is nearly right: a body of the length that its header says, or about.
+/// Appends a frame that may be malformed: the length of its body may differ from the header.
 fn frame(input: &mut Input<'_>, stream: &mut Vec<u8>) {
     let (kind, flags, key, version) =
         (input.choice(u8::MAX), input.choice(4), input.choice(6), input.choice(3));
@@ -49,7 +49,7 @@ fn frame(input: &mut Input<'_>, stream: &mut Vec<u8>) {
     stream.extend(body);
 }
 
-/// One that is right.
+/// Appends a valid request.
 fn request(input: &mut Input<'_>, stream: &mut Vec<u8>) {
     let number = u32::from(input.choice(u8::MAX));
     let expected = match input.choice(3) {
@@ -80,45 +80,48 @@ fn request(input: &mut Input<'_>, stream: &mut Vec<u8>) {
     let before = stream.len();
     request.encode(number, stream);
     assert_eq!(stream.len() - before, request.encoded_len());
-    let Some(Message::Asked { rest, what: Some(what) }) = Reading::message(&stream[before..])
+    let Some(FirstFrame { rest, outcome: Some(outcome) }) =
+        StreamModel::first_frame(&stream[before..])
     else {
-        // Longer than is allowed here.
+        // The request exceeds `LIMITS`.
         return;
     };
     assert!(rest.is_empty(), "more than one frame");
-    assert!(!matches!(what, What::Broken), "{request:?} is not understood");
+    assert!(!matches!(outcome, Outcome::Malformed), "{request:?} is malformed to the model");
 }
 
-/// What a server must make of a frame.
+/// The result of a frame on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
-    /// The end of the session.
-    Broken,
-    /// Refused by its header, or by its contents: the kind of the answer.
+enum Outcome {
+    /// The session ends.
+    Malformed,
+    /// The request is refused by its header or its contents, with this kind of response.
     Refused(u8),
-    /// A request, of these bytes.
+    /// A request with these bytes.
     Request(Vec<u8>),
 }
 
-/// A second reading of the protocol.
-struct Reading {
-    frames: Vec<What>,
+/// The results of a stream, by the model.
+struct StreamModel {
+    frames: Vec<Outcome>,
 }
 
-enum Message<'a> {
-    Asked { rest: &'a [u8], what: Option<What> },
+/// The first frame of a stream: its result, unless it is incomplete, and the rest of the stream.
+struct FirstFrame<'a> {
+    rest: &'a [u8],
+    outcome: Option<Outcome>,
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> usize {
     bytes[at..at + 4].iter().rev().fold(0, |sum, byte| sum * 256 + usize::from(*byte))
 }
 
-impl Reading {
+impl StreamModel {
     fn of(mut stream: &[u8]) -> Self {
         let mut frames = Vec::new();
-        while let Some(Message::Asked { rest, what }) = Self::message(stream) {
-            let over = matches!(what, None | Some(What::Broken));
-            frames.extend(what);
+        while let Some(FirstFrame { rest, outcome }) = Self::first_frame(stream) {
+            let over = matches!(outcome, None | Some(Outcome::Malformed));
+            frames.extend(outcome);
             if over {
                 break;
             }
@@ -127,17 +130,17 @@ impl Reading {
         Self { frames }
     }
 
-    /// The first frame of a stream; `None`: nothing can be told yet.
-    fn message(stream: &[u8]) -> Option<Message<'_>> {
+    /// The first frame of a stream; `None` when the stream is incomplete.
+    fn first_frame(stream: &[u8]) -> Option<FirstFrame<'_>> {
         if stream.len() < HEADER_LEN {
             return None;
         }
         let (header, rest) = stream.split_at(HEADER_LEN);
         let (body, key, kind) = (u32_at(header, 0), u32_at(header, 12), header[8]);
         if header[10] != 0 || header[11] != 0 || key > body {
-            return Some(Message::Asked { rest: &[], what: Some(What::Broken) });
+            return Some(FirstFrame { rest: &[], outcome: Some(Outcome::Malformed) });
         }
-        let most = match kind {
+        let max_len = match kind {
             1 | 3 | 6 | 7 | 8 => MAX_KEY,
             2 => LIMITS.max_value + key,
             4 => LIMITS.max_value + MAX_KEY + 64,
@@ -145,20 +148,20 @@ impl Reading {
             _ => 0,
         };
         let refused = match kind {
-            1..=8 if key <= MAX_KEY && body <= most => None,
-            1..=8 => Some(What::Refused(131)),
-            _ => Some(What::Refused(133)),
+            1..=8 if key <= MAX_KEY && body <= max_len => None,
+            1..=8 => Some(Outcome::Refused(131)),
+            _ => Some(Outcome::Refused(133)),
         };
         if refused.is_some() {
             let rest = rest.get(body..).unwrap_or(&[]);
-            return Some(Message::Asked { rest, what: refused });
+            return Some(FirstFrame { rest, outcome: refused });
         }
         let (bytes, rest) = rest.split_at_checked(body)?;
-        let what = Self::request(header, bytes, key, kind);
-        Some(Message::Asked { rest, what: Some(what) })
+        let outcome = Self::request(header, bytes, key, kind);
+        Some(FirstFrame { rest, outcome: Some(outcome) })
     }
 
-    fn request(header: &[u8], body: &[u8], key: usize, kind: u8) -> What {
+    fn request(header: &[u8], body: &[u8], key: usize, kind: u8) -> Outcome {
         let (flags, has_version) = (header[9], header[16..24].iter().any(|byte| *byte != 0));
         let known = if matches!(kind, 2 | 3 | 6 | 7) { 1 } else { 0 };
         let versioned = kind == 5 || (matches!(kind, 2 | 3) && flags == 1);
@@ -172,33 +175,34 @@ impl Reading {
             _ => rest == 0,
         };
         if flags > known || (has_version && !versioned) || (key == 0 && !may_be_empty) || !fits {
-            return What::Broken;
+            return Outcome::Malformed;
         }
         if kind == 4 {
             let (mut at, mut count, mut too_large) = (0, 0, false);
             while at < body.len() {
                 if body.len() - at < 8 {
-                    return What::Broken;
+                    return Outcome::Malformed;
                 }
                 let (key, value) = (u32_at(body, at), u32_at(body, at + 4));
                 if key == 0 || key + value > body.len() - at - 8 {
-                    return What::Broken;
+                    return Outcome::Malformed;
                 }
                 at += 8 + key + value;
                 count += 1;
                 too_large |= key > MAX_KEY || value > LIMITS.max_value || count > 10_000;
             }
             if too_large {
-                return What::Refused(131);
+                return Outcome::Refused(131);
             }
         }
-        What::Request([header, body].concat())
+        Outcome::Request([header, body].concat())
     }
 }
 
-/// Hands the stream over in these pieces, again and again, and compares.
-fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
-    let mut cutter = FrameDecoder::default();
+/// Decodes the stream in pieces of these lengths, repeated, and compares the results with the
+/// model.
+fn decode(stream: &[u8], cuts: &[usize], expected: &StreamModel) {
+    let mut decoder = FrameDecoder::default();
     let mut found = Vec::new();
     let mut cuts = cuts.iter().cycle();
     let (mut left, mut fed) = (stream, 0);
@@ -209,45 +213,49 @@ fn play(stream: &[u8], cuts: &[usize], expected: &Reading) {
         fed += len;
         loop {
             let mut refused = None;
-            let next = cutter.next(&mut piece, |header, _| {
+            let next = decoder.next(&mut piece, |header, _| {
                 refused = LIMITS.check(header).err();
                 refused.is_none()
             });
-            let what = match next {
-                Err(_) => What::Broken,
+            let outcome = match next {
+                Err(_) => Outcome::Malformed,
                 Ok(Decoded::Incomplete) => break,
                 Ok(Decoded::Rejected(_)) => {
-                    What::Refused(refused.map_or(0, |status: Status| status as u8))
+                    Outcome::Refused(refused.map_or(0, |status: Status| status as u8))
                 }
                 Ok(Decoded::Frame(header, body)) => {
                     assert_eq!(header.body_len as usize, body.len());
                     match Request::decode(&header, body, LIMITS) {
-                        Err(_) => What::Broken,
-                        Ok(Err(status)) => What::Refused(status as u8),
+                        Err(_) => Outcome::Malformed,
+                        Ok(Err(status)) => Outcome::Refused(status as u8),
                         Ok(Ok(request)) => {
                             let mut bytes = Vec::new();
                             request.encode(header.number, &mut bytes);
-                            // For the log: whatever is in it.
+                            // The representation for logs has no control characters.
                             assert!(format!("{request:?}").chars().all(|c| !c.is_control()));
-                            What::Request(bytes)
+                            Outcome::Request(bytes)
                         }
                     }
                 }
             };
-            let over = what == What::Broken;
-            found.push(what);
+            let over = outcome == Outcome::Malformed;
+            found.push(outcome);
             if over {
                 break 'stream;
             }
         }
-        assert!(piece.is_empty(), "bytes are left over");
-        // Growing by doubling, and some for short ones.
-        assert!(cutter.buffered() <= 2 * fed + 64, "{} of {fed} bytes are kept", cutter.buffered());
+        assert!(piece.is_empty(), "unconsumed bytes");
+        // The buffer grows by doubling, and has a minimum size.
+        assert!(
+            decoder.buffered() <= 2 * fed + 64,
+            "{} of {fed} bytes are buffered",
+            decoder.buffered()
+        );
     }
     assert_eq!(found, expected.frames, "cut after {cuts:?}");
 }
 
-/// What an application reads: whatever can be decoded is encoded to the same bytes.
+/// The frames of a server: each that decodes encodes to the same bytes.
 fn bodies(stream: &[u8]) {
     let Some((header, body)) = stream.split_first_chunk::<HEADER_LEN>() else { return };
     let Ok(mut header) = FrameHeader::decode(header) else { return };
@@ -256,29 +264,29 @@ fn bodies(stream: &[u8]) {
     header.key_len = header.key_len.min(header.body_len);
     let whole = [&header.encode()[..], body].concat();
     let mut again = Vec::new();
-    if let Ok(answer) = Response::decode(&header, body) {
+    if let Ok(response) = Response::decode(&header, body) {
         assert!((128..=134).contains(&header.kind) && header.flags == 0 && header.key_len == 0);
-        answer.encode(&mut again);
+        response.encode(&mut again);
         assert_eq!(again, whole);
-        if let Ok(keys) = response::decode_keys(answer.body) {
+        if let Ok(keys) = response::decode_keys(response.body) {
             let mut page = Vec::new();
             keys.iter().for_each(|key| response::push_key(key, &mut page));
-            assert_eq!(page, answer.body);
+            assert_eq!(page, response.body);
         }
     }
     again.clear();
-    if let Ok(news) = ServerEvent::decode(&header, body) {
+    if let Ok(event) = ServerEvent::decode(&header, body) {
         assert_eq!(header.number, 0);
-        if let ServerEvent::Changed { key, matched_by: watches, .. } = news {
+        if let ServerEvent::Changed { key, matched_by: watches, .. } = event {
             assert!(!key.is_empty() && watches != MatchedBy::default());
             assert_eq!(watches.union(watches), watches);
         }
-        news.encode(&mut again);
+        event.encode(&mut again);
         assert_eq!(again, whole);
     }
     let length = FrameHeader::renumber(&mut again, 77);
     assert!(again.is_empty() || length == again.len());
-    // Entries that nobody has checked end somewhere, and hold nothing but their bytes.
+    // The entries cover the body exactly.
     let entries: Option<Entries<'_>> = match Request::decode(&header, body, LIMITS) {
         Ok(Ok(Request::PutMany(entries))) => Some(entries),
         _ => None,
