@@ -1,7 +1,7 @@
 //! Links the C clients of the servers that kvs is measured against, each behind its feature.
 //!
-//! hiredis changed the layout of its structures with version 1.0, so the version found here chooses the
-//! declarations that are compiled (`cfg(hiredis_1)`): library and declarations cannot fall apart.
+//! hiredis changed the layout of its structures in version 1.0. The version found here selects the
+//! declarations (`cfg(hiredis_1)`), so that library and declarations match.
 
 use std::env;
 use std::fs;
@@ -18,12 +18,12 @@ fn main() {
         println!("cargo:rustc-env=HIREDIS_VERSION={version}");
     }
     if env::var_os("CARGO_FEATURE_MEMCACHED").is_some() {
-        // Without pkg-config the linker says whether it is there; nothing depends on the version.
+        // Without pkg-config the linker reports a missing library. No code depends on the version.
         link("libmemcached", "memcached");
     }
 }
 
-/// Has cargo link a library; the version, when pkg-config knows it.
+/// Makes cargo link a library. Returns its version if pkg-config knows it.
 fn link(package: &str, library: &str) -> Option<String> {
     match pkg_config::probe_library(package) {
         Ok(found) => Some(found.version),
@@ -48,8 +48,8 @@ fn hiredis_header() -> Option<String> {
 
 fn missing(library: &str, package: &str, feature: &str) -> ! {
     eprintln!(
-        "{library} was not found: install the Debian package {package}, or build without the feature \
-         `{feature}` (`--no-default-features --features …`)"
+        "{library} was not found: install the Debian package {package}, or build without the \
+         feature `{feature}` (`--no-default-features --features …`)"
     );
     std::process::exit(1)
 }

@@ -1,29 +1,28 @@
-//! What can go wrong, as one enum.
+//! The errors of this program, as one enum.
 //!
-//! A message says what happened, to whom, and what to do about it where that is not plain. Two of them are no
-//! failures: [`Error::Unavailable`] takes a subject out of the run, with a line that says why, and
-//! [`Error::Interrupted`] ends it on the user's request.
+//! Two of them are no failures: [`Error::Unavailable`] removes a system from the run, with a line
+//! that says why, and [`Error::Interrupted`] ends the run on the user's request.
 
 use std::io;
 
-/// Why a run, or a subject, came to an end.
+/// Why a run, or the measurement of a system, ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A system call.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The user has pressed Ctrl-C, or sent SIGTERM.
+    /// The user has pressed Ctrl-C or sent SIGTERM.
     #[error("interrupted")]
     Interrupted,
-    /// A subject is not installed, not built in, or cannot do what a scenario asks: it is left out.
+    /// A system is not installed, not built in, or cannot perform a scenario: it is skipped.
     #[error("{0}")]
     Unavailable(String),
-    /// Anything else.
+    /// Any other error.
     #[error("{0}")]
     Failed(String),
 }
@@ -31,19 +30,19 @@ pub(crate) enum Error {
 /// A result of this program.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Says of a system call what it was for.
-pub(crate) trait Doing<T> {
-    /// Names what was being done.
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T>;
+/// Adds the operation to the error of a system call.
+pub(crate) trait IoContext<T> {
+    /// Names the operation.
+    fn io_context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
-    fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
+impl<T, E: Into<io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn io_context(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Error::Io { what: what(), source: error.into() })
     }
 }
 
-/// A failure with this message.
+/// An error with this message.
 pub(crate) fn failed<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::Failed(message.into()))
 }

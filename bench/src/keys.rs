@@ -1,8 +1,8 @@
-//! Which keys are asked for, and what they and their values look like.
+//! The sequence of keys, and the form of keys and values.
 //!
-//! The sequence is drawn once, before anything is measured, from the seed: so every subject gets the same keys
-//! in the same order, and the cost of drawing them is nobody's. It is long enough that a measurement does not
-//! come back to its beginning soon, and it wraps around when one does.
+//! The sequence is drawn once, before any measurement, from the seed. So every system gets the same
+//! keys in the same order, and no measurement includes the cost of drawing them. It is long enough
+//! that a measurement does not repeat it soon, and it wraps around at its end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,15 +11,15 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution as _, Zipf};
 
-/// How many keys a sequence has before it repeats.
+/// The length of the sequence.
 const SEQUENCE: usize = 1 << 20;
 
-/// How often each key is asked for.
+/// The distribution of the keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Distribution {
-    /// Each as often as any other.
+    /// All keys are equally frequent.
     Uniform,
-    /// The n-th key with a probability proportional to n to the power of minus this.
+    /// The probability of the n-th key is proportional to n to the power of minus this.
     Zipf(f64),
 }
 
@@ -32,7 +32,7 @@ impl FromStr for Distribution {
             ("zipf", Ok(exponent)) if exponent.is_finite() && exponent >= 0.0 => {
                 Ok(Self::Zipf(exponent))
             }
-            _ => Err("it is `uniform`, `zipf` or `zipf:EXPONENT`".into()),
+            _ => Err("expected `uniform`, `zipf` or `zipf:EXPONENT`".into()),
         }
     }
 }
@@ -46,7 +46,7 @@ impl fmt::Display for Distribution {
     }
 }
 
-/// The text of a key: a prefix, and its number in digits.
+/// The form of a key: a prefix, and its number in digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     prefix: &'static str,
@@ -54,7 +54,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Ten bytes, as a key of a program may have.
+    /// Ten bytes, a typical length.
     pub(crate) const SHORT: Self = Self { prefix: "k", digits: 9 };
     /// The sixteen bytes that redis-benchmark sends.
     pub(crate) const REDIS_BENCHMARK: Self = Self { prefix: "key:", digits: 12 };
@@ -64,7 +64,7 @@ impl Shape {
         self.prefix.len() + self.digits
     }
 
-    /// A place for [`write`](Self::write).
+    /// A buffer for [`write`](Self::write).
     pub(crate) fn buffer(self) -> Vec<u8> {
         let mut key = self.prefix.as_bytes().to_vec();
         key.resize(self.len(), b'0');
@@ -74,13 +74,13 @@ impl Shape {
     /// Writes the number into a key from [`buffer`](Self::buffer).
     pub(crate) fn write(self, mut number: u32, key: &mut [u8]) {
         for byte in key[self.prefix.len()..].iter_mut().rev() {
-            // A digit.
+            // A remainder of 10 is a digit.
             *byte = b'0' + (number % 10) as u8;
             number /= 10;
         }
     }
 
-    /// A key.
+    /// The key with this number.
     pub(crate) fn key(self, number: u32) -> Vec<u8> {
         let mut key = self.buffer();
         self.write(number, &mut key);
@@ -88,12 +88,12 @@ impl Shape {
     }
 }
 
-/// The keys of a scenario, in the order in which they are asked for.
+/// The keys of a scenario, in the order of their use.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// What they look like.
+    /// The form of the keys.
     pub(crate) shape: Shape,
-    /// How many there are.
+    /// The number of keys.
     pub(crate) count: u32,
     sequence: Vec<u32>,
 }
@@ -101,31 +101,31 @@ pub(crate) struct Keys {
 impl Keys {
     /// Draws the sequence.
     pub(crate) fn draw(shape: Shape, count: u32, distribution: Distribution, seed: u64) -> Self {
-        let mut dice = SmallRng::seed_from_u64(seed);
+        let mut rng = SmallRng::seed_from_u64(seed);
         let count = count.max(1);
         let sequence = match distribution {
-            Distribution::Uniform => (0..SEQUENCE).map(|_| dice.random_range(0..count)).collect(),
+            Distribution::Uniform => (0..SEQUENCE).map(|_| rng.random_range(0..count)).collect(),
             Distribution::Zipf(exponent) => {
                 let zipf = Zipf::new(f64::from(count), exponent)
                     .expect("the count is at least 1 and the exponent is not negative");
-                // A rank from 1 to the count.
-                (0..SEQUENCE).map(|_| (zipf.sample(&mut dice) as u32 - 1).min(count - 1)).collect()
+                // A rank is between 1 and the count.
+                (0..SEQUENCE).map(|_| (zipf.sample(&mut rng) as u32 - 1).min(count - 1)).collect()
             }
         };
         Self { shape, count, sequence }
     }
 
-    /// The number of the key at this place of the sequence, which goes on without end.
-    pub(crate) fn at(&self, place: u64) -> u32 {
+    /// The number of the key at this position of the sequence, which wraps around.
+    pub(crate) fn at(&self, position: u64) -> u32 {
         // The remainder is less than the length.
-        self.sequence[(place % self.sequence.len() as u64) as usize]
+        self.sequence[(position % self.sequence.len() as u64) as usize]
     }
 }
 
-/// A value of this length: printable, so that every subject takes it, and the same for all of them.
+/// A printable value of this length, the same for all systems.
 pub(crate) fn value(len: usize, seed: u64) -> Vec<u8> {
-    let mut dice = SmallRng::seed_from_u64(seed);
-    (0..len).map(|_| dice.random_range(b'a'..=b'z')).collect()
+    let mut rng = SmallRng::seed_from_u64(seed);
+    (0..len).map(|_| rng.random_range(b'a'..=b'z')).collect()
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_its_number_in_digits() {
+    fn key_has_its_number_in_digits() {
         assert_eq!(Shape::SHORT.key(0), b"k000000000");
         assert_eq!(Shape::SHORT.key(1_000_000), b"k001000000");
         assert_eq!(Shape::SHORT.len(), 10);
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_draws_the_same_keys_and_another_others() {
+    fn seed_determines_the_keys() {
         let draw = |seed| Keys::draw(Shape::SHORT, 1000, Distribution::Uniform, seed).sequence;
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
     }
 
     #[test]
-    fn a_uniform_sequence_asks_for_every_key_about_equally_often() {
+    fn uniform_keys_are_equally_frequent() {
         let keys = Keys::draw(Shape::SHORT, 16, Distribution::Uniform, 7);
         let mut seen = [0u32; 16];
         keys.sequence.iter().for_each(|&key| seen[key as usize] += 1);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zipf_sequence_asks_for_the_first_key_as_often_as_its_exponent_says() {
+    fn zipf_keys_have_the_frequency_of_their_rank() {
         let keys = Keys::draw(Shape::SHORT, 1000, Distribution::Zipf(1.0), 7);
         let mut seen = vec![0u32; 1000];
         keys.sequence.iter().for_each(|&key| seen[key as usize] += 1);
@@ -169,11 +169,11 @@ mod tests {
             let found = f64::from(seen[rank as usize - 1]);
             assert!((found / expected - 1.0).abs() < 0.05, "rank {rank}: {found} of {expected}");
         }
-        assert!(seen[999] > 0, "the last key is asked for, too");
+        assert!(seen[999] > 0, "the last key never occurs");
     }
 
     #[test]
-    fn distributions_are_read_as_they_are_shown() {
+    fn distributions_round_trip_as_text() {
         for text in ["uniform", "zipf:1", "zipf:0.99"] {
             assert_eq!(text.parse::<Distribution>().unwrap().to_string(), text);
         }

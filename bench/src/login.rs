@@ -1,9 +1,9 @@
-//! A login to a kvs server without the library, for connections that the library does not make: those of the load
-//! generator, and idle ones.
+//! A login to a kvs server without the library: for the connections of the load generator, and for
+//! idle ones.
 //!
-//! It plays the steps that `kvs_proto` names (`docs/PROTOCOL.md` §1 and §7). Both sockets are bound first, to names with the same
-//! ending, which tell the logins of one process apart; the names lie in the server's own directory, and are
-//! removed as soon as the sockets are connected.
+//! It performs the steps of [`LoginExchange`] (`docs/PROTOCOL.md` §1 and §7). Both sockets are
+//! bound first, to names with the same ending, which distinguishes the logins of one process. The
+//! names are in the directory of the server, and are removed as soon as the sockets are connected.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,31 +21,31 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
 };
 
-use crate::error::{Doing, Error, Result, failed};
-use crate::servers::PATIENCE;
-use crate::subject::kvs::Address;
+use crate::error::{Error, IoContext, Result, failed};
+use crate::servers::SERVER_TIMEOUT;
+use crate::system::kvs::Address;
 
-/// Both sockets, connected and blocking.
+/// Both sockets of a session, connected and blocking.
 #[derive(Debug)]
 pub(crate) struct LoggedIn {
-    /// For requests.
+    /// The main channel.
     pub(crate) main: UnixStream,
-    /// For changes.
+    /// The callback channel.
     pub(crate) callback: UnixStream,
 }
 
 /// Logs in.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when the server does not know that kind of session.
-pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
+/// [`Error::Unavailable`] when the server does not know that protocol of session.
+pub(crate) fn log_in(address: &Address, protocol: Protocol) -> Result<LoggedIn> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let dir = address.socket.parent().unwrap_or(Path::new("/tmp"));
     // The library counts from 1; this does not come near it.
     let name = |stem: &str| dir.join(format!("{stem}{}_9{number:09}", std::process::id()));
-    let mut main = End::bind(name("app_socket_"))?;
-    let callback = End::bind(name("app_socket_cb_"))?;
+    let mut main = BoundSocket::bind(name("app_socket_"))?;
+    let callback = BoundSocket::bind(name("app_socket_cb_"))?;
     let mut callback_socket = address.socket.clone().into_os_string();
     callback_socket.push("_cb");
     main.connect(&address.socket)?;
@@ -55,9 +55,12 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
     let text = |what: &str, text: &str| {
         Text::new(text.as_bytes()).map_err(|error| Error::Failed(format!("{what}: {error}")))
     };
-    let mut login =
-        LoginExchange::new(text("group", &address.group)?, text("secret", &address.secret)?, kind);
-    let got = loop {
+    let mut login = LoginExchange::new(
+        text("group", &address.group)?,
+        text("secret", &address.secret)?,
+        protocol,
+    );
+    let negotiated = loop {
         match login.next() {
             LoginStep::Receive(channel, _) => {
                 let mut int = [0; INT_LEN];
@@ -68,13 +71,13 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
                         return failed("login: no callback channel yet");
                     }
                 };
-                end.stream.read_exact(&mut int).doing(|| "login: receiving".into())?;
+                end.stream.read_exact(&mut int).io_context(|| "login: receiving".into())?;
                 login
                     .received(int)
                     .map_err(|violation| Error::Failed(format!("login: {violation:?}")))?;
             }
             LoginStep::Send(bytes) => {
-                main.stream.write_all(&bytes).doing(|| "login: sending".into())?;
+                main.stream.write_all(&bytes).io_context(|| "login: sending".into())?;
                 login.sent();
             }
             LoginStep::ConnectCallback => {
@@ -84,14 +87,14 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
                 }
                 login.connected();
             }
-            LoginStep::Done(LoginResult::LoggedIn(got)) => break got,
+            LoginStep::Done(LoginResult::LoggedIn(negotiated)) => break negotiated,
             LoginStep::Done(result) => return failed(format!("login: {result:?}")),
         }
     };
-    if got != kind {
-        return Err(Error::Unavailable("the server has no framed session".into()));
+    if negotiated != protocol {
+        return Err(Error::Unavailable("the server does not support protocol v2".into()));
     }
-    if kind == Protocol::V2 {
+    if protocol == Protocol::V2 {
         welcome(&mut main.stream)?;
     }
     match connected {
@@ -100,45 +103,45 @@ pub(crate) fn log_in(address: &Address, kind: Protocol) -> Result<LoggedIn> {
     }
 }
 
-/// Takes the frame with which a server begins.
+/// Receives the first frame of a server.
 fn welcome(main: &mut UnixStream) -> Result<()> {
     let mut header = [0; HEADER_LEN];
-    main.read_exact(&mut header).doing(|| "login: receiving the greeting".into())?;
-    let answer = FrameHeader::decode(&header).and_then(|header| match header.body_len {
+    main.read_exact(&mut header).io_context(|| "login: receiving the welcome frame".into())?;
+    let response = FrameHeader::decode(&header).and_then(|header| match header.body_len {
         0 => Response::decode(&header, &[]),
-        _ => Err(kvs_proto::v2::Malformed::Header("a greeting with a body")),
+        _ => Err(kvs_proto::v2::Malformed::Header("a welcome frame with a body")),
     });
-    match answer {
-        Ok(answer) if answer.status == Status::Welcome => Ok(()),
-        other => failed(format!("login: {other:?} in place of a greeting")),
+    match response {
+        Ok(response) if response.status == Status::Welcome => Ok(()),
+        other => failed(format!("login: {other:?} in position of a greeting")),
     }
 }
 
-/// A socket that is bound to a path, until it is connected.
+/// A socket that is bound to a path until it is connected.
 #[derive(Debug)]
-struct End {
+struct BoundSocket {
     stream: UnixStream,
     path: PathBuf,
 }
 
-impl End {
+impl BoundSocket {
     fn bind(path: PathBuf) -> Result<Self> {
         let what = || format!("binding {}", path.display());
         let socket: OwnedFd =
             socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                .doing(what)?;
-        let address = SocketAddrUnix::new(&path).doing(what)?;
-        bind(&socket, &address).doing(what)?;
+                .io_context(what)?;
+        let address = SocketAddrUnix::new(&path).io_context(what)?;
+        bind(&socket, &address).io_context(what)?;
         let stream = UnixStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).doing(what)?;
-        stream.set_write_timeout(Some(PATIENCE)).doing(what)?;
+        stream.set_read_timeout(Some(SERVER_TIMEOUT)).io_context(what)?;
+        stream.set_write_timeout(Some(SERVER_TIMEOUT)).io_context(what)?;
         Ok(Self { stream, path })
     }
 
     fn connect(&mut self, server: &Path) -> Result<()> {
         let what = || format!("connecting to {}", server.display());
-        let address = SocketAddrUnix::new(server).doing(what)?;
-        let result = connect(&self.stream, &address).doing(what);
+        let address = SocketAddrUnix::new(server).io_context(what)?;
+        let result = connect(&self.stream, &address).io_context(what);
         let _ = fs::remove_file(&self.path);
         result
     }

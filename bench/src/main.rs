@@ -1,7 +1,9 @@
-//! `kvs-bench`: measures kvs against Redis, memcached, LMDB and a bare socket, all in one interleaved run.
+//! `kvs-bench`: measures kvs against Redis, memcached, LMDB and a bare socket, all in one
+//! interleaved run.
 //!
-//! Parse, wire up, exit code. [`scenario`] has what is measured, [`subject`] who, [`servers`] starts and ends
-//! what they need, [`measure`] takes the turns and compares, [`report`] shows.
+//! This file parses the command line, connects the modules and sets the exit code. [`scenario`]
+//! defines what is measured, [`system`] the measured systems. [`servers`] starts and ends servers,
+//! [`measure`] interleaves and compares, [`report`] prints.
 
 mod error;
 mod generator;
@@ -12,14 +14,14 @@ mod options;
 mod report;
 mod scenario;
 mod servers;
-mod subject;
+mod system;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use error::{Doing, Error, Result};
+use error::{Error, IoContext, Result};
 use measure::Interrupt;
 use options::{Arguments, Options, Role};
 use report::Report;
@@ -27,14 +29,14 @@ use report::machine::Machine;
 use report::progress::Progress;
 use scenario::Bench;
 use servers::{kvs_program, on_path, raise_descriptor_limit};
-use subject::Subject;
-use subject::kvs::MAX_ORIGINAL_VALUE;
+use system::System;
+use system::kvs::MAX_V1_VALUE;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.role {
-        Some(role) => play(role),
-        None => run(arguments.settle()),
+        Some(role) => run_role(role),
+        None => run(arguments.resolve()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,11 +47,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The other side of a measurement.
-fn play(role: &Role) -> Result<()> {
+/// Runs the other process of a measurement.
+fn run_role(role: &Role) -> Result<()> {
     match role {
-        Role::Echo { receive, send } => subject::floor::echo(*receive, *send),
-        Role::Watch { group, session, key } => scenario::callback::watch(group, *session, key),
+        Role::Echo { receive, send } => system::floor::echo(*receive, *send),
+        Role::Watch { group, protocol, key } => scenario::callback::watch(group, *protocol, key),
         Role::Subscribe { socket, channel } => scenario::callback::subscribe(socket, channel),
     }
 }
@@ -58,20 +60,20 @@ fn run(mut options: Options) -> Result<()> {
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, interrupt.0.clone())
-            .doing(|| "watching for signals".into())?;
+            .io_context(|| "registering signal handlers".into())?;
     }
     raise_descriptor_limit()?;
     let progress = Progress::new(&options);
-    let left_out = leave_out(&mut options);
-    left_out.iter().for_each(|line| progress.say(&format!("skipped: {line}")));
+    let skipped = skip_unavailable(&mut options);
+    skipped.iter().for_each(|line| progress.print(&format!("skipped: {line}")));
     let mut builder = tempfile::Builder::new();
     builder.prefix("kvs-bench-");
     let dir = match &options.dir {
         Some(dir) => builder.tempdir_in(dir),
         None => builder.tempdir(),
     };
-    let dir = dir.doing(|| "making a temporary directory".into())?;
-    let machine = Machine::look(&options, dir.path());
+    let dir = dir.io_context(|| "making a temporary directory".into())?;
+    let machine = Machine::inspect(&options, dir.path());
 
     let mut bench = Bench {
         options: &options,
@@ -79,26 +81,26 @@ fn run(mut options: Options) -> Result<()> {
         interrupt,
         dir: dir.path(),
         results: Vec::new(),
-        left_out,
+        skipped,
     };
     let mut scenarios = options.scenarios.iter().enumerate();
     let result = scenarios.try_for_each(|(n, &scenario)| {
-        progress.over(n);
+        progress.completed(n);
         progress.prepares(scenario);
-        bench.run(scenario)
+        scenario::run(&mut bench, scenario)
     });
     progress.finish();
     let report = Report {
         machine,
         settings: &options,
-        targets: report::targets::outcomes(&bench.results),
+        targets: report::targets::results(&bench.results),
         results: &bench.results,
-        left_out: &bench.left_out,
+        skipped: &bench.skipped,
         ended_by: result.as_ref().err().map(Error::to_string),
     };
-    // What was measured is shown even when the run has ended early.
+    // The report shows all results, even when the run has ended early.
     report::table::print(&report, &mut std::io::stdout().lock())
-        .doing(|| "writing the table".into())?;
+        .io_context(|| "writing the table".into())?;
     if let Some(path) = &options.json {
         report::json::write(&report, path)?;
     }
@@ -108,20 +110,20 @@ fn run(mut options: Options) -> Result<()> {
     result
 }
 
-/// Takes the subjects out that are not to be had; a line for each.
-fn leave_out(options: &mut Options) -> Vec<String> {
+/// Removes the unavailable systems, and returns a line for each.
+fn skip_unavailable(options: &mut Options) -> Vec<String> {
     let mut lines = Vec::new();
-    for subject in options.subjects.clone() {
-        if let Some(why) = why_not(options, subject) {
-            lines.push(format!("{}: {why}", subject.name()));
-            options.subjects.retain(|&other| other != subject);
+    for system in options.systems.clone() {
+        if let Some(why) = unavailable_because(options, system) {
+            lines.push(format!("{}: {why}", system.name()));
+            options.systems.retain(|&other| other != system);
         }
     }
     lines
 }
 
-/// Why a subject cannot be measured at all.
-fn why_not(options: &Options, subject: Subject) -> Option<String> {
+/// Why a system is unavailable.
+fn unavailable_because(options: &Options, system: System) -> Option<String> {
     let program = |program: &std::path::Path, package: &str, option: &str| {
         let is_missing = on_path(program).is_none();
         is_missing.then(|| {
@@ -132,20 +134,20 @@ fn why_not(options: &Options, subject: Subject) -> Option<String> {
         })
     };
     let built_in = |is_built_in: bool| {
-        (!is_built_in).then(|| format!("built without the feature `{}`", subject.name()))
+        (!is_built_in).then(|| format!("built without the feature `{}`", system.name()))
     };
-    match subject {
-        Subject::KvsOriginal if options.value_size as usize > MAX_ORIGINAL_VALUE => {
-            Some(format!("the original protocol has values of {MAX_ORIGINAL_VALUE} bytes at most"))
+    match system {
+        System::KvsOriginal if options.value_size as usize > MAX_V1_VALUE => {
+            Some(format!("protocol v1 has values of at most {MAX_V1_VALUE} bytes"))
         }
-        Subject::Kvs | Subject::KvsOriginal => ["KVS-LocalServer", "KVS-AuthServer"]
+        System::Kvs | System::KvsOriginal => ["KVS-LocalServer", "KVS-AuthServer"]
             .iter()
             .find_map(|program| kvs_program(options, program).err())
             .map(|error| error.to_string()),
-        Subject::Redis => built_in(cfg!(feature = "redis"))
+        System::Redis => built_in(cfg!(feature = "redis"))
             .or_else(|| program(&options.redis_server, "redis-server", "--redis-server")),
-        Subject::Memcached => built_in(cfg!(feature = "memcached"))
+        System::Memcached => built_in(cfg!(feature = "memcached"))
             .or_else(|| program(&options.memcached, "memcached", "--memcached")),
-        Subject::Lmdb | Subject::Floor => None,
+        System::Lmdb | System::Floor => None,
     }
 }

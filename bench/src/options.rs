@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Everything that a run depends on is here and is written into its JSON. Values whose default depends on
-//! `--short` are `Option`s until [`Arguments::settle`].
+//! Everything that affects a run is here, and is written to its JSON. Values whose default depends
+//! on `--short` are `Option`s until [`Arguments::resolve`].
 
 use std::path::PathBuf;
 
@@ -9,21 +9,21 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::keys::Distribution;
-use crate::subject::Subject;
+use crate::system::System;
 
 /// Measures kvs against Redis, memcached, LMDB and a bare socket.
 ///
-/// All subjects are measured on this machine in one run, in turns within each round, so that what else the
-/// machine does meets all of them. What counts are the ratios of the medians over the rounds. The servers are started for this run, on sockets in a
-/// temporary directory, and ended with it.
+/// One run measures all systems on this machine, interleaved within each round, so that other load
+/// on the machine affects all of them. The results are the ratios of the medians over the rounds.
+/// The servers are started for this run, on sockets in a temporary directory, and ended with it.
 #[derive(Debug, Parser)]
 #[command(
     name = "kvs-bench",
     version,
     args_conflicts_with_subcommands = true,
     after_help = "\
-Exit codes: 0 after a run, whether or not targets were met; 1 when it cannot go on, or was interrupted (what was
-measured is shown all the same); 2 for a wrong option.
+Exit codes: 0 after a run, whether or not it met its targets; 1 after an error or an interrupt (the
+results so far are shown); 2 for a wrong option.
 
 Examples:
   kvs-bench --servers target/release
@@ -36,33 +36,35 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',')]
     only: Vec<Scenario>,
 
-    /// Only these subjects
-    #[arg(long, value_name = "NAME", value_enum, value_delimiter = ',')]
-    subjects: Vec<Subject>,
+    /// Only these systems
+    #[arg(long = "subjects", value_name = "NAME", value_enum, value_delimiter = ',')]
+    systems: Vec<System>,
 
-    /// A run of some seconds over everything, to see that it works: its figures mean little
+    /// A run of a few seconds over everything, to check that it works: its figures mean little
     #[arg(long)]
     short: bool,
 
-    /// How often everything is measured [default: 15; with --short 2]
-    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Number of rounds [default: 15; with --short 2]
+    #[arg(short, long, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
 
-    /// How long each measurement takes, after a fifth of it to warm up [default: 0.2; with --short 0.02]
+    /// Length of each measurement, after a warm-up of a fifth of it [default: 0.2; with --short
+    /// 0.02]
     #[arg(short = 't', long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<f64>,
 
-    /// How many operations each measurement makes, instead of --seconds
+    /// Number of operations of each measurement, instead of --seconds
     #[arg(short = 'n', long, value_name = "NUMBER", conflicts_with = "seconds",
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     operations: Option<u64>,
 
-    /// clients: how many there are at once
+    /// clients: number of concurrent clients
     #[arg(short, long, value_name = "NUMBER", value_delimiter = ',', default_values_t = [50, 500],
         value_parser = clap::value_parser!(u32).range(1..=2000))]
     clients: Vec<u32>,
 
-    /// clients: requests that each has under way at once
+    /// clients: requests in flight of each client
     #[arg(long, value_name = "NUMBER", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
@@ -72,48 +74,52 @@ pub(crate) struct Arguments {
         value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
 
-    /// clients: how many of a hundred operations are gets; a number for each measurement
+    /// clients: percentage of gets, one number per measurement
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = [100, 0],
         value_parser = clap::value_parser!(u32).range(0..=100))]
     reads: Vec<u32>,
 
-    /// pipeline: requests under way at once
+    /// pipeline: requests in flight
     #[arg(short = 'P', long, value_name = "NUMBER", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     pipeline: u32,
 
-    /// latency, clients, pipeline, applications: how many keys there are [default: 100000; with --short 10000]
-    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    /// latency, clients, pipeline, applications: number of keys [default: 100000; with --short
+    /// 10000]
+    #[arg(short, long, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys: Option<u32>,
 
-    /// How often each key is asked for: `uniform`, `zipf` or `zipf:EXPONENT` (redis-benchmark knows uniform only)
+    /// Distribution of the keys: `uniform`, `zipf` or `zipf:EXPONENT` (redis-benchmark has only
+    /// uniform)
     #[arg(long, value_name = "NAME", default_value_t = Distribution::Uniform)]
     distribution: Distribution,
 
-    /// The length of a value in bytes (the original protocol has at most 99)
+    /// Length of a value in bytes (at most 99 in protocol v1)
     #[arg(short = 'd', long, value_name = "BYTES", default_value_t = 24,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     value_size: u32,
 
-    /// memory: how many pairs are stored [default: 1000000; with --short 50000]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=9_000_000))]
+    /// memory: number of pairs [default: 1000000; with --short 50000]
+    #[arg(long, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..=9_000_000))]
     pairs: Option<u32>,
 
-    /// keys: how many there are [default: 1000,10000,100000,1000000; with --short 1000,10000]
+    /// keys: numbers of keys [default: 1000,10000,100000,1000000; with --short 1000,10000]
     #[arg(long, value_name = "NUMBER", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
     sizes: Vec<u32>,
 
-    /// applications: how many idle ones are connected besides [default: 0,1,10,100,1000; with --short 0,1,100]
+    /// applications: numbers of idle applications [default: 0,1,10,100,1000; with --short 0,1,100]
     #[arg(long, value_name = "NUMBER", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(0..=2000))]
     idle: Vec<u32>,
 
-    /// Draws the keys, the values and the order of the subjects within a round
+    /// Seed for the keys, the values and the order within a round
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 
-    /// Write everything that was measured to this file
+    /// Write all results to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -121,11 +127,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
 
-    /// Only the table, and no progress
+    /// Print only the table, no progress
     #[arg(short, long)]
     quiet: bool,
 
-    /// Where KVS-LocalServer and KVS-AuthServer are [default: beside this program, target/release, or PATH]
+    /// Directory of KVS-LocalServer and KVS-AuthServer [default: beside this program,
+    /// target/release, or PATH]
     #[arg(long, value_name = "DIR")]
     servers: Option<PathBuf>,
 
@@ -141,65 +148,67 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH", default_value = "memcached")]
     memcached: PathBuf,
 
-    /// Where the temporary directory is made; LMDB's file lies in it [default: that of the system]
+    /// Parent of the temporary directory, which also has the file of LMDB [default: that of the
+    /// system]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// What this program does as the other side of a measurement.
+    /// The other process of a measurement.
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
 }
 
-/// The parts that this program plays in processes of its own, started by itself.
+/// What this program does in the processes that it starts.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub(crate) enum Role {
-    /// Reads so many bytes from standard input, a socket, and sends so many back, until its end.
+    /// Receives requests from standard input, a socket, and sends responses, until its end.
     #[command(hide = true)]
     Echo {
-        /// Bytes that come.
+        /// Length of a request in bytes.
         receive: usize,
-        /// Bytes that go.
+        /// Length of a response in bytes.
         send: usize,
     },
     /// Watches a key of a kvs server, and writes the time of each callback to standard output.
     #[command(hide = true)]
     Watch {
-        /// How to reach it.
+        /// The group.
         #[command(flatten)]
-        group: crate::subject::kvs::Address,
-        /// By which kind of session.
-        session: crate::subject::kvs::Session,
-        /// Which key.
+        group: crate::system::kvs::Address,
+        /// The protocol of the session.
+        protocol: crate::system::kvs::KvsProtocol,
+        /// The key.
         key: String,
     },
-    /// Subscribes to a channel of a Redis server, and writes the time of each message to standard output.
+    /// Subscribes to a channel of a Redis server, and writes the time of each message to standard
+    /// output.
     #[command(hide = true)]
     Subscribe {
-        /// Where the server listens.
+        /// The socket of the server.
         socket: PathBuf,
-        /// Which channel.
+        /// The channel.
         channel: String,
     },
 }
 
-/// What is measured.
+/// What a run measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scenario {
-    /// One client: the time of a get, and of a put that is acknowledged
+    /// One client: the time of a get and of a put
     Latency,
-    /// Many clients: gets and puts in a second
+    /// Many clients: gets and puts per second
     Clients,
-    /// One client with many requests under way: gets and puts in a second
+    /// One client with many requests in flight: gets and puts per second
     Pipeline,
     /// From a put in one process to the callback in another
     Callback,
-    /// Memory of the server for each pair
+    /// Memory of the server per pair
     Memory,
-    /// The time of a get with more and more keys
+    /// The time of a get as the number of keys grows
     Keys,
-    /// The time of an operation with more and more idle applications
+    /// The time of an operation as the number of idle applications grows
     Applications,
 }
 
@@ -218,12 +227,13 @@ impl Scenario {
     }
 }
 
-/// What a run depends on, with every default in its place.
+/// The options of a run, with all defaults.
 #[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs)] // Those of `Arguments`.
+#[allow(missing_docs)] // `Arguments` documents them.
 pub(crate) struct Options {
     pub(crate) scenarios: Vec<Scenario>,
-    pub(crate) subjects: Vec<Subject>,
+    #[serde(rename = "subjects")]
+    pub(crate) systems: Vec<System>,
     pub(crate) short: bool,
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
@@ -260,8 +270,8 @@ pub(crate) struct Options {
 }
 
 impl Arguments {
-    /// Puts the defaults into their places.
-    pub(crate) fn settle(self) -> Options {
+    /// Applies the defaults.
+    pub(crate) fn resolve(self) -> Options {
         let short = self.short;
         let pick = |long: u32, brief: u32| if short { brief } else { long };
         let sorted = |mut numbers: Vec<u32>, long: &[u32], brief: &[u32]| {
@@ -278,15 +288,15 @@ impl Arguments {
         };
         scenarios.sort_unstable();
         scenarios.dedup();
-        let mut subjects = match self.subjects {
-            subjects if subjects.is_empty() => Subject::value_variants().to_vec(),
-            subjects => subjects,
+        let mut systems = match self.systems {
+            systems if systems.is_empty() => System::value_variants().to_vec(),
+            systems => systems,
         };
-        subjects.sort_unstable();
-        subjects.dedup();
+        systems.sort_unstable();
+        systems.dedup();
         Options {
             scenarios,
-            subjects,
+            systems,
             short,
             rounds: self.rounds.unwrap_or(pick(15, 2)),
             seconds: self.seconds.unwrap_or(if short { 0.02 } else { 0.2 }),
@@ -318,7 +328,7 @@ impl Arguments {
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.001..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("it is a number from 0.001 to 600".into()),
+        _ => Err("expected a number from 0.001 to 600".into()),
     }
 }
 
@@ -335,13 +345,13 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_well_formed_and_its_defaults_are_legal() {
+    fn command_line_is_well_formed_and_defaults_are_valid() {
         Arguments::command().debug_assert();
-        let options = Arguments::parse_from(["kvs-bench"]).settle();
+        let options = Arguments::parse_from(["kvs-bench"]).resolve();
         assert_eq!(options.scenarios.len(), 7);
         assert_eq!(options.clients, [50, 500]);
         assert!(options.rounds >= 5);
-        let short = Arguments::parse_from(["kvs-bench", "--short", "--keys", "5"]).settle();
+        let short = Arguments::parse_from(["kvs-bench", "--short", "--keys", "5"]).resolve();
         assert_eq!((short.rounds, short.keys), (2, 5));
     }
 }

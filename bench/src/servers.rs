@@ -1,8 +1,9 @@
-//! The servers: started for a scenario, on sockets in the run's temporary directory, and ended with it.
+//! The servers: started for a scenario, on sockets in the temporary directory of the run, and ended
+//! with it.
 //!
-//! Each is waited for by an event: its line on standard output or error, or that its socket takes a connection. Each has a process
-//! group of its own, so that Ctrl-C reaches this program alone, which then ends them: by their process
-//! numbers, in [`Process`]'s `Drop`, whatever the reason for which a scenario is over.
+//! A server is ready when it prints its line on standard output or error, or when its socket
+//! accepts a connection. Each has a process group of its own, so that Ctrl-C reaches only this
+//! program, which then ends them by their process IDs, in the `Drop` of [`Process`].
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,15 +19,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-use crate::error::{Doing, Error, Result, failed};
+use crate::error::{Error, IoContext, Result, failed};
 use crate::options::Options;
-use crate::subject::kvs::Address;
+use crate::system::kvs::Address;
 
-/// For everything that a server has to do that is not measured.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout for everything that a server does outside of a measurement.
+pub(crate) const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The last lines of standard error that are kept for a message.
-const KEPT_LINES: usize = 5;
+/// The number of lines of standard error that an error message repeats.
+const MAX_ERROR_LINES: usize = 5;
 
 /// A running program.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .doing(|| format!("starting {}", command.get_program().to_string_lossy()))?;
+            .io_context(|| format!("starting {}", command.get_program().to_string_lossy()))?;
         let last_errors = Arc::new(Mutex::new(VecDeque::new()));
         let (to_output, output) = channel();
         let (to_errors, errors) = channel();
@@ -61,18 +62,18 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, stdin, output, errors, last_errors })
     }
 
-    /// Its process number.
+    /// Its process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it said last, for a message.
-    fn last_words(&self) -> String {
+    /// The last lines of its standard error, for an error message.
+    fn recent_errors(&self) -> String {
         let lines = self.last_errors.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| format!("\n    {line}")).collect()
     }
 
-    /// Waits for a line of standard output that `wanted` makes something of.
+    /// Waits for a line of standard output that `wanted` accepts.
     fn line<T>(&self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> Result<T> {
         self.line_of(&self.output, what, wanted)
     }
@@ -83,7 +84,7 @@ impl Process {
         what: &str,
         wanted: impl Fn(&str) -> Option<T>,
     ) -> Result<T> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + SERVER_TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match lines.recv_timeout(left) {
@@ -96,42 +97,42 @@ impl Process {
                     return failed(format!(
                         "{} did not print {what} within {} s{}",
                         self.name,
-                        PATIENCE.as_secs(),
-                        self.last_words()
+                        SERVER_TIMEOUT.as_secs(),
+                        self.recent_errors()
                     ));
                 }
             }
         }
     }
 
-    /// Waits until its socket takes a connection.
-    fn listens(&mut self, socket: &Path) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+    /// Waits until its socket accepts a connection.
+    fn wait_until_listening(&mut self, socket: &Path) -> Result<()> {
+        let end = Instant::now() + SERVER_TIMEOUT;
         loop {
             let error = match UnixStream::connect(socket) {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
             if let Ok(Some(status)) = self.child.try_wait() {
-                return failed(format!("{} ended: {status}{}", self.name, self.last_words()));
+                return failed(format!("{} ended: {status}{}", self.name, self.recent_errors()));
             }
             if Instant::now() > end {
                 return failed(format!("{} does not listen: {error}", self.name));
             }
-            // A path that appears is no event.
+            // No event reports that a path appears, so it is polled.
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn say(&mut self, lines: &str) -> Result<()> {
+    fn write_lines(&mut self, lines: &str) -> Result<()> {
         let Some(stdin) = &mut self.stdin else { return failed("no standard input") };
-        stdin.write_all(lines.as_bytes()).doing(|| format!("writing to {}", self.name))
+        stdin.write_all(lines.as_bytes()).io_context(|| format!("writing to {}", self.name))
     }
 
-    /// The bytes of memory that it has: `VmRSS`.
+    /// Its resident memory in bytes: `VmRSS`.
     pub(crate) fn resident(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(&path).doing(|| format!("reading {path}"))?;
+        let status = fs::read_to_string(&path).io_context(|| format!("reading {path}"))?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = kib.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
         kib.map(|kib| kib * 1024)
@@ -141,17 +142,17 @@ impl Process {
     /// The processor time that it has used, user and system, all threads.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.pid());
-        let stat = fs::read_to_string(&path).doing(|| format!("reading {path}"))?;
+        let stat = fs::read_to_string(&path).io_context(|| format!("reading {path}"))?;
         let ticks = || {
-            // The second field is the name in parentheses, which may contain spaces; the first after it is
-            // number 3, and proc_pid_stat(5) has the times in 14 and 15.
+            // The second field is the name in parentheses, which may contain spaces; the first
+            // after it is number 3, and proc_pid_stat(5) has the times in 14 and 15.
             let (_, rest) = stat.rsplit_once(')')?;
             let mut fields = rest.split_whitespace().skip(11);
             let (user, system) = (fields.next()?, fields.next()?);
             Some(user.parse::<u64>().ok()? + system.parse::<u64>().ok()?)
         };
         let ticks =
-            ticks().ok_or_else(|| Error::Failed(format!("{path} is not as it should be")))?;
+            ticks().ok_or_else(|| Error::Failed(format!("{path} has an unknown format")))?;
         Ok(Duration::from_secs(ticks) / (rustix::param::clock_ticks_per_second() as u32).max(1))
     }
 }
@@ -159,14 +160,14 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) else { return };
-        // It is not waited for yet, so the number is still its own.
+        // The process is not reaped yet, so the ID is still its own.
         let _ = kill_process(pid, Signal::TERM);
         let end = Instant::now() + Duration::from_secs(3);
         while Instant::now() < end {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
-            // To wait for the end of a child has no time limit in std.
+            // std has no wait for a child with a timeout, so it is polled.
             thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
@@ -174,7 +175,7 @@ impl Drop for Process {
     }
 }
 
-/// Reads lines until the end, on a thread of its own, so that the writer never waits.
+/// Reads lines until the end, on a thread of its own, so that the writer never blocks.
 fn collect(
     source: impl Read + Send + 'static,
     lines: Sender<String>,
@@ -185,12 +186,12 @@ fn collect(
             let Ok(line) = line else { return };
             if let Some(last) = &last {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.len() == KEPT_LINES {
+                if last.len() == MAX_ERROR_LINES {
                     last.pop_front();
                 }
                 last.push_back(line.clone());
             }
-            // When nobody asks any more, it is read all the same.
+            // Without a receiver, the line is still read and dropped.
             let _ = lines.send(line);
         }
     });
@@ -199,7 +200,7 @@ fn collect(
 /// Both servers of kvs.
 #[derive(Debug)]
 pub(crate) struct KvsServers {
-    /// The local server, dropped and thereby ended first.
+    /// The local server. It is dropped, and so ended, first.
     pub(crate) local: Process,
     _auth: Process,
     /// Where it listens.
@@ -229,7 +230,7 @@ impl KvsServers {
 
     /// Creates a group.
     pub(crate) fn create_group(&mut self, name: &str) -> Result<Address> {
-        self.local.say(&format!("Create group\n{name}\n"))?;
+        self.local.write_lines(&format!("Create group\n{name}\n"))?;
         let secret = self.local.line("`Group created with secret …!`", |line| {
             let secret = line.strip_prefix("Group created with secret ")?.strip_suffix('!')?;
             Some(secret.to_owned())
@@ -238,7 +239,7 @@ impl KvsServers {
     }
 }
 
-/// Where a program of kvs is.
+/// The path of a program of kvs.
 pub(crate) fn kvs_program(options: &Options, name: &str) -> Result<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let places = match &options.servers {
@@ -254,7 +255,7 @@ pub(crate) fn kvs_program(options: &Options, name: &str) -> Result<PathBuf> {
     }
 }
 
-/// Where a program is that is named with its path, or lies on PATH.
+/// The path of a program that is named with its path, or found on PATH.
 pub(crate) fn on_path(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.is_file().then(|| program.to_owned());
@@ -263,7 +264,7 @@ pub(crate) fn on_path(program: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// A server that is one program with one socket.
+/// A server of one program with one socket.
 #[derive(Debug)]
 pub(crate) struct Server {
     /// The program.
@@ -280,7 +281,7 @@ impl Server {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no"]);
         command.arg("--dir").arg(dir).arg("--unixsocket").arg(&socket);
         let mut process = Process::start("redis-server", &mut command)?;
-        process.listens(&socket)?;
+        process.wait_until_listening(&socket)?;
         Ok(Self { process, socket })
     }
 
@@ -290,11 +291,11 @@ impl Server {
         let mut command = Command::new(&options.memcached);
         command.args(["-m", "2048", "-c", "4096", "-s"]).arg(&socket);
         if rustix::process::geteuid().is_root() {
-            // It refuses to be root without being told so.
+            // memcached runs as root only with this option.
             command.args(["-u", "root"]);
         }
         let mut process = Process::start("memcached", &mut command)?;
-        process.listens(&socket)?;
+        process.wait_until_listening(&socket)?;
         Ok(Self { process, socket })
     }
 }
@@ -303,5 +304,5 @@ impl Server {
 pub(crate) fn raise_descriptor_limit() -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).doing(|| "raising the limit of open files".into())
+    setrlimit(Resource::Nofile, raised).io_context(|| "raising the limit of open files".into())
 }

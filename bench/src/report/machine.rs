@@ -1,4 +1,4 @@
-//! On what the run took place: the machine, the kernel, and the versions of everything that was measured.
+//! The environment of the run: the machine, the kernel, and the versions of all measured systems.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::options::Options;
 use crate::servers::{kvs_program, on_path};
-use crate::subject::Subject;
+use crate::system::System;
 
-/// Where and with what.
+/// The machine, and the software on it.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)] // The names are the documentation.
 pub(crate) struct Machine {
@@ -18,35 +18,35 @@ pub(crate) struct Machine {
     pub(crate) processors: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// Before the run: what else the machine had to do.
+    /// The load average before the run.
     pub(crate) load_average: String,
     /// Seconds since 1970.
     pub(crate) time: u64,
-    /// Of the directory in which LMDB's file lies.
+    /// The file system of the directory with the file of LMDB.
     pub(crate) file_system: String,
     pub(crate) versions: Vec<Version>,
 }
 
-/// A subject, and how it is measured.
+/// A system, and how it is measured.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)] // The names are the documentation.
 pub(crate) struct Version {
-    pub(crate) subject: Subject,
+    pub(crate) system: System,
     pub(crate) version: String,
     pub(crate) client: String,
     pub(crate) settings: String,
 }
 
 impl Machine {
-    /// Whether it had so much else to do that the figures are not to be relied on: more than half a processor was in demand
-    /// during the minute before.
+    /// Whether other load made the figures unreliable: a load average above 0.5 in the minute
+    /// before.
     pub(crate) fn was_busy(&self) -> bool {
         let minute = self.load_average.split(' ').next().and_then(|load| load.parse::<f64>().ok());
         minute.is_some_and(|load| load > 0.5)
     }
 
-    /// Looks around.
-    pub(crate) fn look(options: &Options, dir: &Path) -> Self {
+    /// Inspects this machine.
+    pub(crate) fn inspect(options: &Options, dir: &Path) -> Self {
         let field = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let line = text.lines().find(|line| line.starts_with(name));
@@ -70,56 +70,52 @@ impl Machine {
             load_average: load.split_whitespace().take(3).collect::<Vec<_>>().join(" "),
             time: now.map_or(0, |now| now.as_secs()),
             file_system: file_system(dir),
-            versions: options
-                .subjects
-                .iter()
-                .map(|&subject| Version::of(subject, options))
-                .collect(),
+            versions: options.systems.iter().map(|&system| Version::of(system, options)).collect(),
         }
     }
 }
 
 impl Version {
-    fn of(subject: Subject, options: &Options) -> Self {
+    fn of(system: System, options: &Options) -> Self {
         let kvs = || {
             let program = kvs_program(options, "KVS-LocalServer").ok();
             first_line(program.as_deref(), "--version")
         };
-        let (version, client, settings) = match subject {
-            Subject::Kvs => (kvs(), "crate kvs, framed session".to_owned(), "defaults".to_owned()),
-            Subject::KvsOriginal => (
+        let (version, client, settings) = match system {
+            System::Kvs => (kvs(), "crate kvs, protocol v2".to_owned(), "defaults".to_owned()),
+            System::KvsOriginal => (
                 kvs(),
-                "crate kvs, original protocol".to_owned(),
+                "crate kvs, protocol v1".to_owned(),
                 "defaults; puts are not acknowledged".to_owned(),
             ),
-            Subject::Redis => (
+            System::Redis => (
                 redis_version(&first_line(on_path(&options.redis_server).as_deref(), "--version")),
                 format!("hiredis {}", hiredis()),
                 "--port 0 --unixsocket --save '' --appendonly no".to_owned(),
             ),
-            Subject::Memcached => (
+            System::Memcached => (
                 first_line(on_path(&options.memcached).as_deref(), "--version"),
                 format!("libmemcached {}, text protocol", libmemcached()),
                 "-s -m 2048 -c 4096, its four threads".to_owned(),
             ),
-            Subject::Lmdb => (
-                format!("LMDB {}", crate::subject::lmdb::Lmdb::version()),
+            System::Lmdb => (
+                format!("LMDB {}", crate::system::lmdb::Lmdb::version()),
                 "crate heed, in process".to_owned(),
-                crate::subject::lmdb::SETTINGS.to_owned(),
+                crate::system::lmdb::SETTINGS.to_owned(),
             ),
-            Subject::Floor => (
+            System::Floor => (
                 "send and receive of as many bytes".to_owned(),
                 "std".to_owned(),
                 "a pair of UNIX stream sockets, two processes".to_owned(),
             ),
         };
-        Self { subject, version, client, settings }
+        Self { system, version, client, settings }
     }
 }
 
 #[cfg(feature = "redis")]
 fn hiredis() -> &'static str {
-    crate::subject::redis::VERSION
+    crate::system::redis::VERSION
 }
 
 #[cfg(not(feature = "redis"))]
@@ -129,7 +125,7 @@ fn hiredis() -> &'static str {
 
 #[cfg(feature = "memcached")]
 fn libmemcached() -> String {
-    crate::subject::memcached::version()
+    crate::system::memcached::version()
 }
 
 #[cfg(not(feature = "memcached"))]

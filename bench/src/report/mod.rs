@@ -1,7 +1,7 @@
-//! What a run tells: the progress while it goes on, then a table, JSON, and plots.
+//! The output of a run: the progress, then a table, JSON, and plots.
 //!
-//! The four only show. What was measured is in [`Series`], whether the [`targets`] were met is computed
-//! here, once, for all of them.
+//! These only present. The figures are in [`Series`], and the [`targets`] are evaluated once for
+//! all of them.
 
 pub(crate) mod json;
 pub(crate) mod machine;
@@ -15,20 +15,21 @@ use serde::Serialize;
 use crate::measure::Series;
 use crate::options::Options;
 
-/// Everything that is shown.
+/// The content of all reports.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
-    /// Where.
+    /// The machine.
     pub(crate) machine: machine::Machine,
-    /// How.
+    /// The options of the run.
     pub(crate) settings: &'a Options,
-    /// What was measured.
+    /// The measured series.
     pub(crate) results: &'a [Series],
-    /// The ratios that are aimed at.
-    pub(crate) targets: Vec<targets::Outcome>,
-    /// What was not measured, and why.
-    pub(crate) left_out: &'a [String],
-    /// Whether the run was ended early, and how.
+    /// The targets and their results.
+    pub(crate) targets: Vec<targets::TargetResult>,
+    /// The skipped systems, with the reasons.
+    #[serde(rename = "left_out")]
+    pub(crate) skipped: &'a [String],
+    /// Why the run ended early, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ended_by: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! How far the run is: a bar on a terminal, plain lines elsewhere, nothing with `--quiet`. All of it to standard error, so that
-//! standard output has the table only.
+//! The progress of a run: a bar on a terminal, plain lines elsewhere, nothing with `--quiet`. It
+//! goes to standard error, so that standard output has the table only.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::measure::Label;
+use crate::measure::label::Label;
 use crate::options::{Options, Scenario};
 
-/// Shows it.
+/// Shows the progress.
 #[derive(Debug)]
 pub(crate) struct Progress {
     shown: Shown,
@@ -26,7 +26,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// As the options and standard error ask for.
+    /// Chooses the display by the options and standard error.
     pub(crate) fn new(options: &Options) -> Self {
         let shown = match (options.quiet, std::io::stderr().is_terminal()) {
             (true, _) => Shown::Nothing,
@@ -51,15 +51,15 @@ impl Progress {
         Self { shown: Shown::Nothing, rounds: 1, last: Cell::new(None) }
     }
 
-    /// The number of scenarios that are over.
-    pub(crate) fn over(&self, scenarios: usize) {
+    /// Reports the number of completed scenarios.
+    pub(crate) fn completed(&self, scenarios: usize) {
         if let Shown::Bar(bar) = &self.shown {
             bar.set_position(scenarios as u64 * u64::from(self.rounds));
         }
     }
 
-    /// Somebody's turn begins.
-    pub(crate) fn turn(&self, round: u32, label: &Label) {
+    /// Reports that the measurement of a cell begins.
+    pub(crate) fn measures(&self, round: u32, label: &Label) {
         let scenario = label.scenario.name();
         let is_new =
             self.last.replace(Some((label.scenario, round))) != Some((label.scenario, round));
@@ -70,7 +70,7 @@ impl Progress {
                     bar.inc(1);
                 }
                 let round = round + 1;
-                bar.set_message(format!("{scenario}, round {round}: {}", label.who));
+                bar.set_message(format!("{scenario}, round {round}: {}", label.system));
             }
             Shown::Lines if is_new => {
                 eprintln!("{scenario}: round {} of {}", round + 1, self.rounds);
@@ -79,7 +79,7 @@ impl Progress {
         }
     }
 
-    /// What is being made ready.
+    /// Reports that a scenario starts its servers.
     pub(crate) fn prepares(&self, scenario: Scenario) {
         match &self.shown {
             Shown::Bar(bar) => bar.set_message(format!("{}: starting servers", scenario.name())),
@@ -88,8 +88,8 @@ impl Progress {
         }
     }
 
-    /// A line of its own, which is not lost in the bar.
-    pub(crate) fn say(&self, line: &str) {
+    /// Prints a line above the bar.
+    pub(crate) fn print(&self, line: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.println(line),
             Shown::Lines => eprintln!("{line}"),
@@ -97,7 +97,7 @@ impl Progress {
         }
     }
 
-    /// The run is over.
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();

@@ -1,8 +1,9 @@
 //! Plots: one SVG for each scenario that was measured.
 //!
-//! Bars with the figure written beside them where subjects are compared; lines over a logarithmic axis where
-//! something grows. A subject has the same colour in all of them, from the palette of Okabe and Ito, which
-//! people with any colour vision can tell apart; lines differ in their marks, too. A thin line shows the range over the rounds.
+//! Bars with the figure written beside them where systems are compared; lines over a logarithmic
+//! axis where something grows. A system has the same colour in all of them, from the palette of
+//! Okabe and Ito, which people with any colour vision can tell apart; lines differ in their marks,
+//! too. A thin line shows the range over the rounds.
 
 use std::error::Error as StdError;
 use std::fs;
@@ -14,7 +15,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Report;
 use super::table::shown;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::measure::{Series, Unit};
 use crate::options::Scenario;
 
@@ -27,7 +28,7 @@ const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const WIDTH: u32 = 860;
 const RANGE: &str = "thin line: from the least to the greatest round";
 
-/// The colour of a subject.
+/// The colour of a system.
 fn colour(who: &str) -> RGBColor {
     match who {
         "kvs" => RGBColor(0x00, 0x72, 0xb2),
@@ -40,13 +41,13 @@ fn colour(who: &str) -> RGBColor {
     }
 }
 
-/// Draws all of them.
+/// Draws a plot for each scenario.
 pub(crate) fn draw(report: &Report<'_>, dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).doing(|| format!("making {}", dir.display()))?;
+    fs::create_dir_all(dir).io_context(|| format!("making {}", dir.display()))?;
     for &scenario in &report.settings.scenarios {
         let of = |series: &&Series| series.label.scenario == scenario;
         let mut series: Vec<&Series> = report.results.iter().filter(of).collect();
-        // The memory for each pair says it all.
+        // The plot shows only the memory per pair.
         series.retain(|series| series.unit != Unit::Mebibytes);
         if series.is_empty() {
             continue;
@@ -56,27 +57,28 @@ pub(crate) fn draw(report: &Report<'_>, dir: &Path) -> Result<()> {
         let result = match scenario {
             Scenario::Keys => lines("Time of a get", "keys", &series, &path),
             Scenario::Applications => {
-                lines("Time of an operation", "idle applications connected besides", &series, &path)
+                lines("Time of an operation", "idle applications", &series, &path)
             }
             Scenario::Latency => {
                 bars("One client: time of an operation (less is better)", &series, &path)
             }
             Scenario::Clients => {
-                bars("Operations in a second, by clients (more is better)", &series, &path)
+                bars("Operations per second, by clients (more is better)", &series, &path)
             }
             Scenario::Pipeline => {
                 let title = format!(
-                    "One client, {} requests under way: operations in a second (more is better)",
+                    "One client, {} requests in flight: operations per second (more is better)",
                     options.pipeline
                 );
                 bars(&title, &series, &path)
             }
             Scenario::Callback => {
-                let title = "From a put (PUBLISH) to another process that is told (less is better)";
+                let title = "From a put (PUBLISH) to the notification (less is better)";
                 bars(title, &series, &path)
             }
             Scenario::Memory => {
-                let title = format!("Memory for each of {} pairs (less is better)", options.pairs);
+                let title =
+                    format!("Memory per pair, with {} pairs (less is better)", options.pairs);
                 bars(&title, &series, &path)
             }
         };
@@ -91,12 +93,12 @@ fn text(size: u32, horizontal: HPos) -> TextStyle<'static> {
     style.pos(Pos::new(horizontal, VPos::Center))
 }
 
-/// Figures in the unit of an axis: its name, and by how much to divide.
+/// The name of the unit of an axis, and the divisor of its figures.
 fn axis(unit: Unit, most: f64) -> (&'static str, f64) {
     match unit {
         Unit::Nanoseconds => ("µs", 1e3),
-        Unit::OperationsPerSecond if most >= 1e6 => ("million operations in a second", 1e6),
-        Unit::OperationsPerSecond => ("thousand operations in a second", 1e3),
+        Unit::OperationsPerSecond if most >= 1e6 => ("million operations per second", 1e6),
+        Unit::OperationsPerSecond => ("thousand operations per second", 1e3),
         Unit::Bytes => ("bytes", 1.0),
         Unit::Mebibytes => ("MiB", 1.0),
     }
@@ -115,7 +117,7 @@ fn step(most: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// Without digits that say nothing.
+/// Formats a figure without insignificant digits.
 fn plain(number: f64) -> String {
     if number.fract().abs() < 1e-9 { format!("{number:.0}") } else { format!("{number:.2}") }
 }
@@ -152,9 +154,9 @@ fn bars(title: &str, series: &[&Series], path: &Path) -> Drawn {
     let step = step(most / divisor);
     for n in 0..=(most / divisor / step) as u32 {
         let at = f64::from(n) * step;
-        let place = x(at * divisor);
-        root.draw(&PathElement::new(vec![(place, top - 8), (place, end)], GRID))?;
-        root.draw(&Text::new(plain(at), (place, end + 12), text(13, HPos::Center)))?;
+        let position = x(at * divisor);
+        root.draw(&PathElement::new(vec![(position, top - 8), (position, end)], GRID))?;
+        root.draw(&Text::new(plain(at), (position, end + 12), text(13, HPos::Center)))?;
     }
     let middle = left + (across / 2.0) as i32;
     let range = series.iter().any(|series| series.rounds.len() > 1);
@@ -164,7 +166,7 @@ fn bars(title: &str, series: &[&Series], path: &Path) -> Drawn {
     for (group, members) in groups {
         root.draw(&Text::new(group, (16, y + bar / 2), text(14, HPos::Left)))?;
         for series in members {
-            let who = &series.label.who;
+            let who = &series.label.system;
             let centre = y + bar / 2;
             root.draw(&Text::new(who.clone(), (left - 8, centre), text(13, HPos::Right)))?;
             let corners = [(left, y + 2), (x(series.median), y + bar - 2)];
@@ -191,7 +193,7 @@ fn lines(title: &str, across: &str, series: &[&Series], path: &Path) -> Drawn {
     numbers.dedup();
     let most = series.iter().map(|series| bounds(series).1).fold(0.0, f64::max) * 1.05;
     let (name, divisor) = axis(series[0].unit, most);
-    // As far apart as their logarithms; 0 has none and stands one decade left of 1.
+    // The axis is logarithmic. 0 is drawn one decade left of 1.
     let position = |at: u32| if at == 0 { -1.0 } else { f64::from(at).log10() };
     let first = numbers.first().copied().map_or(0.0, position);
     let last = numbers.last().copied().map_or(1.0, position).max(first + 1e-9);
@@ -201,9 +203,12 @@ fn lines(title: &str, across: &str, series: &[&Series], path: &Path) -> Drawn {
     let step = step(most / divisor);
     for n in 0..=(most / divisor / step) as u32 {
         let at = f64::from(n) * step;
-        let place = y(at * divisor);
-        root.draw(&PathElement::new(vec![(left, place), (WIDTH as i32 - right, place)], GRID))?;
-        root.draw(&Text::new(plain(at), (left - 8, place), text(13, HPos::Right)))?;
+        let position = y(at * divisor);
+        root.draw(&PathElement::new(
+            vec![(left, position), (WIDTH as i32 - right, position)],
+            GRID,
+        ))?;
+        root.draw(&Text::new(plain(at), (left - 8, position), text(13, HPos::Right)))?;
     }
     root.draw(&Text::new(name, (left - 8, top - 14), text(14, HPos::Right)))?;
     for &at in &numbers {
@@ -220,10 +225,10 @@ fn lines(title: &str, across: &str, series: &[&Series], path: &Path) -> Drawn {
 
     let mut curves: Vec<(String, &str, Vec<&Series>)> = Vec::new();
     for series in series {
-        let name = format!("{}, {}", series.label.who, series.label.operation);
+        let name = format!("{}, {}", series.label.system, series.label.operation);
         match curves.iter_mut().find(|(curve, ..)| *curve == name) {
             Some((.., points)) => points.push(series),
-            None => curves.push((name, &series.label.who, vec![series])),
+            None => curves.push((name, &series.label.system, vec![series])),
         }
     }
     let mut ends = Vec::new();
@@ -244,15 +249,15 @@ fn lines(title: &str, across: &str, series: &[&Series], path: &Path) -> Drawn {
             ends.push((height, n, name, colour));
         }
     }
-    // The name of a curve stands at its end, or as near as the others let it.
+    // The name of a curve is at its end, or as near as the other names allow.
     ends.sort_by_key(|&(height, n, ..)| (height, n));
     let mut free = top;
     for (height, n, name, colour) in ends {
-        let place = height.max(free);
-        free = place + 18;
+        let position = height.max(free);
+        free = position + 18;
         let left = WIDTH as i32 - right + 22;
-        mark(&root, n, (left, place), colour)?;
-        root.draw(&Text::new(name, (left + 12, place), text(13, HPos::Left)))?;
+        mark(&root, n, (left, position), colour)?;
+        root.draw(&Text::new(name, (left + 12, position), text(13, HPos::Left)))?;
     }
     root.present()?;
     Ok(())

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::Report;
-use super::targets::{Aim, faster, find};
+use super::targets::{Bound, faster, find};
 use crate::measure::{Ratio, Series, Unit};
 use crate::options::Scenario;
-use crate::subject::Subject;
+use crate::system::System;
 
-/// Prints everything.
+/// Prints the report.
 pub(crate) fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     head(report, out)?;
     for &scenario in &report.settings.scenarios {
@@ -20,9 +20,9 @@ pub(crate) fn print(report: &Report<'_>, out: &mut impl Write) -> io::Result<()>
         }
     }
     targets(report, out)?;
-    if !report.left_out.is_empty() {
-        writeln!(out, "\nleft out")?;
-        report.left_out.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+    if !report.skipped.is_empty() {
+        writeln!(out, "\nskipped")?;
+        report.skipped.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
     }
     match &report.ended_by {
         Some(why) => writeln!(out, "\nended early: {why}"),
@@ -46,7 +46,7 @@ fn head(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(
             out,
             "  {:<13} {}; {}; {}",
-            version.subject.name(),
+            version.system.name(),
             version.version,
             version.client,
             version.settings
@@ -58,14 +58,15 @@ fn head(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     };
     writeln!(
         out,
-        "{} rounds of {each} each after a fifth of it to warm up; values of {} bytes, keys of 10 (pipeline: 16), \
-         {} keys, {}, seed {}",
+        "{} rounds of {each} each, after a fifth of it to warm up; values of {} bytes, keys of 10 \
+         (pipeline: 16), {} keys, {}, seed {}",
         options.rounds, options.value_size, options.keys, options.distribution, options.seed
     )?;
     if machine.was_busy() {
         writeln!(
             out,
-            "NOTE: the machine had other work to do: times are too long, and ratios uncertain. Run it again when it is idle."
+            "NOTE: the machine had other work: times are too long, ratios uncertain. Run again on an \
+             idle machine."
         )?;
     }
     writeln!(out, "median: over the rounds; from, to: least and greatest round")
@@ -76,19 +77,19 @@ fn title(report: &Report<'_>, scenario: Scenario) -> String {
     match scenario {
         Scenario::Latency => "latency: one client, one operation at a time".into(),
         Scenario::Clients => format!(
-            "clients: many at once, {} request(s) under way each, {} generator thread(s)",
+            "clients: many at once, {} request(s) in flight each, {} generator thread(s)",
             options.depth, options.threads
         ),
         Scenario::Pipeline => {
-            format!("pipeline: one client, {} requests under way", options.pipeline)
+            format!("pipeline: one client, {} requests in flight", options.pipeline)
         }
         Scenario::Callback => {
-            "callback: from a put (PUBLISH) to another process that is told".into()
+            "callback: from a put (PUBLISH) to the notification in another process".into()
         }
         Scenario::Memory => format!("memory: of the server, {} pairs", options.pairs),
-        Scenario::Keys => "keys: get with so many keys".into(),
+        Scenario::Keys => "keys: get, by number of keys".into(),
         Scenario::Applications => {
-            "applications: one at work, and so many idle ones connected besides".into()
+            "applications: one active application, by number of idle ones".into()
         }
     }
 }
@@ -99,7 +100,7 @@ fn rows(
     mut series: Vec<&Series>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    // Grouped by what is compared; those of one group stay in the order of the subjects.
+    // Group the series that are compared. The sort keeps the order of the systems within a group.
     series.sort_by_key(|series| (series.label.operation.clone(), series.label.at));
     let ratios = scenario == Scenario::Latency;
     let has_times = series.iter().any(|series| series.percentiles.is_some());
@@ -120,9 +121,9 @@ fn rows(
         let at = label.at.map(|at| at.to_string()).unwrap_or_default();
         let figure = |figure| shown(series.unit, figure);
         let (least, most) = bounds(&series.rounds);
-        write!(out, "  {:<9} {at:>8} {:<16}", label.operation, label.who)?;
+        write!(out, "  {:<9} {at:>8} {:<16}", label.operation, label.system)?;
         write!(out, "{:>13}{:>12}{:>12}", figure(series.median), figure(least), figure(most))?;
-        // A time is far from 2^53 ns.
+        // Times are far below 2^53 ns.
         let time = |time: u64| shown(Unit::Nanoseconds, time as f64);
         if has_times {
             let [p99, p999] = match &series.percentiles {
@@ -137,7 +138,7 @@ fn rows(
         }
         if ratios {
             let floor =
-                find(report.results, (scenario, &label.operation, Subject::Floor.name(), None));
+                find(report.results, (scenario, &label.operation, System::Floor.name(), None));
             let faster = faster(report.results, scenario, &label.operation);
             let ratio = |other: Option<&Series>| {
                 let ratio = other.and_then(|other| Ratio::of(&series.rounds, &other.rounds));
@@ -177,7 +178,7 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\ntargets (ratio: of the medians, which decides; paired: median of the ratios within the rounds)"
+        "\ntargets (ratio: of the medians, decisive; paired: median of the ratios of the rounds)"
     )?;
     writeln!(
         out,
@@ -185,9 +186,9 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
         "", "aim", "ratio", "paired", "from", "to", ""
     )?;
     for target in &measured {
-        let aim = match target.aim {
-            Aim::AtMost(most) => format!("≤ {most:.2}"),
-            Aim::AtLeast(least) => format!("≥ {least:.2}"),
+        let aim = match target.bound {
+            Bound::AtMost(most) => format!("≤ {most:.2}"),
+            Bound::AtLeast(least) => format!("≥ {least:.2}"),
         };
         let verdict = match (target.met, target.certain) {
             (Some(true), true) => "met",
@@ -197,7 +198,7 @@ fn targets(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
         };
         if let Some(ratio) = target.ratio {
             write!(out, "  {:<56}{aim:>8}{:>8.3}", target.what, ratio.of_medians)?;
-            write!(out, "{:>8.3}{:>8.3}{:>9.3}", ratio.paired, ratio.least, ratio.most)?;
+            write!(out, "{:>8.3}{:>8.3}{:>9.3}", ratio.paired, ratio.min, ratio.max)?;
             writeln!(out, "  {verdict:<8}{} of {}", target.rounds_met, target.rounds)?;
         }
     }

@@ -1,135 +1,137 @@
-//! The ratios that kvs aims at, and what has become of them.
+//! The target ratios of kvs, and their results.
 //!
-//! A target that is missed fails nothing: it is a figure like the others. One that was not measured is not shown as
-//! missed.
+//! A missed target is no failure, but a figure like the others. A target without measurements is
+//! not shown as missed.
 
 use serde::Serialize;
 
 use crate::measure::{Ratio, Series, ratios};
 use crate::options::Scenario;
-use crate::scenario::callback::OPERATION as TELL;
+use crate::scenario::callback::OPERATION as NOTIFY;
 use crate::scenario::memory::PER_PAIR;
 use crate::scenario::pipeline::REDIS_BENCHMARK;
-use crate::subject::Subject;
+use crate::system::System;
 
-/// On which side of a figure a ratio should be.
+/// The bound of a ratio.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Aim {
-    /// Times and memory.
+pub(crate) enum Bound {
+    /// For times and memory.
     AtMost(f64),
-    /// Throughput.
+    /// For throughput.
     AtLeast(f64),
 }
 
-impl Aim {
+impl Bound {
     fn is_met(self, ratio: f64) -> bool {
         match self {
-            Self::AtMost(most) => ratio <= most,
-            Self::AtLeast(least) => ratio >= least,
+            Self::AtMost(max) => ratio <= max,
+            Self::AtLeast(min) => ratio >= min,
         }
     }
 }
 
-/// A target, and the ratio that was measured.
+/// A target and its measured ratio.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Outcome {
-    /// Of what to what.
+pub(crate) struct TargetResult {
+    /// The two compared series.
     pub(crate) what: String,
-    /// Where it should be.
-    pub(crate) aim: Aim,
-    /// Where it is; `None`: one of the two was not measured.
+    /// The target.
+    #[serde(rename = "aim")]
+    pub(crate) bound: Bound,
+    /// The measured ratio; `None` if one of the series was not measured.
     pub(crate) ratio: Option<Ratio>,
-    /// Whether that is where it should be.
+    /// Whether the ratio meets the target.
     pub(crate) met: Option<bool>,
-    /// Whether three quarters of the rounds say the same. If not, the verdict may be another the next time.
+    /// Whether three quarters of the rounds agree. If not, the next run may give the opposite.
     pub(crate) certain: bool,
-    /// In how many rounds it was there.
+    /// The number of rounds that meet the target.
     pub(crate) rounds_met: usize,
-    /// Of how many.
+    /// The number of rounds.
     pub(crate) rounds: usize,
 }
 
-/// Whether three quarters of the rounds say what the verdict says.
+/// Whether three quarters of the rounds agree with the overall result.
 fn agree(met: bool, rounds_met: usize, rounds: usize) -> bool {
     let agreeing = if met { rounds_met } else { rounds - rounds_met };
     4 * agreeing >= 3 * rounds
 }
 
-/// Who did what, in short.
-type Who<'a> = (Scenario, &'a str, &'a str, Option<u32>);
+/// The key of a series: scenario, operation, system, number.
+type SeriesKey<'a> = (Scenario, &'a str, &'a str, Option<u32>);
 
-/// The series of somebody.
+/// The series with this key.
 pub(crate) fn find<'a>(
     results: &'a [Series],
-    (scenario, operation, who, at): Who<'_>,
+    (scenario, operation, system, at): SeriesKey<'_>,
 ) -> Option<&'a Series> {
     results.iter().find(|series| {
         let label = &series.label;
         let is_it = label.scenario == scenario && label.operation == operation;
-        is_it && label.who == who && label.at == at
+        is_it && label.system == system && label.at == at
     })
 }
 
-/// Of Redis and memcached the one with the shorter time.
+/// The series of the faster of Redis and memcached.
 pub(crate) fn faster<'a>(
     results: &'a [Series],
     scenario: Scenario,
     operation: &str,
 ) -> Option<&'a Series> {
-    let both = [Subject::Redis, Subject::Memcached].map(Subject::name);
-    let found = both.iter().filter_map(|who| find(results, (scenario, operation, who, None)));
+    let both = [System::Redis, System::Memcached].map(System::name);
+    let found = both.iter().filter_map(|system| find(results, (scenario, operation, system, None)));
     found.min_by(|a, b| a.median.total_cmp(&b.median))
 }
 
-/// All targets.
-pub(crate) fn outcomes(results: &[Series]) -> Vec<Outcome> {
-    use Aim::{AtLeast, AtMost};
+/// The results of all targets.
+pub(crate) fn results(results: &[Series]) -> Vec<TargetResult> {
+    use Bound::{AtLeast, AtMost};
     let [kvs, original, redis, floor] =
-        [Subject::Kvs, Subject::KvsOriginal, Subject::Redis, Subject::Floor].map(Subject::name);
-    let mut outcomes = Vec::new();
-    let mut add = |what: String, aim: Aim, this: Option<&Series>, that: Option<&Series>| {
+        [System::Kvs, System::KvsOriginal, System::Redis, System::Floor].map(System::name);
+    let mut targets = Vec::new();
+    let mut add = |what: String, bound: Bound, this: Option<&Series>, that: Option<&Series>| {
         let ratio = this.zip(that).and_then(|(this, that)| Ratio::of(&this.rounds, &that.rounds));
-        let met = ratio.map(|ratio| aim.is_met(ratio.of_medians));
+        let met = ratio.map(|ratio| bound.is_met(ratio.of_medians));
         let each: Vec<f64> =
             this.zip(that).map(|(a, b)| ratios(&a.rounds, &b.rounds).collect()).unwrap_or_default();
-        let rounds_met = each.iter().filter(|&&ratio| aim.is_met(ratio)).count();
+        let rounds_met = each.iter().filter(|&&ratio| bound.is_met(ratio)).count();
         let rounds = each.len();
         let certain = met.is_some_and(|met| agree(met, rounds_met, rounds));
-        outcomes.push(Outcome { what, aim, ratio, met, certain, rounds_met, rounds });
+        targets.push(TargetResult { what, bound, ratio, met, certain, rounds_met, rounds });
     };
-    let find =
-        |scenario, operation: &str, who: &str, at| find(results, (scenario, operation, who, at));
+    let find = |scenario, operation: &str, system: &str, at| {
+        find(results, (scenario, operation, system, at))
+    };
     for operation in ["get", "put"] {
-        let of = |who| find(Scenario::Latency, operation, who, None);
+        let of = |system| find(Scenario::Latency, operation, system, None);
         let ours = of(kvs);
         add(format!("{operation}, kvs : floor"), AtMost(1.25), ours, of(floor));
         let fastest = faster(results, Scenario::Latency, operation);
-        let name = fastest.map_or("faster of redis and memcached", |series| &series.label.who);
+        let name = fastest.map_or("faster of redis and memcached", |series| &series.label.system);
         add(format!("{operation}, kvs : {name}"), AtMost(0.85), ours, fastest);
     }
-    let get = |who| find(Scenario::Latency, "get", who, None);
+    let get = |system| find(Scenario::Latency, "get", system, None);
     add("get, kvs-original : floor".into(), AtMost(2.3), get(original), get(floor));
     for (clients, least) in [(50, 1.3), (500, 1.5)] {
         for operation in ["get", "put"] {
-            let of = |who| find(Scenario::Clients, operation, who, Some(clients));
-            let what = format!("{operation}s in a second, {clients} clients, kvs : redis");
+            let of = |system| find(Scenario::Clients, operation, system, Some(clients));
+            let what = format!("{operation}s per second, {clients} clients, kvs : redis");
             add(what, AtLeast(least), of(kvs), of(redis));
         }
     }
     for operation in ["get", "put"] {
-        let of = |who| find(Scenario::Pipeline, operation, who, None);
-        let what = format!("{operation}s in a second, pipelined, kvs : {REDIS_BENCHMARK}");
+        let of = |system| find(Scenario::Pipeline, operation, system, None);
+        let what = format!("{operation}s per second, pipelined, kvs : {REDIS_BENCHMARK}");
         add(what, AtLeast(1.5), of(kvs), of(REDIS_BENCHMARK));
     }
-    let told = |who| find(Scenario::Callback, TELL, who, None);
+    let notified = |system| find(Scenario::Callback, NOTIFY, system, None);
     add(
         "put to callback, kvs : redis publish to message".into(),
         AtMost(0.8),
-        told(kvs),
-        told(redis),
+        notified(kvs),
+        notified(redis),
     );
-    let pair = |who| find(Scenario::Memory, PER_PAIR, who, None);
+    let pair = |system| find(Scenario::Memory, PER_PAIR, system, None);
     add("memory per pair, kvs : redis".into(), AtMost(0.7), pair(kvs), pair(redis));
     let get = |keys| find(Scenario::Keys, "get", kvs, Some(keys));
     add("get, kvs, 1000000 keys : 1000".into(), AtMost(1.3), get(1_000_000), get(1000));
@@ -138,7 +140,7 @@ pub(crate) fn outcomes(results: &[Series]) -> Vec<Outcome> {
         let what = format!("{operation}, kvs, 1000 idle applications : none");
         add(what, AtMost(1.05), of(1000), of(0));
     }
-    outcomes
+    targets
 }
 
 #[cfg(test)]
@@ -146,9 +148,9 @@ mod tests {
     use super::*;
     use crate::measure::{Label, Unit};
 
-    fn series(operation: &str, who: Subject, rounds: &[f64]) -> Series {
+    fn series(operation: &str, system: System, rounds: &[f64]) -> Series {
         Series {
-            label: Label::new(Scenario::Latency, operation, who),
+            label: Label::new(Scenario::Latency, operation, system),
             unit: Unit::Nanoseconds,
             median: crate::measure::median(rounds),
             rounds: rounds.to_vec(),
@@ -158,15 +160,15 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_met_by_the_ratio_of_the_medians_on_its_side() {
+    fn ratio_of_medians_decides_a_target() {
         let results = [
-            series("get", Subject::Kvs, &[110.0, 120.0, 500.0]),
-            series("get", Subject::Floor, &[100.0, 100.0, 100.0]),
-            series("get", Subject::Redis, &[200.0, 150.0, 100.0]),
-            series("get", Subject::Memcached, &[140.0, 130.0, 900.0]),
+            series("get", System::Kvs, &[110.0, 120.0, 500.0]),
+            series("get", System::Floor, &[100.0, 100.0, 100.0]),
+            series("get", System::Redis, &[200.0, 150.0, 100.0]),
+            series("get", System::Memcached, &[140.0, 130.0, 900.0]),
         ];
-        let outcomes = outcomes(&results);
-        let of = |what: &str| outcomes.iter().find(|outcome| outcome.what == what).unwrap();
+        let targets = super::results(&results);
+        let of = |what: &str| targets.iter().find(|target| target.what == what).unwrap();
         let floor = of("get, kvs : floor");
         assert_eq!((floor.met, floor.rounds_met, floor.rounds), (Some(true), 2, 3));
         assert_eq!(of("get, kvs : memcached").met, Some(false), "120 of 140");
@@ -174,8 +176,8 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_many_rounds_contradict_is_not_certain() {
-        // A ratio of medians that most rounds contradict.
+    fn result_that_many_rounds_contradict_is_uncertain() {
+        // Most rounds contradict the ratio of the medians.
         assert!(!agree(true, 3, 15));
         assert!(agree(false, 3, 15));
         assert!(!agree(true, 11, 15) && agree(true, 12, 15));
@@ -183,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn times_aim_low_and_throughput_aims_high() {
-        assert!(Aim::AtMost(0.85).is_met(0.85) && !Aim::AtMost(0.85).is_met(0.86));
-        assert!(Aim::AtLeast(1.5).is_met(1.5) && !Aim::AtLeast(1.5).is_met(1.49));
+    fn times_have_upper_and_throughput_lower_bounds() {
+        assert!(Bound::AtMost(0.85).is_met(0.85) && !Bound::AtMost(0.85).is_met(0.86));
+        assert!(Bound::AtLeast(1.5).is_met(1.5) && !Bound::AtLeast(1.5).is_met(1.49));
     }
 }

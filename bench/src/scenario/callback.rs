@@ -1,13 +1,15 @@
-//! From a put in one process to the callback in another; with Redis, from PUBLISH to the message.
+//! The time from a put in one process to the callback in another; for Redis, from PUBLISH to the
+//! message.
 //!
-//! The other process is this program, which writes the time at which it was told (the clock CLOCK_MONOTONIC, one for all
-//! processes) to a pipe, as the first thing it does. This one takes the time before it puts, and puts again when the
-//! other has been told and its own call has returned. Both subjects are measured by the same loop; hiredis waits in a blocking read, the library of kvs on its own
-//! thread, as each does for its users.
+//! The other process is this program. As the first thing in its callback it writes the time
+//! (CLOCK_MONOTONIC, one clock for all processes) to a pipe. This process takes the time before the
+//! put, and puts again when the notification and its own call are complete. The same loop measures
+//! both systems. hiredis waits in a blocking read, the library of kvs on its own thread, as each
+//! does for its users.
 //!
-//! The callback says which key has changed, not by which put. So nobody else may put the key, or what is taken for the
-//! end of one put would be that of another: each kind of session has a key of its own. A time that lies before the put
-//! is such a mistake, and ends the run.
+//! A callback names the changed key, not the put. So no other process may put the key, or the end
+//! of one put would be taken for that of another: each protocol has a key of its own. A time before
+//! the put is such a mistake, and ends the run.
 
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::unix::process::CommandExt;
@@ -17,73 +19,77 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec as PollTime, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Bench, Fleet};
-use crate::error::{Doing, Result, failed};
-use crate::measure::{Cell, Label, Sample, Turn, Unit, histogram};
+use super::bench::Bench;
+use super::fleet::Fleet;
+use crate::error::{IoContext, Result, failed};
+use crate::measure::{Cell, Label, Measurement, Sample, Unit, histogram};
 use crate::options::Scenario;
-use crate::servers::PATIENCE;
-use crate::subject::kvs::{Address, Kvs, Session};
-use crate::subject::{Client, Subject};
+use crate::servers::SERVER_TIMEOUT;
+use crate::system::kvs::{Address, Kvs, KvsProtocol};
+use crate::system::{Client, System};
 
 const SCENARIO: Scenario = Scenario::Callback;
 
-/// The name of what is measured, in the report.
+/// The name of the operation in the report and its JSON.
 pub(crate) const OPERATION: &str = "tell";
 
 /// The channel of Redis.
 #[cfg(feature = "redis")]
 const CHANNEL: &str = "k000000000";
 
-/// What the other process writes when it is ready.
+/// The value that the other process writes when it is ready.
 const READY: u64 = 0;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
-    // The time since the start of the machine is not negative.
+    // The time since boot is not negative.
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// The process that is told.
-struct Told {
+/// The process that receives the notifications.
+struct SubscriberProcess {
     child: Child,
     times: PipeReader,
 }
 
-impl Told {
+impl SubscriberProcess {
     fn start(arguments: &[&str]) -> Result<Self> {
-        let what = || "starting the process that is told".to_owned();
-        let (times, theirs) = pipe().doing(what)?;
-        let program = std::env::current_exe().doing(what)?;
+        let what = || "starting the subscriber".to_owned();
+        let (times, theirs) = pipe().io_context(what)?;
+        let program = std::env::current_exe().io_context(what)?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(theirs)
             .process_group(0)
             .spawn()
-            .doing(what)?;
-        let mut told = Self { child, times };
-        match told.next()? {
-            READY => Ok(told),
-            _ => failed("callback: told before anything was put"),
+            .io_context(what)?;
+        let mut subscriber = Self { child, times };
+        match subscriber.next()? {
+            READY => Ok(subscriber),
+            _ => failed("callback: a notification before any put"),
         }
     }
 
-    /// When it was told, the next time that it is.
+    /// Waits for the next notification, and returns its time.
     fn next(&mut self) -> Result<u64> {
         let mut ready = [PollFd::new(&self.times, PollFlags::IN)];
-        // It fits.
-        let patience = PollTime { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        if poll(&mut ready, Some(&patience)).doing(|| "waiting for a callback".into())? == 0 {
-            return failed(format!("callback: not told within {} s", PATIENCE.as_secs()));
+        // Ten seconds fit into the type.
+        let timeout = PollTime { tv_sec: SERVER_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
+        if poll(&mut ready, Some(&timeout)).io_context(|| "waiting for a callback".into())? == 0 {
+            return failed(format!(
+                "callback: no notification within {} s",
+                SERVER_TIMEOUT.as_secs()
+            ));
         }
         let mut time = [0; 8];
-        self.times.read_exact(&mut time).doing(|| "callback: the process that is told".into())?;
+        self.times.read_exact(&mut time).io_context(|| "callback: the subscriber".into())?;
         Ok(u64::from_ne_bytes(time))
     }
 }
 
-impl Drop for Told {
+impl Drop for SubscriberProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -91,85 +97,95 @@ impl Drop for Told {
 }
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
-    let subjects = [Subject::Kvs, Subject::KvsOriginal, Subject::Redis];
-    let fleet = Fleet::start(bench, SCENARIO, &subjects)?;
+    let systems = [System::Kvs, System::KvsOriginal, System::Redis];
+    let fleet = Fleet::start(bench, SCENARIO, &systems)?;
     let value = bench.value();
     let mut cells = Vec::new();
-    for (subject, session, key) in [
-        (Subject::Kvs, Session::Framed, "k000000001"),
-        (Subject::KvsOriginal, Session::Original, "k000000002"),
+    for (system, session, key) in [
+        (System::Kvs, KvsProtocol::V2, "k000000001"),
+        (System::KvsOriginal, KvsProtocol::V1, "k000000002"),
     ] {
-        if !bench.wants(subject) {
+        if !bench.wants(system) {
             continue;
         }
         let address = fleet.address()?;
         let open = || {
             let mut client = Kvs::open(address, session)?;
-            // A watched key must exist.
+            // A watch needs an existing key.
             client.put(key.as_bytes(), &value)?;
             let Address { socket, group, secret } = address;
             let socket = socket.to_string_lossy();
             let name = session.argument();
-            let told = Told::start(&["watch", &socket, group, secret, name, key])?;
-            Ok((client, told))
+            let subscriber =
+                SubscriberProcess::start(&["watch", &socket, group, secret, name, key])?;
+            Ok((client, subscriber))
         };
-        if let Some((mut client, told)) = bench.available(SCENARIO, subject, open())? {
+        if let Some((mut client, subscriber)) = bench.available(SCENARIO, system, open())? {
             let value = &value;
-            cells.push(cell(subject, told, move || client.put(key.as_bytes(), value)));
+            cells.push(cell(system, subscriber, move || client.put(key.as_bytes(), value)));
         }
     }
     #[cfg(feature = "redis")]
     if let Some(server) = &fleet.redis {
-        let mut client = crate::subject::redis::Redis::connect(&server.socket)?;
-        let told = Told::start(&["subscribe", &server.socket.to_string_lossy(), CHANNEL])?;
+        let mut client = crate::system::redis::Redis::connect(&server.socket)?;
+        let subscriber =
+            SubscriberProcess::start(&["subscribe", &server.socket.to_string_lossy(), CHANNEL])?;
         let value = &value;
-        cells.push(cell(Subject::Redis, told, move || client.publish(CHANNEL.as_bytes(), value)));
+        cells.push(cell(System::Redis, subscriber, move || {
+            client.publish(CHANNEL.as_bytes(), value)
+        }));
     }
     bench.measure(cells)
 }
 
 fn cell<'a>(
-    subject: Subject,
-    mut told: Told,
+    system: System,
+    mut subscriber: SubscriberProcess,
     mut put: impl FnMut() -> Result<()> + 'a,
 ) -> Cell<'a> {
-    Cell::new(Label::new(SCENARIO, OPERATION, subject), Unit::Nanoseconds, move |turn: &Turn| {
-        let mut times = histogram();
-        for (limit, measured) in [(turn.warm_up, false), (turn.limit, true)] {
-            let (begun, mut count) = (Instant::now(), 0);
-            while !limit.is_over(begun, Instant::now(), count) {
-                turn.interrupt.check()?;
-                let before = now();
-                put()?;
-                let after = told.next()?;
-                count += 1;
-                let time = between(before, after)?;
-                if measured {
-                    times.saturating_record(time);
+    Cell::new(
+        Label::new(SCENARIO, OPERATION, system),
+        Unit::Nanoseconds,
+        move |measurement: &Measurement| {
+            let mut times = histogram();
+            for (limit, measured) in [(measurement.warm_up, false), (measurement.limit, true)] {
+                let (begun, mut count) = (Instant::now(), 0);
+                while !limit.is_reached(begun, Instant::now(), count) {
+                    measurement.interrupt.check()?;
+                    let before = now();
+                    put()?;
+                    let after = subscriber.next()?;
+                    count += 1;
+                    let time = between(before, after)?;
+                    if measured {
+                        times.saturating_record(time);
+                    }
                 }
             }
-        }
-        Ok(Sample::latency(times))
-    })
+            Ok(Sample::latency(times))
+        },
+    )
 }
 
-/// How long it took to be told.
-fn between(put: u64, told: u64) -> Result<u64> {
-    match told.checked_sub(put) {
+/// The time from a put to its notification.
+fn between(put: u64, notified: u64) -> Result<u64> {
+    match notified.checked_sub(put) {
         Some(time) if time > 0 => Ok(time),
-        _ => failed("callback: told before it was put: somebody else has put the same key"),
+        _ => {
+            failed("callback: a notification before the put: another process has put the same key")
+        }
     }
 }
 
 /// Writes a time to standard output.
 fn report(time: u64) {
-    // Without a reader it will be ended soon.
+    // Without a reader, this process is about to be killed.
     let _ =
         std::io::stdout().lock().write_all(&time.to_ne_bytes()).map(|()| std::io::stdout().flush());
 }
 
-/// What the other process does with kvs: until the end of standard input.
-pub(crate) fn watch(address: &Address, session: Session, key: &str) -> Result<()> {
+/// The other process for kvs. Returns at the end of standard input.
+pub(crate) fn watch(address: &Address, session: KvsProtocol, key: &str) -> Result<()> {
     let connection = Kvs::open(address, session)?;
     connection.watch(key.as_bytes(), |_| report(now()))?;
     report(READY);
@@ -177,10 +193,10 @@ pub(crate) fn watch(address: &Address, session: Session, key: &str) -> Result<()
     Ok(())
 }
 
-/// What it does with Redis: until the server goes.
+/// The other process for Redis. Returns when the server closes the connection.
 #[cfg(feature = "redis")]
 pub(crate) fn subscribe(socket: &std::path::Path, channel: &str) -> Result<()> {
-    let mut client = crate::subject::redis::Redis::connect(socket)?;
+    let mut client = crate::system::redis::Redis::connect(socket)?;
     client.subscribe(channel.as_bytes())?;
     report(READY);
     while client.message() {
@@ -189,7 +205,7 @@ pub(crate) fn subscribe(socket: &std::path::Path, channel: &str) -> Result<()> {
     Ok(())
 }
 
-/// Without hiredis nobody asks for it.
+/// Never started without hiredis.
 #[cfg(not(feature = "redis"))]
 pub(crate) fn subscribe(_: &std::path::Path, _: &str) -> Result<()> {
     failed("built without the feature `redis`")
@@ -200,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_before_it_was_put_belongs_to_another_put_and_is_no_time() {
+    fn notification_before_its_put_is_an_error() {
         assert_eq!(between(100, 130).unwrap(), 30);
         assert!(between(100, 100).is_err());
         assert!(between(130, 100).is_err());

@@ -1,20 +1,22 @@
-//! The memory that a server needs for each pair.
+//! The memory of a server per pair.
 //!
-//! The resident memory (VmRSS) of a server that was just started, and that of the same server when the pairs are stored and
-//! nothing moves any more. It hardly varies, so it is measured once. The keys come in their order.
+//! The resident memory (VmRSS) of a server that was just started, and of the same server when the
+//! pairs are stored and the value is stable. It varies little, so it is measured once. The keys
+//! arrive in ascending order.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Bench, Fleet, LOADING_DEPTH};
+use super::bench::Bench;
+use super::fleet::{Fleet, LOADING_DEPTH, fill_kvs};
 use crate::error::{Error, Result};
-use crate::generator::{Generator, Wire};
+use crate::generator::{Generator, WireProtocol};
 use crate::keys::Shape;
 use crate::measure::{Label, Series, Unit};
 use crate::options::Scenario;
-use crate::servers::{PATIENCE, Process};
-use crate::subject::Subject;
-use crate::subject::kvs::Address;
+use crate::servers::{Process, SERVER_TIMEOUT};
+use crate::system::System;
+use crate::system::kvs::Address;
 
 const SCENARIO: Scenario = Scenario::Memory;
 
@@ -23,19 +25,19 @@ pub(crate) const PER_PAIR: &str = "per pair";
 const ALL: &str = "resident";
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
-    let fleet = Fleet::start(bench, SCENARIO, &[Subject::Kvs, Subject::Redis, Subject::Memcached])?;
+    let fleet = Fleet::start(bench, SCENARIO, &[System::Kvs, System::Redis, System::Memcached])?;
     if let Some((servers, address)) = &fleet.kvs
-        && bench.wants(Subject::Kvs)
+        && bench.wants(System::Kvs)
     {
-        measure(bench, Subject::Kvs, &servers.local, |bench| kvs(bench, address))?;
+        measure(bench, System::Kvs, &servers.local, |bench| kvs(bench, address))?;
     }
     let others = [
-        (Subject::Redis, &fleet.redis, Wire::Resp),
-        (Subject::Memcached, &fleet.memcached, Wire::Text),
+        (System::Redis, &fleet.redis, WireProtocol::Resp),
+        (System::Memcached, &fleet.memcached, WireProtocol::Memcached),
     ];
-    for (subject, server, wire) in others {
+    for (system, server, wire) in others {
         if let Some(server) = server {
-            measure(bench, subject, &server.process, |bench| {
+            measure(bench, system, &server.process, |bench| {
                 let mut generator = Generator::other(server, wire, 1, LOADING_DEPTH, 1)?;
                 generator.fill(Shape::SHORT, bench.options.pairs, &bench.value(), &bench.interrupt)
             })?;
@@ -45,24 +47,25 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn kvs(bench: &Bench<'_>, address: &Address) -> Result<()> {
-    super::fill_kvs(address, Shape::SHORT, bench.options.pairs, &bench.value(), &bench.interrupt)
+    fill_kvs(address, Shape::SHORT, bench.options.pairs, &bench.value(), &bench.interrupt)
 }
 
 fn measure(
     bench: &mut Bench<'_>,
-    subject: Subject,
+    system: System,
     server: &Process,
     fill: impl FnOnce(&Bench<'_>) -> Result<()>,
 ) -> Result<()> {
-    let label = |operation| Label::new(SCENARIO, operation, subject);
-    bench.progress.turn(0, &label(PER_PAIR));
+    let label = |operation| Label::new(SCENARIO, operation, system);
+    bench.progress.measures(0, &label(PER_PAIR));
     let before = settled(bench, server)?;
-    if bench.available(SCENARIO, subject, fill(bench))?.is_none() {
+    if bench.available(SCENARIO, system, fill(bench))?.is_none() {
         return Ok(());
     }
     let after = settled(bench, server)?;
     let grown = after.checked_sub(before);
-    let grown = grown.ok_or_else(|| Error::Failed(format!("{}: less memory", subject.name())))?;
+    let grown =
+        grown.ok_or_else(|| Error::Failed(format!("{}: the memory has shrunk", system.name())))?;
     let pairs = f64::from(bench.options.pairs);
     let mut add = |operation, unit, figure| {
         bench.results.push(Series {
@@ -74,15 +77,15 @@ fn measure(
             server_time: None,
         });
     };
-    // Far from 2^53 bytes.
+    // Memory is far below 2^53 bytes.
     add(PER_PAIR, Unit::Bytes, grown as f64 / pairs);
     add(ALL, Unit::Mebibytes, after as f64 / f64::from(1 << 20));
     Ok(())
 }
 
-/// Its memory when that has not changed for a while. There is no event for that.
+/// The resident memory when it is stable. No event reports that, so it is polled.
 fn settled(bench: &Bench<'_>, server: &Process) -> Result<u64> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + SERVER_TIMEOUT;
     let (mut last, mut same) = (server.resident()?, 0);
     while same < 4 && Instant::now() < end {
         bench.interrupt.check()?;

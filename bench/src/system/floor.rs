@@ -1,8 +1,9 @@
-//! The least that a request to another process can take: a bare ping-pong.
+//! The minimum time of a request to another process: a bare ping-pong.
 //!
-//! As many bytes as a request of the framed session go over a connected pair of UNIX stream sockets to a second process, which sends
-//! as many as the answer has. Both use blocking calls, one to send and one to receive, and do nothing with the
-//! bytes. The two processes are this program; the second is started with exec, as a server would be.
+//! As many bytes as a request of protocol v2 go over a connected pair of UNIX stream sockets to a
+//! second process, which sends as many as the response has. Both use blocking calls, one to send
+//! and one to receive, and do nothing with the bytes. Both processes are this program; the second
+//! is started with exec, as a server would be.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 
 use kvs_proto::v2::HEADER_LEN;
 
-use super::Client;
-use crate::error::{Doing, Result};
+use super::client::Client;
+use crate::error::{IoContext, Result};
 
 /// The other process, and the socket to it, for one kind of operation.
 #[derive(Debug)]
@@ -21,29 +22,29 @@ struct Pong {
     socket: UnixStream,
     child: Child,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
 }
 
 impl Pong {
-    fn start(request: usize, answer: usize) -> Result<Self> {
-        let (ours, theirs) = UnixStream::pair().doing(|| "making a pair of sockets".into())?;
-        let program = std::env::current_exe().doing(|| "finding this program".into())?;
+    fn start(request: usize, response: usize) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().io_context(|| "making a pair of sockets".into())?;
+        let program = std::env::current_exe().io_context(|| "finding this program".into())?;
         let child = Command::new(program)
-            .args(["echo", &request.to_string(), &answer.to_string()])
+            .args(["echo", &request.to_string(), &response.to_string()])
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
-            .doing(|| "starting the other side of the floor".into())?;
-        Ok(Self { socket: ours, child, request: vec![b'.'; request], answer: vec![0; answer] })
+            .io_context(|| "starting the other side of the floor".into())?;
+        Ok(Self { socket: ours, child, request: vec![b'.'; request], response: vec![0; response] })
     }
 
     fn exchange(&mut self) -> Result<()> {
         let mut exchange = || {
             self.socket.write_all(&self.request)?;
-            self.socket.read_exact(&mut self.answer)
+            self.socket.read_exact(&mut self.response)
         };
-        exchange().doing(|| "floor: the other process".into())
+        exchange().io_context(|| "floor: the other process".into())
     }
 }
 
@@ -82,20 +83,21 @@ impl Client for Floor {
     }
 }
 
-/// What the other process does.
+/// The other process.
 pub(crate) fn echo(receive: usize, send: usize) -> Result<()> {
     let stdin = std::io::stdin();
-    let socket = stdin.as_fd().try_clone_to_owned().doing(|| "duplicating the socket".into())?;
+    let socket =
+        stdin.as_fd().try_clone_to_owned().io_context(|| "duplicating the socket".into())?;
     let mut socket = UnixStream::from(socket);
-    let (mut request, answer) = (vec![0; receive], vec![b'.'; send]);
+    let (mut request, response) = (vec![0; receive], vec![b'.'; send]);
     loop {
         match socket.read_exact(&mut request) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            result => result.doing(|| "receiving".into())?,
+            result => result.io_context(|| "receiving".into())?,
         }
-        match socket.write_all(&answer) {
+        match socket.write_all(&response) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            result => result.doing(|| "sending".into())?,
+            result => result.io_context(|| "sending".into())?,
         }
     }
 }

@@ -1,27 +1,27 @@
 //! memcached through libmemcached, its C client library, over a UNIX socket.
 //!
-//! Only what is needed is declared here, by hand. A handle is used by one thread; what the library allocates for a value
-//! is freed here at once, with C's `free`, as it asks for.
+//! Only what is needed is declared here, by hand. A handle is used by one thread; what the library
+//! allocates for a value is freed here at once, with C's `free`, as it asks for.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
-use super::{Client, check};
+use super::client::{Client, check};
 use crate::error::{Error, Result, failed};
 
 const SUCCESS: c_int = 0;
 const NOT_FOUND: c_int = 16;
 
-/// `memcached_st`, which is the library's own.
+/// `memcached_st`, opaque.
 #[repr(C)]
 struct Raw {
     _private: [u8; 0],
 }
 
 unsafe extern "C" {
-    fn memcached_create(place: *mut Raw) -> *mut Raw;
+    fn memcached_create(position: *mut Raw) -> *mut Raw;
     fn memcached_free(handle: *mut Raw);
     fn memcached_server_add_unix_socket(handle: *mut Raw, path: *const c_char) -> c_int;
     fn memcached_get(
@@ -53,7 +53,7 @@ pub(crate) fn version() -> String {
     unsafe { CStr::from_ptr(memcached_lib_version()) }.to_string_lossy().into_owned()
 }
 
-/// A connection; the library makes it with the first operation.
+/// A connection, which the library opens with the first operation.
 pub(crate) struct Memcached {
     handle: NonNull<Raw>,
 }
@@ -80,7 +80,8 @@ impl Memcached {
         if code == SUCCESS {
             return Ok(());
         }
-        // SAFETY: the handle is valid; the library returns a C string that lives for ever, for any code.
+        // SAFETY: the handle is valid; the library returns a C string that lives for ever, for any
+        // code.
         let message = unsafe { CStr::from_ptr(memcached_strerror(self.handle.as_ptr(), code)) };
         Err(Error::Failed(format!("memcached: {what}: {}", message.to_string_lossy())))
     }
@@ -96,8 +97,8 @@ impl Drop for Memcached {
 impl Client for Memcached {
     fn get(&mut self, key: &[u8], len: usize) -> Result<()> {
         let (mut found, mut flags, mut code) = (0, 0, SUCCESS);
-        // SAFETY: the handle is valid, `key` has the length given and lives through the call, and the
-        // last three are places for what they take.
+        // SAFETY: the handle is valid, `key` has the length given and lives through the call, and
+        // the last three are places for what they take.
         let value = unsafe {
             memcached_get(
                 self.handle.as_ptr(),
@@ -118,7 +119,8 @@ impl Client for Memcached {
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        // SAFETY: the handle is valid; key and value have the lengths given and live through the call.
+        // SAFETY: the handle is valid; key and value have the lengths given and live through the
+        // call.
         let code = unsafe {
             memcached_set(
                 self.handle.as_ptr(),

@@ -1,16 +1,16 @@
-//! LMDB through the crate `heed`: a database in the process itself, for what a store can do without asking anybody.
+//! LMDB through the crate `heed`: a database in the process itself, without any server.
 //!
-//! Every get is a read transaction and every put a write transaction of its own, as a program that shares the data
-//! with others needs them. Nothing is flushed to the disk (`MDB_NOSYNC`), as none of the other subjects does so, and
-//! the pages are written through the memory map (`MDB_WRITEMAP`).
+//! Every get is a read transaction and every put a write transaction of its own, as a program that
+//! shares the data with others needs them. Nothing is flushed to the disk (`MDB_NOSYNC`), as none
+//! of the other systems does so, and the pages are written through the memory map (`MDB_WRITEMAP`).
 
 use std::path::Path;
 
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, WithTls};
 
-use super::{Client, check};
-use crate::error::{Doing, Error, Result};
+use super::client::{Client, check};
+use crate::error::{Error, IoContext, Result};
 
 /// How the environment is opened, for the report.
 pub(crate) const SETTINGS: &str = "MDB_NOSYNC, MDB_WRITEMAP, a transaction for each operation";
@@ -29,16 +29,16 @@ fn error(what: &str) -> impl FnOnce(heed::Error) -> Error {
 }
 
 impl Lmdb {
-    /// Makes one in an empty directory.
+    /// Creates an environment in an empty directory.
     pub(crate) fn create(dir: &Path) -> Result<Self> {
-        std::fs::create_dir(dir).doing(|| format!("making {}", dir.display()))?;
+        std::fs::create_dir(dir).io_context(|| format!("making {}", dir.display()))?;
         let mut options = EnvOpenOptions::new();
         options.map_size(MAP_SIZE);
         // SAFETY: with these flags, what was written last may be lost or damaged when the system
-        // crashes. The directory is temporary: nobody opens it after this run.
+        // crashes. The directory is temporary and is not opened after this run.
         unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP) };
-        // SAFETY: the file lies in a directory that this program has just made, with a name that
-        // nobody else knows; nobody changes it beneath the memory map, and it is opened once.
+        // SAFETY: this program has just created the directory under a random name. No other process
+        // changes the file beneath the memory map, and it is opened once.
         let env = unsafe { options.open(dir) }.map_err(error("opening the environment"))?;
         let mut writing = env.write_txn().map_err(error("a write transaction"))?;
         let database =
@@ -67,7 +67,7 @@ impl Client for Lmdb {
     fn get(&mut self, key: &[u8], len: usize) -> Result<()> {
         let reading = self.env.read_txn().map_err(error("a read transaction"))?;
         let found = self.database.get(&reading, key).map_err(error("a get"))?;
-        // The others hand out a copy.
+        // The other clients return a copy.
         let found = found.map(<[u8]>::to_vec);
         check("lmdb", key, found.as_ref().map(Vec::len), len)
     }

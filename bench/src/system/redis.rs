@@ -1,15 +1,16 @@
 //! Redis through hiredis, its C client library, over a UNIX socket.
 //!
-//! Only what is needed is declared here, by hand. hiredis changed `redisReply` and `redisContext` with its version 1.0;
-//! `build.rs` finds the version and sets `hiredis_1`. All of the `unsafe` is in [`Redis`] and [`Reply`]: a
-//! context is used by one thread (neither is `Send`), and a reply is freed once, by [`Reply`]'s `Drop`.
+//! Only what is needed is declared here, by hand. hiredis changed `redisReply` and `redisContext`
+//! with its version 1.0; `build.rs` finds the version and sets `hiredis_1`. All of the `unsafe` is
+//! in [`Redis`] and [`Reply`]: a context is used by one thread (neither is `Send`), and a reply is
+//! freed once, by [`Reply`]'s `Drop`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
-use super::{Client, check};
+use super::client::{Client, Pipelined, check};
 use crate::error::{Error, Result, failed};
 
 /// The version that this program was built with.
@@ -22,7 +23,7 @@ const NIL: c_int = 4;
 const STATUS: c_int = 5;
 const ERROR: c_int = 6;
 
-/// The first fields of `redisContext`; the rest is hiredis's own.
+/// The first fields of `redisContext`; the rest is opaque.
 #[repr(C)]
 struct RawContext {
     #[cfg(hiredis_1)]
@@ -106,8 +107,8 @@ impl Redis {
             arguments[n] = word.as_ptr().cast();
             lengths[n] = word.len();
         }
-        // SAFETY: the context is valid; there are `words.len()` (at most four) pointers with a length each, to
-        // words that live through the call. hiredis copies them.
+        // SAFETY: the context is valid; there are `words.len()` (at most four) pointers with a
+        // length each, to words that live through the call. hiredis copies them.
         let result = unsafe {
             redisAppendCommandArgv(
                 self.context.as_ptr(),
@@ -122,7 +123,7 @@ impl Redis {
     /// Sends what was appended and waits for the next reply.
     fn reply(&mut self) -> Result<Reply> {
         let mut reply = ptr::null_mut();
-        // SAFETY: the context is valid, and `reply` is a place for a pointer.
+        // SAFETY: the context is valid, and `reply` is a valid place for a pointer.
         let result = unsafe { redisGetReply(self.context.as_ptr(), &raw mut reply) };
         match NonNull::new(reply.cast()) {
             Some(reply) if result == OK => Ok(Reply(reply)),
@@ -135,7 +136,7 @@ impl Redis {
         self.reply()
     }
 
-    /// The reply to an appended get, which must have found so many bytes.
+    /// The reply to an appended get, whose value must have this length.
     pub(crate) fn taken(&mut self, key: &[u8], len: usize) -> Result<()> {
         let reply = self.reply()?;
         check("redis", key, reply.string()?.map(<[u8]>::len), len)
@@ -146,12 +147,12 @@ impl Redis {
         self.reply()?.expect(STATUS).map(drop)
     }
 
-    /// Takes another of the server's databases.
+    /// Selects a database of the server.
     pub(crate) fn select(&mut self, database: usize) -> Result<()> {
         self.command(&[b"SELECT", database.to_string().as_bytes()])?.expect(STATUS).map(drop)
     }
 
-    /// Tells all who have subscribed to the channel.
+    /// Publishes a message on the channel.
     pub(crate) fn publish(&mut self, channel: &[u8], message: &[u8]) -> Result<()> {
         self.command(&[b"PUBLISH", channel, message]).map(drop)
     }
@@ -161,7 +162,7 @@ impl Redis {
         self.command(&[b"SUBSCRIBE", channel])?.expect(ARRAY).map(drop)
     }
 
-    /// Waits for the next message; `false` when the server has gone.
+    /// Waits for the next message; `false` when the server has closed the connection.
     pub(crate) fn message(&mut self) -> bool {
         self.reply().is_ok_and(|reply| reply.elements() == 3)
     }
@@ -225,5 +226,23 @@ impl Client for Redis {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.append(&[b"SET", key, value])?;
         self.done()
+    }
+}
+
+impl Pipelined for Redis {
+    fn batch(&mut self, keys: &[Vec<u8>], value: &[u8], is_get: bool) -> Result<()> {
+        for key in keys {
+            match is_get {
+                true => self.append(&[b"GET", key])?,
+                false => self.append(&[b"SET", key, value])?,
+            }
+        }
+        for key in keys {
+            match is_get {
+                true => self.taken(key, value.len())?,
+                false => self.done()?,
+            }
+        }
+        Ok(())
     }
 }

@@ -1,44 +1,43 @@
-//! kvs through its own library, the crate `kvs`: the only module that knows that library.
+//! kvs through its own library, the crate `kvs`. No other module uses that library.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use kvs::{Connection, Error as KvsError, PipelineResult, Protocol};
 
-use super::{Client, check};
+use super::client::{Client, Pipelined, check};
 use crate::error::{Error, Result, failed};
-use crate::scenario::Pipelined;
 
-/// The longest value of the original protocol in bytes.
-pub(crate) const MAX_ORIGINAL_VALUE: usize = kvs_proto::MAX_TEXT;
+/// The maximum length of a value in protocol v1, in bytes.
+pub(crate) const MAX_V1_VALUE: usize = kvs_proto::MAX_TEXT;
 
-/// Which of the two kinds of session.
+/// The protocol of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Session {
+pub(crate) enum KvsProtocol {
     /// `docs/PROTOCOL.md` §7.
-    Framed,
+    V2,
     /// `docs/PROTOCOL.md` §1.
-    Original,
+    V1,
 }
 
-impl Session {
-    /// Its name on the command line of the process that is told.
+impl KvsProtocol {
+    /// Its name on the command line of the subscriber process.
     pub(crate) fn argument(self) -> &'static str {
         match self {
-            Self::Framed => "framed",
-            Self::Original => "original",
+            Self::V2 => "v2",
+            Self::V1 => "v1",
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::Framed => "kvs",
-            Self::Original => "kvs-original",
+            Self::V2 => "kvs",
+            Self::V1 => "kvs-original",
         }
     }
 }
 
-/// How to enter a group.
+/// A group on a local server, and its secret.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Address {
     /// The path of the local server's main socket.
@@ -52,18 +51,18 @@ pub(crate) struct Address {
 /// A connection.
 pub(crate) struct Kvs {
     connection: Connection,
-    session: Session,
+    session: KvsProtocol,
 }
 
 impl Kvs {
-    /// Enters the group.
+    /// Logs in to the group.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the server has no such session.
-    pub(crate) fn open(address: &Address, session: Session) -> Result<Self> {
+    /// [`Error::Unavailable`] when the server does not support the protocol.
+    pub(crate) fn open(address: &Address, session: KvsProtocol) -> Result<Self> {
         let protocol = match session {
-            Session::Framed => Protocol::V2,
-            Session::Original => Protocol::V1,
+            KvsProtocol::V2 => Protocol::V2,
+            KvsProtocol::V1 => Protocol::V1,
         };
         let connection = Connection::builder()
             .socket(&address.socket)
@@ -71,12 +70,12 @@ impl Kvs {
             .open(&address.group, &address.secret)
             .map_err(|error| failure(session, "opening a connection", &error))?;
         if connection.protocol() != protocol {
-            return Err(Error::Unavailable("the server has no framed session".into()));
+            return Err(Error::Unavailable("the server does not support protocol v2".into()));
         }
         Ok(Self { connection, session })
     }
 
-    /// Calls back whenever somebody puts the key.
+    /// Calls back for each put of the key.
     pub(crate) fn watch(
         &self,
         key: &[u8],
@@ -87,7 +86,7 @@ impl Kvs {
     }
 }
 
-fn failure(session: Session, what: &str, error: &KvsError) -> Error {
+fn failure(session: KvsProtocol, what: &str, error: &KvsError) -> Error {
     Error::Failed(format!("{}: {what}: {error}", session.name()))
 }
 
@@ -114,12 +113,16 @@ impl Pipelined for Kvs {
                 false => pipeline.put(key, value).map_err(failure)?,
             };
         }
-        let answers = pipeline.run().map_err(failure)?;
-        if answers.len() != keys.len() {
-            return failed(format!("kvs: {} answers to {} requests", answers.len(), keys.len()));
+        let responses = pipeline.run().map_err(failure)?;
+        if responses.len() != keys.len() {
+            return failed(format!(
+                "kvs: {} responses to {} requests",
+                responses.len(),
+                keys.len()
+            ));
         }
-        for (key, answer) in keys.iter().zip(answers) {
-            match answer {
+        for (key, response) in keys.iter().zip(responses) {
+            match response {
                 PipelineResult::Value(found) if is_get => {
                     check("kvs", key, Some(found.value.len()), value.len())?;
                 }
