@@ -180,10 +180,10 @@ typedef struct kvs_t kvs_t;
 
 /* A key and its value, for kvs_put_many. */
 typedef struct kvs_pair_t {
-    /* `key_len` bytes. */
+    /* `key_len` bytes, 1 to KVS_MAX_KEY. */
     const void *key;
     size_t key_len;
-    /* `value_len` bytes; may be NULL when that is 0. */
+    /* `value_len` bytes; may be NULL if `value_len` is 0. */
     const void *value;
     size_t value_len;
 } kvs_pair_t;

@@ -1,9 +1,9 @@
-//! The codes of the C functions, by name. [`Error::code`](crate::Error::code) gives them, and the
-//! header has them.
+//! The error codes of the C functions; [`Error::code`](crate::Error::code) maps errors to them.
 //!
-//! A number is never given another meaning: those to -16 are of the original system.
+//! The numbers down to -16 are those of the original system. A number never changes its meaning.
+//! The doc comments become those of `kvs.h`.
 
-// Constants of the header, not Rust items.
+// These are constants of the C header, not of the Rust API.
 #![allow(unreachable_pub)]
 
 use std::ffi::c_int;

@@ -67,7 +67,7 @@ fn an_old_project_with_its_own_makefile_works() {
     app.says("get", &["Value: value"]);
     app.says(
         "get nothing",
-        &["App: the key or group name does not exist, or is not watched", "-7"],
+        &["App: no such key, group or watch", "-7"],
     );
     app.says("register", &["1"]);
     // The callback is called while the put is answered.
@@ -85,7 +85,7 @@ fn the_callback_thread_may_be_cancelled_before_each_close() {
         app.says("establish", &["0", "variables right"]);
         app.says("close", &["cancelled 0", "1", "descriptors -1 -1"]);
     }
-    app.says("put", &["App: there is no connection, or no socket could be created", "-2"]);
+    app.says("put", &["App: not connected, or a socket could not be created", "-2"]);
     app.says("exit", &["keyboard cancelled", "Exiting the app..."]);
     assert!(app.process.wait_exit().success());
 }
@@ -158,7 +158,7 @@ fn a_program_with_some_of_the_variables_ends_when_its_last_thread_does() {
     let world = World::start();
     let (_dir, program) = build(&world.installed, "some", "gcc");
     let printed = run(world.member(program));
-    assert_eq!(printed, ["App: the key or group name does not exist, or is not watched", "closed"]);
+    assert_eq!(printed, ["App: no such key, group or watch", "closed"]);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_program_without_the_variables_links_too() {
         let printed = run(world.member(&program));
         assert_eq!(
             printed,
-            ["Value: value", "App: the key or group name does not exist, or is not watched"],
+            ["Value: value", "App: no such key, group or watch"],
             "{compiler}"
         );
     }

@@ -234,7 +234,7 @@ assert kvs.close_connection() == 1
     let program = world.program("python3").arg(script).args([super::GROUP, &world.secret]);
     assert_eq!(
         run(program),
-        ["key", "another", "the key or group name does not exist, or is not watched"]
+        ["key", "another", "no such key, group or watch"]
     );
 }
 

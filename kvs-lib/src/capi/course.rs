@@ -1,7 +1,8 @@
-//! The function that `KVS-lib.o` has in place of `establish_connection`; `course/KVS-lib.c` wraps it.
+//! The function that `KVS-lib.o` has in place of `establish_connection`; `course/KVS-lib.c` wraps
+//! it.
 //!
-//! The declarations here become the header `kvs-course.h`, which only `course/KVS-lib.c` includes: the
-//! structure is not declared twice.
+//! The declarations here become the header `kvs-course.h`, which only `course/KVS-lib.c` includes:
+//! the structure is not declared twice.
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -1,4 +1,5 @@
-//! What every C function passes through.
+//! The guard around every C function that can fail: it turns the result into a code, stops panics,
+//! defers thread cancellation, and prints the line of `KVS_DEBUG`.
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,24 +9,25 @@ use crate::codes::KVS_ERROR_INVALID;
 use crate::error::Error;
 use crate::sys;
 
-/// What a caller gets when the library has a bug: "any other error".
+/// The code for a panic, which is a bug of the library.
 const PANICKED: c_int = KVS_ERROR_INVALID;
 
-/// Whether `KVS_DEBUG` is set.
+/// Whether `KVS_DEBUG` is set; read from the environment before the first use.
 static DEBUG: AtomicU8 = AtomicU8::new(UNREAD);
 const UNREAD: u8 = 0;
 const OFF: u8 = 1;
 const ON: u8 = 2;
 
-/// Runs `call` so that no panic leaves it and `pthread_cancel` waits until it is over, and turns its
-/// result into a code.
+/// Runs `call` and returns its code. A panic becomes [`PANICKED`]; `pthread_cancel` takes effect
+/// after the call.
 pub(super) fn guarded(name: &str, call: impl FnOnce() -> Result<c_int, Error>) -> c_int {
     guarded_call(false, name, call)
 }
 
-/// The same; when the program only asks whether it is connected, the answer is not logged as a failure.
+/// As [`guarded`]. `is_probe`: the program only asks whether it is connected, so the error is not
+/// printed.
 pub(super) fn guarded_call(
-    asks: bool,
+    is_probe: bool,
     name: &str,
     call: impl FnOnce() -> Result<c_int, Error>,
 ) -> c_int {
@@ -33,7 +35,7 @@ pub(super) fn guarded_call(
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            if !asks {
+            if !is_probe {
                 debug(name, error.code(), &error);
             }
             error.code()
@@ -45,7 +47,8 @@ pub(super) fn guarded_call(
     }
 }
 
-/// Reads `KVS_DEBUG`: at each `establish_connection`, and at the first failure if that is earlier.
+/// Reads `KVS_DEBUG`. `establish_connection` and `kvs_open` do so, and the first failure if it is
+/// earlier.
 pub(super) fn read_environment() {
     let wanted =
         std::env::var_os("KVS_DEBUG").is_some_and(|value| !value.is_empty() && value != "0");

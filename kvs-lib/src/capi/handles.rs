@@ -1,6 +1,7 @@
-//! The functions of a C program that has any number of connections: `kvs_*`, each on a `kvs_t`.
+//! The `kvs_` functions, for C programs with any number of connections.
 //!
-//! A `kvs_t` is a [`Connection`] in a box. The program owns the box, from `kvs_open` to `kvs_close`.
+//! A `kvs_t` is a boxed [`Connection`]. The program owns the box from `kvs_open` to `kvs_close`.
+//! The doc comments become `include/kvs.h`: see `build/header.rs` for their form.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::slice;
@@ -30,10 +31,10 @@ pub struct kvs_t {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct kvs_pair_t {
-    /// `key_len` bytes.
+    /// `key_len` bytes, 1 to KVS_MAX_KEY.
     pub key: *const c_void,
     pub key_len: usize,
-    /// `value_len` bytes; may be NULL when that is 0.
+    /// `value_len` bytes; may be NULL if `value_len` is 0.
     pub value: *const c_void,
     pub value_len: usize,
 }
@@ -111,9 +112,10 @@ pub unsafe extern "C" fn kvs_open(
         if kvs.is_null() {
             return Err(Error::Invalid { what: "kvs", why: Invalid::Null });
         }
-        // SAFETY: it is not NULL, so the caller promises that a pointer may be written there.
+        // SAFETY: `kvs` is not NULL, so the caller guarantees that it is writable.
         unsafe { kvs.write(std::ptr::null_mut()) };
-        // SAFETY: the caller promises that both are NULL or strings; the slices do not outlive the call.
+        // SAFETY: the caller guarantees that both are NULL or NUL-terminated strings; the slices do
+        // not outlive the call.
         let (group, secret) = unsafe { (string("group name", group)?, string("secret", secret)?) };
         let connection = Builder::from_env()?.open(group, secret)?;
         // SAFETY: as above; it stays writable until the call returns.
@@ -143,8 +145,8 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
         if kvs.is_null() {
             return Err(Error::Invalid { what: "kvs", why: Invalid::Null });
         }
-        // SAFETY: it is not NULL, so by the caller's promise it comes from `Box::into_raw` in `kvs_open`, has not been
-        // given back, and nobody uses it any more.
+        // SAFETY: `kvs` is not NULL, so the caller guarantees that it comes from `Box::into_raw` in
+        // `kvs_open`, that it was not released before, and that no other thread uses it.
         let kvs = unsafe { Box::from_raw(kvs) };
         kvs.connection.close_and_wait().map(|()| 0)
     })
@@ -201,7 +203,7 @@ pub unsafe extern "C" fn kvs_put(
     value_len: usize,
     version: *mut u64,
 ) -> c_int {
-    // SAFETY: the caller promises that it is NULL or writable.
+    // SAFETY: the caller guarantees that `version` is NULL or writable.
     unsafe { set(version, NO_VERSION) };
     guarded("kvs_put", || {
         // SAFETY: see `connection` and `bytes`; the slices do not outlive the call.
@@ -244,7 +246,7 @@ pub unsafe extern "C" fn kvs_put_many(
     count: usize,
     version: *mut u64,
 ) -> c_int {
-    // SAFETY: the caller promises that it is NULL or writable.
+    // SAFETY: the caller guarantees that `version` is NULL or writable.
     unsafe { set(version, NO_VERSION) };
     guarded("kvs_put_many", || {
         // SAFETY: see `connection`.
@@ -255,7 +257,8 @@ pub unsafe extern "C" fn kvs_put_many(
         let pairs = if count == 0 {
             &[]
         } else {
-            // SAFETY: it is not NULL, so the caller promises so many pairs, which nobody changes during the call.
+            // SAFETY: `pairs` is not NULL, so the caller guarantees `count` pairs that do not
+            // change during the call.
             unsafe { slice::from_raw_parts(pairs, count) }
         };
         let slices = pairs.iter().map(|pair| {
@@ -308,7 +311,7 @@ pub unsafe extern "C" fn kvs_get(
     value_len: *mut usize,
     version: *mut u64,
 ) -> c_int {
-    // SAFETY: what is not NULL of them may be written to, as the caller promises.
+    // SAFETY: the caller guarantees that those that are not NULL are writable.
     unsafe {
         if !value.is_null() {
             value.write(std::ptr::null_mut());
@@ -335,8 +338,8 @@ pub unsafe extern "C" fn kvs_get(
         };
         let found = found.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found.value)?;
-        // SAFETY: none of those that are written to is NULL, and the caller promises that they may be until the call
-        // returns.
+        // SAFETY: those that are written to are not NULL, so the caller guarantees that they are
+        // writable until the call returns.
         unsafe {
             value.write(copy.cast());
             if !value_len.is_null() {
@@ -411,11 +414,12 @@ pub unsafe extern "C" fn kvs_cas(
         if version.is_null() {
             return Err(connection.invalid(Error::Invalid { what: "version", why: Invalid::Null }));
         }
-        // SAFETY: it is not NULL, so the caller promises that it may be read.
+        // SAFETY: it is not NULL, so the caller guarantees that it is readable.
         let expected = unsafe { version.read() };
         let swap = connection.compare_and_swap(key, value, expected)?;
         let (Swap::Done(now) | Swap::Conflict(now)) = swap;
-        // SAFETY: likewise, that it may be written to until the call returns.
+        // SAFETY: it is not NULL, so the caller guarantees that it is writable until the call
+        // returns.
         unsafe { version.write(now) };
         match swap {
             Swap::Done(_) => Ok(0),
@@ -468,15 +472,15 @@ pub unsafe extern "C" fn kvs_keys(
         if cursor.is_null() {
             return Err(null("cursor"));
         }
-        // SAFETY: it is not NULL, so the caller promises that it may be read.
+        // SAFETY: it is not NULL, so the caller guarantees that it is readable.
         let from = unsafe { cursor.read() };
         let (keys, next) = connection.keys_page(prefix, from, 0)?;
         for key in keys {
-            // SAFETY: the caller has passed this function to be called in this way, and promises that it returns. The key
-            // lives until the end of the loop's turn.
+            // SAFETY: the caller has passed this function for such calls and guarantees that it
+            // returns. `key` lives until the end of the iteration.
             unsafe { each(key.as_ptr().cast(), key.len(), user) };
         }
-        // SAFETY: as above, and the caller promises that it may be written to until the call returns.
+        // SAFETY: as above; the caller guarantees that it is writable until the call returns.
         unsafe { cursor.write(next) };
         Ok(0)
     })
@@ -524,7 +528,7 @@ pub unsafe extern "C" fn kvs_watch(
     user: *mut c_void,
 ) -> c_int {
     guarded("kvs_watch", || {
-        // SAFETY: the caller promises what `watch` asks for.
+        // SAFETY: the caller guarantees what `watch` requires.
         unsafe { watch(kvs, "key", key, key_len, WatchTarget::Key, callback, user) }
     })
 }
@@ -559,7 +563,7 @@ pub unsafe extern "C" fn kvs_watch_prefix(
     user: *mut c_void,
 ) -> c_int {
     guarded("kvs_watch_prefix", || {
-        // SAFETY: the caller promises what `watch` asks for.
+        // SAFETY: the caller guarantees what `watch` requires.
         unsafe { watch(kvs, "prefix", prefix, prefix_len, WatchTarget::Prefix, callback, user) }
     })
 }
@@ -585,7 +589,7 @@ pub unsafe extern "C" fn kvs_watch_prefix(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_unwatch(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_unwatch", || {
-        // SAFETY: the caller promises what `unwatch` asks for.
+        // SAFETY: the caller guarantees what `unwatch` requires.
         unsafe { unwatch(kvs, "key", key, key_len, WatchTarget::Key) }
     })
 }
@@ -604,7 +608,7 @@ pub unsafe extern "C" fn kvs_unwatch_prefix(
     prefix_len: usize,
 ) -> c_int {
     guarded("kvs_unwatch_prefix", || {
-        // SAFETY: the caller promises what `unwatch` asks for.
+        // SAFETY: the caller guarantees what `unwatch` requires.
         unsafe { unwatch(kvs, "prefix", prefix, prefix_len, WatchTarget::Prefix) }
     })
 }
@@ -641,7 +645,8 @@ pub unsafe extern "C" fn kvs_on_disconnect(
 }
 
 /// # Safety
-/// `kvs` is NULL or comes from `kvs_open`; `bytes` points to `len` bytes; the function may be called as the header says.
+/// `kvs` is NULL or comes from `kvs_open`; `pointer` points to `len` bytes; `callback` may be
+/// called as the header says.
 unsafe fn watch<'a>(
     kvs: *const kvs_t,
     what: &'static str,
@@ -676,13 +681,13 @@ unsafe fn unwatch<'a>(
     }
 }
 
-/// Stores a version for the caller, if it wants one.
+/// Stores a version for the caller unless `to` is NULL.
 ///
 /// # Safety
-/// `to` is NULL or may be written to.
+/// `to` is NULL or writable.
 unsafe fn set(to: *mut u64, version: Version) {
     if !to.is_null() {
-        // SAFETY: it is not NULL, so by the contract of this function it may be written to.
+        // SAFETY: `to` is not NULL, so by the contract of this function it is writable.
         unsafe { to.write(version) };
     }
 }
@@ -690,20 +695,20 @@ unsafe fn set(to: *mut u64, version: Version) {
 /// The connection of a handle.
 ///
 /// # Safety
-/// `kvs` is NULL, or comes from `kvs_open` and is not given back for `'a`.
+/// `kvs` is NULL, or comes from `kvs_open` and is not released during `'a`.
 unsafe fn connection<'a>(kvs: *const kvs_t) -> Result<&'a Connection, Error> {
-    // SAFETY: by the contract of this function it is NULL or points to what `Box::into_raw` gave, which nobody borrows
-    // mutably.
+    // SAFETY: by the contract of this function `kvs` is NULL or a pointer from `Box::into_raw`. The
+    // box is never borrowed mutably.
     match unsafe { kvs.as_ref() } {
         Some(kvs) => Ok(&kvs.connection),
         None => Err(Error::Invalid { what: "kvs", why: Invalid::Null }),
     }
 }
 
-/// The bytes that a C program has passed.
+/// The bytes from a C program.
 ///
 /// # Safety
-/// `pointer` is NULL, or points to `len` bytes that live for `'a` and are not changed meanwhile.
+/// `pointer` is NULL or points to `len` bytes that live, unchanged, for `'a`.
 unsafe fn bytes<'a>(
     what: &'static str,
     pointer: *const c_void,
@@ -718,7 +723,7 @@ unsafe fn bytes<'a>(
     if isize::try_from(len).is_err() {
         return Err(Error::TooLarge);
     }
-    // SAFETY: it is not NULL, so by the contract of this function it points to so many bytes, which stay as they are for as
-    // long as the slice may be used; no more than any object can have.
+    // SAFETY: `pointer` is not NULL, so by the contract of this function it points to `len` bytes
+    // that do not change during `'a`. `len` is at most `isize::MAX`.
     Ok(unsafe { slice::from_raw_parts(pointer.cast(), len) })
 }

@@ -1,12 +1,13 @@
-//! The C functions: check the arguments, call the core, turn the result into its code.
+//! The C functions. Each checks its arguments, calls the core and turns the result into a code,
+//! inside [`guarded`].
 //!
-//! The doc comments here become `include/kvs.h`, and are the manual of the C library. Every function that
-//! can fail passes through [`guarded`], which keeps panics and cancellation out and prints the line of
-//! `KVS_DEBUG`.
+//! The doc comments of this module and of `handles` become `include/kvs.h` and the manual pages;
+//! their form is described in `build/header.rs`. The six functions of one connection per process
+//! are here, the `kvs_` functions in `handles`.
 
-// What callers must keep to stands in each comment, for readers of the header rather than of Rust docs.
+// The doc comments say what callers guarantee, in the form of the C header.
 #![allow(clippy::missing_safety_doc)]
-// They are exported as C symbols, not as Rust items.
+// The functions are exported as C symbols, not as Rust items.
 #![allow(unreachable_pub)]
 
 #[cfg(feature = "course")]
@@ -75,12 +76,12 @@ pub unsafe extern "C" fn establish_connection(
     secret: *const c_char,
 ) -> c_int {
     guarded("establish_connection", || {
-        // SAFETY: the caller promises that both are NULL or strings.
+        // SAFETY: the caller guarantees that both are NULL or NUL-terminated strings.
         unsafe { establish(group_id, secret, |_| Ok(())) }
     })
 }
 
-/// Makes the connection of the process; `made` sees it before anybody else can.
+/// Opens the connection of the process. `made` runs before any other call can use the connection.
 ///
 /// # Safety
 /// Each string is NULL or NUL-terminated, until this returns.
@@ -90,8 +91,8 @@ unsafe fn establish(
     made: impl FnOnce(&Connection) -> Result<(), Error>,
 ) -> Result<c_int, Error> {
     Process::current().establish(Builder::from_env(), |builder, deadline| {
-        // SAFETY: the caller promises that both are NULL or strings; the slices do not leave this closure,
-        // which is over before this returns.
+        // SAFETY: the caller guarantees that both are NULL or NUL-terminated strings. The slices do
+        // not leave this closure, which ends before the function returns.
         let (group, secret) =
             unsafe { (string("group name", group_id)?, string("secret", secret)?) };
         let connection = builder.open_until(group, secret, deadline)?;
@@ -121,10 +122,11 @@ unsafe fn establish(
 /// process sees the value; another process may still see the previous one for a moment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> c_int {
-    let asks = key.is_null() && value.is_null();
-    guarded_call(asks, "put_value", || {
+    let is_probe = key.is_null() && value.is_null();
+    guarded_call(is_probe, "put_value", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
+        // SAFETY: the caller guarantees NULL or a NUL-terminated string; the slice does not outlive
+        // the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         // SAFETY: likewise.
         let value = unsafe { string("value", value) }.map_err(|error| connection.invalid(error))?;
@@ -156,8 +158,8 @@ pub unsafe extern "C" fn put_value(key: *const c_char, value: *const c_char) -> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) -> c_int {
     if !value.is_null() {
-        // SAFETY: it is not NULL, so the caller promises that a pointer may be written there. What stood there
-        // is not looked at: it need not be initialised.
+        // SAFETY: `value` is not NULL, so the caller guarantees that it is writable. It may be
+        // uninitialised: `write` does not read it.
         unsafe { value.write(ptr::null_mut()) };
     }
     guarded("get_value", || {
@@ -166,12 +168,13 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
             let error = Error::Invalid { what: "value pointer", why: Invalid::Null };
             return Err(connection.invalid(error));
         }
-        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
+        // SAFETY: the caller guarantees NULL or a NUL-terminated string; the slice does not outlive
+        // the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let found =
             process::or_closed(&connection, connection.get(key))?.ok_or(Error::NoSuchKey)?;
         let copy = strings::malloc_copy(&found)?;
-        // SAFETY: it is not NULL, or we had returned above; the caller promises that it stays writable until
+        // SAFETY: NULL was rejected above, so the caller guarantees that `value` is writable until
         // the call returns.
         unsafe { value.write(copy) };
         Ok(1)
@@ -196,7 +199,8 @@ pub unsafe extern "C" fn get_value(key: *const c_char, value: *mut *mut c_char) 
 pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
     guarded("delete_value", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
+        // SAFETY: the caller guarantees NULL or a NUL-terminated string; the slice does not outlive
+        // the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         if connection.delete(key)? { Ok(1) } else { Err(Error::NoSuchKey) }
     })
@@ -231,7 +235,8 @@ pub unsafe extern "C" fn register_callback(
 ) -> c_int {
     guarded("register_callback", || {
         let connection = Process::current().connection()?;
-        // SAFETY: the caller promises that it is NULL or a string; the slice does not outlive the call.
+        // SAFETY: the caller guarantees NULL or a NUL-terminated string; the slice does not outlive
+        // the call.
         let key = unsafe { string("key", key) }.map_err(|error| connection.invalid(error))?;
         let function = callback_function
             .ok_or(Error::Invalid { what: "callback function", why: Invalid::Null })
@@ -282,15 +287,15 @@ pub extern "C" fn kvs_version() -> *const c_char {
     strings::VERSION.as_ptr()
 }
 
-/// The bytes of a string that a C program has passed.
+/// The bytes of a string from the C program.
 ///
 /// # Safety
-/// `pointer` is NULL, or points to a NUL-terminated string that lives for `'a` and is not changed meanwhile.
+/// `pointer` is NULL or points to a NUL-terminated string that lives, unchanged, for `'a`.
 unsafe fn string<'a>(what: &'static str, pointer: *const c_char) -> Result<&'a [u8], Error> {
     if pointer.is_null() {
         return Err(Error::Invalid { what, why: Invalid::Null });
     }
-    // SAFETY: it is not NULL, so by the contract of this function it points to a string that ends with NUL and
-    // that stays as it is for as long as the slice may be used.
+    // SAFETY: `pointer` is not NULL, so by the contract of this function it points to a
+    // NUL-terminated string that does not change during `'a`.
     Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }

@@ -1,7 +1,7 @@
-//! The one connection that the C functions of a process share.
+//! The connection that the six functions of a process share.
 //!
-//! A forked child starts with an empty [`Process`] of its own; the parent's stays where it is and is
-//! never touched again, as threads that do not exist in the child may hold its locks.
+//! A forked child gets an empty [`Process`] of its own. It never touches that of its parent,
+//! because threads that do not exist in the child may hold the locks in it.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -20,7 +20,7 @@ static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
 pub(super) struct Process {
     generation: u32,
-    /// That of the parent, never to be used: kept so that leak checkers find what it holds.
+    /// The parent's, never used: it keeps the memory of the parent reachable for leak checkers.
     _inherited: Inherited,
     /// One `establish_connection` at a time.
     establishing: FairMutex<()>,
@@ -29,21 +29,20 @@ pub(super) struct Process {
 
 struct Inherited(#[allow(dead_code)] *mut Process);
 
-// SAFETY: no code reads the pointer (only a leak checker finds it in memory), so it does not matter on which
-// thread it is.
+// SAFETY: no code dereferences the pointer; it only lies in memory for leak checkers.
 unsafe impl Send for Inherited {}
 // SAFETY: likewise: a shared reference gives access to nothing.
 unsafe impl Sync for Inherited {}
 
 impl Process {
-    /// That of the calling process.
+    /// The state of the calling process.
     pub(super) fn current() -> &'static Self {
         let generation = generation();
         let mut current = PROCESS.load(Ordering::Acquire);
         loop {
-            // SAFETY: `current` is NULL or comes from `PROCESS`, where only the exchange below puts pointers: from
-            // `Box::into_raw`, complete before (Release) we could read them (Acquire), never freed afterwards
-            // and never borrowed mutably.
+            // SAFETY: `current` is NULL or comes from `PROCESS`. Only the exchange below stores
+            // pointers there: they come from `Box::into_raw`, are initialised before (Release) this
+            // load (Acquire), and are never freed nor borrowed mutably.
             match unsafe { current.as_ref() } {
                 Some(process) if process.generation == generation => return process,
                 _ => {}
@@ -55,12 +54,12 @@ impl Process {
                 connection: Mutex::new(None),
             }));
             match PROCESS.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: it comes from `Box::into_raw` just above; being published, it is never freed, and never
-                // borrowed mutably.
+                // SAFETY: `new` comes from `Box::into_raw` above. It is published now, so it is
+                // never freed nor borrowed mutably.
                 Ok(_) => return unsafe { &*new },
                 Err(other) => {
-                    // SAFETY: it comes from `Box::into_raw` just above and was not published, so nobody else has
-                    // seen it; this arm is the only place that takes it back, and does not use it again.
+                    // SAFETY: `new` comes from `Box::into_raw` above and was not published, so no
+                    // other thread has it. Only this arm turns it back into a box.
                     drop(unsafe { Box::from_raw(new) });
                     current = other;
                 }
@@ -85,19 +84,19 @@ impl Process {
         let connection = Arc::new(open(&builder?, deadline)?);
         panic_point!("established");
         let before = self.lock().replace(connection);
-        // One that the server has closed, or that is broken. Dropped here, where the lock is free.
+        // A connection that the server has closed, or that broke. Dropped without the lock held.
         drop(before);
         Ok(())
     }
 
-    /// The connection, unless it is closed. One that has broken unnoticed is for the next call to find.
+    /// The connection, unless it is closed. A call on it detects whether it has broken meanwhile.
     pub(super) fn connection(&self) -> Result<Arc<Connection>, Error> {
         self.lock().clone().filter(|connection| !connection.is_closed()).ok_or(Error::NotConnected)
     }
 
     /// Closes the open connection.
     pub(super) fn close(&self) -> Result<(), Error> {
-        // Also one that a `close` before has marked but not finished, being too late.
+        // This includes a connection that an earlier `close` could not finish in time.
         let connection = self.lock().clone().ok_or(Error::NotConnected)?;
         let result = connection.close();
         if !matches!(result, Err(Error::Busy)) {
@@ -110,18 +109,19 @@ impl Process {
         result
     }
 
-    /// Held for a few instructions only, none of which can panic.
+    /// The lock is held for a few instructions only, none of which can panic.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What has come of an operation. One that the server has refused because the user is at its limit closes the connection, as
-/// it does in an original session: programs know that after -5 they have to connect again.
+/// Closes the connection if the server refused the operation at a limit of the user. With protocol
+/// v1 the server does that, and programs that use the six functions rely on it: after -5 they
+/// connect again.
 pub(super) fn or_closed<T>(connection: &Connection, result: Result<T, Error>) -> Result<T, Error> {
     result.map_err(|error| match error {
         Error::LimitReached => {
-            // It is closed whatever that comes to.
+            // The connection is closed even if this returns an error.
             let _ = connection.close();
             Error::LimitClosed
         }
