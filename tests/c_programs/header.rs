@@ -27,6 +27,7 @@ fn handles(env: &TestEnv, program: impl FnOnce(&str) -> Program) {
     env.server.delete_group(OTHER_GROUP);
     process.expect_line("kill");
     env.server.kill();
+    process.send("killed");
     process.wait_exit_within(LONG);
     let lines = succeeded(&process);
     assert_eq!(lines.last().map(String::as_str), Some("every handle is right"));
