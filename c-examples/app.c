@@ -1,8 +1,8 @@
 /*
  * app.c - the interactive application.
  *
- * Shows all six functions: every command is a line with the name of a function, every argument
- * is a line of its own after its prompt.
+ * Shows the six functions: a command is a line with the name of a function, and each argument is a
+ * line after its prompt.
  *
  *     ./app
  *     establish_connection
@@ -10,8 +10,9 @@
  *     g1
  *     ...
  *
- * The group and its secret come from the console of KVS-LocalServer (`Create group`). The program
- * ends with close_connection, when the server closes the connection, or with the end of the input.
+ * The console of KVS-LocalServer creates a group and prints its secret (`Create group`). The
+ * program exits after close_connection, when the server closes the connection, and at the end of
+ * its input.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -26,21 +27,21 @@
 
 #include "kvs.h"
 
-/* Far longer than any text that the library accepts: a line that is cut here is refused there. */
+/* Longer lines are truncated. The longest group name or secret is far shorter. */
 #define LINE_SIZE 1024
 
-/* How often a closed connection is looked for while nobody types. */
+/* How often the program checks for a closed connection while it waits for input. */
 #define PROBE_INTERVAL_MS 200
 
-/* Whether there is a connection, as far as the codes of our own calls tell. */
+/* Whether there is a connection, according to the results of our calls. */
 static bool connected = false;
 
 /*
- * Whether the connection that this program had is gone: its group was deleted, or the server quit.
+ * Whether the server has closed the connection: the group was deleted, or the server has exited.
  *
- * The six functions have no event for that, so a program that waits for something else has to ask
- * now and then. A call whose arguments are invalid is the way to ask without side effects: it
- * sends nothing, and answers -15 on a live connection and -2 when there is none.
+ * The six functions do not report that, so a program has to check for it regularly. A call with
+ * invalid arguments sends nothing, and returns KVS_ERROR_INVALID while connected and
+ * KVS_ERROR_NOT_CONNECTED otherwise.
  */
 static bool connection_lost(void)
 {
@@ -48,10 +49,10 @@ static bool connection_lost(void)
 }
 
 /*
- * Reads one line without its newline. Does not return when there is nothing more to do: at the end
- * of the input and after a forced close the program ends here.
+ * Reads one line without its newline. At the end of the input and after a forced close it exits the
+ * program.
  *
- * It reads byte by byte because bytes in a stdio buffer would be hidden from poll.
+ * It reads single bytes, because poll does not see the bytes in a buffer of stdio.
  */
 static void read_line(char line[LINE_SIZE])
 {
@@ -69,7 +70,7 @@ static void read_line(char line[LINE_SIZE])
         }
 
         if (poll(&input, 1, PROBE_INTERVAL_MS) <= 0)
-            continue; /* nobody typed, or a signal */
+            continue; /* no input yet, or a signal */
 
         count = read(STDIN_FILENO, &byte, 1);
         if (count < 0 && errno == EINTR)
@@ -80,7 +81,7 @@ static void read_line(char line[LINE_SIZE])
             exit(EXIT_FAILURE);
         }
         if (count == 0 && length > 0)
-            break; /* a last line without a newline; the next call sees the end again */
+            break; /* a last line without a newline; the next call detects the end again */
         if (count == 0) {
             close_connection();
             exit(EXIT_SUCCESS);
@@ -99,17 +100,17 @@ static void ask(const char *prompt, char answer[LINE_SIZE])
     read_line(answer);
 }
 
-/* Says how a function went; true when it succeeded. */
+/* Prints the result of a function. Returns whether it succeeded. */
 static bool report(const char *function, int code)
 {
     switch (code) {
-    case -3:
-    case -4:
-    case -5:
-    case -6:
-    case -8:
-    case -10:
-        /* It broke, and the library has closed it. Another may be established. */
+    case KVS_ERROR_SEND_REQUEST:
+    case KVS_ERROR_RECEIVE_READY:
+    case KVS_ERROR_NOT_READY:
+    case KVS_ERROR_SEND_STRING:
+    case KVS_ERROR_RECEIVE_ANSWER:
+    case KVS_ERROR_RECEIVE_VALUE:
+        /* The library has closed the connection. The program can establish another one. */
         connected = false;
     }
     if (code < 0) {
@@ -121,7 +122,7 @@ static bool report(const char *function, int code)
     return true;
 }
 
-/* Called by the library, on its own thread; one printf is one unbroken line even so. */
+/* Runs on the library's thread. printf writes the line at once, so threads do not mix lines. */
 static void key_changed(char *key)
 {
     printf("The key %s was changed\n", key);
@@ -199,7 +200,7 @@ int main(void)
     };
     const size_t command_count = sizeof commands / sizeof commands[0];
 
-    /* Prompts and answers appear line by line in a pipe too. */
+    /* Each line appears at once, in a pipe, too. */
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 
     for (;;) {

@@ -1,10 +1,13 @@
 /*
- * counter.c - counts, together with any number of others, and tells what all of them do.
+ * counter.c - counts together with other processes, and prints the changes.
  *
- * Shows versions and watches of the kvs_ functions: adds 1 to a counter COUNT times, so that nothing is lost when others
- * do the same (kvs_get, kvs_cas, again after a conflict); says in two pairs, which are always stored together, who was
- * the last (kvs_put_many); and prints changes of the counter (kvs_watch) and of these pairs (kvs_watch_prefix), until
- * the pairs have changed or the connection ends (kvs_on_disconnect).
+ * Shows versions and watches of the kvs_ functions:
+ *
+ * - adds 1 to a counter COUNT times; no count is lost when other processes do the same (kvs_get,
+ *   kvs_cas, and a new attempt after a conflict)
+ * - stores two pairs atomically, which say who counted last (kvs_put_many)
+ * - prints changes of the counter (kvs_watch) and of these pairs (kvs_watch_prefix), until the
+ *   pairs change or the connection ends (kvs_on_disconnect)
  *
  *     ./counter GROUP SECRET COUNTER [COUNT]
  */
@@ -21,11 +24,11 @@
 #define LAST_COUNTER LAST "counter"
 #define LAST_PID LAST "pid"
 
-/* What the callbacks need: they get a pointer to it. */
+/* The state that the callbacks share with main. They receive a pointer to it. */
 struct counter {
     kvs_t *kvs;
-    int ended;      /* set before the semaphore is posted, looked at afterwards */
-    sem_t finished; /* posted when it is time to go */
+    int ended;      /* set before sem_post, read after sem_wait */
+    sem_t finished; /* posted when main is to exit */
 };
 
 static struct counter counter;
@@ -38,7 +41,7 @@ static void check(const char *function, int code)
     }
 }
 
-/* Runs on the library's thread, one change after the other. */
+/* Runs on the library's thread, which calls the callbacks one after the other. */
 static void key_changed(const void *key, size_t key_len, uint64_t version, void *user)
 {
     struct counter *counter = user;
@@ -48,14 +51,15 @@ static void key_changed(const void *key, size_t key_len, uint64_t version, void 
     if (version == 0)
         return; /* deleted */
     code = kvs_get(counter->kvs, key, key_len, &value, NULL, NULL);
-    if (code == 0) /* or it was deleted since, or the connection has ended, which the other callback tells */
+    /* Otherwise the key was deleted in the meantime, or the connection has ended. */
+    if (code == 0)
         printf("%.*s = %s\n", (int)key_len, (const char *)key, (const char *)value);
     free(value);
     if (strcmp(key, LAST_PID) == 0)
         sem_post(&counter->finished);
 }
 
-/* The last callback of all, unless the program itself closes the connection. */
+/* The last callback. It does not run if the program itself closes the connection. */
 static void connection_ended(void *user, int reason)
 {
     struct counter *counter = user;
@@ -75,12 +79,13 @@ static void increment(kvs_t *kvs, const char *key)
 
     do {
         code = kvs_get(kvs, key, strlen(key), &value, NULL, &version);
-        if (code != KVS_ERROR_NOT_FOUND) /* after which value is NULL, and version 0: "only if there is none" */
+        /* For a missing key the value is NULL, and the version 0: put only if there is no key. */
+        if (code != KVS_ERROR_NOT_FOUND)
             check("kvs_get", code);
         sprintf(text, "%ld", value == NULL ? 1 : atol(value) + 1);
         free(value);
         code = kvs_cas(kvs, key, strlen(key), text, strlen(text), &version);
-    } while (code == KVS_ERROR_CONFLICT); /* somebody was faster */
+    } while (code == KVS_ERROR_CONFLICT); /* another process has changed the key */
     check("kvs_cas", code);
 }
 
@@ -104,7 +109,7 @@ int main(int argc, char *argv[])
     check("kvs_watch_prefix",
           kvs_watch_prefix(counter.kvs, LAST, strlen(LAST), key_changed, &counter));
 
-    /* A key that is watched must exist. */
+    /* Only an existing key can be watched. */
     increment(counter.kvs, argv[3]);
     check("kvs_watch", kvs_watch(counter.kvs, argv[3], strlen(argv[3]), key_changed, &counter));
     while (--count > 0)

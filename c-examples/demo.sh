@@ -3,19 +3,19 @@
 # demo.sh - the whole system at work, on this machine's own figures.
 #
 # Starts both servers on private paths and ports, creates a group on the console, publishes
-# /proc/meminfo and /proc/loadavg into it with meminfo.c while watch.c prints the changes of some
-# keys from its callback, asks the console what it sees, and stops everything. Exits 0 when all of
-# that went well and nothing is left behind. Build first (`make demo` does both):
+# /proc/meminfo and /proc/loadavg in it with meminfo.c while watch.c prints the changes of some
+# keys, shows the group's information on the console, and stops everything. Exits 0 if all of that
+# succeeds and no process or file remains. Build first (`make demo` does both):
 #
 #     cargo build --release && make -C c-examples && c-examples/demo.sh
 #
-# Every process is talked to through fifos in a private directory. Their outputs are opened for
-# reading only, so that the end of a process is seen as the end of its output: nothing here waits by
-# sleeping, and no wait is longer than PATIENCE seconds.
+# The script communicates with each process through fifos in a private directory. It opens their
+# outputs for reading only, so that the end of a process is the end of its output. It never sleeps,
+# and each wait has a TIMEOUT in seconds.
 
 set -euo pipefail
 
-PATIENCE=5
+TIMEOUT=5
 ROUNDS=8
 INTERVAL_MS=250
 KEYS=(MemFree load1 lastpid)
@@ -23,7 +23,7 @@ KEYS=(MemFree load1 lastpid)
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 servers=$examples/../target/release
 
-# Settings of the caller's own system must not lead into it.
+# The caller's own settings must not affect the demo.
 unset KVS_LISTEN KVS_AUTH KVS_EXIT_ON_AUTH_LOSS KVS_VERBOSE KVS_TIMEOUT_MS KVS_DEBUG
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/kvs-demo.XXXXXX")
@@ -77,13 +77,13 @@ finished() {
     ((status == 0)) || fail "$name exited with $status"
 }
 
-# show_until FD PREFIX PATTERN: shows a process's lines before the one that matches, left in $line.
+# show_until FD PREFIX PATTERN: prints a process's lines before the matching one, which is in $line.
 show_until() {
     local fd=$1 prefix=$2 pattern=$3 status
     while true; do
         status=0
-        IFS= read -r -t "$PATIENCE" -u "$fd" line || status=$?
-        ((status <= 128)) || fail "$prefix: '$pattern' did not come within $PATIENCE s"
+        IFS= read -r -t "$TIMEOUT" -u "$fd" line || status=$?
+        ((status <= 128)) || fail "$prefix: '$pattern' did not come within $TIMEOUT s"
         ((status == 0)) || fail "$prefix: '$pattern' did not come before the end of the output"
         # shellcheck disable=SC2053 # the right side is a pattern
         [[ $line == $pattern ]] && return
@@ -91,25 +91,25 @@ show_until() {
     done
 }
 
-# expect FD PREFIX PATTERN: the same, and shows the line that matches.
+# expect FD PREFIX PATTERN: as show_until, and prints the matching line.
 expect() {
     show_until "$@"
     show "$2" "$line"
 }
 
-# drain FD PREFIX: shows what a process still says, up to its end.
+# drain FD PREFIX: prints a process's remaining lines.
 drain() {
     local fd=$1 prefix=$2 status
     while true; do
         status=0
-        IFS= read -r -t "$PATIENCE" -u "$fd" line || status=$?
-        ((status <= 128)) || fail "$prefix: neither a line nor the end within $PATIENCE s"
+        IFS= read -r -t "$TIMEOUT" -u "$fd" line || status=$?
+        ((status <= 128)) || fail "$prefix: neither a line nor the end within $TIMEOUT s"
         ((status == 0)) || return 0
         show "$prefix" "$line"
     done
 }
 
-# show PREFIX LINE: shows a line, and keeps it for the check at the end.
+# show PREFIX LINE: prints a line, and stores it for the check at the end.
 show() {
     local row
     printf -v row '%-12s| %s' "$1" "$2"
@@ -127,8 +127,8 @@ for program in "$servers"/KVS-AuthServer "$servers"/KVS-LocalServer "$examples"/
     [[ -x $program ]] || fail "$program is missing; build first: make demo"
 done
 mkfifo "$work"/{auth,local}.{in,out} "$work/auth.err" "$work/watch.out"
-# Opened for both directions: opening a fifo waits for its other end, and a console whose keyboard
-# is there from the start need not wait.
+# Opened for reading and writing, which does not block: a fifo opened for one direction waits for
+# its other end.
 exec {auth_in}<>"$work/auth.in" {local_in}<>"$work/local.in"
 
 heading "The authentication server starts, on a free UDP port"
@@ -185,7 +185,7 @@ publish "$ROUNDS" || fail "meminfo failed"
 
 heading "What the administrator sees: the applications, past and present, and what they watch"
 type_in "$local_in" LocalServer "Show application status"
-# The answer has no end of its own; the prompt of the next command marks it.
+# The response has no end mark; the prompt of the next command follows it.
 printf 'Show group info\nmachine\n' >&"$local_in"
 show_until "$local_out" LocalServer "Insert group id:"
 
@@ -195,7 +195,7 @@ show LocalServer "$line"
 show LocalServer "> machine"
 expect "$local_out" LocalServer "Number of key-value pairs: *"
 
-heading "The group is deleted: its applications are told and close their connections"
+heading "The group is deleted: its applications are notified and close their connections"
 type_in "$local_in" LocalServer "Delete group"
 expect "$local_out" LocalServer "Insert group id:"
 type_in "$local_in" LocalServer "machine"

@@ -1,9 +1,10 @@
 /*
  * handles.c - copies pairs from one group to another.
  *
- * Shows handles: a program may have any number of connections, to the same group or to different ones, each a kvs_t
- * of its own; keys and values are bytes with their lengths. Copies every pair whose key begins with PREFIX (all pairs,
- * without one), but overwrites nothing.
+ * Shows handles: a program can have any number of connections, to the same group or to different
+ * ones, each with a kvs_t of its own. Keys and values are bytes with a length. Copies each pair
+ * whose key begins with PREFIX (all pairs without PREFIX), unless the other group has the key
+ * already.
  *
  *     ./handles FROM SECRET TO SECRET [PREFIX]
  */
@@ -27,18 +28,18 @@ static void check(const char *function, int code)
     }
 }
 
-/* Called for each key, by kvs_keys. What is to be done is in `user`. */
+/* kvs_keys calls this for each key, with the last argument of kvs_keys as `user`. */
 static void copy_pair(const void *key, size_t key_len, void *user)
 {
     struct copy *copy = user;
-    uint64_t version = 0; /* put it only if there is no such key */
+    uint64_t version = 0; /* put only if there is no such key */
     void *value;
     size_t value_len;
     int code;
 
     code = kvs_get(copy->from, key, key_len, &value, &value_len, NULL);
     if (code == KVS_ERROR_NOT_FOUND)
-        return; /* deleted since */
+        return; /* deleted in the meantime */
     check("kvs_get", code);
     code = kvs_cas(copy->to, key, key_len, value, value_len, &version);
     free(value);
@@ -65,7 +66,7 @@ int main(int argc, char *argv[])
     check("kvs_open", kvs_open(&copy.from, argv[1], argv[2]));
     check("kvs_open", kvs_open(&copy.to, argv[3], argv[4]));
 
-    /* Page after page, until there is none. */
+    /* The cursor is 0 again after the last page. */
     do
         check("kvs_keys", kvs_keys(copy.from, prefix, strlen(prefix), &cursor, copy_pair, &copy));
     while (cursor != 0);

@@ -1,10 +1,10 @@
 /*
  * meminfo.c - publishes the state of this machine.
  *
- * Shows a program that keeps a group up to date: it puts /proc/meminfo line by line (the key is
- * the name before the colon) and /proc/loadavg (as `loadavg`, and as load1, load5, load15, tasks
- * and lastpid), again every INTERVAL milliseconds (1000), ROUNDS times (10; 0: until the group is
- * deleted).
+ * Shows a program that updates a group regularly: it puts each line of /proc/meminfo (the key is
+ * the name before the colon) and /proc/loadavg (as loadavg, and as load1, load5, load15, tasks and
+ * lastpid). It does so ROUNDS times (default: 10; 0: until the group is deleted), with a pause of
+ * INTERVAL milliseconds (default: 1000).
  *
  *     ./meminfo [-i INTERVAL] [-n ROUNDS] GROUP SECRET
  */
@@ -46,7 +46,7 @@ static void fail(const char *path)
     exit(EXIT_FAILURE);
 }
 
-/* Takes the blanks off both ends, and whatever is longer than a value may be. */
+/* Removes blanks at both ends, and truncates the text to the longest value of protocol v1. */
 static char *trim(char *text)
 {
     size_t length;
@@ -108,7 +108,7 @@ static int publish_loadavg(void)
     return pairs + 1;
 }
 
-/* A whole number from 0; -1 when it is none. */
+/* Parses a non-negative number; -1 if the text is none. */
 static long number(const char *text)
 {
     char *end;

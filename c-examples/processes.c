@@ -1,8 +1,9 @@
 /*
  * processes.c - several processes share the pairs of a group.
  *
- * Shows fork: a connection belongs to the process that established it. The child of a connected
- * process starts unconnected (-2), connects by itself, and leaves its parent's connection alone.
+ * Shows fork: a connection belongs to the process that established it. A child process starts
+ * without a connection (KVS_ERROR_NOT_CONNECTED) and opens its own, which does not affect the
+ * connection of its parent.
  *
  *     ./processes GROUP SECRET
  */

@@ -1,8 +1,8 @@
 /*
- * put_get.c - one pair: put it, get it, replace it, delete it.
+ * put_get.c - stores, reads, replaces and deletes one pair.
  *
- * Shows who owns the value that get_value returns, and that a missing key (-7) is an ordinary
- * answer and not the end of the connection.
+ * Shows that the value from get_value belongs to the program, and that KVS_ERROR_NOT_FOUND for a
+ * missing key is an ordinary result after which the connection stays open.
  *
  *     ./put_get GROUP SECRET
  */
@@ -32,7 +32,7 @@ static void show(const char *key)
     }
     check("get_value", code);
     printf("%s = %s\n", key, value);
-    free(value); /* it is the caller's */
+    free(value); /* the value belongs to the program */
 }
 
 int main(int argc, char *argv[])

@@ -1,8 +1,8 @@
 /*
  * threads.c - several threads on one connection.
  *
- * Shows that the functions may be called from any thread: there is one connection per process and
- * the library takes care that the threads do not disturb each other.
+ * Shows that any thread may call the functions: all threads share the one connection of the
+ * process, and need no locks of their own.
  *
  *     ./threads GROUP SECRET
  */
@@ -25,7 +25,7 @@ static void check(const char *function, int code)
     }
 }
 
-/* Counts in a key of its own, from 1 to ROUNDS, and reads every number back. */
+/* Counts from 1 to ROUNDS in a key of this thread, and reads each number back. */
 static void *count(void *argument)
 {
     const int number = *(const int *)argument;

@@ -1,8 +1,8 @@
 /*
- * watch.c - is told when another program changes a key.
+ * watch.c - prints the changes of keys.
  *
- * Shows register_callback: prints each change of the keys given as arguments, with the new value,
- * until COUNT changes were seen, or Ctrl-C, or the group is deleted. The keys must exist.
+ * Shows register_callback: prints each change of the given keys with the new value, until it has
+ * printed COUNT changes, the user presses Ctrl-C, or the group is deleted. The keys must exist.
  *
  *     ./watch [-n COUNT] GROUP SECRET KEY...
  */
@@ -21,13 +21,16 @@
 
 #include "kvs.h"
 
-/* Posted when it is time to go. sem_post may be called from a signal handler too. */
+/* Posted when main is to exit. A signal handler may call sem_post. */
 static sem_t finished;
 
-/* 0: no limit. */
+/* The number of changes to print; 0: no limit. */
 static long limit = 0;
 
-/* Runs on the library's thread, one change after the other, so that `seen` needs no lock. */
+/*
+ * Runs on the library's thread, which calls the callbacks one after the other: `seen` needs no
+ * lock.
+ */
 static void key_changed(char *key)
 {
     static long seen = 0;
@@ -59,11 +62,11 @@ static void interrupted(int signal_number)
 }
 
 /*
- * Waits until it is time to go; false when the connection is gone.
+ * Waits until main is to exit. Returns false when the connection has ended.
  *
- * The six functions have no event for a forced close, so it is looked for five times a second: a
- * call with invalid arguments sends nothing, and answers -15 on a live connection and -2 when
- * there is none.
+ * The six functions do not report the end of a connection, so the program checks for it five times
+ * a second: a call with invalid arguments sends nothing, and returns KVS_ERROR_INVALID while
+ * connected and KVS_ERROR_NOT_CONNECTED otherwise. (A kvs_t has kvs_on_disconnect.)
  */
 static bool wait_until_finished(void)
 {

@@ -3,9 +3,10 @@
  *
  *     api GROUP SECRET
  *
- * "It is not called" is checked with a fence: a change of another key, made later, whose callback
- * arrives. Changes reach an application one after the other, so whatever was to come has come then;
- * two fences in turn, as nothing promises in which order two waiting changes are delivered.
+ * To check that a callback is not called, the program changes another key afterwards and waits for
+ * the callback of that one (a fence). Changes reach an application one after the other, so an
+ * earlier callback would have run by then. It uses two fences in turn, as the order of two pending
+ * changes is unspecified.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -19,7 +20,7 @@
 static const char *group, *secret;
 static pthread_t main_thread;
 
-/* The calls of one callback function: written under the event lock. */
+/* The calls of one callback, written under the event lock. */
 struct calls {
     int count;
     char key[KVS_MAX_TEXT + 1];
@@ -37,7 +38,7 @@ static void record(struct calls *calls, const char *key)
     lock_events();
     strcpy(calls->key, key);
     strcpy(calls->value, value);
-    /* Before anybody goes on: a child that is forked then could not free it. */
+    /* Freed before another thread continues: a child that is forked then could not free it. */
     free(value);
     calls->count++;
     unlock_events();
@@ -97,7 +98,7 @@ static void watch(const char *key, void (*function)(char *))
     NOTE(memset(&first, 0, sizeof first); memset(&second, 0, sizeof second));
 }
 
-/* A forked child that runs `run` and must succeed; it ends as any program does, with exit. */
+/* Runs `run` in a forked child, which must succeed and exits as any program does. */
 static void in_child(void (*run)(void))
 {
     sigset_t none;
@@ -107,7 +108,7 @@ static void in_child(void (*run)(void))
     child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        /* Forked on the library's thread, it would have all signals blocked. */
+        /* A child forked on the library's thread would have all signals blocked. */
         sigemptyset(&none);
         CHECK(pthread_sigmask(SIG_SETMASK, &none, NULL) == 0);
         limit_run_time(60);
@@ -119,7 +120,7 @@ static void in_child(void (*run)(void))
     check_child(child);
 }
 
-/* --- values ------------------------------------------------------------------------------------ */
+/* --- values ----------------------------------------------------------------------------------- */
 
 static void every_value_comes_back(void)
 {
@@ -132,7 +133,7 @@ static void every_value_comes_back(void)
         put("value", value);
         check_value("value", value);
         if (length > 0) {
-            /* A key is a text like any other. */
+            /* A key can be any text. */
             put(value, "v");
             check_value(value, "v");
             CHECK_CODE(1, delete_value(value));
@@ -144,7 +145,7 @@ static void every_value_comes_back(void)
     check_value("value", "anew");
 }
 
-/* --- callbacks --------------------------------------------------------------------------------- */
+/* --- callbacks -------------------------------------------------------------------------------- */
 
 static void own_puts_call_on_another_thread_and_the_same_value_counts(void)
 {
@@ -226,7 +227,7 @@ static void a_get_in_a_callback_sees_the_new_value_or_a_newer_one(void)
     AWAIT(last_number == 500);
 }
 
-/* The key that a callback is given is its own to write on. */
+/* A callback may write to its copy of the key. */
 static void call_scribble(char *key)
 {
     CHECK(strcmp(key, "scribble") == 0);
@@ -262,7 +263,7 @@ static void a_callback_may_call_every_function(void)
     watch("everything", call_everything);
     put("everything", "1");
     AWAIT(first.count == 100);
-    /* It registered one for `made` and put that, and another for its own key. */
+    /* The callback registered one for `made` and put that key, and another one for its own key. */
     AWAIT(second.count == 1);
     CHECK(strcmp(second.value, "again") == 0);
     put("everything", "2");
@@ -303,7 +304,7 @@ static void a_callback_may_end_its_thread(void)
     }
 }
 
-/* --- deleting ---------------------------------------------------------------------------------- */
+/* --- deleting --------------------------------------------------------------------------------- */
 
 static void deleting_calls_nothing_and_ends_the_watch(void)
 {
@@ -339,7 +340,7 @@ static void another_application_that_deletes_a_key_ends_the_watch(void)
     CHECK(first.count == 0);
 }
 
-/* --- closing ----------------------------------------------------------------------------------- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void closing_ends_all_watches(void)
 {
@@ -402,7 +403,7 @@ static void a_callback_may_close_the_connection(void)
 static bool stop_working;
 static int established;
 
-/* 1, or -2 while there is no connection; then it is the time to wait for the next. */
+/* 1, or -2 while there is no connection; then wait for the next one. */
 static void check_working(int code, int established_before)
 {
     CHECK(code == 1 || code == -2);
@@ -454,7 +455,7 @@ static void closing_while_other_threads_call_gives_them_no_connection(void)
     CHECK(descriptors() == before);
 }
 
-/* --- fork -------------------------------------------------------------------------------------- */
+/* --- fork ------------------------------------------------------------------------------------- */
 
 static void check_unconnected(void)
 {
@@ -485,7 +486,7 @@ static void work_in_child(void)
     check_unconnected();
 }
 
-/* Forks on the library's thread, in the middle of a callback. What the child puts calls it again. */
+/* Forks on the library's thread, during a callback. A put of the child calls the callback again. */
 static void call_fork(char *key)
 {
     if (second.count == 0)
@@ -514,7 +515,7 @@ static void a_forked_child_starts_unconnected_and_leaves_the_parent_alone(void)
     CHECK(descriptors() == before);
 }
 
-/* --- signals ----------------------------------------------------------------------------------- */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t signals_on_main, signals_elsewhere;
 
@@ -555,7 +556,7 @@ static void signals_never_run_on_the_thread_of_the_library(void)
     put("mask", "1");
     AWAIT(first.count == 1);
 
-    /* Blocked on the only other thread, a signal to the process must wait. */
+    /* All other threads block the signal, so it must stay pending. */
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     sigemptyset(&ours);
@@ -600,7 +601,7 @@ int main(int argc, char *argv[])
 
     check_mask_is_empty();
     establish();
-    /* Whatever the library does while it starts its thread, the caller's mask stays. */
+    /* Starting a thread of the library does not change the caller's signal mask. */
     check_mask_is_empty();
 
     every_value_comes_back();

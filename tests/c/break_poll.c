@@ -1,9 +1,9 @@
 /*
- * break_poll.c - preloaded into a server, it makes epoll_wait fail on one of its threads, from the moment
- * at which a certain file exists.
+ * break_poll.c - preloaded into a server, makes epoll_wait fail on one of its threads as soon as a
+ * file exists.
  *
- * KVS_BREAK_THREAD is the name of the thread, KVS_BREAK_FILE the path of the file. A thread that sleeps
- * meanwhile finds out when it is woken.
+ * KVS_BREAK_THREAD is the name of the thread, KVS_BREAK_FILE the path of the file. A sleeping
+ * thread checks for the file when it wakes up.
  */
 
 #define _GNU_SOURCE

@@ -1,11 +1,11 @@
 /*
- * callbacks.c - callbacks and threads that do what they like.
+ * callbacks.c - callbacks and threads without restraint.
  *
  *     callbacks GROUP SECRET
  *
- * Callbacks that never return, that end the process, that end their thread a thousand times; signals all
- * the time; threads that are cancelled inside of every call. What callbacks may call is in api.c, forks
- * are in forks.c.
+ * Callbacks that never return, that exit the process, that exit their thread a thousand times;
+ * signals all the time; threads that are cancelled within every call. What callbacks may call is in
+ * api.c, forks are in forks.c.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -50,7 +50,7 @@ static void connect_watching(const char *key, void (*function)(char *))
     NOTE(changes = 0);
 }
 
-/* The library's threads have ended, all but `more`. */
+/* Waits until the library has only `more` threads. */
 static void await_library_threads(int more)
 {
     CHECK(await_threads(1 + more) == 1 + more);
@@ -76,7 +76,9 @@ static int status_of(void (*run)(void))
     return status;
 }
 
-/* --- for ever ---------------------------------------------------------------------------------- */
+/*
+ * --- callbacks that never return ---------------------------------------------------------------
+ */
 
 static int blocked;
 
@@ -95,7 +97,7 @@ static void callbacks_that_never_return(void)
         CHECK_CODE(1, put_value("blocking", "now"));
         AWAIT(blocked == i);
 
-        /* All calls work on. */
+        /* All calls still work. */
         CHECK_CODE(1, put_value("other", "value"));
         check_value("other", "value");
         CHECK_CODE(1, register_callback("other", count_change));
@@ -111,7 +113,7 @@ static void callbacks_that_never_return(void)
         CHECK_CODE(1, close_connection());
     }
     await_library_threads(3);
-    /* The end of this process is the last part: nothing waits for them. */
+    /* This is the last part: the exit of this process does not wait for the callbacks. */
 }
 
 static void end_while_connected(void)
@@ -121,11 +123,11 @@ static void end_while_connected(void)
     AWAIT(blocked == 1);
 }
 
-/* --- exit -------------------------------------------------------------------------------------- */
+/* --- exit ------------------------------------------------------------------------------------- */
 
 static void close_at_exit(void)
 {
-    /* Runs where exit was called; a callback is as good as any place. */
+    /* exit may be called on any thread, that of callbacks included. */
     CHECK_CODE(1, put_value("exiting", "at exit"));
     CHECK_CODE(1, close_connection());
 }
@@ -136,7 +138,7 @@ static void call_exit(char *key)
     exit(42);
 }
 
-/* The main thread is somewhere in the library. */
+/* The main thread is inside the library at this moment. */
 static void exit_in_a_callback(void)
 {
     connect_watching("exiting", call_exit);
@@ -144,7 +146,7 @@ static void exit_in_a_callback(void)
     for (;;) {
         char *value;
 
-        /* -2 when the connection has been closed at exit. */
+        /* -2 if the connection has been closed at exit. */
         if (get_value("exiting", &value) == 1)
             free(value);
     }
@@ -169,7 +171,7 @@ static void callbacks_that_exit(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS);
 }
 
-/* --- pthread_exit ------------------------------------------------------------------------------ */
+/* --- pthread_exit ----------------------------------------------------------------------------- */
 
 static void count_and_end_thread(char *key)
 {
@@ -193,7 +195,7 @@ static void callbacks_that_end_their_thread(void)
     await_library_threads(0);
 }
 
-/* --- signals ----------------------------------------------------------------------------------- */
+/* --- signals ---------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t alarms, alarms_elsewhere;
 
@@ -205,7 +207,9 @@ static void on_alarm(int number)
         alarms_elsewhere++;
 }
 
-/* Sent to the process, twice in a millisecond; they interrupt whatever the main thread is waiting for. */
+/*
+ * Sent to the process, twice per millisecond; the signals interrupt the waits of the main thread.
+ */
 static void signals_all_the_time(void)
 {
     const struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
@@ -233,7 +237,7 @@ static void signals_all_the_time(void)
 
 static pthread_t library_thread;
 
-/* A callback that leaves its thread other than it was. */
+/* A callback that changes the state of its thread. */
 static void unsettle(char *key)
 {
     sigset_t none;
@@ -254,7 +258,7 @@ static void the_next_callback_finds_its_thread_as_before(void)
     CHECK_CODE(1, register_callback("fence", count_change));
     CHECK_CODE(1, put_value("fence", "now"));
     AWAIT(changes == 2);
-    /* It waits for the next change now, or is about to. */
+    /* The thread waits for the next change, or is about to. */
     CHECK(pthread_cancel(library_thread) == 0);
     CHECK_CODE(1, put_value("fence", "again"));
     AWAIT(changes == 3);
@@ -262,7 +266,7 @@ static void the_next_callback_finds_its_thread_as_before(void)
     await_library_threads(0);
 }
 
-/* --- pthread_cancel ---------------------------------------------------------------------------- */
+/* --- pthread_cancel --------------------------------------------------------------------------- */
 
 static volatile long calls;
 
@@ -282,7 +286,7 @@ static void do_put_nothing(void)
     CHECK_CODE(1, put_value("cancelled", ""));
 }
 
-/* A value that was got when the thread is cancelled would be lost: so one that is not there. */
+/* The key does not exist: a value that arrives while the thread is cancelled would leak. */
 static void do_get(void)
 {
     char *value;
@@ -345,13 +349,13 @@ static void threads_that_are_cancelled(void)
             NOTE(calls = 0);
             CHECK(pthread_create(&thread, NULL, call_for_ever, (void *)&all[i]) == 0);
             AWAIT(calls > 0);
-            /* At another moment each time. */
+            /* At a different moment each time. */
             spin(n * 3 % 200);
             CHECK(pthread_cancel(thread) == 0);
             CHECK(pthread_join(thread, &result) == 0);
             CHECK(result == PTHREAD_CANCELED);
 
-            /* Nothing is locked, nothing half done. */
+            /* No lock is held, and nothing is half done. */
             close_connection();
             CHECK_CODE(0, establish_connection(group, secret));
             CHECK_CODE(1, put_value("kept", "value"));
@@ -372,7 +376,7 @@ static void *establish_in_silence(void *unused)
     return NULL;
 }
 
-/* Cancelled while it waits for a server that says nothing: it waits to the end of its time. */
+/* A thread that is cancelled while it waits for a silent server waits until the timeout. */
 static void a_thread_that_is_cancelled_in_silence(void)
 {
     struct sockaddr_un silent = {.sun_family = AF_UNIX};
@@ -388,7 +392,7 @@ static void a_thread_that_is_cancelled_in_silence(void)
     setenv("KVS_TIMEOUT_MS", "500", 1);
     NOTE(calls = 0);
     CHECK(pthread_create(&thread, NULL, establish_in_silence, NULL) == 0);
-    /* It has connected, so it is in the library. */
+    /* The thread has connected, so it is inside the library. */
     accepted = accept(listener, NULL, NULL);
     CHECK(accepted >= 0);
     CHECK(pthread_cancel(thread) == 0);

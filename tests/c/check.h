@@ -1,9 +1,9 @@
 /*
- * check.h - what the test programs share.
+ * check.h - shared by the test programs.
  *
- * A check that fails says so on standard error and ends its process at once with exit code 1,
- * wherever it stands: in main, in a callback, in a forked child. A wait is for an event and bounded
- * by PATIENCE_S. Programs call limit_run_time first, so that a call that hangs ends them too.
+ * A failed check prints a message on standard error and ends its process at once with exit code 1,
+ * in main, in a callback and in a forked child alike. A wait is for an event, and bounded by
+ * TIMEOUT_S. Programs call limit_run_time first, which ends a program whose call hangs.
  */
 
 #ifndef CHECK_H
@@ -22,8 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Nothing that works comes near it, not even under valgrind. */
-#define PATIENCE_S 15
+/* Far longer than any wait of a correct program, even under valgrind. */
+#define TIMEOUT_S 15
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -34,7 +34,7 @@
 /* The call must return this code. */
 #define CHECK_CODE(expected, call) check_code(__FILE__, __LINE__, #call, expected, call)
 
-/* Changes what other threads wait for. */
+/* Changes a variable that other threads wait for. */
 #define NOTE(statement)                                                                            \
     do {                                                                                           \
         lock_events();                                                                             \
@@ -45,7 +45,7 @@
 /* Waits until another thread has made the condition true with NOTE. */
 #define AWAIT(condition)                                                                           \
     do {                                                                                           \
-        struct timespec event_deadline = patience_from_now();                                      \
+        struct timespec event_deadline = timeout_from_now();                                      \
         lock_events();                                                                             \
         while (!(condition))                                                                       \
             if (wait_for_event(&event_deadline) == ETIMEDOUT)                                      \
@@ -56,7 +56,7 @@
 static pthread_mutex_t event_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t event = PTHREAD_COND_INITIALIZER;
 
-/* For a forked child: another thread of the parent may have held the lock. */
+/* For a forked child: a thread of the parent may have held the lock. */
 static inline void reset_events(void)
 {
     pthread_mutex_init(&event_mutex, NULL);
@@ -103,12 +103,12 @@ static inline void limit_run_time(unsigned seconds)
     alarm(seconds); /* whose signal ends the process */
 }
 
-static inline struct timespec patience_from_now(void)
+static inline struct timespec timeout_from_now(void)
 {
     struct timespec deadline;
 
     clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += PATIENCE_S;
+    deadline.tv_sec += TIMEOUT_S;
     return deadline;
 }
 
@@ -121,8 +121,8 @@ static inline double seconds_now(void)
 }
 
 /*
- * The number of this process's open descriptors. Valgrind keeps its own above the limit that it tells,
- * and opens some of them when it likes.
+ * The number of this process's open descriptors. Valgrind keeps its own descriptors above the limit
+ * that it reports, and opens some of them at any time.
  */
 static inline int descriptors(void)
 {
@@ -156,14 +156,14 @@ static inline int thread_count(void)
 }
 
 /*
- * Waits until this process has so many threads, and returns how many it has then, which are others when
- * they have not become so many. Nothing tells when a detached thread has gone.
+ * Waits until this process has this many threads, and returns their number, which differs after the
+ * timeout. The system does not report the end of a detached thread.
  */
 static inline int await_threads(int count)
 {
     const struct timespec pause = {.tv_nsec = 1000 * 1000};
 
-    for (double end = seconds_now() + PATIENCE_S; seconds_now() < end; nanosleep(&pause, NULL))
+    for (double end = seconds_now() + TIMEOUT_S; seconds_now() < end; nanosleep(&pause, NULL))
         if (thread_count() == count)
             return count;
     return thread_count();

@@ -1,10 +1,12 @@
 /*
- * codes.c - the error codes that arise without anything being broken, from their real causes.
+ * codes.c - the error codes that have a cause other than a broken connection, from their real
+ * causes.
  *
  *     codes GROUP SECRET VERSION
  *
- * After every failure the next attempt works, no value is handed out, and no descriptor stays open. With KVS_PROTOCOL
- * in the environment the session is an original one, in which keys and values are shorter.
+ * After every failure the next attempt works, no value is returned, and no descriptor stays open.
+ * With KVS_PROTOCOL in the environment the connection uses protocol v1, in which keys and values
+ * are shorter.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -23,10 +25,10 @@ static const char *group, *secret;
 /* Open descriptors while unconnected. */
 static int descriptors_before;
 
-/* Texts of the greatest length and of one byte more. */
+/* Texts of the greatest length, and longer by one byte. */
 static char text99[KVS_MAX_TEXT + 1], text100[KVS_MAX_TEXT + 2];
 
-/* Keys and values likewise, in the session that this is. */
+/* Likewise keys and values, for the protocol of this run. */
 static char *longest_key, *longer_key, *longest_value, *longer_value;
 
 static char *text(size_t length)
@@ -44,7 +46,7 @@ static void callback(char *key)
     (void)key;
 }
 
-/* get_value must return this code, and take away whatever stood in *value. */
+/* get_value must return this code and clear *value. */
 static void check_no_value(int code, const char *key)
 {
     char *value = text99;
@@ -62,7 +64,7 @@ static void check_unconnected(void)
     CHECK_CODE(-2, register_callback("k", callback));
     CHECK_CODE(-2, close_connection());
 
-    /* Without a connection the arguments are not looked at. */
+    /* Without a connection the arguments are not checked. */
     CHECK_CODE(-2, put_value(NULL, NULL));
     check_no_value(-2, NULL);
     CHECK_CODE(-2, get_value("k", NULL));
@@ -78,7 +80,7 @@ static void connect_and_close(void)
     CHECK(descriptors() == descriptors_before);
 }
 
-/* The attempt fails with this code, the process is as unconnected as before, and the next works. */
+/* The attempt fails with this code, leaves the process unconnected, and the next one works. */
 static void check_failed_attempt(int code, const char *with_group, const char *with_secret)
 {
     CHECK_CODE(code, establish_connection(with_group, with_secret));
@@ -111,7 +113,7 @@ static void texts_for_all_codes(void)
         for (int other = code + 1; other <= -1; other++)
             CHECK(strcmp(kvs_strerror(code), kvs_strerror(other)) != 0);
     }
-    /* What is no code has a text too, and a code's text stays what it is. */
+    /* A number that is no code has a text, too, and the text of a code never changes. */
     for (int i = 0; i < 5; i++) {
         static const int no_codes[] = {0, 1, -20, INT_MIN, INT_MAX};
         const char *text = kvs_strerror(-7);
@@ -138,7 +140,7 @@ static void establish_with_wrong_arguments(void)
     check_failed_attempt(-9, group, text99);
 }
 
-/* `name` is the variable that says where to connect. */
+/* `name` is the environment variable of the socket's path. */
 static void establish_without_a_server(const char *name)
 {
     struct sockaddr_un stale = {.sun_family = AF_UNIX};
@@ -146,14 +148,14 @@ static void establish_without_a_server(const char *name)
     int listener;
 
     CHECK(right != NULL);
-    /* The library waits for a callback socket that is still to be bound. */
+    /* The library waits until the callback socket is bound. */
     setenv("KVS_TIMEOUT_MS", "1000", 1);
 
     setenv(name, "/nonexistent/socket", 1);
     CHECK_CODE(-12, establish_connection(group, secret));
     check_unconnected();
 
-    /* A file that is no socket. */
+    /* A file that is not a socket. */
     setenv(name, "/dev/null", 1);
     CHECK_CODE(-12, establish_connection(group, secret));
     check_unconnected();
@@ -174,7 +176,7 @@ static void establish_without_a_server(const char *name)
     connect_and_close();
 }
 
-/* Something that is not the library's stands in /tmp under the name to which it binds its socket. */
+/* A file in /tmp has the name to which the library binds its socket. */
 static void take_path(char *path, const char *format, int number)
 {
     int length = sprintf(path, format, (long)getpid());
@@ -184,7 +186,10 @@ static void take_path(char *path, const char *format, int number)
     CHECK(mkdir(path, 0700) == 0);
 }
 
-/* Whoever takes names in advance shuts nobody out: the library takes another, and removes nothing. */
+/*
+ * Names that are taken do not prevent a connection: the library uses another one and removes no
+ * file.
+ */
 static void establish_with_taken_paths(const char *format, int count)
 {
     char paths[8][64];
@@ -193,7 +198,7 @@ static void establish_with_taken_paths(const char *format, int count)
     for (int i = 0; i < count; i++)
         take_path(paths[i], format, i);
     connect_and_close();
-    /* Fails when the library has removed what is not its own. */
+    /* Fails if the library has removed a foreign file. */
     for (int i = 0; i < count; i++)
         CHECK(rmdir(paths[i]) == 0);
     check_unconnected();
@@ -205,7 +210,7 @@ static void already_connected(void)
     CHECK_CODE(0, establish_connection(group, secret));
     CHECK_CODE(-16, establish_connection(group, secret));
     CHECK_CODE(-16, establish_connection("no such group", "wrong"));
-    /* The connection that there is has not suffered. */
+    /* The existing connection is not affected. */
     CHECK_CODE(1, put_value("k", "v"));
     CHECK_CODE(1, delete_value("k"));
     CHECK_CODE(1, close_connection());
@@ -243,7 +248,7 @@ static void operations_with_wrong_arguments(void)
     CHECK_CODE(-15, get_value(NULL, NULL));
     CHECK_CODE(-15, register_callback("k", NULL));
 
-    /* None of them has changed anything, and what is just allowed works. */
+    /* None of the calls has changed anything, and the longest valid arguments work. */
     CHECK_CODE(1, get_value("k", &value));
     CHECK(strcmp(value, "v") == 0);
     free(value);
@@ -271,9 +276,9 @@ static void operations_with_wrong_arguments(void)
 
 int main(int argc, char *argv[])
 {
-    bool framed = getenv("KVS_PROTOCOL") == NULL;
-    size_t key = framed ? KVS_MAX_KEY : KVS_MAX_TEXT;
-    size_t value = framed ? 16 * 1024 * 1024 : KVS_MAX_TEXT;
+    bool is_v2 = getenv("KVS_PROTOCOL") == NULL;
+    size_t key = is_v2 ? KVS_MAX_KEY : KVS_MAX_TEXT;
+    size_t value = is_v2 ? 16 * 1024 * 1024 : KVS_MAX_TEXT;
 
     CHECK(argc == 4);
     group = argv[1];
@@ -300,7 +305,7 @@ int main(int argc, char *argv[])
     establish_without_a_server("KVS_CALLBACK_SOCKET");
     establish_with_taken_paths("/tmp/app_socket_%ld", 1);
     establish_with_taken_paths("/tmp/app_socket_cb_%ld", 1);
-    /* All that it tries first: the next is one that nobody can guess. */
+    /* All names that the library tries first. The next one is random. */
     establish_with_taken_paths("/tmp/app_socket_%ld", 8);
     establish_with_taken_paths("/tmp/app_socket_cb_%ld", 8);
     already_connected();

@@ -5,9 +5,10 @@
  *     crowd [-u UID] -c PATH                      opens and closes them until its input ends
  *     crowd [-u UID] -a NAME                      holds an abstract socket until its input ends
  *
- * With -u it does so as another user, with -b from a socket that is bound to OWN_PATH. In the first form
- * it says "connected" when all are open, then how each was greeted: "admitted A, refused R, ended E" (the
- * last: closed without a greeting), and when every one has been closed by the peer, "all ended".
+ * With -u it does so as another user, with -b from a socket that is bound to OWN_PATH. In the first
+ * form it says "connected" when all are open, then how each was greeted: "admitted A, refused R,
+ * ended E" (the last: closed without a greeting), and when every one has been closed by the peer,
+ * "all ended".
  */
 
 #define _DEFAULT_SOURCE
@@ -46,11 +47,11 @@ static int connect_to(const char *path, const char *own_path)
     return descriptor;
 }
 
-static bool input_has_ended(int patience_ms)
+static bool input_has_ended(int timeout_ms)
 {
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN, .revents = 0};
 
-    return poll(&input, 1, patience_ms) == 1;
+    return poll(&input, 1, timeout_ms) == 1;
 }
 
 static void say(const char *text)
@@ -59,7 +60,7 @@ static void say(const char *text)
     fflush(stdout);
 }
 
-/* Connections whose peer has closed them are taken out; how many are left. */
+/* Removes the connections that the peer has closed, and returns how many remain. */
 static int still_open(int descriptors[], int count)
 {
     int left = 0;

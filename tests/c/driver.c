@@ -4,20 +4,22 @@
  *     establish_connection g1 abcde
  *     get_value k1
  *
- * One call a line: the function and its arguments; what is left out is NULL, and "" is empty. It answers with the
- * function, the code, and the value if there may be one. What callbacks have to say goes to standard
- * error. Unlike the interactive example it goes on after a forced close, so that a test can see what
- * the next calls return.
+ * One call a line: the function and its arguments; what is left out is NULL, and "" is empty. It
+ * answers with the function, the code, and the value if there may be one. What callbacks have to
+ * print goes to standard error. Unlike the interactive example it goes on after a forced close, so
+ * that a test can see what the next calls return.
  *
- * The kvs_ functions are called on one handle: `kvs_open GROUP SECRET` sets it, `kvs_close` takes it away; `kvs_put K V`,
- * `kvs_put_many K V` (that pair, twice), `kvs_get K`, `kvs_delete K`, `kvs_cas K V` (if absent), `kvs_keys PREFIX`,
- * `kvs_watch K` and so on; `kvs_on_disconnect` says `disconnected`.
+ * The kvs_ functions are called on one handle: `kvs_open GROUP SECRET` sets it, `kvs_close` takes
+ * it away; `kvs_put K V`, `kvs_put_many K V` (that pair, twice), `kvs_get K`, `kvs_delete K`,
+ * `kvs_cas K V` (if absent), `kvs_keys PREFIX`, `kvs_watch K` and so on; `kvs_on_disconnect` says
+ * `disconnected`.
  *
- * Besides the functions of the library it knows: `put_long KEY LENGTH`, a put_value of so many bytes; `release` the blocked callback; how many `descriptors`,
- * `threads`, `paths` (of its sockets in /tmp) and bytes of `memory` it has; `await_threads N`; `timeout
- * MILLISECONDS` of the next connection; `spare_descriptors N`, how many it may still open; and, when shim.c
- * is preloaded, `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were; and,
- * in the test build of the library, `panic_at POINT NTH` with _ for spaces in the name of the point.
+ * Besides the functions of the library it knows: `put_long KEY LENGTH`, a put_value of so many
+ * bytes; `release` the blocked callback; how many `descriptors`, `threads`, `paths` (of its sockets
+ * in /tmp) and bytes of `memory` it has; `await_threads N`; `timeout MILLISECONDS` of the next
+ * connection; `spare_descriptors N`, how many it may still open; and, when shim.c is preloaded,
+ * `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were; and, in
+ * the test build of the library, `panic_at POINT NTH` with _ for spaces in the name of the point.
  *
  * SIGPIPE has its default effect: a library that raises it ends the program.
  */
@@ -101,7 +103,7 @@ static int paths(void)
             size_t length = strlen(own[i]);
             const char *name = entry->d_name;
 
-            /* A longer number is another process. */
+            /* A longer number belongs to another process. */
             if (strncmp(name, own[i], length) == 0 && (name[length] == 0 || name[length] == '_'))
                 count++;
         }
@@ -116,7 +118,7 @@ static int spare_descriptors(int count)
 
     CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     CHECK(count < 16);
-    /* The limit is the number that the first one too many would get. */
+    /* The limit is the first number that is too high. */
     for (int i = 0; i <= count; i++) {
         number = taken[i] = dup(STDIN_FILENO);
         CHECK(number >= 0);
@@ -127,7 +129,7 @@ static int spare_descriptors(int count)
     return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* A function that is there only in some tests. */
+/* A function that exists only in some tests. */
 static void *extra(const char *name)
 {
     void *function = dlsym(dlopen(NULL, RTLD_NOW), name);

@@ -3,13 +3,13 @@
  *
  *     forks GROUP SECRET CHILDREN
  *
- * One thread connects and closes in a loop, while the main thread forks CHILDREN processes, one after
- * the other. Each of them connects, puts a value, gets it back, closes, and ends as any program does.
- * Then the thread tries in vain to connect where no server is, which keeps it in the library nearly all
- * of the time, and five times as many children do the same once.
+ * One thread connects and closes in a loop, while the main thread forks CHILDREN processes, one
+ * after the other. Each of them connects, puts a value, gets it back, closes, and ends as any
+ * program does. Then the thread tries to connect where no server listens, which keeps it inside the
+ * library nearly all of the time, and five times as many children do the same once.
  *
- * A child that hangs on something that the thread held when it was forked is ended by its alarm, and
- * the program fails.
+ * A child that hangs on something that the thread held when it was forked is ended by its alarm,
+ * and the program fails.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -95,7 +95,7 @@ static void fork_during(struct roles roles, int count)
     NOTE(stop = true);
     CHECK(pthread_join(thread, NULL) == 0);
     printf("%d forks during %ld logins; %.2f s\n", count, logins, seconds_now() - start);
-    /* Or each child would print it again. */
+    /* Otherwise each child would print the buffer again. */
     fflush(stdout);
 }
 

@@ -4,12 +4,13 @@
  *     habits SOCKET CALLBACK_SOCKET GROUP SECRET ROUNDS
  *
  * Binds /tmp/app_socket_<pid> and /tmp/app_socket_cb_<pid>; sends the secret before it connects the
- * callback channel, which it tries once; awaits the callback flag before the verdict; sends the next
- * function code straight after a value, without asking whether the server has read it; every message
- * is one blocking send or recv. A thread answers the callback channel.
+ * callback channel, which it tries once; awaits the callback flag before the verdict; sends the
+ * next function code straight after a value, without asking whether the server has read it; every
+ * message is one blocking send or recv. A thread answers the callback channel.
  *
  * It puts and gets ROUNDS values of every length from 0 to 99, every one of them ending with one of
- * the bytes 1 to 4, which are what a function code begins with, and checks every byte that comes back.
+ * the bytes 1 to 4, which are what a function code begins with, and checks every byte that comes
+ * back.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -27,7 +28,7 @@ enum { PUT = 0, GET = 1, DELETE = 2, REGISTER = 3, CLOSE = 4 };
 #define KEY_SIZE 100
 #define KEYS 60
 
-/* The key whose changes are awaited one by one, and how often it is changed. */
+/* The key whose changes the program awaits one by one, and the number of changes. */
 static const char watched_key[] = "watched";
 #define ROUNDS_PER_CHANGE 100
 
@@ -65,7 +66,7 @@ static int receive_int(int descriptor)
     return number;
 }
 
-/* An empty text is sent too: it puts no byte on the wire. */
+/* An empty text is sent, too: a call that writes no byte. */
 static void send_text(int descriptor, const char *text)
 {
     CHECK(send(descriptor, text, strlen(text), 0) == (ssize_t)strlen(text));
@@ -78,7 +79,7 @@ static void *answer_callbacks(void *unused)
 
     (void)unused;
     for (;;) {
-        /* The end of the stream is how main ends this thread. */
+        /* main ends this thread by closing the stream. */
         ssize_t count = recv(callback_socket, &flag, sizeof flag, 0);
 
         if (count == 0)
@@ -118,7 +119,8 @@ static void check_get(const char *key, const char *expected)
     begin(GET, key);
     length = receive_int(main_socket);
     if (length != (int)strlen(expected))
-        fail(__FILE__, __LINE__, "length of %s is %d instead of %zu", key, length, strlen(expected));
+        fail(__FILE__, __LINE__, "length of %s is %d instead of %zu", key, length,
+             strlen(expected));
     CHECK(recv(main_socket, value, (size_t)length + 1, 0) == length + 1);
     CHECK(memcmp(value, expected, (size_t)length + 1) == 0);
 }
@@ -145,7 +147,7 @@ static uint32_t random_number(void)
     return state;
 }
 
-/* The lengths take turns, so that all of them occur; the bytes are any but NUL. */
+/* Alternates the lengths, so that all of them occur; the bytes are any but NUL. */
 static void make_value(char value[MAX_TEXT + 1], long round)
 {
     size_t length = (size_t)(round % (MAX_TEXT + 1));
@@ -157,7 +159,7 @@ static void make_value(char value[MAX_TEXT + 1], long round)
     value[length] = '\0';
 }
 
-/* Short ones, ones of ten letters, and ones of the full length. */
+/* Short keys, keys of ten letters, and keys of the full length. */
 static void make_key(char key[KEY_SIZE], int number)
 {
     static const int widths[] = {3, 10, MAX_TEXT};
@@ -207,7 +209,7 @@ int main(int argc, char *argv[])
         make_value(values[key], round);
         put(keys[key], values[key]);
         if (round % 7 == 0) {
-            /* A put straight after a put. */
+            /* A put directly after a put. */
             make_value(values[other], round / 7);
             put(keys[other], values[other]);
             check_get(keys[other], values[other]);
@@ -215,7 +217,7 @@ int main(int argc, char *argv[])
         check_get(keys[key], values[key]);
 
         if (round % 11 == 0) {
-            /* A delete straight after a put; the pair comes back empty. */
+            /* A delete directly after a put; the pair comes back empty. */
             make_value(values[other], round);
             put(keys[other], values[other]);
             delete(keys[other]);

@@ -1,9 +1,10 @@
 /*
- * halt.c - preloaded into a program that uses libkvs, it sends the program a signal after a certain system
- * call on a socket.
+ * halt.c - preloaded into a program that uses libkvs, sends it a signal after a system call on a
+ * socket.
  *
- * KVS_HALT_AT says after which, counted from 1 over all threads; KVS_HALT_SIGNAL is the number of the
- * signal: SIGSTOP or SIGKILL. What the program then has done is done, and it knows nothing of it yet.
+ * KVS_HALT_AT is the number of that call, counted from 1 over all threads; KVS_HALT_SIGNAL is the
+ * number of the signal: SIGSTOP or SIGKILL. The call has taken effect, but the program has not yet
+ * seen its result.
  */
 
 #define _GNU_SOURCE

@@ -1,11 +1,12 @@
 /*
- * handles.c - all that the kvs_ functions promise, with any number of handles in one process.
+ * handles.c - the promises of the kvs_ functions, with any number of handles in one process.
  *
  *     handles GROUP SECRET OTHER_GROUP OTHER_SECRET
  *
- * With KVS_PROTOCOL in the environment the session is an original one: what it cannot do returns -17, and everything
- * else is as in a framed one, within its limits. At the end it prints "delete", waits until the other group is gone,
- * prints "kill", and waits until the server is.
+ * With KVS_PROTOCOL in the environment the connections use protocol v1: functions that it does not
+ * support return -17, and everything else is as with protocol v2, within its limits. At the end the
+ * program prints "delete" and waits until the other group is deleted; then it prints "kill", and
+ * waits until the server is lost and a line "killed" arrives after its exit.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -17,20 +18,20 @@
 #include "kvs.h"
 
 #define MIB (1024 * 1024)
-#define LONGEST_VALUE (16 * MIB) /* of a server whose administrator says nothing */
+#define LONGEST_VALUE (16 * MIB) /* the default limit of a server */
 #define POISON 0x5A
 
 static const char *group, *secret, *other_group, *other_secret;
-static bool framed;
+static bool is_v2;
 
-/* Of which a test makes as many as it needs. */
+/* A test opens as many handles as it needs. */
 static kvs_t *open_handle(void)
 {
     kvs_t *kvs;
 
     CHECK_CODE(0, kvs_open(&kvs, group, secret));
     CHECK(kvs != NULL);
-    CHECK_CODE(framed ? 2 : 1, kvs_protocol(kvs));
+    CHECK_CODE(is_v2 ? 2 : 1, kvs_protocol(kvs));
     return kvs;
 }
 
@@ -44,7 +45,7 @@ static int delete(kvs_t *kvs, const char *key)
     return kvs_delete(kvs, key, strlen(key));
 }
 
-/* In an original session a put is not acknowledged: an answer to a later call shows that it is stored. */
+/* Protocol v1 does not acknowledge a put: the response to a later call shows that it is stored. */
 static void store(kvs_t *kvs, const char *key, const char *value)
 {
     void *stored;
@@ -67,7 +68,7 @@ static void check_value(kvs_t *kvs, const char *key, const char *value)
 
 static void check_no_value(int code, kvs_t *kvs, const void *key, size_t key_len)
 {
-    void *value = &framed;
+    void *value = &is_v2;
     size_t length = 77;
     uint64_t version = 78;
 
@@ -124,7 +125,7 @@ static void ignore_end(void *user, int reason)
 
 static void check_not_opened(int code, const char *with_group, const char *with_secret)
 {
-    kvs_t *kvs = (kvs_t *)&framed;
+    kvs_t *kvs = (kvs_t *)&is_v2;
     int before = descriptors();
 
     CHECK_CODE(code, kvs_open(&kvs, with_group, with_secret));
@@ -155,7 +156,7 @@ static void wrong_arguments(void)
     kvs_pair_t pair = {"k", 1, "v", 1};
     void *value;
     uint64_t number = 0;
-    int cannot = framed ? -15 : -17;
+    int cannot = is_v2 ? -15 : -17;
 
     CHECK_CODE(-15, kvs_put(NULL, "k", 1, "v", 1, NULL));
     CHECK_CODE(-15, kvs_put(kvs, NULL, 1, "v", 1, NULL));
@@ -199,7 +200,7 @@ static void wrong_arguments(void)
     CHECK_CODE(-7, delete(kvs, "missing"));
     CHECK_CODE(-7, kvs_watch(kvs, "missing", 7, ignore, NULL));
     CHECK_CODE(-7, kvs_unwatch(kvs, "missing", 7));
-    /* None of these has changed anything, and what need not be told need not be told. */
+    /* None of these calls has changed anything or disconnected the handle. */
     CHECK_CODE(-7, kvs_get(kvs, "k", 1, &value, NULL, NULL));
     check_alive(kvs);
     CHECK_CODE(0, kvs_close(kvs));
@@ -238,13 +239,13 @@ static void many_handles(void)
     CHECK(await_threads(1) == 1);
 }
 
-/* --- bytes --------------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------ */
 
-/* In a framed session all 256 bytes, NUL first. */
+/* With protocol v2 all 256 values of a byte, NUL first. */
 static void fill(unsigned char *bytes, size_t length, unsigned seed)
 {
     for (size_t i = 0; i < length; i++)
-        bytes[i] = (unsigned char)(framed ? i * 7 + i / 256 + seed : 'a' + (i + seed) % 26);
+        bytes[i] = (unsigned char)(is_v2 ? i * 7 + i / 256 + seed : 'a' + (i + seed) % 26);
 }
 
 static void check_bytes(kvs_t *kvs, size_t key_len, size_t value_len)
@@ -277,7 +278,7 @@ static void check_too_long(kvs_t *kvs, size_t key_len, size_t value_len)
     fill(key, key_len, 0);
     fill(value, value_len, 0);
     CHECK_CODE(-15, kvs_put(kvs, key, key_len, value, value_len, NULL));
-    CHECK_CODE(framed ? -15 : -17, kvs_cas(kvs, key, key_len, value, value_len, &version));
+    CHECK_CODE(is_v2 ? -15 : -17, kvs_cas(kvs, key, key_len, value, value_len, &version));
     check_alive(kvs);
     free(key);
     free(value);
@@ -290,12 +291,12 @@ static void bytes(void)
     kvs_t *kvs = open_handle();
 
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
-        if (framed || lengths[i] <= KVS_MAX_TEXT)
+        if (is_v2 || lengths[i] <= KVS_MAX_TEXT)
             check_bytes(kvs, 8, lengths[i]);
     for (size_t i = 0; i < sizeof key_lengths / sizeof *key_lengths; i++)
-        if (framed || key_lengths[i] <= KVS_MAX_TEXT)
-            check_bytes(kvs, key_lengths[i], 100 - (framed ? 0 : 1));
-    if (framed) {
+        if (is_v2 || key_lengths[i] <= KVS_MAX_TEXT)
+            check_bytes(kvs, key_lengths[i], 100 - (is_v2 ? 0 : 1));
+    if (is_v2) {
         check_bytes(kvs, KVS_MAX_KEY, LONGEST_VALUE);
         check_too_long(kvs, KVS_MAX_KEY + 1, 1);
         check_too_long(kvs, 1, LONGEST_VALUE + 1);
@@ -313,7 +314,7 @@ static void bytes(void)
 static void check_string(size_t length)
 {
     char *string = malloc(length + 1), *found;
-    bool fits = framed || length <= KVS_MAX_TEXT;
+    bool fits = is_v2 || length <= KVS_MAX_TEXT;
 
     CHECK(string != NULL);
     memset(string, 's', length);
@@ -328,7 +329,7 @@ static void check_string(size_t length)
     free(string);
 }
 
-/* The six functions, which know strings only. */
+/* The six functions, whose values are strings. */
 static void strings(void)
 {
     kvs_t *kvs = open_handle();
@@ -339,7 +340,7 @@ static void strings(void)
     check_string(99);
     check_string(100);
     check_string(MIB);
-    if (framed) {
+    if (is_v2) {
         CHECK_CODE(0, kvs_put(kvs, "bytes", 5, "a\0b", 3, &version));
         CHECK(version > 0 && version == version_of(kvs, "bytes"));
         CHECK_CODE(1, get_value("bytes", &value));
@@ -351,7 +352,7 @@ static void strings(void)
     CHECK_CODE(0, kvs_close(kvs));
 }
 
-/* --- versions ------------------------------------------------------------------------------------ */
+/* --- versions --------------------------------------------------------------------------------- */
 
 static void versions(void)
 {
@@ -359,7 +360,7 @@ static void versions(void)
     uint64_t version = 0, first, second;
     void *value;
 
-    if (!framed) {
+    if (!is_v2) {
         version = 5;
         CHECK_CODE(-17, kvs_cas(kvs, "k", 1, "v", 1, &version));
         CHECK(version == 5);
@@ -377,7 +378,7 @@ static void versions(void)
     CHECK_CODE(-18, kvs_cas(kvs, "k", 1, "no", 2, &version));
     CHECK(version == first);
     check_value(kvs, "k", "one");
-    /* The version that is expected, and those that are not. */
+    /* The expected version, and others. */
     CHECK_CODE(0, kvs_cas(kvs, "k", 1, "two", 3, &version));
     second = version;
     CHECK(second > first && version_of(kvs, "k") == second);
@@ -388,10 +389,10 @@ static void versions(void)
     CHECK_CODE(-18, kvs_cas(kvs, "k", 1, "no", 2, &version));
     CHECK(version == second);
     check_value(kvs, "k", "two");
-    /* A put gives a new one, the same value or not. */
+    /* A put creates a new version, even for the same value. */
     CHECK_CODE(0, put(kvs, "k", "two"));
     CHECK(version_of(kvs, "k") > second);
-    /* What is deleted has none, and never gets an old one again. */
+    /* A deleted key has no version, and never gets an earlier one again. */
     second = version_of(kvs, "k");
     CHECK_CODE(0, delete(kvs, "k"));
     version = second;
@@ -400,7 +401,7 @@ static void versions(void)
     check_no_value(-7, kvs, "k", 1);
     CHECK_CODE(0, kvs_cas(kvs, "k", 1, "three", 5, &version));
     CHECK(version > second);
-    /* The version that kvs_get leaves when there is no such key is the one for kvs_cas. */
+    /* kvs_get sets the version for kvs_cas when there is no such key. */
     CHECK_CODE(0, delete(kvs, "k"));
     CHECK_CODE(-7, kvs_get(kvs, "k", 1, &value, NULL, &version));
     CHECK(version == 0);
@@ -448,7 +449,7 @@ static void no_update_is_lost(void)
     pthread_t threads[COUNTERS];
     char sum[16];
 
-    if (!framed)
+    if (!is_v2)
         return;
     for (int i = 0; i < 4; i++)
         handles[i] = open_handle();
@@ -464,7 +465,7 @@ static void no_update_is_lost(void)
         CHECK_CODE(0, kvs_close(handles[i]));
 }
 
-/* --- several pairs at once ---------------------------------------------------------------------- */
+/* --- several pairs at once -------------------------------------------------------------------- */
 
 #define TOGETHER 30
 #define ROUNDS_TOGETHER 200
@@ -484,7 +485,9 @@ static long number_of(kvs_t *kvs, int n)
     return number;
 }
 
-/* What is read later is never older: neither in the order in which the pairs are stored, nor in the other one. */
+/*
+ * A later read is never older, neither in the order in which the pairs are stored nor in reverse.
+ */
 static void *read_together(void *argument)
 {
     while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
@@ -533,13 +536,14 @@ static int key_count(kvs_t *kvs, const char *prefix)
 static void all_or_none(void)
 {
     kvs_t *kvs = open_handle();
-    kvs_pair_t same[] = {{"many-a", 6, "first", 5}, {"many-b", 6, NULL, 0}, {"many-a", 6, "last", 4}};
+    kvs_pair_t same[] = {
+        {"many-a", 6, "first", 5}, {"many-b", 6, NULL, 0}, {"many-a", 6, "last", 4}};
     kvs_pair_t *many;
     uint64_t version = POISON;
     char *long_value = malloc(LONGEST_VALUE + 1), *keys = malloc(10001 * 8);
     pthread_t reader;
 
-    if (!framed) {
+    if (!is_v2) {
         CHECK_CODE(-17, kvs_put_many(kvs, same, 3, &version));
         CHECK(version == 0);
         check_no_value(-7, kvs, "many-a", 6);
@@ -553,7 +557,7 @@ static void all_or_none(void)
         CHECK_CODE(0, delete(kvs, "many-a"));
         CHECK_CODE(0, delete(kvs, "many-b"));
 
-        /* What cannot be stored whole is not stored at all. */
+        /* If one pair cannot be stored, none is. */
         many = calloc(10001, sizeof *many);
         CHECK(many != NULL && long_value != NULL && keys != NULL);
         memset(long_value, 'v', LONGEST_VALUE + 1);
@@ -582,7 +586,7 @@ static void all_or_none(void)
             CHECK_CODE(0, kvs_delete(kvs, many[i].key, many[i].key_len));
         free(many);
 
-        /* Nobody sees half. */
+        /* No reader sees only some of the pairs. */
         put_together(kvs, 0);
         reader = start(read_together, kvs);
         for (long number = 1; number <= ROUNDS_TOGETHER; number++)
@@ -595,12 +599,12 @@ static void all_or_none(void)
     CHECK_CODE(0, kvs_close(kvs));
 }
 
-/* --- keys ---------------------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------------------------- */
 
 #define KEYS 25000
 #define PAGE 10000
 
-static unsigned char told[KEYS];
+static unsigned char listed[KEYS];
 
 static void note_key(const void *key, size_t key_len, void *user)
 {
@@ -612,9 +616,9 @@ static void note_key(const void *key, size_t key_len, void *user)
     memcpy(text, key, key_len);
     CHECK(sscanf(text, "key:%d", &number) == 1 && key_len == 9);
     if (number < KEYS)
-        told[number]++;
+        listed[number]++;
     else
-        CHECK(number == 90000); /* comes and goes */
+        CHECK(number == 90000); /* put and deleted all the time */
 }
 
 static void *come_and_go(void *argument)
@@ -636,7 +640,7 @@ static void keys(void)
     int pages = 0, count = 0;
 
     CHECK(names != NULL && pairs != NULL);
-    if (!framed) {
+    if (!is_v2) {
         cursor = 3;
         CHECK_CODE(-17, kvs_keys(kvs, NULL, 0, &cursor, ignore_key, NULL));
         CHECK(cursor == 3);
@@ -654,7 +658,7 @@ static void keys(void)
         CHECK(key_count(kvs, "key:00010") == 1);
         CHECK(key_count(kvs, "") >= KEYS + 1);
 
-        /* Each exactly once, whatever else comes and goes. */
+        /* Each key is listed exactly once while other keys are put and deleted. */
         __atomic_store_n(&stop, false, __ATOMIC_SEQ_CST);
         coming = start(come_and_go, kvs);
         do {
@@ -664,11 +668,11 @@ static void keys(void)
         } while (cursor != 0);
         __atomic_store_n(&stop, true, __ATOMIC_SEQ_CST);
         join(coming);
-        CHECK(pages >= 3); /* or nothing could have come and gone between two of them */
+        CHECK(pages >= 3); /* otherwise no key could change between two of them */
         for (int i = 0; i < KEYS; i++)
-            CHECK(told[i] == 1);
+            CHECK(listed[i] == 1);
         printf("%d keys in %d pages\n", KEYS, pages);
-        fflush(stdout); /* before there are children with a copy */
+        fflush(stdout); /* before a forked child has a copy */
         for (int i = 0; i < KEYS; i++)
             CHECK_CODE(0, kvs_delete(kvs, pairs[i].key, pairs[i].key_len));
         CHECK(key_count(kvs, "key:") == 0);
@@ -678,9 +682,9 @@ static void keys(void)
     CHECK_CODE(0, kvs_close(kvs));
 }
 
-/* --- watches ------------------------------------------------------------------------------------- */
+/* --- watches ---------------------------------------------------------------------------------- */
 
-/* What a callback has seen. */
+/* The calls of a callback. */
 struct seen {
     int count, deletions;
     uint64_t version;
@@ -693,7 +697,7 @@ static void see(const void *key, size_t key_len, uint64_t version, void *user)
     struct seen *seen = user;
 
     CHECK(((const char *)key)[key_len] == '\0' && key_len < sizeof seen->key);
-    NOTE(seen->count++; seen->deletions += framed && version == 0; seen->version = version;
+    NOTE(seen->count++; seen->deletions += is_v2 && version == 0; seen->version = version;
          memcpy(seen->key, key, key_len + 1));
 }
 
@@ -706,13 +710,13 @@ static void watches(void)
     store(kvs, "w", "0");
     CHECK_CODE(0, kvs_watch(kvs, "w", 1, see, &one));
     CHECK_CODE(0, kvs_watch(other, "w", 1, see, &two));
-    /* Each handle has its own, and its own pointer; who puts is told, too. */
+    /* Each handle has its own callback and pointer; the one that puts is notified, too. */
     CHECK_CODE(0, put(kvs, "w", "1"));
     AWAIT(one.count == 1 && two.count == 1);
     CHECK(strcmp(one.key, "w") == 0);
     version = version_of(other, "w");
     CHECK(one.version == version && two.version == version);
-    /* One registered before is replaced. */
+    /* A new callback replaces the previous one. */
     CHECK_CODE(0, kvs_watch(kvs, "w", 1, see, &mine));
     CHECK_CODE(0, put(other, "w", "2"));
     AWAIT(mine.count == 1 && two.count == 2);
@@ -720,19 +724,20 @@ static void watches(void)
     CHECK_CODE(-7, kvs_unwatch(kvs, "w", 1));
     CHECK_CODE(0, put(kvs, "w", "3"));
     AWAIT(two.count == 3);
-    /* A deletion ends the watches of all, without a word. */
+    /* A deletion ends all watches on the key without calling them. */
     CHECK_CODE(0, delete(kvs, "w"));
     store(kvs, "w", "4");
-    CHECK_CODE(framed ? -7 : 0, kvs_unwatch(other, "w", 1));
+    CHECK_CODE(is_v2 ? -7 : 0, kvs_unwatch(other, "w", 1));
     CHECK_CODE(-7, kvs_unwatch(other, "w", 1));
     /*
-     * Neither comes late: this change is told after all that was before. (An original session has no word for kvs_unwatch
-     * and no versions: there, what was changed before may still be told to a callback that is registered later.)
+     * Neither callback comes late: this change is delivered after all earlier ones. (Protocol v1
+     * has neither kvs_unwatch on the server nor versions: earlier changes may still call a callback
+     * that is registered later.)
      */
     CHECK_CODE(0, kvs_watch(kvs, "w", 1, see, &one));
     CHECK_CODE(0, kvs_watch(other, "w", 1, see, &mine));
     CHECK_CODE(0, put(kvs, "w", "5"));
-    AWAIT(framed ? one.count == 2 && mine.count == 2 : one.count >= 2 && mine.count >= 2);
+    AWAIT(is_v2 ? one.count == 2 && mine.count == 2 : one.count >= 2 && mine.count >= 2);
     CHECK(two.count == 3 && two.deletions + one.deletions + mine.deletions == 0);
     CHECK_CODE(0, kvs_close(other));
     CHECK_CODE(0, delete(kvs, "w"));
@@ -746,7 +751,7 @@ static void *put_on_and_on(void *argument)
     return NULL;
 }
 
-/* Takes its time, so that it is often running at the moment of kvs_unwatch. */
+/* Sleeps, so that it often runs at the moment of kvs_unwatch. */
 static void see_unpoisoned(const void *key, size_t key_len, uint64_t version, void *user)
 {
     volatile unsigned char *bytes = user;
@@ -759,7 +764,7 @@ static void see_unpoisoned(const void *key, size_t key_len, uint64_t version, vo
         CHECK(bytes[i] == 0);
 }
 
-/* When kvs_unwatch or kvs_close has returned, the program may do with `user` what it likes. */
+/* After kvs_unwatch and kvs_close the program may release `user`. */
 static void users_may_be_released(void)
 {
     kvs_t *putting = open_handle(), *kvs = open_handle();
@@ -770,7 +775,7 @@ static void users_may_be_released(void)
     thread = start(put_on_and_on, putting);
     for (int round = 0; round < 100; round++) {
         unsigned char *user = calloc(1001, 1);
-        bool by_prefix = framed && round % 2 == 1;
+        bool by_prefix = is_v2 && round % 2 == 1;
 
         CHECK(user != NULL);
         CHECK_CODE(0, by_prefix ? kvs_watch_prefix(kvs, "bu", 2, see_unpoisoned, user)
@@ -780,7 +785,8 @@ static void users_may_be_released(void)
             CHECK_CODE(0, kvs_close(kvs));
             kvs = open_handle();
         } else {
-            CHECK_CODE(0, by_prefix ? kvs_unwatch_prefix(kvs, "bu", 2) : kvs_unwatch(kvs, "busy", 4));
+            CHECK_CODE(0, by_prefix ? kvs_unwatch_prefix(kvs, "bu", 2)
+                                    : kvs_unwatch(kvs, "busy", 4));
         }
         memset(user, POISON, 1001);
         free(user);
@@ -797,21 +803,21 @@ static void prefixes(void)
     kvs_t *kvs = open_handle(), *other = open_handle();
     struct seen short_one = {0}, long_one = {0}, all = {0}, key = {0};
 
-    if (!framed) {
+    if (!is_v2) {
         CHECK_CODE(-17, kvs_watch_prefix(kvs, "p", 1, see, &all));
         CHECK_CODE(-17, kvs_watch_prefix(kvs, NULL, 0, see, &all));
         CHECK_CODE(-17, kvs_unwatch_prefix(kvs, "p", 1));
         check_alive(kvs);
     } else {
         CHECK_CODE(-7, kvs_unwatch_prefix(kvs, "p", 1));
-        /* There need not be such a key. */
+        /* A prefix without a key can be watched. */
         CHECK_CODE(0, kvs_watch_prefix(kvs, "p:", 2, see, &short_one));
         CHECK_CODE(0, kvs_watch_prefix(kvs, "p:long:", 7, see, &long_one));
         CHECK_CODE(0, kvs_watch_prefix(other, NULL, 0, see, &all));
         CHECK_CODE(0, put(kvs, "p:1", "v"));
         AWAIT(short_one.count == 1 && all.count == 1);
         CHECK(short_one.version == version_of(kvs, "p:1") && strcmp(all.key, "p:1") == 0);
-        /* Prefixes and the key by itself are all told. */
+        /* The watches on prefixes and on the key are all called. */
         CHECK_CODE(0, put(kvs, "p:long:1", "v"));
         AWAIT(short_one.count == 2 && long_one.count == 1 && all.count == 2);
         CHECK_CODE(0, kvs_watch(kvs, "p:long:1", 8, see, &key));
@@ -819,14 +825,14 @@ static void prefixes(void)
         AWAIT(short_one.count == 3 && long_one.count == 2 && all.count == 3 && key.count == 1);
         CHECK_CODE(0, put(other, "q", "v"));
         AWAIT(all.count == 4);
-        /* A deletion is told to prefixes only, and does not end them. */
+        /* A deletion calls the watches on prefixes only, and does not end them. */
         CHECK_CODE(0, delete(other, "p:long:1"));
         AWAIT(short_one.deletions == 1 && long_one.deletions == 1 && all.deletions == 1);
         CHECK(long_one.version == 0 && strcmp(long_one.key, "p:long:1") == 0);
         CHECK_CODE(0, put(other, "p:long:1", "x"));
         AWAIT(long_one.count == 4);
         CHECK(key.count == 1);
-        /* One goes, the others stay. */
+        /* One watch ends, the others stay. */
         CHECK_CODE(0, kvs_unwatch_prefix(kvs, "p:long:", 7));
         CHECK_CODE(0, put(other, "p:long:1", "y"));
         AWAIT(short_one.count == 6);
@@ -843,9 +849,12 @@ static void prefixes(void)
     CHECK_CODE(0, kvs_close(other));
 }
 
-/* --- callbacks that do what they like ------------------------------------------------------------ */
+/*
+ * --- callbacks that call the library
+ * --------------------------------------------------------------
+ */
 
-/* Calls everything, and watches its own key no more. */
+/* Calls all functions, and ends the watch on its own key. */
 static void call_everything(const void *key, size_t key_len, uint64_t version, void *user)
 {
     struct seen *seen = user;
@@ -869,14 +878,14 @@ static void end_thread(const void *key, size_t key_len, uint64_t version, void *
     pthread_exit(NULL);
 }
 
-/* kvs_close ends the handle, and this thread goes on. */
+/* kvs_close releases the handle, and this thread continues. */
 static void close_own(const void *key, size_t key_len, uint64_t version, void *user)
 {
     struct seen *seen = user;
 
     (void)version;
     CHECK_CODE(0, kvs_close(seen->kvs));
-    /* Its own copy, valid until it returns. */
+    /* The callback's copy of the key is valid until it returns. */
     CHECK(key_len == 1 && memcmp(key, "c", 2) == 0);
     NOTE(seen->count++);
 }
@@ -899,8 +908,8 @@ static void callbacks(void)
     AWAIT(all.count == 1);
     CHECK_CODE(-7, kvs_unwatch(kvs, "c", 1));
     check_value(kvs, "c", "by the callback");
-    /* An original session cannot tell the change that the callback itself has made from later ones. */
-    if (!framed) {
+    /* Protocol v1 cannot distinguish the callback's own change from later ones. */
+    if (!is_v2) {
         CHECK_CODE(0, kvs_close(kvs));
         kvs = open_handle();
     }
@@ -910,7 +919,7 @@ static void callbacks(void)
         CHECK_CODE(0, put(kvs, "c", "v"));
         AWAIT(ended.count == i);
     }
-    /* One that has ended its thread does not run any more. */
+    /* A callback that has ended its thread is not running any more. */
     CHECK_CODE(0, kvs_unwatch(kvs, "c", 1));
 
     CHECK_CODE(0, kvs_watch(closed.kvs, "c", 1, close_own, &closed));
@@ -922,7 +931,7 @@ static void callbacks(void)
     CHECK(await_threads(1) == 1);
 }
 
-/* --- many threads, and fork ---------------------------------------------------------------------- */
+/* --- many threads, and fork ------------------------------------------------------------------- */
 
 #define THREADS 64
 #define ROUNDS 50
@@ -932,7 +941,7 @@ struct worker {
     int number;
 };
 
-/* Everybody gets the own values, of lengths of all kinds, and never another's. */
+/* Each thread reads its own values, of all lengths, and never another's. */
 static void *work(void *argument)
 {
     const struct worker *worker = argument;
@@ -943,7 +952,7 @@ static void *work(void *argument)
     CHECK(value != NULL);
     sprintf(key, "worker-%d", worker->number);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        size_t length = lengths[(round + (unsigned)worker->number) % (framed ? 6 : 3)], found_length;
+        size_t length = lengths[(round + (unsigned)worker->number) % (is_v2 ? 6 : 3)], found_length;
         void *found;
 
         fill(value, length, round + (unsigned)worker->number * 1000);
@@ -1013,7 +1022,7 @@ static void forks(void)
     CHECK_CODE(0, kvs_close(kvs));
 }
 
-/* --- the end of a connection --------------------------------------------------------------------- */
+/* --- the end of a connection ------------------------------------------------------------------ */
 
 #define LOST 20
 
@@ -1034,7 +1043,7 @@ static void on_end(void *user, int reason)
     if (end->closes) {
         CHECK_CODE(-2, kvs_close(end->kvs));
     } else {
-        /* All watches are gone, and nothing can be called any more. */
+        /* All watches have ended, and every call fails. */
         int code = put(end->kvs, "k", "v");
 
         CHECK(code == -2 || code == -3);
@@ -1043,7 +1052,7 @@ static void on_end(void *user, int reason)
     NOTE(end->count++);
 }
 
-/* Is in the middle of it when another thread calls kvs_close. */
+/* Runs while another thread calls kvs_close. */
 static void finish_late(struct end *end)
 {
     const struct timespec while_closing = {.tv_nsec = 50 * 1000 * 1000};
@@ -1067,7 +1076,7 @@ static void on_slow_change(const void *key, size_t key_len, uint64_t version, vo
     finish_late(user);
 }
 
-static void tell(const char *line)
+static void print_line(const char *line)
 {
     puts(line);
     fflush(stdout);
@@ -1105,7 +1114,7 @@ static void ends(void)
     struct end slow = {0}, blocked = {0};
     struct end *lost[LOST];
 
-    /* kvs_close is no end that must be told. */
+    /* kvs_close does not call the disconnect callback. */
     by_us.kvs = open_handle();
     CHECK_CODE(0, kvs_on_disconnect(by_us.kvs, on_end, &by_us));
     CHECK_CODE(0, kvs_close(by_us.kvs));
@@ -1117,7 +1126,7 @@ static void ends(void)
     CHECK_CODE(0, kvs_on_disconnect(deleted.kvs, on_end, &replaced));
     CHECK_CODE(0, kvs_on_disconnect(deleted.kvs, on_end, &deleted));
     CHECK_CODE(0, kvs_on_disconnect(closing.kvs, on_end, &closing));
-    tell("delete");
+    print_line("delete");
     AWAIT(deleted.count == 1 && closing.count == 1);
     CHECK_CODE(KVS_ERROR_NOT_CONNECTED, deleted.reason);
     CHECK_CODE(KVS_ERROR_NOT_CONNECTED, closing.reason);
@@ -1146,7 +1155,7 @@ static void ends(void)
     CHECK_CODE(0, kvs_on_disconnect(blocked.kvs, on_end, &blocked));
     CHECK_CODE(0, put(witness, "b", "w"));
     AWAIT(blocked.seen.count == 1);
-    tell("kill");
+    print_line("kill");
     AWAIT(killed.count == 1);
     CHECK_CODE(KVS_ERROR_RECEIVE_ANSWER, killed.reason);
     /* The callbacks of these handles run at this moment. */
@@ -1155,7 +1164,7 @@ static void ends(void)
     await_line("killed");
     for (int i = LOST / 2; i < LOST; i++)
         close_lost(lost[i], true);
-    /* It waits for what is being told, and what could not be told any more never is. */
+    /* kvs_close waits for the running callback, and a callback that has not begun never runs. */
     AWAIT(slow.count == 1);
     NOTE(slow.closing = true);
     CHECK(kvs_close(slow.kvs) < 0);
@@ -1181,7 +1190,7 @@ int main(int argc, char *argv[])
     secret = argv[2];
     other_group = argv[3];
     other_secret = argv[4];
-    framed = getenv("KVS_PROTOCOL") == NULL;
+    is_v2 = getenv("KVS_PROTOCOL") == NULL;
     limit_run_time(200);
 
     opening();
@@ -1202,6 +1211,6 @@ int main(int argc, char *argv[])
     ends();
     CHECK(descriptors() == descriptors_before);
 
-    tell("every handle is right");
+    print_line("every handle is right");
     return EXIT_SUCCESS;
 }

@@ -24,7 +24,7 @@ static void run_child(const char *group, const char *secret, int number, int rep
 
     limit_run_time(60);
     report(reports, establish_connection(group, secret));
-    /* The end of this pipe is the signal for all at once. */
+    /* Closing this pipe is the signal for all processes at once. */
     CHECK(read(go, &byte, 1) == 0);
 
     sprintf(key, "key-%d", number);

@@ -47,7 +47,9 @@ static void full_session(void)
     report("delete_value", delete_value("k1"));
     report("delete_value", delete_value("k1"));
 
-    /* The group is deleted now. The test types a line when the library has closed the connection. */
+    /*
+     * The test now deletes the group, and writes a line when the library has closed the connection.
+     */
     while (getchar() != '\n')
         CHECK(!feof(stdin));
     report("put_value", put_value("k1", "v3"));

@@ -10,8 +10,8 @@
  * last number is seen.
  *
  * With -l nothing is merged: a writer awaits the acknowledgement of each change, a put made inside
- * the watcher's callback and seen in a callback of the writer's own, before it makes the next. Every
- * callback must then show exactly the next number.
+ * the watcher's callback and seen in a callback of the writer's own, before it makes the next.
+ * Every callback must then show exactly the next number.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -33,8 +33,8 @@
 enum meeting { KEYS_EXIST, ALL_WATCH, ALL_SEEN, MEETINGS };
 
 /*
- * Pipes: a byte of each process that has come to a meeting; for each meeting one whose end lets all go
- * on; the results.
+ * Pipes: a byte of each process that has come to a meeting; for each meeting one whose end lets all
+ * go on; the results.
  */
 static int ready[2], go[MEETINGS][2], results[2];
 
@@ -53,10 +53,10 @@ static int counter = 0;
 static char own_counter_key[32], watched_counter_key[32];
 static char own_acknowledgement_key[32], given_acknowledgement_key[32];
 
-/* What callbacks have seen. */
+/* The calls of the callbacks. */
 static int callbacks = 0, number_seen = 0;
 static int acknowledgements = 0;
-/* A callback that runs while the connection is closed gets no value any more. */
+/* A callback that runs while the connection is closed gets no value. */
 static atomic_bool closing = false;
 
 /* The number under a key; -1 when the connection is being closed. */
@@ -149,7 +149,7 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Tells the parent that this process has come so far, and waits until all others have. */
+/* Notifies the parent that this process has reached a meeting, and waits for all others. */
 static void meet(enum meeting meeting)
 {
     char byte = 0;
@@ -207,13 +207,13 @@ static void run_child(const char *group, const char *secret, int count)
     _exit(EXIT_SUCCESS);
 }
 
-/* Only there to interrupt poll: before the last meeting no child ends unless it has failed. */
+/* Exists to interrupt poll: before the last meeting a child ends only if it has failed. */
 static void child_ended(int signal_number)
 {
     (void)signal_number;
 }
 
-/* Waits until all processes have come to a meeting, then lets all go on. */
+/* Waits until all processes have reached a meeting, then lets them continue. */
 static void let_meet(enum meeting meeting, int count, const pid_t children[])
 {
     for (int i = 0; i < count; i++) {
@@ -266,7 +266,7 @@ int main(int argc, char *argv[])
             run_child(argv[optind], argv[optind + 1], count);
         }
     }
-    /* So that reading ends when no child is left. */
+    /* Otherwise reading would not end with the last child. */
     close(ready[1]);
     close(results[1]);
 

@@ -1,9 +1,9 @@
 /*
- * Linked to the programs of the tests when tests/sanitize runs them, with whichever sanitizer. Only
- * AddressSanitizer, which looks for leaks, asks what is said here.
+ * Linked to the test programs when tests/sanitize runs them, with any sanitizer. Only
+ * AddressSanitizer, which looks for leaks, uses it.
  *
- * A forked child has its parent's memory but none of its threads, so what only those point to looks lost
- * there. Leaks are looked for in the process that was started, and nowhere else.
+ * A forked child has the memory of its parent but none of its threads, so memory that only those
+ * reach looks leaked there. Leaks are looked for in the first process only.
  */
 #include <sys/types.h>
 #include <unistd.h>

@@ -3,10 +3,11 @@
  *
  *     shim_fail("connect", 2, 1, ECONNREFUSED, SHIM_CALLER)
  *
- * From then on the 2nd call of connect that comes from the code of libkvs.so on the main thread does
- * nothing but return the error; 1 says how many in a row do so. What the program itself or the C library
- * calls is never touched. SHIM_SHORT in place of an error lets send and recv move one byte only, as the
- * kernel may at any time. close closes all the same, as it does in reality whatever it returns.
+ * From then on the 2nd call of connect that comes from the code of libkvs.so on the main thread
+ * does nothing but return the error; 1 says how many in a row do so. What the program itself or the
+ * C library calls is never touched. SHIM_SHORT in place of an error lets send and recv move one
+ * byte only, as the kernel may at any time. close closes all the same, as it does in reality
+ * whatever it returns.
  *
  * The program finds the functions with dlsym: they are there only when this is preloaded.
  */
@@ -38,12 +39,15 @@ void shim_fail(const char *function, int nth, int times, int error, int thread);
 int shim_calls(void);
 int shim_failures(void);
 
-/* What is to fail. Changed only while no library thread makes such a call, or none cares. */
+/*
+ * The calls that fail. Changed only while no thread of the library makes such a call, or the result
+ * does not matter.
+ */
 static char wanted[32];
 static int wanted_nth, wanted_times, wanted_error, wanted_thread;
 static int calls, failures;
 
-/* Where the code of libkvs.so is. */
+/* The address range of the code of libkvs.so. */
 static uintptr_t library_begin, library_end;
 
 static int find_library(struct dl_phdr_info *object, size_t size, void *unused)
@@ -68,7 +72,7 @@ void shim_fail(const char *function, int nth, int times, int error, int thread)
     if (library_end == 0)
         dl_iterate_phdr(find_library, NULL);
     if (library_end == 0)
-        abort(); /* nothing would ever fail */
+        abort(); /* otherwise no call would ever fail */
     __atomic_store_n(&wanted_nth, 0, __ATOMIC_SEQ_CST);
     strncpy(wanted, function, sizeof wanted - 1);
     wanted_times = times;
@@ -79,7 +83,7 @@ void shim_fail(const char *function, int nth, int times, int error, int thread)
     __atomic_store_n(&wanted_nth, nth, __ATOMIC_SEQ_CST);
 }
 
-/* How many calls of the function there were, and how many of them have failed. */
+/* The number of calls of the function, and of those that have failed. */
 int shim_calls(void)
 {
     return __atomic_load_n(&calls, __ATOMIC_SEQ_CST);
@@ -90,7 +94,7 @@ int shim_failures(void)
     return __atomic_load_n(&failures, __ATOMIC_SEQ_CST);
 }
 
-/* 0, or what this call of `function` is to return. */
+/* 0, or the result of this call of `function`. */
 static int failure(const char *function, void *return_address)
 {
     uintptr_t from = (uintptr_t)return_address;
@@ -161,8 +165,10 @@ static int failure(const char *function, void *return_address)
     }
 
 SYSTEM_CALL(socket, (int domain, int type, int protocol), (domain, type, protocol))
-SYSTEM_CALL(bind, (int descriptor, __CONST_SOCKADDR_ARG address, socklen_t length), (descriptor, address, length))
-SYSTEM_CALL(connect, (int descriptor, __CONST_SOCKADDR_ARG address, socklen_t length), (descriptor, address, length))
+SYSTEM_CALL(bind, (int descriptor, __CONST_SOCKADDR_ARG address, socklen_t length),
+            (descriptor, address, length))
+SYSTEM_CALL(connect, (int descriptor, __CONST_SOCKADDR_ARG address, socklen_t length),
+            (descriptor, address, length))
 SYSTEM_CALL(setsockopt,
             (int descriptor, int level, int option, const void *value, socklen_t length),
             (descriptor, level, option, value, length))
@@ -197,7 +203,8 @@ TRANSFER(recv, (int descriptor, void *bytes, size_t length, int flags),
 TRANSFER(getrandom, (void *bytes, size_t length, unsigned flags), (bytes, length, flags))
 
 THREAD_CALL(pthread_create,
-            (pthread_t * id, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),
+            (pthread_t * id, const pthread_attr_t *attributes, void *(*run)(void *),
+              void *argument),
             (id, attributes, run, argument))
 THREAD_CALL(pthread_attr_init, (pthread_attr_t * attributes), (attributes))
 THREAD_CALL(pthread_key_create, (pthread_key_t * key, void (*destructor)(void *)),

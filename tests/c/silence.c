@@ -4,7 +4,7 @@
  *     silence MILLISECONDS
  *
  * Both calls must fail, each within MILLISECONDS. The second begins a fifth of a second after the
- * first, so it is waiting for its turn when the first gives up; its own time must not begin only then.
+ * first and waits for it; its own timeout runs during this wait.
  */
 
 #define _POSIX_C_SOURCE 200809L

@@ -7,10 +7,10 @@
  *
  * A line that begins with `=` is the result of the next command, one with `!` that of a get in a
  * callback. VALUE, which is what follows one blank and may be empty, stands where code is 1 and the
- * call was a get. BEGIN is the number of lines that had been written when the call began: those calls
- * had returned before, whichever thread they were made by.
+ * call was a get. BEGIN is the number of lines that had been written when the call began: those
+ * calls had returned before, whichever thread they were made by.
  *
- * The end of the input ends it. It checks nothing: that is the model's business, in the parent.
+ * It exits at the end of its input. It checks nothing: the model in the parent process does.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -77,12 +77,12 @@ static int call(const char *function, const char *first, const char *second)
         return register_callback(first, on_change);
     if (strcmp(function, "close") == 0)
         return close_connection();
-    /* Sends nothing: whether it is connected. */
+    /* Sends nothing: checks whether the program is connected. */
     CHECK(strcmp(function, "ask") == 0);
     return put_value(NULL, NULL);
 }
 
-/* Ends the word where it stands, and returns what follows; NULL when nothing does. */
+/* Terminates the first word, and returns the text after it; NULL if there is none. */
 static char *next_word(char *word)
 {
     char *blank = word ? strchr(word, ' ') : NULL;

@@ -6,8 +6,9 @@
  *     take main 4                                          exactly so many, unless the stream ends
  *     close main
  *
- * One step a line; the answer is one line, too: `done`, the bytes that were taken, or `end` when the
- * peer has gone. Between two steps it does nothing, so that a test can stop or kill it exactly there.
+ * One step a line; the answer is one line, too: `done`, the bytes that were taken, or `end` when
+ * the peer has gone. Between two steps it does nothing, so that a test can stop or kill it exactly
+ * there.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -64,7 +65,7 @@ static void step_send(int descriptor, const char *hex)
         CHECK(sscanf(hex + 2 * i, "%2x", &byte) == 1);
         bytes[i] = (unsigned char)byte;
     }
-    /* A server that has closed is an answer of its own. */
+    /* A connection that the server has closed has a response of its own. */
     puts(write(descriptor, bytes, length) == (ssize_t)length ? "done" : "end");
 }
 

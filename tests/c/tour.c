@@ -3,8 +3,8 @@
  *
  *     tour GROUP SECRET KEY
  *
- * Before each call it prints the function, after it the function and its code (and the value). It goes on
- * whatever a call returns, and ends with exit code 0: what it printed says how it went.
+ * Before each call it prints the function, after it the function and its code (and the value). It
+ * goes on whatever a call returns, and ends with exit code 0: what it printed says how it went.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -39,7 +39,9 @@ static void get(const char *key)
     free(value);
 }
 
-/* Until the callback has been called, or never will be: the question that sends nothing tells. */
+/*
+ * Waits until the callback has run or can never run: put_value(NULL, NULL) checks the connection.
+ */
 static void await_change(void)
 {
     const struct timespec pause = {.tv_nsec = 1000 * 1000};

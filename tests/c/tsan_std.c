@@ -1,15 +1,15 @@
 /*
  * The locks of Rust's standard library, as ThreadSanitizer should see them.
  *
- * The library comes compiled, without instrumentation. What of its locks is inlined into our code is
- * seen there; what is not, the slow path of a mutex and waiting for a condition, is invisible, and what
- * it orders would be reported as a race. So the linker puts these functions around those (--wrap, see
- * tests/sanitize, which finds their names), and they say what the real ones do: nothing more, so no
- * race is hidden.
+ * The library comes compiled, without instrumentation. What of its locks is inlined into our code
+ * is seen there; what is not, the slow path of a mutex and waiting for a condition, is invisible,
+ * and what it orders would be reported as a race. So the linker puts these functions around those
+ * (--wrap, see tests/sanitize, which finds their names), and they say what the real ones do:
+ * nothing more, so no race is hidden.
  *
- * One more thing: Arc counts down with release order, and the last one orders itself after the others
- * with a fence. ThreadSanitizer knows no fences. So counting down with release order acquires, too; nothing
- * else in Rust's library or ours counts down with that order.
+ * One more thing: Arc counts down with release order, and the last one orders itself after the
+ * others with a fence. ThreadSanitizer knows no fences. So counting down with release order
+ * acquires, too; nothing else in Rust's library or ours counts down with that order.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,10 +1,11 @@
 /*
- * unload.c - a program that loads the library as a plug-in would be, and unloads it while connected.
+ * unload.c - a program that loads the library as a plug-in would be, and unloads it while
+ * connected.
  *
  *     unload LIBRARY GROUP SECRET
  *
- * It prints `unloaded`; then the test changes the key `k`, and the callback is called by a thread whose
- * code would be gone if dlclose had unmapped it.
+ * It prints `unloaded`; then the test changes the key `k`, and the callback is called by a thread
+ * whose code would be gone if dlclose had unmapped it.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -53,7 +54,7 @@ int main(int argc, char *argv[])
         *(void **)&put = find(library, "put_value");
         *(void **)&watch = find(library, "register_callback");
         *(void **)&leave = find(library, "close_connection");
-        /* Still connected from the round before: what was loaded is the same library. */
+        /* Still connected from the previous round: the loaded library is the same. */
         CHECK_CODE(i == 0 ? -2 : 1, leave());
         CHECK_CODE(0, establish(argv[2], argv[3]));
         CHECK_CODE(1, put("k", "before"));
@@ -64,7 +65,7 @@ int main(int argc, char *argv[])
     fflush(stdout);
     AWAIT(changes == 1);
 
-    /* The handler of forks is the library's too. */
+    /* The fork handler belongs to the library, too. */
     fflush(NULL);
     for (int i = 0; i < 10; i++) {
         pid_t child = fork();

@@ -19,7 +19,7 @@ on_both_protocols! {
     }
 }
 
-/// Runs `handles.c` to its end. It asks for what it cannot do itself.
+/// Runs `handles.c`, which asks for the deletion of a group and for the end of the server.
 fn handles(env: &TestEnv, program: impl FnOnce(&str) -> Program) {
     let other = env.server.create_group(OTHER_GROUP);
     let process = program(&other).spawn();
@@ -35,7 +35,7 @@ fn handles(env: &TestEnv, program: impl FnOnce(&str) -> Program) {
 }
 
 on_both_protocols! {
-    fn handles_do_all_that_the_header_says(protocol: Protocol) {
+    fn handles_keep_the_promises_of_the_header(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let program = compile_c("tests/c/handles.c");
         handles(&env, |other| env.member(program).args([OTHER_GROUP, other]));

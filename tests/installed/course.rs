@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{World, run};
 
-/// Builds it with the two lines of the course's Makefile.
+/// Builds a program with the two lines of the course's Makefile.
 fn build(installed: &InstalledTree, name: &str, compiler: &str) -> (TempDir, PathBuf) {
     let dir = private_dir();
     let source = format!("{name}.c");
@@ -35,7 +35,7 @@ struct App {
     process: Process,
 }
 
-/// What the library says of a forced close, and what the program then does.
+/// What the library prints at a forced close, and what the program then prints.
 const FORCED: [&str; 3] = [
     "App: Closing connection due to deletion of group or closed server",
     "keyboard cancelled",
@@ -59,18 +59,15 @@ impl App {
 }
 
 #[test]
-fn an_old_project_with_its_own_makefile_works() {
+fn old_project_builds_with_its_own_makefile() {
     let world = World::start();
     let app = App::start(&world);
     app.says("establish", &["0", "variables right"]);
     app.says("put", &["1"]);
     app.says("get", &["Value: value"]);
-    app.says(
-        "get nothing",
-        &["App: no such key, group or watch", "-7"],
-    );
+    app.says("get nothing", &["App: no such key, group or watch", "-7"]);
     app.says("register", &["1"]);
-    // The callback is called while the put is answered.
+    // The callback may run before the put returns.
     app.process.send("put");
     let mut lines = [app.process.next_line(), app.process.next_line()];
     lines.sort();
@@ -78,7 +75,7 @@ fn an_old_project_with_its_own_makefile_works() {
 }
 
 #[test]
-fn the_callback_thread_may_be_cancelled_before_each_close() {
+fn callback_thread_may_be_cancelled_before_close() {
     let world = World::start();
     let app = App::start(&world);
     for _ in 0..3 {
@@ -90,7 +87,7 @@ fn the_callback_thread_may_be_cancelled_before_each_close() {
     assert!(app.process.wait_exit().success());
 }
 
-/// What ends the connection of a waiting program also ends its wait.
+/// Checks that `end` is a forced close for a waiting program, and ends its wait.
 fn is_a_forced_close(end: impl FnOnce(&World)) {
     let world = World::start();
     let app = App::start(&world);
@@ -101,18 +98,18 @@ fn is_a_forced_close(end: impl FnOnce(&World)) {
 }
 
 #[test]
-fn a_forced_close_cancels_the_keyboard_and_ends_the_wait() {
+fn forced_close_cancels_the_keyboard_thread() {
     is_a_forced_close(|world| world.local.delete_group(super::GROUP));
 }
 
 #[test]
-fn a_server_that_ends_is_a_forced_close_too() {
+fn server_exit_is_a_forced_close() {
     is_a_forced_close(|world| world.local.quit());
 }
 
 #[test]
-fn a_server_that_is_killed_during_calls_is_a_forced_close_too() {
-    // Now the call notices it first, now the library's thread.
+fn server_killed_during_calls_is_a_forced_close() {
+    // Either the call or the library's thread detects the loss first.
     for _ in 0..10 {
         let world = World::start();
         let app = App::start(&world);
@@ -131,7 +128,7 @@ fn a_server_that_is_killed_during_calls_is_a_forced_close_too() {
 }
 
 #[test]
-fn every_compiler_gives_the_program_its_variables() {
+fn each_compiler_links_the_shared_variables() {
     if !has_tools(&["clang"]) {
         return;
     }
@@ -145,7 +142,7 @@ fn every_compiler_gives_the_program_its_variables() {
 }
 
 #[test]
-fn a_forked_child_is_not_connected_and_the_parent_stays_so() {
+fn forked_child_is_unconnected_and_its_parent_unaffected() {
     let world = World::start();
     let app = App::start(&world);
     app.says("establish", &["0", "variables right"]);
@@ -154,7 +151,7 @@ fn a_forked_child_is_not_connected_and_the_parent_stays_so() {
 }
 
 #[test]
-fn a_program_with_some_of_the_variables_ends_when_its_last_thread_does() {
+fn program_with_some_variables_exits_with_its_last_thread() {
     let world = World::start();
     let (_dir, program) = build(&world.installed, "some", "gcc");
     let printed = run(world.member(program));
@@ -162,7 +159,7 @@ fn a_program_with_some_of_the_variables_ends_when_its_last_thread_does() {
 }
 
 #[test]
-fn a_program_without_the_variables_links_too() {
+fn program_without_the_variables_links() {
     if !has_tools(&["clang", "g++"]) {
         return;
     }
@@ -170,16 +167,12 @@ fn a_program_without_the_variables_links_too() {
     for compiler in ["gcc", "clang", "gcc -static", "gcc -fcommon", "g++"] {
         let (_dir, program) = build(&world.installed, "plain", compiler);
         let printed = run(world.member(&program));
-        assert_eq!(
-            printed,
-            ["Value: value", "App: no such key, group or watch"],
-            "{compiler}"
-        );
+        assert_eq!(printed, ["Value: value", "App: no such key, group or watch"], "{compiler}");
     }
 }
 
 #[test]
-fn only_the_object_for_the_course_knows_the_variables() {
+fn only_the_course_object_has_the_variables() {
     let installed = InstalledTree::new();
     let undefined = |file: &Path| {
         let names = tool(Command::new("nm").arg(file));

@@ -1,19 +1,21 @@
-//! The pages for readers, `docs/TUTORIAL.md` and `docs/PORTING.md`, followed to the letter: each block of a page is typed,
-//! written to a file, or awaited on a screen.
+//! Follows `docs/TUTORIAL.md` and `docs/PORTING.md` to the letter: each block of a page is typed,
+//! written to a file, or expected on a screen.
 //!
-//! What a block is, its first line says, and the text before it. What follows the language there, no reader sees.
+//! The first line of a block says what it is, together with the text before it. Readers do not see
+//! what follows the language there.
 //!
-//! | block | what is done with it |
+//! | block | what the test does |
 //! |---|---|
-//! | any, after text that ends with a file's name in backticks and a colon | it is written to that file, in the directory of the reader's own terminal |
-//! | `sh` | it is run in the reader's own terminal, which is at the sources in the beginning |
-//! | `sh terminal=NAME` | it is run in another terminal, which is opened when it is first named |
-//! | `console terminal=NAME` | it is typed into the program that runs there |
-//! | `text` | the terminal of the block before shows these lines, and no others |
-//! | `text terminal=NAME` | that terminal shows them |
+//! | any, after a file's name in backticks and a colon | writes this file in the own directory |
+//! | `sh` | runs it in the reader's own terminal, which starts in the source tree |
+//! | `sh terminal=NAME` | runs it in another terminal, which opens when it is first named |
+//! | `console terminal=NAME` | types it into the program that runs there |
+//! | `text` | expects these lines, and no others, in the terminal of the block before |
+//! | `text terminal=NAME` | expects them in that terminal |
 //!
-//! Every other block fails the test, and so does whatever a terminal shows that is not on the page; but `make` may say
-//! what it likes, and the log of a server more than the page has. Not taken literally are secrets, ports and the times of logs.
+//! Every other block fails the test, and so does any line of a terminal that is not on the page,
+//! except output of `make` and additional log lines of a server. Secrets, ports and the times of
+//! logs may differ.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +31,7 @@ const OWN: &str = "own";
 const PORT: u16 = 58132;
 
 #[test]
-fn the_tutorial_works_as_it_is_written() {
+fn tutorial_works_as_written() {
     if !has_tools(&["pkg-config"]) {
         return;
     }
@@ -37,7 +39,7 @@ fn the_tutorial_works_as_it_is_written() {
 }
 
 #[test]
-fn an_old_project_is_ported_as_it_is_written() {
+fn porting_guide_works_as_written() {
     if !has_tools(&["pkg-config"]) {
         return;
     }
@@ -64,7 +66,7 @@ fn follow(name: &str) {
     assert!(!blocks.is_empty());
     let mut current = OWN;
     for (n, block) in blocks.iter().enumerate() {
-        // Where it was, for who reads the report of a failure.
+        // Locates a failure in its report.
         println!("{name}:{}: {}", block.line, block.language);
         let terminal = block.marker.as_ref().map(|(name, terminal)| {
             assert_eq!(name, "terminal", "{}: no such marker", block.line);
@@ -86,7 +88,7 @@ fn follow(name: &str) {
                 }
             }
             (None, "console") => {
-                current = terminal.expect("it is typed into a terminal of its own");
+                current = terminal.expect("a console block names its terminal");
                 reader.type_in(current, &block.text);
             }
             (None, "text") => {
@@ -109,22 +111,22 @@ fn follow(name: &str) {
 
 struct Reader<'a> {
     home: &'a Path,
-    /// Where the own terminal is.
+    /// The directory of the own terminal.
     dir: PathBuf,
     terminals: BTreeMap<String, Terminal>,
-    /// The secrets of the page, and those in place of them.
+    /// The secrets of the page, and the real ones.
     secrets: BTreeMap<String, String>,
     scripts: usize,
 }
 
-/// A shell that runs one file after the other, each named on a line of its input: so the programs in these files have the
-/// keyboard for themselves.
+/// A shell that runs one script after the other. Each line of its input names a script, so that
+/// only the programs in the scripts read the keyboard.
 struct Terminal {
     shell: Process,
     is_running: bool,
 }
 
-/// What a shell says when a file has been run, before the status and the directory.
+/// What a shell prints after a script, before the status and the directory.
 const DONE: &str = "the block is done: ";
 
 impl Reader<'_> {
@@ -138,7 +140,7 @@ impl Reader<'_> {
         let loop_over_files =
             format!("exec 2>&1\nwhile read -r file; do . \"$file\"; echo \"{DONE}$? $PWD\"; done");
         let dir = if name == OWN { project_dir() } else { self.home };
-        // A terminal that the shell controls: when it is killed, the system hangs up on what still runs there.
+        // The shell controls its terminal: when it is killed, the system sends SIGHUP to the rest.
         let shell = Program::new("setsid")
             .args(["--ctty", "env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C"])
             // `make install` installs what was built before.
@@ -151,7 +153,7 @@ impl Reader<'_> {
         Terminal { shell, is_running: false }
     }
 
-    /// Runs a block and does not wait for its end.
+    /// Starts a block without waiting for its end.
     fn run(&mut self, terminal: &str, block: &str) {
         if !self.terminals.contains_key(terminal) {
             let opened = self.open(terminal);
@@ -179,7 +181,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Waits for the lines of a block on the screen, and fails when there is something else.
+    /// Waits for the lines of a block on the screen, and fails on any other line.
     fn see(&mut self, terminal: &str, block: &str) {
         for line in block.lines() {
             let expected = without_chance(&self.in_place(line));
@@ -198,7 +200,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Waits for the end of what was run last; its status. It shows no more, unless it is `make`.
+    /// Waits for the end of the last block, and returns its status. Only `make` may print more
+    /// lines.
     fn end(&mut self, terminal: &str, is_make: bool) -> String {
         let shell = &self.running(terminal).shell;
         let line = shell.expect_line_where("the end of the block", |line| {
@@ -216,7 +219,7 @@ impl Reader<'_> {
         status
     }
 
-    /// All programs have ended, or end by themselves.
+    /// Waits until all programs have exited, and closes the terminals.
     fn close_all(mut self) {
         let names: Vec<String> = self.terminals.keys().cloned().collect();
         for name in names {
@@ -230,22 +233,22 @@ impl Reader<'_> {
         }
     }
 
-    /// With the secrets that there are in place of those on the page.
+    /// Replaces the secrets of the page by the real ones.
     fn in_place(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, (page, real)| text.replace(page, real))
     }
 }
 
-/// The secret that a local server announces.
+/// The secret in a line of a local server.
 fn secret(line: &str) -> Option<&str> {
     line.strip_prefix("Group created with secret ")?.strip_suffix('!')
 }
 
-/// A line of a server's log, without its time and colours.
+/// A line of a server's log without its time and colours.
 fn log_entry(line: &str) -> Option<String> {
     let mut parts = line.split("\u{1b}[");
     let mut plain = parts.next()?.to_owned();
-    // What ends with the first m is a colour.
+    // A colour ends with the first m.
     plain.extend(parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text)));
     let (time, entry) = plain.split_once("Z ")?;
     let is_time = time.len() == "2026-11-25T13:34:51.318681".len()
@@ -253,7 +256,7 @@ fn log_entry(line: &str) -> Option<String> {
     is_time.then(|| entry.to_owned())
 }
 
-/// A line without the port from which a local server happens to come.
+/// A line without the random port of a local server.
 fn without_chance(line: &str) -> String {
     match line.split_once("request from (127.0.0.1, ") {
         Some((before, _)) => format!("{before}request from somewhere"),

@@ -1,7 +1,8 @@
-//! The installed tree, used as a C programmer, a packager and an old project of the course would: by compilers, build
-//! systems and other languages that know nothing of this project but what was installed; and by readers of the tutorial.
+//! The installed tree, used by compilers, build systems and other languages that know nothing of
+//! this project but the installed files, by an old project of the course, and by readers of the
+//! tutorial.
 //!
-//! It is installed into a temporary directory by each test, from what `make dist` has built.
+//! Each test installs into a temporary directory what `make dist` has built.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +34,8 @@ impl World {
         Self { installed, _auth: auth, local, secret }
     }
 
-    /// A program that finds the installed library; its first arguments are the group and its secret.
+    /// A program that finds the installed library, with the group and its secret as first
+    /// arguments.
     fn member(&self, program: impl AsRef<Path>) -> Program {
         self.program(program).args([GROUP, &self.secret])
     }
@@ -45,7 +47,7 @@ impl World {
     }
 }
 
-/// What the program prints, which must end well and print nothing to standard error.
+/// Runs a program and returns its output. It must succeed and print nothing on standard error.
 fn run(program: Program) -> Vec<String> {
     let process: Process = program.spawn();
     let finished: ProcessOutput = process.finish();

@@ -10,7 +10,7 @@ use super::{World, run};
 
 const PUT_GET: [&str; 3] = ["example = hello", "example = good morning", "example: no such key"];
 
-/// Compiles an installed example with what pkg-config says.
+/// Compiles an installed example with the options of pkg-config.
 fn compile(
     world: &World,
     compiler: &[&str],
@@ -91,7 +91,7 @@ fn cplusplus_programs_with_both_compilers() {
 }
 
 #[test]
-fn all_installed_examples_are_built_and_run() {
+fn installed_examples_build_and_run() {
     if !has_tools(&["pkg-config"]) {
         return;
     }
@@ -141,7 +141,7 @@ fn all_installed_examples_are_built_and_run() {
                 &world.secret,
             ]),
             "processes" | "put_get" | "threads" => member(name),
-            other => panic!("{other}: an example that nobody runs"),
+            other => panic!("{other}: no test runs this example"),
         };
         run(program);
     }
@@ -188,7 +188,7 @@ fn cmake_finds_it_both_ways() {
         assert_eq!(run(world.member(dir.path().join("build").join(program))), PUT_GET, "{program}");
     }
 
-    // A version that it does not have is not found.
+    // CMake must not find a version that is not installed.
     write(
         "CMakeLists.txt",
         "cmake_minimum_required(VERSION 3.13)\nproject(e C)\nfind_package(kvs 2.0 REQUIRED)\n",
@@ -204,7 +204,7 @@ fn cmake_finds_it_both_ways() {
 }
 
 #[test]
-fn python_uses_it_with_ctypes() {
+fn python_calls_the_library_with_ctypes() {
     if !has_tools(&["python3"]) {
         return;
     }
@@ -232,14 +232,11 @@ assert kvs.close_connection() == 1
 "#;
     fs::write(&script, text).expect("the directory is ours");
     let program = world.program("python3").arg(script).args([super::GROUP, &world.secret]);
-    assert_eq!(
-        run(program),
-        ["key", "another", "no such key, group or watch"]
-    );
+    assert_eq!(run(program), ["key", "another", "no such key, group or watch"]);
 }
 
 #[test]
-fn a_program_that_loads_it_itself() {
+fn program_loads_the_library_with_dlopen() {
     let world = World::start();
     let dir = private_dir();
     let source = dir.path().join("load.c");

@@ -1,4 +1,4 @@
-//! What is installed, and that it goes away again.
+//! The installed files, their symbols, the Debian package, and uninstallation.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn declared(header: &Path) -> Vec<String> {
             let name = declaration.split('(').next()?.split([' ', '*', '\n']).next_back()?;
             Some(name.to_owned())
         })
-        // Those of the system's headers are not in the text.
+        // Functions of the system's headers are not in the text.
         .filter(|name| !name.is_empty() && text.contains(&format!("{name}(")))
         .collect();
     names.sort();
@@ -49,7 +49,7 @@ fn declared(header: &Path) -> Vec<String> {
     names
 }
 
-/// The symbols that others see.
+/// The exported symbols.
 fn visible(nm: &mut Command) -> Vec<String> {
     let mut names: Vec<String> = tool(nm)
         .lines()
@@ -64,7 +64,7 @@ fn visible(nm: &mut Command) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_visible_but_what_the_header_declares() {
+fn library_exports_exactly_the_declared_functions() {
     let installed = InstalledTree::new();
     let declared = declared(&installed.path("include/kvs.h"));
     assert!(declared.contains(&"put_value".to_owned()) && declared.len() > 20, "{declared:?}");
@@ -81,7 +81,7 @@ fn nothing_is_visible_but_what_the_header_declares() {
 }
 
 #[test]
-fn uninstall_leaves_nothing_of_it_and_everything_else() {
+fn uninstall_removes_exactly_the_installed_files() {
     let installed = InstalledTree::new();
     let other = installed.path("lib/another-library.so");
     fs::write(&other, "").expect("the tree is ours");
@@ -89,7 +89,7 @@ fn uninstall_leaves_nothing_of_it_and_everything_else() {
     for ours in ["lib/kvs", "lib/cmake/kvs", "share/doc/kvs"] {
         assert!(!installed.path(ours).exists(), "{ours}");
     }
-    // Those that others use, too, stay.
+    // Directories that other software shares stay.
     assert!(installed.path("include").exists() && installed.path("lib/pkgconfig").exists());
     let mut left = Vec::new();
     let mut dirs = vec![installed.dest().to_owned()];
@@ -103,7 +103,7 @@ fn uninstall_leaves_nothing_of_it_and_everything_else() {
 }
 
 #[test]
-fn the_debian_package_is_the_installed_tree() {
+fn debian_package_is_the_installed_tree() {
     if !has_tools(&["dpkg-architecture", "dpkg-deb"]) {
         return;
     }
@@ -125,7 +125,7 @@ fn the_debian_package_is_the_installed_tree() {
     for file in ["bin/KVS-LocalServer", "bin/KVS-AuthServer", "include/kvs.h"] {
         assert!(same(&root.join("usr").join(file), &installed.path(file)), "{file}");
     }
-    // The services start what is in the package.
+    // The services start programs of the package.
     for unit in ["kvs-auth-server", "kvs-local-server"] {
         let path = root.join(format!("usr/lib/systemd/system/{unit}.service"));
         let text = fs::read_to_string(&path).expect("it is in the package");
@@ -143,11 +143,11 @@ fn the_debian_package_is_the_installed_tree() {
 }
 
 #[test]
-fn a_change_of_the_interface_needs_a_new_version() {
-    if !are_installed(&["abidiff"], "a_change_of_the_interface_needs_a_new_version") {
+fn interface_change_needs_a_new_version() {
+    if !are_installed(&["abidiff"], "interface_change_needs_a_new_version") {
         return;
     }
-    // A copy of what the check looks at, with another header each time.
+    // A copy of the files that the check reads, with another header each time.
     let copy = private_dir();
     let files = ["Cargo.toml", "include", "packaging", "target/install"];
     fs::create_dir(copy.path().join("target")).expect("the directory is ours");
@@ -197,7 +197,7 @@ fn a_change_of_the_interface_needs_a_new_version() {
     assert_ne!(with_another_argument, header);
     assert!(!check(&with_another_argument, VERSION).0);
 
-    // Declared, but not in the library.
+    // A function that is declared but not in the library.
     let declared = header.replace(
         "int close_connection(void);",
         "int close_connection(void);\n\nint kvs_more(void);",

@@ -1,6 +1,7 @@
 /*
- * app.c - an application as the course has them: it defines what the library shares with it, reads commands on a thread
- * of its own, waits in main, and cancels the callback thread before it closes.
+ * app.c - an application as in the course: it defines the variables that the library shares with
+ * it, reads commands on a second thread, waits in main, and cancels the callback thread before it
+ * closes the connection.
  *
  *     gcc app.c -o app KVS-lib.o
  *     ./app GROUP SECRET
@@ -22,19 +23,21 @@ struct sockaddr_un cl_addr, sv_addr, cl_addr_cb, sv_addr_cb;
 pthread_t callback_tid, tid;
 int exit_flag;
 
-/* By the keyboard, not by the library. */
+/* Set by the keyboard thread, not by the library. */
 static volatile int asked_to_exit;
 
-/* Whether the variables say the same as the system. */
+/* Whether the variables match the state of the system. */
 static int variables_are_right(void)
 {
     struct sockaddr_un address;
     socklen_t size = sizeof address;
 
-    if (getpeername(cfd, (struct sockaddr *)&address, &size) != 0 || strcmp(address.sun_path, sv_addr.sun_path) != 0)
+    if (getpeername(cfd, (struct sockaddr *)&address, &size) != 0 ||
+        strcmp(address.sun_path, sv_addr.sun_path) != 0)
         return 0;
     size = sizeof address;
-    if (getsockname(cfd, (struct sockaddr *)&address, &size) != 0 || strcmp(address.sun_path, cl_addr.sun_path) != 0)
+    if (getsockname(cfd, (struct sockaddr *)&address, &size) != 0 ||
+        strcmp(address.sun_path, cl_addr.sun_path) != 0)
         return 0;
     size = sizeof address;
     if (getpeername(cfd_cb, (struct sockaddr *)&address, &size) != 0 ||
@@ -52,7 +55,7 @@ static void key_changed(char *key)
     printf("The key %s was changed\n", key);
 }
 
-/* A child has no connection, and may make its own. */
+/* A child has no connection and may open its own. */
 static void fork_child(char **argv)
 {
     int status;
@@ -97,7 +100,7 @@ static void *keyboard(void *arguments)
             printf("%d\n", close_connection());
             printf("descriptors %d %d\n", cfd, cfd_cb);
         } else if (strcmp(line, "puts") == 0) {
-            /* Until the server is gone, and then on: it is the library that ends this thread. */
+            /* Continues after the server is gone: the library ends this thread. */
             for (;;)
                 put_value("key", "value");
         } else if (strcmp(line, "fork") == 0) {
@@ -124,7 +127,7 @@ int main(int argc, char *argv[])
         return 1;
     while (exit_flag == 0)
         ;
-    /* After a forced close the library has done it. */
+    /* After a forced close the library has set it. */
     if (asked_to_exit)
         pthread_cancel(tid);
     else if (cfd != -1 || cfd_cb != -1)

@@ -1,5 +1,5 @@
 /*
- * plain.c - an application as the course has them that defines none of the variables.
+ * plain.c - an application as in the course that defines none of the variables.
  *
  *     gcc plain.c -o plain KVS-lib.o
  *     ./plain GROUP SECRET

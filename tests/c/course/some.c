@@ -1,6 +1,6 @@
 /*
- * some.c - an application as the course has them that defines some of the variables, and whose main thread ends before the
- * process does.
+ * some.c - an application as in the course that defines some of the variables, and whose main
+ * thread ends before the process does.
  *
  *     gcc some.c -o some KVS-lib.o
  *     ./some GROUP SECRET
@@ -25,6 +25,6 @@ int main(int argc, char *argv[])
     if (close_connection() != 1 || cfd != -1)
         return 1;
     puts("closed");
-    /* The process ends with its last thread: the library has left none. */
+    /* The process ends with its last thread: no thread of the library remains. */
     pthread_exit(NULL);
 }
