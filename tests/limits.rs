@@ -179,7 +179,7 @@ fn server_starts_although_another_user_holds_its_guard() {
     let name = format!("kvs-local-server-{hash:016x}");
     let _holder = crowd(&["-u", OTHER_USER, "-a", &name]);
     let server = LocalServer::builder(auth.addr()).socket(&socket).start();
-    expect_logged_once(&server, "belongs to another user");
+    expect_logged_once(&server, "another user has bound the abstract socket");
     // A second one is kept off by the first, which serves the path.
     let second = LocalServer::builder(auth.addr()).socket(&socket).spawn();
     let finished = second.finish();

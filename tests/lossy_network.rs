@@ -408,7 +408,8 @@ fn everything_ends_right(
 
     let figures = lock(&env.figures);
     println!(
-        "{title}: {} operations and {} kills in {:.1} s; {} datagrams, {} hit; {} excuses (seed {seed})",
+        "{title}: {} operations and {} kills in {:.1} s; {} datagrams, {} affected; {} excuses \
+         (seed {seed})",
         env.done.load(Ordering::SeqCst),
         env.restarts.load(Ordering::SeqCst),
         took.as_secs_f64(),

@@ -204,7 +204,8 @@ on_both_protocols! {
                 replay_to_library(&server, &conversation, protocol);
                 closed.send(()).expect("the application waits for it");
             });
-            let app = connection_builder(&server, protocol).open("g1", "VKHMp").expect("the recorded answers let it in");
+            let builder = connection_builder(&server, protocol);
+            let app = builder.open("g1", "VKHMp").expect("the recorded responses accept it");
             let (changed, changes) = std::sync::mpsc::channel();
             let code = |error: kvs::Error| error.code();
             app.put("k1", "v1").unwrap();
@@ -212,7 +213,8 @@ on_both_protocols! {
             assert_eq!(app.get("nokey").unwrap(), None);
             let watch = |key| {
                 let changed = changed.clone();
-                app.watch(key, move |key: &[u8]| changed.send(key.to_vec()).expect("the test listens"))
+                let send = move |key: &[u8]| changed.send(key.to_vec()).expect("the test listens");
+                app.watch(key, send)
             };
             watch("k1").unwrap();
             assert_eq!(watch("nokey").map_err(code), Err(-7));
@@ -221,7 +223,8 @@ on_both_protocols! {
             assert_eq!(app.get("k1").unwrap().as_deref(), Some(&b"v2"[..]));
             assert!(app.delete("k1").unwrap());
             assert!(!app.delete("k1").unwrap());
-            is_closed.recv_timeout(DEADLINE).expect("the library closes when the server sends the close flag");
+            let closed = is_closed.recv_timeout(DEADLINE);
+            closed.expect("the library closes on the close flag of the server");
             assert_eq!(app.put("k1", "v3").map_err(code), Err(-2));
             assert_eq!(app.close().map_err(code), Err(-2));
         });
@@ -237,8 +240,8 @@ on_both_protocols! {
             let conversation = Transcript::load(name);
             thread::scope(|scope| {
                 scope.spawn(|| replay_to_library(&server, &conversation, protocol));
-                let error =
-                    connection_builder(&server, protocol).open(group, secret).expect_err("the recorded answers refuse it");
+                let login = connection_builder(&server, protocol).open(group, secret);
+                let error = login.expect_err("the recorded responses refuse it");
                 assert_eq!(error.code(), code, "{name}");
             });
         }

@@ -99,7 +99,8 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     let took = begin.elapsed();
     let after = env.server.resident_kib().max(most.into_inner() as u64);
     println!(
-        "{puts} puts in {took:?} ({:.0} a second); VmRSS {resident} KiB before, {after} KiB at most",
+        "{puts} puts in {took:?} ({:.0} a second); VmRSS {resident} KiB before, {after} KiB \
+         at most",
         puts as f64 / took.as_secs_f64()
     );
     assert!(after < resident + 2048, "the server grew from {resident} KiB to {after} KiB");

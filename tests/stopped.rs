@@ -517,8 +517,8 @@ on_both_protocols! {
             tour.signal(Signal::SIGCONT);
             let ended = tour.finish();
             assert_eq!(ended.status.code(), Some(0), "{}", tour.report());
-            let answers: Vec<_> =
-                ended.stdout.iter().filter(|line| code(line).is_some()).map(String::as_str).collect();
+            let lines = ended.stdout.iter().map(String::as_str);
+            let answers: Vec<_> = lines.filter(|line| code(line).is_some()).collect();
             assert_eq!(answers, TOUR, "{key}\n{}", stop_env.env.server.report());
         }
         assert_eq!(stop_env.pairs(), PAIRS);
@@ -563,7 +563,8 @@ on_both_protocols! {
         let killed = ended.iter().filter(|(_, _, ended)| ended.status.code().is_none()).count();
         assert!((fewest(protocol)..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
         let pids: Vec<_> = ended.iter().map(|(_, tour, _)| tour.pid()).collect();
-        let was_in = ended.iter().filter(|(_, _, ended)| progress(ended).contains_key("establish 0"));
+        let was_in =
+            ended.iter().filter(|(_, _, output)| progress(output).contains_key("establish 0"));
         let dead: Vec<_> = was_in.map(|(_, tour, _)| tour.pid()).collect();
         assert!(dead.len() > fewest(protocol) - 15, "{}", dead.len());
         stop_env.expect_gone(&pids, &dead);

@@ -32,8 +32,8 @@ impl RawV1App {
     /// Connects from unnamed sockets and logs in.
     ///
     /// # Errors
-    /// Where the login failed, in words: `no such group` and `wrong secret` are the server's responses,
-    /// anything else is a broken connection.
+    /// Where the login failed, in words: `no such group` and `wrong secret` are the server's
+    /// responses, anything else is a broken connection.
     pub fn try_login(server: &impl Sockets, group: &str, secret: &str) -> Result<Self, String> {
         let connect = |name, path: &Path| {
             Channel::connect(name, path).map_err(|error| format!("{}: {error}", path.display()))

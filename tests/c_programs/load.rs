@@ -72,7 +72,8 @@ on_both_protocols! {
         env.server.status_where("all applications closed", |apps| {
             apps.len() == COUNT && apps.iter().all(|app| app.status == "Closed")
         });
-        assert_eq!([threads_during, threads_after], [threads_before; 2], "threads during and after");
+        let threads = [threads_during, threads_after];
+        assert_eq!(threads, [threads_before; 2], "threads during and after");
         assert_eq!(env.server.group_info(GROUP).unwrap().pairs, COUNT);
         measured("a thousand applications", &lines[1..]);
     }

@@ -141,7 +141,9 @@ on_both_protocols! {
                 env.metrics().expect("kvs_callbacks_sent_total", 1.0);
                 assert_eq!(merged, 8.0);
             }
-            Protocol::V2 => assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged"),
+            Protocol::V2 => {
+                assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged");
+            }
         }
         watcher.signal(Signal::SIGCONT);
         // Each change was sent or merged.
