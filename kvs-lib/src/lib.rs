@@ -71,7 +71,8 @@
 mod arguments;
 mod builder;
 mod callbacks;
-#[cfg(feature = "capi")]
+// The examples in its comments are C, which `rustdoc` would take for Rust.
+#[cfg(all(feature = "capi", not(doctest)))]
 #[allow(unsafe_code)]
 mod capi;
 mod channel;
