@@ -1,6 +1,6 @@
-// Requests the status of the server every two seconds and shows it. Rates and quantiles are computed
-// from the difference between two responses; the history of the plots is kept here. Everything that
-// the server sends is shown as text, never as HTML.
+// Requests the status of the server every two seconds and shows it. Rates and quantiles are
+// computed from the difference between two responses; the history of the plots is kept here.
+// Everything that the server sends is shown as text, never as HTML.
 "use strict";
 
 const POLL_INTERVAL = 2000; // ms
@@ -21,7 +21,8 @@ const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 function count(n) {
   if (n < 100 && n % 1) return [rounded.format(n), ""];
   if (n < 1e5) return [grouped.format(Math.round(n)), ""];
-  for (const [size, unit] of [[1e9, "G"], [1e6, "M"]]) if (n >= size) return [rounded.format(n / size), unit];
+  for (const [size, unit] of [[1e9, "G"], [1e6, "M"]])
+    if (n >= size) return [rounded.format(n / size), unit];
   return [rounded.format(n / 1e3), "k"];
 }
 
@@ -57,8 +58,8 @@ function duration(s) {
 
 const sum = (numbers) => Object.values(numbers).reduce((a, b) => a + b, 0);
 
-// The latency that the share `q` of the operations stays below, or null without operations. Latencies
-// are taken as evenly spread within a bucket.
+// The latency that the share `q` of the operations stays below, or null without operations.
+// Latencies are taken as evenly spread within a bucket.
 function quantile(q, bounds, buckets) {
   const total = buckets.reduce((a, b) => a + b, 0);
   if (total === 0) return null;
@@ -125,8 +126,8 @@ function logarithmic(least, most) {
 const period = (minutes) => (minutes === 1 ? "last minute" : `last ${minutes} minutes`);
 
 class Plot {
-  // `value(sample, name)` is a number or null; `names` are all series, `always` those that are shown
-  // without values, too.
+  // `value(sample, name)` is a number or null; `names` are all series, `always` those that are
+  // shown without values, too.
   constructor(id, { title, names, always, value, format, scale, filled }) {
     Object.assign(this, { title, names, always, value, format, scale, filled });
     const figure = byId(id);
@@ -152,7 +153,8 @@ class Plot {
     const end = paused ? (samples.at(-1)?.time ?? 0) : performance.now() / 1000;
     const shown = samples.filter((sample) => sample.time >= end - HISTORY);
     // As many whole minutes as there are samples for.
-    const minutes = Math.ceil(Math.max(1, Math.min(HISTORY, shown.length ? end - shown[0].time : 0) / 60));
+    const span = Math.min(HISTORY, shown.length ? end - shown[0].time : 0);
+    const minutes = Math.ceil(Math.max(1, span / 60));
     const x = (time) => right - ((end - time) / (minutes * 60)) * (right - left);
     const names = this.names.filter(
       (name) => this.always.includes(name) || shown.some((sample) => this.value(sample, name) > 0));
@@ -164,13 +166,15 @@ class Plot {
     const parts = [];
     for (const tick of ticks) {
       parts.push(draw("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }));
-      parts.push(draw("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, joined(this.format(tick))));
+      const at = { x: left - 8, y: y(tick) + 4, "text-anchor": "end" };
+      parts.push(draw("text", at, joined(this.format(tick))));
     }
     // As many marks of time as fit.
     const mark = minutes === 1 ? 20 : (right - left) / minutes < 60 ? 120 : 60;
     for (let ago = 0; ago <= minutes * 60; ago += mark) {
       const text = ago === 0 ? "now" : mark < 60 ? `−${ago} s` : `−${ago / 60} min`;
-      parts.push(draw("text", { x: x(end - ago), y: height - 4, "text-anchor": ago ? "middle" : "end" }, text));
+      const at = { x: x(end - ago), y: height - 4, "text-anchor": ago ? "middle" : "end" };
+      parts.push(draw("text", at, text));
     }
     for (const name of names) {
       // The line has a gap where a response is missing or has no such value.
@@ -186,11 +190,13 @@ class Plot {
       for (const points of runs) {
         const line = points.map((point) => point.join(" ")).join("L");
         const [first, last] = [points[0][0], points.at(-1)[0]];
-        const area = draw("path", { class: "area", d: `M${first} ${bottom}L${line}L${last} ${bottom}Z` });
+        const outline = `M${first} ${bottom}L${line}L${last} ${bottom}Z`;
+        const area = draw("path", { class: "area", d: outline });
         area.style.fill = `var(--${name})`;
         if (this.filled) parts.push(area);
         // A line of one point is a dot.
-        const stroke = draw("path", { class: "line", "data-series": name, d: `M${line}${points.length > 1 ? "" : "h0.1"}` });
+        const d = `M${line}${points.length > 1 ? "" : "h0.1"}`;
+        const stroke = draw("path", { class: "line", "data-series": name, d });
         stroke.style.stroke = `var(--${name})`;
         parts.push(stroke);
       }
@@ -203,7 +209,13 @@ class Plot {
       parts.push(draw("line", { class: "cursor", x1: at, x2: at, y1: top, y2: bottom }));
     }
     if (!values.length)
-      parts.push(draw("text", { x: (left + right) / 2, y: (top + bottom) / 2, "text-anchor": "middle" }, "no measurements yet"));
+      parts.push(
+        draw(
+          "text",
+          { x: (left + right) / 2, y: (top + bottom) / 2, "text-anchor": "middle" },
+          "no measurements yet",
+        ),
+      );
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(...parts);
 
@@ -211,7 +223,8 @@ class Plot {
       const value = pointed ? this.value(pointed, name) : null;
       return [name, value === null ? "–" : joined(this.format(value))];
     });
-    this.when.textContent = this.cursor !== null && pointed ? `at ${clock.format(pointed.at)}` : period(minutes);
+    this.when.textContent =
+      this.cursor !== null && pointed ? `at ${clock.format(pointed.at)}` : period(minutes);
     this.legend.replaceChildren(...said.map(([name, value]) => {
       const item = document.createElement("li");
       const swatch = document.createElement("i");
@@ -222,7 +235,8 @@ class Plot {
       return item;
     }));
     const now = said.map(([name, value]) => `${name.replace("_", " ")} ${value}`).join(", ");
-    this.svg.setAttribute("aria-label", `${this.title}, ${period(minutes)}. ${now ? `Latest: ${now}.` : ""}`);
+    const latest = now ? `Latest: ${now}.` : "";
+    this.svg.setAttribute("aria-label", `${this.title}, ${period(minutes)}. ${latest}`);
   }
 }
 
@@ -278,13 +292,15 @@ class Table {
       this.heads.forEach((head, i) => this.columns[head.dataset.key].show(line.cells[i], row));
       return line;
     });
-    if (lines.length !== this.body.rows.length || lines.some((line, i) => line !== this.body.rows[i]))
+    const present = this.body.rows;
+    if (lines.length !== present.length || lines.some((line, i) => line !== present[i]))
       this.body.replaceChildren(...lines);
     const hidden = sorted.length - shown.length;
     this.more.hidden = hidden + leftOut === 0;
     this.more.querySelector("button").hidden = hidden === 0;
     this.more.querySelector("span").textContent =
-      `${grouped.format(hidden + leftOut)} more` + (hidden ? "" : " are not listed: the server reports only the latest");
+      `${grouped.format(hidden + leftOut)} more` +
+      (hidden ? "" : " are not listed: the server reports only the latest");
     this.region.hidden = shown.length === 0;
   }
 
@@ -342,7 +358,10 @@ const plots = [
     always: ["p50", "p90", "p99"],
     value: (sample, q) => sample.latency[q],
     format: seconds,
-    scale: (values) => (values.length ? logarithmic(Math.min(...values), Math.max(...values)) : logarithmic(1e-6, 1e-3)),
+    scale: (values) =>
+      values.length
+        ? logarithmic(Math.min(...values), Math.max(...values))
+        : logarithmic(1e-6, 1e-3),
   }),
 ];
 
@@ -376,9 +395,14 @@ const applications = new Table("applications", {
     pid: { value: (app) => app.pid, show: (cell, app) => text(cell, String(app.pid)) },
     connected: {
       value: (app) => (app.connected ? 0 : 1),
-      show: (cell, app) => state(cell, app.connected ? "Connected" : "Closed", app.connected ? "good" : "gone"),
+      show: (cell, app) =>
+        app.connected ? state(cell, "Connected", "good") : state(cell, "Closed", "gone"),
     },
-    stay: { descending: true, value: (app) => app.stay, show: (cell, app) => text(cell, duration(app.stay)) },
+    stay: {
+      descending: true,
+      value: (app) => app.stay,
+      show: (cell, app) => text(cell, duration(app.stay)),
+    },
     watches: {
       descending: true,
       value: (app) => app.watches,
@@ -394,7 +418,10 @@ const applications = new Table("applications", {
     },
     session: { value: (app) => app.session, show: (cell, app) => text(cell, app.session) },
   },
-  order: (a, b) => (a.connected_at === b.connected_at ? b.number - a.number : a.connected_at < b.connected_at ? 1 : -1),
+  order: (a, b) => {
+    if (a.connected_at === b.connected_at) return b.number - a.number;
+    return a.connected_at < b.connected_at ? 1 : -1;
+  },
   identity: (app) => `${app.number} ${app.group}`,
   sort: { key: "connected", up: true },
 });
@@ -420,17 +447,23 @@ function showFacts() {
 function showTiles() {
   const last = samples.at(-1);
   const none = ["–", ""];
-  const operations = Object.values(status.operations).reduce((all, results) => all + sum(results), 0);
-  tile("operations", last ? count(last.operations) : none, `${joined(count(operations))} in all`);
+  const results = Object.values(status.operations);
+  const operations = results.reduce((all, byResult) => all + sum(byResult), 0);
+  tile("operations", last ? count(last.operations) : none, `${joined(count(operations))} total`);
   tile("p50", last ? seconds(last.latency.p50) : none, "half are faster");
   tile("p99", last ? seconds(last.latency.p99) : none, "1 in 100 is slower");
-  tile("callbacks", last ? count(last.callbacks) : none, `${joined(count(status.changes.merged))} coalesced`);
+  const coalesced = joined(count(status.changes.merged));
+  tile("callbacks", last ? count(last.callbacks) : none, `${coalesced} coalesced`);
   const { totals, logins } = status;
-  const refused = logins.wrong_secret + logins.too_many_guesses + logins.no_such_group + logins.limit;
-  tile("applications", count(totals.applications), refused ? `${joined(count(refused))} refused` : "connected");
-  tile("pairs", count(totals.pairs), totals.groups === 1 ? "in 1 group" : `in ${grouped.format(totals.groups)} groups`);
+  const refused =
+    logins.wrong_secret + logins.too_many_guesses + logins.no_such_group + logins.limit;
+  const note = refused ? `${joined(count(refused))} refused` : "connected";
+  tile("applications", count(totals.applications), note);
+  const groups = totals.groups === 1 ? "1 group" : `${grouped.format(totals.groups)} groups`;
+  tile("pairs", count(totals.pairs), `in ${groups}`);
   tile("bytes", bytes(totals.bytes), "keys and values");
-  document.title = last ? `${joined(count(last.operations))}/s · kvs local server` : "kvs local server";
+  const rate = last ? `${joined(count(last.operations))}/s · ` : "";
+  document.title = `${rate}kvs local server`;
 }
 
 function showTables() {
@@ -440,16 +473,19 @@ function showTables() {
 
   const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const matches = (app) => {
-    const all = `${app.group} ${app.pid} ${app.connected ? "connected" : "closed"} ${app.session}`.toLowerCase();
+    const connection = app.connected ? "connected" : "closed";
+    const all = `${app.group} ${app.pid} ${connection} ${app.session}`.toLowerCase();
     return words.every((word) => all.includes(word));
   };
   const found = status.applications.filter(matches);
   const connected = grouped.format(status.totals.applications);
-  text(byId("applications-count"), words.length ? `${grouped.format(found.length)} found` : `${connected} connected`);
+  const summary = words.length ? `${grouped.format(found.length)} found` : `${connected} connected`;
+  text(byId("applications-count"), summary);
   applications.show(found, words.length ? 0 : status.applications_left_out);
   const none = byId("no-applications");
   none.hidden = found.length > 0;
-  text(none, words.length ? "None of the listed applications matches." : "No application has connected yet.");
+  const noMatch = "None of the listed applications matches.";
+  text(none, words.length ? noMatch : "No application has connected yet.");
 }
 
 function show() {
@@ -497,7 +533,8 @@ async function poll() {
   // A response that arrives after a pause is ignored.
   const own = ++pollId;
   try {
-    const response = await fetch("/api/status", { cache: "no-store", signal: AbortSignal.timeout(RESPONSE_TIMEOUT) });
+    const signal = AbortSignal.timeout(RESPONSE_TIMEOUT);
+    const response = await fetch("/api/status", { cache: "no-store", signal });
     if (!response.ok) throw new Error(`status ${response.status}`);
     const body = await response.json();
     if (own === pollId) received(body);
