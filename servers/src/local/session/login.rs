@@ -121,6 +121,12 @@ impl LoginSession {
         self.callback.as_mut().map(|callback| &mut callback.socket)
     }
 
+    /// The number of bytes that wait to be written on the callback connection.
+    #[cfg(fuzzing)]
+    pub(super) fn unsent(&self) -> usize {
+        self.callback.as_ref().map_or(0, |callback| callback.socket.unsent())
+    }
+
     /// Handles what one `read` brought.
     pub(super) fn serve(
         &mut self,

@@ -355,10 +355,10 @@ impl Session {
 
     /// The number of bytes that wait to be written on either connection.
     #[cfg(fuzzing)]
-    pub(crate) fn unsent(&mut self) -> usize {
-        let callback = match &mut self.state {
-            State::Login(login) => login.callback().map_or(0, |callback| callback.unsent()),
-            State::V1(session) => session.callback().map_or(0, |callback| callback.socket.unsent()),
+    pub(crate) fn unsent(&self) -> usize {
+        let callback = match &self.state {
+            State::Login(login) => login.unsent(),
+            State::V1(session) => session.unsent(),
             State::V2(session) => session.active.subscriber.waiting(),
         };
         self.main.socket.unsent() + callback

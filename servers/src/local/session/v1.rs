@@ -212,6 +212,12 @@ impl V1Session {
         self.callback.as_mut()
     }
 
+    /// The number of bytes that wait to be written on the callback connection.
+    #[cfg(fuzzing)]
+    pub(super) fn unsent(&self) -> usize {
+        self.callback.as_ref().map_or(0, |callback| callback.socket.unsent())
+    }
+
     /// The callback connection may be read or written.
     pub(super) fn callback_ready(&mut self) -> Result<(), CloseReason> {
         let Some(callback) = &mut self.callback else { return self.send_events() };
