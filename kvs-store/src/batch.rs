@@ -52,6 +52,7 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// How many versions a commit of this batch takes: one for each put.
+    #[inline]
     pub fn versions(&self) -> u64 {
         let puts = self.changes.iter();
         puts.filter(|change| matches!(change.operation, Operation::Put(_))).count() as u64

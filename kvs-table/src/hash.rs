@@ -25,6 +25,7 @@ impl SeededHash {
 }
 
 impl KeyHash for SeededHash {
+    #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
         self.0.hash(key)
     }

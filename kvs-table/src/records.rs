@@ -35,6 +35,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    #[inline]
     fn write(&self, slot: &mut [u8]) {
         // Both lengths are shorter than a slot.
         let lens = self.key_len as u32 | (self.value_len as u32) << 12;
@@ -43,6 +44,7 @@ impl Head {
         slot[11..HEAD].copy_from_slice(&lens.to_le_bytes()[..3]);
     }
 
+    #[inline]
     fn read(slot: &[u8]) -> Self {
         let (mut version, mut owner, mut lens) = ([0; 8], [0; 4], [0; 4]);
         version[..7].copy_from_slice(&slot[..7]);
@@ -85,13 +87,13 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) version: u64,
     pub(crate) owner: u32,
     pub(crate) key: &'a [u8],
-    pub(crate) value: Value<'a>,
+    pub(crate) value: &'a Value<'a>,
 }
 
 impl Records {
     /// Stores a record; returns its handle.
     pub(crate) fn store(&mut self, record: NewRecord<'_>) -> Result<u32, Full> {
-        match Self::slot_len(record.key, &record.value) {
+        match Self::slot_len(record.key, record.value) {
             Some(len) => {
                 let handle = self.slots.allocate(len).ok_or(Full)?;
                 self.write_slot(handle, &record);
@@ -104,6 +106,7 @@ impl Records {
     /// Replaces a record of the same key in place; the caller has asked
     /// [`fits_in_place`](Self::fits_in_place). Returns the value that was replaced if it was
     /// shared.
+    #[inline]
     pub(crate) fn overwrite(&mut self, handle: u32, record: NewRecord<'_>) -> Option<ExtentRef> {
         if handle & LARGE == 0 {
             self.write_slot(handle, &record);
@@ -115,6 +118,7 @@ impl Records {
     }
 
     /// Whether this value can be written where the record of the key is.
+    #[inline]
     pub(crate) fn fits_in_place(&self, handle: u32, key: &[u8], value: &Value<'_>) -> bool {
         match Self::slot_len(key, value) {
             Some(len) => handle & LARGE == 0 && self.slots.fits_in_place(handle, len),
@@ -131,6 +135,7 @@ impl Records {
     }
 
     /// Whether there is room for `count` more records, even if each needs a page of its own.
+    #[inline]
     pub(crate) fn has_room(&self, count: usize) -> bool {
         self.slots.available_pages() >= count && LARGE as usize - self.large.len() >= count
     }
@@ -152,6 +157,7 @@ impl Records {
     }
 
     /// The hash of the key of a record.
+    #[inline]
     pub(crate) fn hash(&self, handle: u32, hash: &impl KeyHash) -> u64 {
         match handle & LARGE {
             0 => hash.hash(self.key(handle)),
@@ -159,6 +165,7 @@ impl Records {
         }
     }
 
+    #[inline]
     pub(crate) fn head(&self, handle: u32) -> Head {
         if handle & LARGE == 0 {
             return Head::read(self.slots.slot(handle));
@@ -168,6 +175,7 @@ impl Records {
         Head { version, owner, key_len, value_len }
     }
 
+    #[inline]
     pub(crate) fn key(&self, handle: u32) -> &[u8] {
         if handle & LARGE != 0 {
             return self.extents.get(self.large(handle).key);
@@ -177,6 +185,7 @@ impl Records {
     }
 
     /// The value of a record, and its version.
+    #[inline]
     pub(crate) fn value(&self, handle: u32) -> (Value<'_>, u64) {
         if handle & LARGE != 0 {
             let large = self.large(handle);
@@ -190,13 +199,15 @@ impl Records {
     }
 
     /// How long a slot must be for this record; `None`: the record is a large one.
+    #[inline]
     fn slot_len(key: &[u8], value: &Value<'_>) -> Option<usize> {
         let len = HEAD + key.len() + value.len();
         (value.len() <= MAX_INLINE && len <= MAX_SLOT).then_some(len)
     }
 
+    #[inline]
     fn write_slot(&mut self, handle: u32, record: &NewRecord<'_>) {
-        let NewRecord { version, owner, key, ref value, .. } = *record;
+        let NewRecord { version, owner, key, value, .. } = *record;
         let value = value.as_bytes();
         let slot = self.slots.slot_mut(handle);
         Head { version, owner, key_len: key.len(), value_len: value.len() }.write(slot);
@@ -232,10 +243,10 @@ impl Records {
     }
 }
 
-fn extent_of(value: Value<'_>) -> ExtentRef {
+fn extent_of(value: &Value<'_>) -> ExtentRef {
     match value {
-        Value::Inline(bytes) => bytes.into(),
-        Value::Shared(extent) => extent,
+        Value::Inline(bytes) => (*bytes).into(),
+        Value::Shared(extent) => extent.clone(),
     }
 }
 

@@ -40,11 +40,13 @@ const CLASSES: usize = FINE_CLASSES + 3 * 8;
 const _: () = assert!(MAX_SLOT == MAX_FINE_SLOT << 3 && PAGE_SIZE / MIN_SLOT <= 1 << SLOT_BITS);
 
 /// What the size of a slot for so many bytes is a multiple of.
+#[inline]
 const fn step(len: usize) -> usize {
     if len <= MAX_FINE_SLOT { 8 } else { len.next_power_of_two() / 16 }
 }
 
 /// The size of a slot for so many bytes.
+#[inline]
 fn size_for(len: usize) -> usize {
     len.next_multiple_of(step(len)).max(MIN_SLOT)
 }
@@ -137,6 +139,7 @@ impl Slots {
     }
 
     /// Whether the slot has exactly the size that a new slot for so many bytes would have.
+    #[inline]
     pub(crate) fn fits_in_place(&self, handle: u32, len: usize) -> bool {
         usize::from(self.pages[(handle >> SLOT_BITS) as usize].size) == size_for(len)
     }
@@ -149,11 +152,13 @@ impl Slots {
     }
 
     /// How many pages can still be added.
+    #[inline]
     pub(crate) fn available_pages(&self) -> usize {
         (1 << PAGE_BITS) - self.pages.len() + self.free_pages.len()
     }
 
     /// The bytes of a slot: as many as were asked for, or a few more.
+    #[inline]
     pub(crate) fn slot(&self, handle: u32) -> &[u8] {
         let page = &self.pages[(handle >> SLOT_BITS) as usize];
         let (start, size) = page.span(slot_of(handle));
@@ -161,6 +166,7 @@ impl Slots {
     }
 
     /// The same, to be written.
+    #[inline]
     pub(crate) fn slot_mut(&mut self, handle: u32) -> &mut [u8] {
         let page = &mut self.pages[(handle >> SLOT_BITS) as usize];
         let (start, size) = page.span(slot_of(handle));
@@ -199,6 +205,7 @@ impl Page {
     }
 
     /// The offset and the size of a slot.
+    #[inline]
     fn span(&self, slot: u16) -> (usize, usize) {
         let size = usize::from(self.size);
         (usize::from(slot) * size, size)

@@ -56,7 +56,7 @@ impl<H: KeyHash> Table<H> {
     pub fn put(
         &mut self,
         key: &[u8],
-        value: Value<'_>,
+        value: &Value<'_>,
         version: u64,
         owner: u32,
     ) -> Result<Option<Replaced>, Full> {
@@ -70,7 +70,7 @@ impl<H: KeyHash> Table<H> {
         };
         let old = *handle;
         let head = records.head(old);
-        let fits = records.fits_in_place(old, key, &value);
+        let fits = records.fits_in_place(old, key, value);
         let record = NewRecord { hash, version, owner, key, value };
         let value = if fits {
             records.overwrite(old, record)
@@ -96,7 +96,9 @@ impl<H: KeyHash> Table<H> {
 
     /// Whether [`put`](Self::put) would succeed.
     pub fn can_put(&self, key: &[u8], value: &Value<'_>) -> bool {
-        self.records.can_store(key, value)
+        // The first check needs no division, and nearly always suffices.
+        self.records.has_room(1)
+            || self.records.can_store(key, value)
             || self
                 .reader()
                 .find(key)
@@ -240,7 +242,7 @@ mod tests {
                     };
                     prop_assert_eq!(content.as_bytes(), value.as_slice());
                     prop_assert!(table.can_put(&key, &content));
-                    let replaced = table.put(&key, content, version, owner).unwrap();
+                    let replaced = table.put(&key, &content, version, owner).unwrap();
                     let old = model.insert(key.clone(), (value, owner, version));
                     check(replaced, &key, old)?;
                 }
@@ -291,7 +293,7 @@ mod tests {
             // The table grows for a while, then shrinks.
             if kind % 8 < if number % 1000 < 600 { 7 } else { 2 } {
                 let (value, version) = (vec![number as u8; len], number as u64 + 1);
-                let _ = table.put(&key, Value::new(&value), version, owner).unwrap();
+                let _ = table.put(&key, &Value::new(&value), version, owner).unwrap();
                 model.insert(key, (value, version, owner));
             } else {
                 prop_assert_eq!(table.delete(&key).is_some(), model.remove(&key).is_some());
@@ -387,7 +389,7 @@ mod tests {
         let quiet = Between { puts: Vec::new(), deletes: Vec::new(), limit: 3 };
         for Between { puts, deletes, limit } in script.into_iter().chain(std::iter::repeat(quiet)) {
             for key in puts {
-                let _ = table.put(&key, Value::Inline(b"v"), 1, 0).unwrap();
+                let _ = table.put(&key, &Value::Inline(b"v"), 1, 0).unwrap();
                 all.insert(key.clone());
                 ever.insert(key);
             }
@@ -449,7 +451,7 @@ mod tests {
         for number in 0..200u32 {
             let mut key = number.to_le_bytes().to_vec();
             key.resize(65_536, 1);
-            let _ = table.put(&key, Value::Inline(b""), 1, 0).unwrap();
+            let _ = table.put(&key, &Value::Inline(b""), 1, 0).unwrap();
         }
         let page = table.reader().keys(b"", 0, 0);
         assert!(page.len_bytes() < MAX_PAGE_BYTES + 65_536 && page.next != 0);
@@ -462,14 +464,14 @@ mod tests {
     #[test]
     fn value_of_the_same_size_is_written_in_place() {
         let mut table = SeededHash::table();
-        let _ = table.put(b"key", Value::Inline(&[1; 20]), 1, 0).unwrap();
+        let _ = table.put(b"key", &Value::Inline(&[1; 20]), 1, 0).unwrap();
         let handle = table.reader().find(b"key");
         // 14 + 3 + 23 are 40 bytes.
         for len in [17, 20, 23] {
-            let _ = table.put(b"key", Value::Inline(&[2; 23][..len]), 1, 0).unwrap();
+            let _ = table.put(b"key", &Value::Inline(&[2; 23][..len]), 1, 0).unwrap();
             assert_eq!((table.reader().find(b"key"), table.records.slot_bytes()), (handle, 520));
         }
-        let _ = table.put(b"key", Value::new(&[3; 2000]), 1, 0).unwrap();
+        let _ = table.put(b"key", &Value::new(&[3; 2000]), 1, 0).unwrap();
         assert_eq!(table.records.slot_bytes(), 0);
     }
 
@@ -478,7 +480,7 @@ mod tests {
         let mut table = SeededHash::table();
         let value = Value::new(&[1; MAX_INLINE + 1]);
         let Value::Shared(shared) = value.clone() else { panic!("it is long") };
-        let _ = table.put(b"key", value, 1, 0).unwrap();
+        let _ = table.put(b"key", &value, 1, 0).unwrap();
         let Some(Entry { value: Value::Shared(found), .. }) = table.reader().get(b"key") else {
             panic!("it is stored")
         };
@@ -490,19 +492,19 @@ mod tests {
     #[test]
     fn put_without_room_changes_nothing() {
         let mut table = SeededHash::table();
-        let _ = table.put(b"key", Value::Inline(b"value"), 1, 7).unwrap();
+        let _ = table.put(b"key", &Value::Inline(b"value"), 1, 7).unwrap();
         table.records.exhaust();
         assert!(!table.has_room(1));
         for key in [&b"key"[..], b"another"] {
             assert!(!table.can_put(key, &Value::Inline(&[1; 100])));
-            assert!(table.put(key, Value::Inline(&[1; 100]), 2, 8).is_err());
+            assert!(table.put(key, &Value::Inline(&[1; 100]), 2, 8).is_err());
         }
         let found = table.reader().get(b"key").unwrap();
         assert_eq!((found.value.as_bytes(), found.version), (&b"value"[..], 1));
         assert_eq!((table.reader().info(b"key").unwrap().owner, table.reader().count()), (7, 1));
         // What needs no new slot is stored all the same.
         assert!(table.can_put(b"key", &Value::Inline(b"other")));
-        let replaced = table.put(b"key", Value::Inline(b"other"), 2, 8).unwrap().unwrap();
+        let replaced = table.put(b"key", &Value::Inline(b"other"), 2, 8).unwrap().unwrap();
         assert_eq!((replaced.owner, replaced.bytes), (7, 8));
         assert_eq!(table.reader().version(b"key"), 2);
     }
@@ -511,7 +513,7 @@ mod tests {
     fn head_of_a_slot_keeps_every_bit_of_a_version() {
         let mut table = SeededHash::table();
         let key = [7; MAX_SLOT - HEAD];
-        let _ = table.put(&key, Value::Inline(b""), (1 << 56) - 1, u32::MAX).unwrap();
+        let _ = table.put(&key, &Value::Inline(b""), (1 << 56) - 1, u32::MAX).unwrap();
         let info = RecordInfo { version: (1 << 56) - 1, owner: u32::MAX, value_len: 0 };
         assert_eq!(table.reader().info(&key), Some(info));
     }

@@ -17,6 +17,7 @@ pub enum Value<'a> {
 impl<'a> Value<'a> {
     /// A value with these bytes. More than [`MAX_INLINE`] are copied into an extent: call it before
     /// the group is locked.
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         if bytes.len() > MAX_INLINE { Self::Shared(bytes.into()) } else { Self::Inline(bytes) }
     }
@@ -27,6 +28,7 @@ impl<'a> Value<'a> {
     }
 
     /// The bytes.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Inline(bytes) => bytes,
@@ -35,6 +37,7 @@ impl<'a> Value<'a> {
     }
 
     /// The number of bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }

@@ -134,8 +134,9 @@ impl Group {
         value: &[u8],
         requester: Requester<'_>,
     ) -> Submission {
-        let change = Change { key, operation: Operation::Put(Value::new(value)), expected: None };
-        self.submit(&mut self.state.lock(), &[change], requester)
+        let changes =
+            [Change { key, operation: Operation::Put(Value::new(value)), expected: None }];
+        self.submit(&mut self.state.lock(), &changes, requester)
     }
 
     /// Stores a pair if the user's quota allows it and the key has the expected version.
@@ -147,17 +148,17 @@ impl Group {
         requester: Requester<'_>,
     ) -> Submission {
         // A long value is copied here, where no lock is held.
-        let change = Change { key, operation: Operation::Put(Value::new(value)), expected };
+        let changes = [Change { key, operation: Operation::Put(Value::new(value)), expected }];
         let user = requester.user;
         let quota = user.check_quota(1, (key.len() + value.len()) as u64);
         let mut state = self.state.lock();
-        if let Err(refusal) = state.check_version(&change) {
+        if let Err(refusal) = state.check_version(&changes[0]) {
             return refusal.into();
         }
         if let Err(limit) = quota.or_else(|_| state.check_put_quota(key, value.len(), user)) {
             return Outcome::LimitReached(limit).into();
         }
-        self.submit(&mut state, &[change], requester)
+        self.submit(&mut state, &changes, requester)
     }
 
     /// Stores all of these pairs, or none.
@@ -192,14 +193,15 @@ impl Group {
         expected: Option<Version>,
         requester: Requester<'_>,
     ) -> Submission {
-        let change = Change { key, operation: Operation::Delete, expected };
+        let changes = [Change { key, operation: Operation::Delete, expected }];
         let mut state = self.state.lock();
-        if let Err(refusal) = state.check_version(&change) {
+        if let Err(refusal) = state.check_version(&changes[0]) {
             return refusal.into();
         }
-        self.submit(&mut state, &[change], requester)
+        self.submit(&mut state, &changes, requester)
     }
 
+    #[inline]
     fn submit(
         self: &Arc<Self>,
         state: &mut State,

@@ -131,6 +131,7 @@ impl State {
 
     /// Why a change cannot be made, as far as the table knows. While commits are pending the table
     /// is behind the store, which then decides alone.
+    #[inline]
     pub(crate) fn check_version(&self, change: &Change<'_>) -> Result<(), Outcome> {
         let is_delete = matches!(change.operation, Operation::Delete);
         if !self.commits.is_idle() || (change.expected.is_none() && !is_delete) {
@@ -155,6 +156,7 @@ impl State {
 
     /// Whether the store and the table can take the changes, once those that are pending are
     /// applied.
+    #[inline]
     pub(crate) fn check_room(&self, changes: &[Change<'_>]) -> Result<(), Outcome> {
         let is_too_long = |change: &Change<'_>| match &change.operation {
             Operation::Put(value) => value.len() > self.limits.max_value,
@@ -174,6 +176,7 @@ impl State {
     }
 
     /// Submits changes that were checked. `ticket` makes a ticket with this id.
+    #[inline]
     pub(crate) fn submit(
         &mut self,
         changes: &[Change<'_>],
@@ -191,17 +194,26 @@ impl State {
             Submitted::Done(stamp) => Some(stamp),
             Submitted::Pending => None,
         };
-        let (pairs, bytes) = self.batch_growth(changes, user);
-        let pending = PendingCommit {
-            batch: OwnedBatch::from(batch),
-            reservation: Reservation::new(user, pairs, bytes),
-            completion: completion(),
-        };
+        self.keep(batch, stamp, user, completion());
+        Submission::Pending
+    }
+
+    /// Keeps a batch that cannot be applied yet; `None`: it is not decided.
+    #[cold]
+    fn keep(
+        &mut self,
+        batch: Batch<'_>,
+        stamp: Option<Stamp>,
+        user: &Arc<UserQuota>,
+        completion: CompletionHandler,
+    ) {
+        let (pairs, bytes) = self.batch_growth(batch.changes, user);
+        let reservation = Reservation::new(user, pairs, bytes);
+        let pending = PendingCommit { batch: OwnedBatch::from(batch), reservation, completion };
         match stamp {
             Some(stamp) => self.commits.add_waiting(stamp, pending),
             None => self.commits.add_undecided(pending),
         }
-        Submission::Pending
     }
 
     /// The store has decided the batch of a ticket. Returns the submissions whose outcome is known
@@ -233,6 +245,7 @@ impl State {
         completed
     }
 
+    #[inline]
     fn apply(&mut self, commit: &Commit<'_>, owner: &Arc<UserQuota>) -> Effects {
         let Self { table, usage, subscriptions, members, .. } = self;
         let effects = Effects::default();
@@ -265,6 +278,12 @@ impl Completed {
         let PendingCommit { reservation, completion, .. } = pending;
         Self { completion, applied, _reservation: reservation }
     }
+}
+
+/// A batch is only submitted after `check_room`, so this is a defect.
+#[cold]
+fn log_table_full(version: Version) {
+    tracing::error!(version, "a committed pair does not fit into the table");
 }
 
 fn outcome_of(stamp: Stamp, changes: &[Change<'_>]) -> Outcome {
@@ -301,15 +320,22 @@ struct Applier<'a> {
 impl Apply for Applier<'_> {
     fn apply(&mut self, commit: &Commit<'_>) {
         let mut next_version = commit.stamp.first_version;
-        if let [change] = commit.batch.changes {
-            let version = self.change(change, &mut next_version);
-            self.effects.subscribers = self.enqueue(change.key, version);
-            return;
+        match commit.batch.changes {
+            [change] => {
+                let version = self.change(change, &mut next_version);
+                self.effects.subscribers = self.enqueue(change.key, version);
+            }
+            changes => self.apply_many(changes, next_version),
         }
+    }
+}
+
+impl Applier<'_> {
+    fn apply_many(&mut self, changes: &[Change<'_>], mut next_version: Version) {
         // Each key is enqueued once, with its last version and in the order of the last changes;
         // each subscriber is notified once, however many of the keys it is subscribed to.
         let mut keys = HashMap::new();
-        for (position, change) in commit.batch.changes.iter().enumerate() {
+        for (position, change) in changes.iter().enumerate() {
             let version = self.change(change, &mut next_version);
             keys.insert(change.key, (position, version));
         }
@@ -322,16 +348,15 @@ impl Apply for Applier<'_> {
         }
         self.effects.subscribers = subscribers.into_values().collect();
     }
-}
 
-impl Applier<'_> {
     /// Changes the table and the usage. Returns the version of the key.
+    #[inline]
     fn change(&mut self, change: &Change<'_>, next_version: &mut Version) -> Version {
         match &change.operation {
             Operation::Put(value) => {
                 let version = *next_version;
                 *next_version += 1;
-                self.put(change.key, value.clone(), version);
+                self.put(change.key, value, version);
                 version
             }
             Operation::Delete => {
@@ -341,15 +366,15 @@ impl Applier<'_> {
         }
     }
 
-    fn put(&mut self, key: &[u8], value: Value<'_>, version: Version) {
+    #[inline]
+    fn put(&mut self, key: &[u8], value: &Value<'_>, version: Version) {
         let bytes = key.len() + value.len();
         match self.table.put(key, value, version, self.owner.uid) {
             Ok(replaced) => {
                 self.usage.record_put(self.owner, bytes, replaced.as_ref());
                 self.effects.replaced.extend(replaced.and_then(|replaced| replaced.value));
             }
-            // `check_room` was asked before the batch was submitted.
-            Err(_) => tracing::error!(version, "a committed pair does not fit into the table"),
+            Err(_) => log_table_full(version),
         }
     }
 

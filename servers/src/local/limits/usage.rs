@@ -28,6 +28,7 @@ pub(crate) struct GroupUsage {
 
 impl GroupUsage {
     /// `user` has stored a pair of `bytes` bytes, in place of `replaced`.
+    #[inline]
     pub(crate) fn record_put(
         &mut self,
         user: &Arc<UserQuota>,
@@ -66,6 +67,7 @@ impl GroupUsage {
         self.charges.iter().flatten().map(PairCharge::bytes).sum()
     }
 
+    #[inline]
     fn find(&mut self, uid: u32) -> Option<usize> {
         let last = self.charges.get(self.last).and_then(Option::as_ref);
         if last.is_none_or(|charge| charge.user().uid != uid) {
