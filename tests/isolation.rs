@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 const ON_ALL_THREADS: usize = 4;
 
 #[test]
-fn unfinished_login_times_out_and_delays_neither_events_nor_quit() {
+fn unfinished_login_times_out_and_delays_no_other() {
     let env = TestEnv::start();
     let mut silent: Vec<_> = (0..ON_ALL_THREADS)
         .map(|_| {

@@ -174,7 +174,7 @@ fn activation_sockets_are_kept_and_not_inherited() {
         .start();
     assert_eq!(mode(holder.socket()), 0o604);
     server.expect_log("that the mode is not changed", |line| {
-        line.contains("--socket-mode does not change")
+        line.contains("--socket-mode has no effect")
     });
     for number in [3, 4] {
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", server.pid()));
