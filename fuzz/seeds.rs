@@ -133,7 +133,7 @@ fn main() -> io::Result<()> {
     let group_one = vec![16, 4, 1, 0, 19, 1, 1, b'v', 20, 2, 1, 14, 1, 10, 13, 10];
     local_server.add("group-deleted", &group_one)?;
     let silent = vec![0, 1, 1 << 6 | 1, 2, 10, 13, 10, 7, 0, 12, 0];
-    local_server.add("never-speaks", &silent)?;
+    local_server.add("never-sends", &silent)?;
     let late = [vec![0, 5, 10, 23, 0, 10], with(5, b"abcde"), vec![9, 0, 12, 0, 1, 5, 9, 1, 10]];
     local_server.add("callback-comes-late", &late.concat())?;
 

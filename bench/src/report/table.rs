@@ -65,8 +65,8 @@ fn head(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     if machine.was_busy() {
         writeln!(
             out,
-            "NOTE: the machine had other work: times are too long, ratios uncertain. Run again on an \
-             idle machine."
+            "NOTE: the machine had other work: times are too long, ratios uncertain. Run again on \
+             an idle machine."
         )?;
     }
     writeln!(out, "median: over the rounds; from, to: least and greatest round")
