@@ -36,7 +36,7 @@ impl Harness<'_> {
     }
 
     /// Checks the memory bound: a constant for the server, and a constant per object.
-    pub(super) fn check_memory(&mut self) {
+    pub(super) fn check_memory(&self) {
         let opened = BUDGET as usize * 2 - self.budget as usize;
         let bound =
             40_000 + REACTORS * READ_BUFFER + self.load * 500 + self.new * 2000 + opened * 300;

@@ -200,8 +200,8 @@ impl Machine {
 
     /// The most bytes that wait to be written to one application.
     #[cfg(fuzzing)]
-    pub fn max_unsent(&mut self) -> usize {
-        self.reactors.iter_mut().map(|(reactor, _)| reactor.max_unsent()).max().unwrap_or(0)
+    pub fn max_unsent(&self) -> usize {
+        self.reactors.iter().map(|(reactor, _)| reactor.max_unsent()).max().unwrap_or(0)
     }
 
     /// The value of a key; `None` if the group or the key does not exist.

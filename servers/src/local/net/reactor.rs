@@ -301,8 +301,8 @@ impl Reactor {
 
     /// The most bytes that wait to be written to one application.
     #[cfg(fuzzing)]
-    pub(crate) fn max_unsent(&mut self) -> usize {
-        self.sessions.values_mut().map(Session::unsent).max().unwrap_or(0)
+    pub(crate) fn max_unsent(&self) -> usize {
+        self.sessions.values().map(Session::unsent).max().unwrap_or(0)
     }
 
     /// Handles all deadlines up to `now`.
