@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// `KVS_ERROR_NOT_FOUND`.
 const NOT_FOUND: i32 = -7;
 
-/// Two listening sockets, whatever becomes of the servers that they are handed over to.
+/// Two listening sockets, whatever becomes of the servers that get them.
 struct Holder {
     main: UnixListener,
     callback: UnixListener,
@@ -241,7 +241,10 @@ fn unusable_activation_socket_fails_the_start() {
     let path = dir.path().join("other");
     let named = path.to_str().expect("it is UTF-8");
     let other = UnixListener::bind(&path).expect("the directory is ours");
-    expect_refusal(other, &[named, "handed over", "--socket is /", "--callback-socket is /"]);
+    expect_refusal(
+        other,
+        &[named, "passed by the service manager", "--socket is /", "--callback-socket is /"],
+    );
 
     let name = format!("kvs-handed-over-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("it is short");
@@ -267,5 +270,5 @@ fn unusable_activation_socket_fails_the_start() {
     expect_refusal(network, &[&address, "a socket of the network"]);
 
     let file = File::open("/dev/null").expect("it is everywhere");
-    expect_refusal(file, &["descriptor 5 was handed over", "no socket"]);
+    expect_refusal(file, &["descriptor 5 was passed", "no socket"]);
 }

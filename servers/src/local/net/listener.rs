@@ -142,7 +142,7 @@ impl Listener {
         let Some(socket) = activated.take(path).map_err(io)? else {
             return Self::bind(path, mode);
         };
-        tracing::info!("{} was handed over by the service manager", path.display());
+        tracing::info!("{} is a socket of the service manager (socket activation)", path.display());
         if mode.is_some() {
             tracing::warn!(
                 "{}: --socket-mode has no effect: the service manager has handed the socket over; \

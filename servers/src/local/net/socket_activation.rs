@@ -24,7 +24,7 @@ use nix::sys::socket::{self, SockaddrLike, SockaddrStorage, getsockname, getsock
 pub enum ActivationError {
     /// The descriptor is not a socket that applications can connect to.
     #[error(
-        "{name} was handed over to this server and is {kind}: it must be a listening UNIX stream \
+        "{name} was passed by the service manager and is {kind}: it must be a listening UNIX stream \
          socket (ListenStream= with a path and Accept=no in a .socket unit)"
     )]
     Unusable {
@@ -35,8 +35,8 @@ pub enum ActivationError {
     },
     /// No option names the path of the socket.
     #[error(
-        "the socket {} was handed over to this server, but no option names it: {options}. Name it \
-         with one of these options, or do not hand it over (ListenStream= in a .socket unit)",
+        "the socket {} was passed by the service manager, but no option names it: {options}. Name it \
+         with one of these options, or remove it (ListenStream= in a .socket unit)",
         path.display()
     )]
     Unknown {
@@ -46,7 +46,7 @@ pub enum ActivationError {
         options: String,
     },
     /// An error of the system.
-    #[error("the sockets that were handed over to this server cannot be used: {0}")]
+    #[error("the sockets that the service manager has passed cannot be used: {0}")]
     Io(#[from] io::Error),
 }
 
