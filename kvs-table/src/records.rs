@@ -1,7 +1,7 @@
 //! How a pair is laid out, and where.
 //!
 //! A small record is one slot: a head of 14 bytes, the key, the value, and nothing else. A record
-//! is large when its value has more than [`MAX_INLINE`](crate::MAX_INLINE) bytes or when it does
+//! is large when its value has more than [`MAX_INLINE`] bytes or when it does
 //! not fit into the largest slot: then it is a row of numbers, and its key and value are extents.
 //!
 //! A record keeps its handle until it is replaced or freed, or until the slots are compacted
