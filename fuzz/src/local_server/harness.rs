@@ -124,6 +124,14 @@ pub(super) fn int(value: i32) -> [u8; 4] {
     value.to_ne_bytes()
 }
 
+/// Initializes the thread-local state of the code under test, such as its random number generator.
+/// Otherwise the first script would count that memory, which is never freed.
+pub(super) fn initialize_thread_locals(listeners: &Listeners) {
+    let clone = |listener: &UnixListener| listener.try_clone().expect("descriptors are left");
+    let machine = Machine::new(clone(&listeners.main), clone(&listeners.callback), 1);
+    machine.expect("descriptors are left").add_group(text(b"g"), text(SECRET));
+}
+
 impl<'a> Harness<'a> {
     pub(super) fn new(listeners: &'a Listeners) -> Self {
         counting_allocator::reset();

@@ -36,7 +36,11 @@ use crate::Input;
 /// Replays one script.
 pub fn run(data: &[u8]) {
     thread_local! {
-        static LISTENERS: RefCell<Listeners> = RefCell::new(Listeners::new());
+        static LISTENERS: RefCell<Listeners> = {
+            let listeners = Listeners::new();
+            harness::initialize_thread_locals(&listeners);
+            RefCell::new(listeners)
+        };
     }
     LISTENERS.with_borrow(|listeners| {
         let mut harness = Harness::new(listeners);
