@@ -138,7 +138,7 @@ lossy: build ## 1,000 operations over a bad network, three times; KVS_LOSSY_SEED
 	KVS_LOSSY_OPERATIONS=1000 KVS_LOSSY_KILLS=20 $(CARGO) test $(LOCKED) --release -p kvs-tests \
 		--test lossy_network -- --nocapture --test-threads 1
 
-lint: fmt-check clippy doc ## formatting, clippy without warnings, documentation
+lint: fmt-check structure clippy doc ## formatting, structure, clippy, documentation
 
 structure: ## fails on circles between modules, lines over 100 columns, long test names
 	@$(CARGO) run $(LOCKED) --quiet --release -p kvs-lint

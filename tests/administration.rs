@@ -13,8 +13,8 @@
 //! A block runs on the machine of the block before, unless it names one: `machine=1`. In expected
 //! output, `…` within a line stands for any text, and on a line of its own for any number of lines.
 //!
-//! In an example of a manual page, a line that begins with `# ` is a command, and the lines after it
-//! are its output.
+//! In an example of a manual page, a line that begins with `# ` is a command, and the lines after
+//! it are its output.
 
 #![forbid(unsafe_code)]
 

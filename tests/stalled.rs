@@ -220,7 +220,8 @@ fn idle_subscriber_does_not_slow_others() {
         [times[times.len() / 2], times[times.len() * 99 / 100]]
     });
     println!(
-        "a get takes {free:?} (median, 99th percentile) without a watcher that never reads, {stalled:?} \
+        "a get takes {free:?} (median, 99th percentile) without a subscriber that never reads, \
+         {stalled:?} \
          with one: {:.2} times as long",
         stalled[0].as_secs_f64() / free[0].as_secs_f64()
     );

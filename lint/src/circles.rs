@@ -1,8 +1,8 @@
 //! Circles between modules: sets of files of one crate that need each other.
 //!
 //! File A needs file B when the code of A names something in B by its path. A `mod` declaration
-//! alone is no need, a re-export is one. So a module that re-exports a child needs it, and the child
-//! must not name items of that module.
+//! alone is no need, a re-export is one. So a module that re-exports a child needs it, and the
+//! child must not name items of that module.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

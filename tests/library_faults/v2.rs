@@ -91,20 +91,20 @@ const TWICE: &[u8] = b"\x01\0\0\0\x01\0\0\0kv\x01\0\0\0\x01\0\0\0kv";
 const CALLS: [Call; 14] = [
     //   call                     request                                  right answer
     //   broken, malformed
-    call("put_value k v",         PUT,      0, 1, b"kv",                   (b"", 1),                (-8, -8)),
-    call("get_value k",           GET,      0, 1, b"k",                    (b"value", 1),           (-4, -10)),
-    call("delete_value k",        DELETE,   0, 1, b"k",                    (b"", 1),                (-8, -8)),
-    call("register_callback k",   WATCH,    0, 1, b"k",                    (b"", 1),                (-8, -8)),
-    call("kvs_put k v",           PUT,      0, 1, b"kv",                   (b"", 0),                (-8, -8)),
-    call("kvs_put_many k v",      PUT_MANY, 0, 0, TWICE,                   (b"", 0),                (-8, -8)),
-    call("kvs_get k",             GET,      0, 1, b"k",                    (b"value", 0),           (-4, -10)),
-    call("kvs_delete k",          DELETE,   0, 1, b"k",                    (b"", 0),                (-8, -8)),
-    call("kvs_cas k v",           PUT,      1, 1, b"kv",                   (b"", 0),                (-8, -8)),
-    call("kvs_keys k",            KEYS,     0, 1, b"k\0\0\0\0",            (b"\x02\0\0\0kk", 0),    (-8, -8)),
-    call("kvs_watch k",           WATCH,    0, 1, b"k",                    (b"", 0),                (-8, -8)),
-    call("kvs_watch_prefix k",    WATCH,    1, 1, b"k",                    (b"", 0),                (-8, -8)),
-    call("kvs_unwatch k",         UNWATCH,  0, 1, b"k",                    (b"", 0),                (-8, -8)),
-    call("kvs_unwatch_prefix k",  UNWATCH,  1, 1, b"k",                    (b"", 0),                (-8, -8)),
+    call("put_value k v", PUT, 0, 1, b"kv", (b"", 1), (-8, -8)),
+    call("get_value k", GET, 0, 1, b"k", (b"value", 1), (-4, -10)),
+    call("delete_value k", DELETE, 0, 1, b"k", (b"", 1), (-8, -8)),
+    call("register_callback k", WATCH, 0, 1, b"k", (b"", 1), (-8, -8)),
+    call("kvs_put k v", PUT, 0, 1, b"kv", (b"", 0), (-8, -8)),
+    call("kvs_put_many k v", PUT_MANY, 0, 0, TWICE, (b"", 0), (-8, -8)),
+    call("kvs_get k", GET, 0, 1, b"k", (b"value", 0), (-4, -10)),
+    call("kvs_delete k", DELETE, 0, 1, b"k", (b"", 0), (-8, -8)),
+    call("kvs_cas k v", PUT, 1, 1, b"kv", (b"", 0), (-8, -8)),
+    call("kvs_keys k", KEYS, 0, 1, b"k\0\0\0\0", (b"\x02\0\0\0kk", 0), (-8, -8)),
+    call("kvs_watch k", WATCH, 0, 1, b"k", (b"", 0), (-8, -8)),
+    call("kvs_watch_prefix k", WATCH, 1, 1, b"k", (b"", 0), (-8, -8)),
+    call("kvs_unwatch k", UNWATCH, 0, 1, b"k", (b"", 0), (-8, -8)),
+    call("kvs_unwatch_prefix k", UNWATCH, 1, 1, b"k", (b"", 0), (-8, -8)),
 ];
 
 impl Call {

@@ -77,7 +77,8 @@ on_both_protocols! {
         assert_eq!((app.call("delete_value c"), app.call("delete_value none")), (1, -7));
         assert_eq!((app.call("register_callback a"), app.call("register_callback none")), (1, -7));
         expect_operations(&env, &[
-            ("delete not_found", 1), ("delete ok", 1), ("get not_found", 1), ("get ok", 2), ("put ok", 3),
+            ("delete not_found", 1), ("delete ok", 1), ("get not_found", 1), ("get ok", 2),
+            ("put ok", 3),
             ("watch not_found", 1), ("watch ok", 1),
         ]);
         for (operation, count) in [("get", 3), ("put", 3), ("delete", 2), ("watch", 2)] {
@@ -93,7 +94,10 @@ on_both_protocols! {
             Protocol::V2 => ("framed", "original"),
         };
         let connected =
-            |session| scrape.get(&format!("kvs_group_applications{{group=\"g\",session=\"{session}\"}}"));
+            |session| {
+                let labels = format!("group=\"g\",session=\"{session}\"");
+                scrape.get(&format!("kvs_group_applications{{{labels}}}"))
+            };
         assert_eq!((connected(own), connected(other)), (1.0, 0.0));
         assert_eq!(scrape.get(&format!("kvs_applications{{session=\"{own}\"}}")), 1.0);
         assert_eq!(scrape.get("kvs_logins_total{result=\"ok\"}"), 1.0);

@@ -55,7 +55,10 @@ const LOW_CONTRAST: &str = "
         const own = [...element.childNodes].filter((node) => node.nodeType === 3);
         const text = own.map((node) => node.data).join('').trim();
         if (text) look(element, element instanceof SVGElement ? style.fill : style.color, text);
-        if (element.placeholder) look(element, getComputedStyle(element, '::placeholder').color, element.placeholder);
+        if (element.placeholder) {
+            const style = getComputedStyle(element, '::placeholder');
+            look(element, style.color, element.placeholder);
+        }
     }
     return {looked, low};
 ";
@@ -72,7 +75,8 @@ fn expect_no_overflow(browser: &Browser, what: &str) {
         "const width = document.documentElement.clientWidth;
          const scrolls = (e) => e.closest('.scroll, .hidden, .skip');
          const wide = [...document.body.querySelectorAll('*')].filter((e) =>
-             !scrolls(e) && e.getClientRects().length && e.getBoundingClientRect().right > width + 0.5);
+             !scrolls(e) && e.getClientRects().length &&
+             e.getBoundingClientRect().right > width + 0.5);
          return {width, scroll: document.documentElement.scrollWidth,
                  wide: wide.map((e) => e.outerHTML.slice(0, 100))};",
     );
@@ -135,7 +139,8 @@ fn page_shows_activity_in_both_schemes_and_on_a_phone() {
         // Lines of several points: get and put, and all quantiles.
         for series in ["get", "put", "p50", "p90", "p99"] {
             browser.wait_for(&format!(
-                "document.querySelector('[data-series={series}]').getAttribute('d').split('L').length > 7"
+                "document.querySelector('[data-series={series}]').getAttribute('d')
+                 .split('L').length > 7"
             ));
         }
         let socket = browser.run("return document.getElementById('socket').textContent");
@@ -204,7 +209,8 @@ fn group_names_are_escaped() {
     let all = serde_json::json!(names);
     for table in ["groups", "applications"] {
         browser.wait_for(&format!(
-            "{all}.every((name) => [...document.querySelectorAll('#{table} tbody th')].some((cell) =>
+            "{all}.every((name) =>
+             [...document.querySelectorAll('#{table} tbody th')].some((cell) =>
                 cell.textContent === name && cell.querySelectorAll('*').length === 1))"
         ));
     }
@@ -228,7 +234,8 @@ fn applications_are_filtered_sorted_and_paged() {
     let _apps: Vec<RawV2App> = (0..MANY).map(login).collect();
     let rows = "document.querySelectorAll('#applications tbody tr').length";
     browser.wait_for(&format!(
-        "{rows} === 100 && document.querySelector('#applications-more').textContent.includes('151 more')"
+        "{rows} === 100 &&
+         document.querySelector('#applications-more').textContent.includes('151 more')"
     ));
     browser.run("document.querySelector('#applications-more button').click()");
     browser.wait_for(&format!("{rows} === {}", MANY + 1));
@@ -265,7 +272,8 @@ fn applications_are_filtered_sorted_and_paged() {
     assert_eq!(browser.run(&format!("return {head}.getAttribute('aria-sort')")), "ascending");
     assert_eq!(
         browser.run(
-            "return [...document.querySelectorAll('#applications tbody tr')].at(-1).cells[1].textContent"
+            "return [...document.querySelectorAll('#applications tbody tr')].at(-1)
+                 .cells[1].textContent"
         ),
         own.pid().to_string()
     );
@@ -280,7 +288,8 @@ fn page_reports_loss_and_return_of_the_server() {
     assert_eq!(browser.run("return document.getElementById('banner').checkVisibility()"), false);
     env.server.kill();
     let said = browser.wait_for(
-        "document.getElementById('banner').checkVisibility() && document.getElementById('banner').textContent",
+        "document.getElementById('banner').checkVisibility() &&
+         document.getElementById('banner').textContent",
     );
     assert!(said.as_str().is_some_and(|said| said.contains("has not answered")), "{said}");
     assert_eq!(browser.run("return document.getElementById('banner').role"), "alert");

@@ -140,7 +140,8 @@ impl<'a> Run<'a> {
     fn violation(&self, seat: usize, what: &str, why: &str) {
         let Member { client, recent, .. } = &self.members[seat];
         self.env.report.violation(format_args!(
-            "(seed {}) group {} number {} on server {}, application {seat} (number {}, {:?}, pid {}): \
+            "(seed {}) group {} number {} on server {}, application {seat} (number {}, {:?}, \
+             pid {}): \
              {what}: {why}; before that:{recent}",
             self.env.seed,
             self.name,

@@ -217,7 +217,8 @@ impl Sizes {
         let report = &env.report;
         let columns = sizes.map(|size| format!("{} KiB {} fds", size.rss, size.descriptors));
         say(format_args!(
-            "{:>4} s: {} calls, {} callbacks, {} kills, {} drops, {} stops, {} groups deleted, {} outages, \
+            "{:>4} s: {} calls, {} callbacks, {} kills, {} drops, {} stops, {} groups deleted, \
+             {} outages, \
              {} violations; auth {}, A {}, B {}",
             begin.elapsed().as_secs(),
             report.calls(),
@@ -243,7 +244,8 @@ impl Sizes {
             let (least, most) = (descriptors.clone().min(), descriptors.max());
             let past: Vec<u64> = self.past.iter().map(|past| past[n]).collect();
             say(format_args!(
-                "{name}: {rss:?} KiB; {past:?} applications remembered; {least:?} to {most:?} descriptors"
+                "{name}: {rss:?} KiB; {past:?} applications remembered; {least:?} to {most:?} \
+                 descriptors"
             ));
             let may_vary = if n == 0 { GIVEN_UP_LINKS } else { 0 };
             if most.unwrap_or(0) > least.unwrap_or(0) + may_vary {

@@ -71,7 +71,8 @@ fn local_server_reports_readiness_and_link_state() {
     auth.kill();
     assert!(server.ask("Create group", "g").starts_with("Group not created: "));
     supervisor.expect(&format!(
-        "STATUS=The authentication server {addr} does not answer: no new logins and no group commands until it does"
+        "STATUS=The authentication server {addr} does not answer: no new logins and no group \
+         commands until it does"
     ));
     auth.restart();
     supervisor.expect(&connected(&auth, first));

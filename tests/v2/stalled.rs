@@ -93,7 +93,8 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
     let took = begin.elapsed();
     let peak = env.server.peak_resident_kib();
     println!(
-        "{puts} puts in {took:?} ({:.0} a second); {} events to the one that reads; {resident} KiB before, {peak} KiB \
+        "{puts} puts in {took:?} ({:.0} a second); {} events to the one that reads; {resident} KiB \
+         before, {peak} KiB \
          at most",
         puts as f64 / took.as_secs_f64(),
         received.1
@@ -245,8 +246,8 @@ fn unread_large_responses_share_memory_and_delay_no_other() {
     times.sort();
     let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!(
-        "{APPS} applications with {GETS} answers of 16 MiB due: {grown} KiB; a get of another takes {:?} \
-         (median; 99th percentile {:?})",
+        "{APPS} applications with {GETS} responses of 16 MiB due: {grown} KiB; a get of another \
+         takes {:?} (median; 99th percentile {:?})",
         times[500], times[990]
     );
     assert!(grown < 4096, "the server grew by {grown} KiB");

@@ -24,8 +24,8 @@ use nix::sys::socket::{self, SockaddrLike, SockaddrStorage, getsockname, getsock
 pub enum ActivationError {
     /// The descriptor is not a socket that applications can connect to.
     #[error(
-        "{name} was passed by the service manager and is {kind}: it must be a listening UNIX stream \
-         socket (ListenStream= with a path and Accept=no in a .socket unit)"
+        "{name} was passed by the service manager and is {kind}: it must be a listening UNIX \
+         stream socket (ListenStream= with a path and Accept=no in a .socket unit)"
     )]
     Unusable {
         /// The descriptor's number and address.
@@ -35,8 +35,8 @@ pub enum ActivationError {
     },
     /// No option names the path of the socket.
     #[error(
-        "the socket {} was passed by the service manager, but no option names it: {options}. Name it \
-         with one of these options, or remove it (ListenStream= in a .socket unit)",
+        "the socket {} was passed by the service manager, but no option names it: {options}. Name \
+         it with one of these options, or remove it (ListenStream= in a .socket unit)",
         path.display()
     )]
     Unknown {
