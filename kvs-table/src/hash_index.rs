@@ -70,12 +70,14 @@ impl<T> HashIndex<T> {
     }
 
     /// The entry with this hash that matches.
+    #[inline]
     pub fn find(&self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&T> {
         let bucket = &self.buckets[self.bucket_of(hash)];
         bucket.entries.find(bucket_hash(hash), matches)
     }
 
     /// The same, to be replaced.
+    #[inline]
     pub fn find_mut(&mut self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.bucket_of(hash);
         self.buckets[number].entries.find_mut(bucket_hash(hash), matches)
@@ -127,6 +129,7 @@ impl<T> HashIndex<T> {
         ((hash >> 1) >> (63 - self.depth)) as usize
     }
 
+    #[inline]
     fn bucket_of(&self, hash: u64) -> usize {
         self.directory[self.position_of(hash)] as usize
     }

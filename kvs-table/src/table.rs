@@ -49,6 +49,7 @@ impl<H> Table<H> {
 }
 
 impl<H: KeyHash> Table<H> {
+    #[inline]
     /// Stores a pair with this version and this owner. Returns the pair that it replaces.
     ///
     /// # Errors

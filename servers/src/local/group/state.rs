@@ -188,8 +188,9 @@ impl State {
         let id = self.commits.next_id();
         let stamp = match self.store.submit(batch, &mut || ticket(id)) {
             Submitted::Done(stamp) if self.commits.advance(stamp) => {
-                let effects = self.apply(&Commit { stamp, batch }, user);
-                return Submission::Done(Applied::new(outcome_of(stamp, changes), effects));
+                let mut applied = Applied::from(outcome_of(stamp, changes));
+                self.apply(&Commit { stamp, batch }, user, applied.effects());
+                return Submission::Done(applied);
             }
             Submitted::Done(stamp) => Some(stamp),
             Submitted::Pending => None,
@@ -237,8 +238,9 @@ impl State {
         while let Some((stamp, pending)) = self.commits.next() {
             let user = pending.reservation.user();
             let applied = pending.batch.with(|batch| {
-                let effects = self.apply(&Commit { stamp, batch }, user);
-                Applied::new(outcome_of(stamp, batch.changes), effects)
+                let mut applied = Applied::from(outcome_of(stamp, batch.changes));
+                self.apply(&Commit { stamp, batch }, user, applied.effects());
+                applied
             });
             completed.push(Completed::new(pending, applied));
         }
@@ -246,12 +248,9 @@ impl State {
     }
 
     #[inline]
-    fn apply(&mut self, commit: &Commit<'_>, owner: &Arc<UserQuota>) -> Effects {
+    fn apply(&mut self, commit: &Commit<'_>, owner: &Arc<UserQuota>, effects: &mut Effects) {
         let Self { table, usage, subscriptions, members, .. } = self;
-        let effects = Effects::default();
-        let mut applier = Applier { table, usage, subscriptions, members, owner, effects };
-        applier.apply(commit);
-        applier.effects
+        Applier { table, usage, subscriptions, members, owner, effects }.apply(commit);
     }
 
     /// How many pairs and bytes more `user` would own with a value of `len` bytes under this key.
@@ -314,7 +313,7 @@ struct Applier<'a> {
     members: &'a mut Members,
     /// The user that the batch names.
     owner: &'a Arc<UserQuota>,
-    effects: Effects,
+    effects: &'a mut Effects,
 }
 
 impl Apply for Applier<'_> {

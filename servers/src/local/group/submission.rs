@@ -62,9 +62,9 @@ pub(crate) struct Effects {
 }
 
 impl Applied {
-    /// A change with these effects.
-    pub(crate) fn new(outcome: Outcome, effects: Effects) -> Self {
-        Self { outcome, effects }
+    /// What is left for when the group's lock is released, to be added to.
+    pub(crate) fn effects(&mut self) -> &mut Effects {
+        &mut self.effects
     }
 
     /// The number of subscribers to notify.
@@ -81,7 +81,7 @@ impl Applied {
 }
 
 impl From<Outcome> for Applied {
-    fn from(refusal: Outcome) -> Self {
-        Self::new(refusal, Effects::default())
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, effects: Effects::default() }
     }
 }
