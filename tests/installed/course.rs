@@ -6,7 +6,7 @@ use std::process::Command;
 use kvs_testkit::{InstalledTree, Process, has_tools, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
-use super::{World, run};
+use super::{InstalledEnv, run};
 
 /// Builds a program with the two lines of the course's Makefile.
 fn build(installed: &InstalledTree, name: &str, compiler: &str) -> (TempDir, PathBuf) {
@@ -43,13 +43,13 @@ const FORCED: [&str; 3] = [
 ];
 
 impl App {
-    fn start(world: &World) -> Self {
-        Self::built_by(world, "gcc")
+    fn start(env: &InstalledEnv) -> Self {
+        Self::built_by(env, "gcc")
     }
 
-    fn built_by(world: &World, compiler: &str) -> Self {
-        let (dir, program) = build(&world.installed, "app", compiler);
-        Self { _dir: dir, process: world.member(program).spawn() }
+    fn built_by(env: &InstalledEnv, compiler: &str) -> Self {
+        let (dir, program) = build(&env.installed, "app", compiler);
+        Self { _dir: dir, process: env.member(program).spawn() }
     }
 
     fn says(&self, command: &str, lines: &[&str]) {
@@ -60,8 +60,8 @@ impl App {
 
 #[test]
 fn old_project_builds_with_its_own_makefile() {
-    let world = World::start();
-    let app = App::start(&world);
+    let env = InstalledEnv::start();
+    let app = App::start(&env);
     app.says("establish", &["0", "variables right"]);
     app.says("put", &["1"]);
     app.says("get", &["Value: value"]);
@@ -76,8 +76,8 @@ fn old_project_builds_with_its_own_makefile() {
 
 #[test]
 fn callback_thread_may_be_cancelled_before_close() {
-    let world = World::start();
-    let app = App::start(&world);
+    let env = InstalledEnv::start();
+    let app = App::start(&env);
     for _ in 0..3 {
         app.says("establish", &["0", "variables right"]);
         app.says("close", &["cancelled 0", "1", "descriptors -1 -1"]);
@@ -88,39 +88,38 @@ fn callback_thread_may_be_cancelled_before_close() {
 }
 
 /// Checks that `end` is a forced close for a waiting program, and ends its wait.
-fn is_a_forced_close(end: impl FnOnce(&World)) {
-    let world = World::start();
-    let app = App::start(&world);
+fn is_a_forced_close(end: impl FnOnce(&InstalledEnv)) {
+    let env = InstalledEnv::start();
+    let app = App::start(&env);
     app.says("establish", &["0", "variables right"]);
-    end(&world);
+    end(&env);
     app.process.expect_next(&FORCED);
     assert!(app.process.wait_exit().success());
 }
 
 #[test]
 fn forced_close_cancels_the_keyboard_thread() {
-    is_a_forced_close(|world| world.local.delete_group(super::GROUP));
+    is_a_forced_close(|env| env.server().delete_group(env.group()));
 }
 
 #[test]
 fn server_exit_is_a_forced_close() {
-    is_a_forced_close(|world| world.local.quit());
+    is_a_forced_close(|env| env.server().quit());
 }
 
 #[test]
 fn server_killed_during_calls_is_a_forced_close() {
     // Either the call or the library's thread detects the loss first.
     for _ in 0..10 {
-        let world = World::start();
-        let app = App::start(&world);
+        let env = InstalledEnv::start();
+        let app = App::start(&env);
         app.says("establish", &["0", "variables right"]);
         app.process.send("puts");
-        world
-            .local
+        env.server()
             .status_where("it puts", |status| status.iter().any(|app| app.status == "Connected"));
-        world.local.kill();
-        let told = app.process.expect_line(FORCED[0]);
-        assert_eq!(told, FORCED[0]);
+        env.server().kill();
+        let notice = app.process.expect_line(FORCED[0]);
+        assert_eq!(notice, FORCED[0]);
         app.process.expect_line(FORCED[1]);
         app.process.expect_line(FORCED[2]);
         assert!(app.process.wait_exit().success());
@@ -132,9 +131,9 @@ fn each_compiler_links_the_shared_variables() {
     if !has_tools(&["clang"]) {
         return;
     }
-    let world = World::start();
+    let env = InstalledEnv::start();
     for compiler in ["gcc -fcommon", "gcc -static", "clang"] {
-        let app = App::built_by(&world, compiler);
+        let app = App::built_by(&env, compiler);
         app.says("establish", &["0", "variables right"]);
         app.says("close", &["cancelled 0", "1", "descriptors -1 -1"]);
         app.says("exit", &["keyboard cancelled", "Exiting the app..."]);
@@ -143,8 +142,8 @@ fn each_compiler_links_the_shared_variables() {
 
 #[test]
 fn forked_child_is_unconnected_and_its_parent_unaffected() {
-    let world = World::start();
-    let app = App::start(&world);
+    let env = InstalledEnv::start();
+    let app = App::start(&env);
     app.says("establish", &["0", "variables right"]);
     app.says("fork", &["child right", "variables right"]);
     app.says("put", &["1"]);
@@ -152,9 +151,9 @@ fn forked_child_is_unconnected_and_its_parent_unaffected() {
 
 #[test]
 fn program_with_some_variables_exits_with_its_last_thread() {
-    let world = World::start();
-    let (_dir, program) = build(&world.installed, "some", "gcc");
-    let printed = run(world.member(program));
+    let env = InstalledEnv::start();
+    let (_dir, program) = build(&env.installed, "some", "gcc");
+    let printed = run(env.member(program));
     assert_eq!(printed, ["App: no such key, group or watch", "closed"]);
 }
 
@@ -163,10 +162,10 @@ fn program_without_the_variables_links() {
     if !has_tools(&["clang", "g++"]) {
         return;
     }
-    let world = World::start();
+    let env = InstalledEnv::start();
     for compiler in ["gcc", "clang", "gcc -static", "gcc -fcommon", "g++"] {
-        let (_dir, program) = build(&world.installed, "plain", compiler);
-        let printed = run(world.member(&program));
+        let (_dir, program) = build(&env.installed, "plain", compiler);
+        let printed = run(env.member(&program));
         assert_eq!(printed, ["Value: value", "App: no such key, group or watch"], "{compiler}");
     }
 }

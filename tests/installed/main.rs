@@ -13,37 +13,44 @@ mod tree;
 
 use std::path::Path;
 
-use kvs_testkit::{AuthServer, InstalledTree, LocalServer, Process, ProcessOutput, Program};
+use kvs_testkit::{InstalledTree, LocalServer, Process, ProcessOutput, Program, TestEnv};
 
-/// An installed tree, both servers, and a group.
-struct World {
+/// Both servers and a group, for programs that load the installed library.
+struct InstalledEnv {
     installed: InstalledTree,
-    _auth: AuthServer,
-    local: LocalServer,
-    secret: String,
+    servers: TestEnv,
 }
 
-const GROUP: &str = "g";
-
-impl World {
+impl InstalledEnv {
     fn start() -> Self {
-        let installed = InstalledTree::new();
-        let auth = AuthServer::start();
-        let local = LocalServer::start(&auth);
-        let secret = local.create_group(GROUP);
-        Self { installed, _auth: auth, local, secret }
+        Self { installed: InstalledTree::new(), servers: TestEnv::start() }
     }
 
-    /// A program that finds the installed library, with the group and its secret as first
-    /// arguments.
-    fn member(&self, program: impl AsRef<Path>) -> Program {
-        self.program(program).args([GROUP, &self.secret])
+    fn server(&self) -> &LocalServer {
+        &self.servers.server
     }
 
-    fn program(&self, program: impl AsRef<Path>) -> Program {
-        Program::new(program.as_ref())
-            .served_by(&self.local)
-            .env("LD_LIBRARY_PATH", self.installed.libraries())
+    fn group(&self) -> &str {
+        self.servers.group()
+    }
+
+    fn secret(&self) -> &str {
+        self.servers.secret()
+    }
+
+    /// A program that loads the installed library.
+    fn program(&self, path: impl AsRef<Path>) -> Program {
+        self.with_library(self.servers.program(path))
+    }
+
+    /// A program that loads the installed library. Its first arguments are the group and its
+    /// secret.
+    fn member(&self, path: impl AsRef<Path>) -> Program {
+        self.with_library(self.servers.member(path))
+    }
+
+    fn with_library(&self, program: Program) -> Program {
+        program.env("LD_LIBRARY_PATH", self.installed.libraries())
     }
 }
 

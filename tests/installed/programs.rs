@@ -6,13 +6,13 @@ use std::process::Command;
 
 use kvs_testkit::{STRICT, has_tools, private_dir, project_dir, tool};
 
-use super::{World, run};
+use super::{InstalledEnv, run};
 
 const PUT_GET: [&str; 3] = ["example = hello", "example = good morning", "example: no such key"];
 
 /// Compiles an installed example with the options of pkg-config.
 fn compile(
-    world: &World,
+    env: &InstalledEnv,
     compiler: &[&str],
     source: &Path,
     options: &[&str],
@@ -26,7 +26,7 @@ fn compile(
         true => vec!["--static", "--cflags", "--libs"],
         false => vec!["--cflags", "--libs"],
     };
-    tool(command.args(world.installed.pkg_config(&pkg_config)));
+    tool(command.args(env.installed.pkg_config(&pkg_config)));
     program
 }
 
@@ -35,13 +35,13 @@ fn c_programs_shared_and_static_with_gcc_and_clang() {
     if !has_tools(&["pkg-config", "clang"]) {
         return;
     }
-    let world = World::start();
-    let source = world.installed.path("share/doc/kvs/examples/put_get.c");
+    let env = InstalledEnv::start();
+    let source = env.installed.path("share/doc/kvs/examples/put_get.c");
     for compiler in ["gcc", "clang"] {
         for options in [&[][..], &["-static"]] {
             let dir = private_dir();
-            let program = compile(&world, &[compiler, "-std=c99"], &source, options, dir.path());
-            assert_eq!(run(world.member(&program)), PUT_GET, "{compiler} {options:?}");
+            let program = compile(&env, &[compiler, "-std=c99"], &source, options, dir.path());
+            assert_eq!(run(env.member(&program)), PUT_GET, "{compiler} {options:?}");
             let dynamic = tool(Command::new("readelf").arg("-d").arg(&program));
             assert_eq!(dynamic.contains("[libkvs.so.1]"), options.is_empty(), "{dynamic}");
         }
@@ -53,8 +53,8 @@ fn only_the_library_static_and_the_rest_shared() {
     if !has_tools(&["pkg-config"]) {
         return;
     }
-    let world = World::start();
-    let source = world.installed.path("share/doc/kvs/examples/put_get.c");
+    let env = InstalledEnv::start();
+    let source = env.installed.path("share/doc/kvs/examples/put_get.c");
     let dir = private_dir();
     let program = dir.path().join("put_get");
     tool(
@@ -62,10 +62,10 @@ fn only_the_library_static_and_the_rest_shared() {
             .arg(source)
             .arg("-o")
             .arg(&program)
-            .args(world.installed.pkg_config(&["--cflags"]))
-            .arg(world.installed.path("lib/libkvs.a")),
+            .args(env.installed.pkg_config(&["--cflags"]))
+            .arg(env.installed.path("lib/libkvs.a")),
     );
-    assert_eq!(run(world.member(program)), PUT_GET);
+    assert_eq!(run(env.member(program)), PUT_GET);
 }
 
 #[test]
@@ -73,19 +73,14 @@ fn cplusplus_programs_with_both_compilers() {
     if !has_tools(&["pkg-config", "g++", "clang"]) {
         return;
     }
-    let world = World::start();
+    let env = InstalledEnv::start();
     let source = project_dir().join("tests/c/cplusplus.cpp");
     for compiler in ["g++", "clang++"] {
         for options in [&[][..], &["-static"]] {
             let dir = private_dir();
-            let program = compile(
-                &world,
-                &[compiler, "-std=c++17", "-pthread"],
-                &source,
-                options,
-                dir.path(),
-            );
-            run(world.member(program));
+            let program =
+                compile(&env, &[compiler, "-std=c++17", "-pthread"], &source, options, dir.path());
+            run(env.member(program));
         }
     }
 }
@@ -95,23 +90,23 @@ fn installed_examples_build_and_run() {
     if !has_tools(&["pkg-config"]) {
         return;
     }
-    let world = World::start();
-    let other = world.local.create_group("other");
+    let env = InstalledEnv::start();
+    let other = env.server().create_group("other");
     let dir = private_dir();
-    let examples = fs::read_dir(world.installed.path("share/doc/kvs/examples")).expect("installed");
+    let examples = fs::read_dir(env.installed.path("share/doc/kvs/examples")).expect("installed");
     let mut names = Vec::new();
     for example in examples {
         let source = example.expect("it can be read").path();
-        compile(&world, &["gcc", "-std=c99", "-pthread"], &source, &[], dir.path());
+        compile(&env, &["gcc", "-std=c99", "-pthread"], &source, &[], dir.path());
         names.push(source.file_stem().expect("a file").to_string_lossy().into_owned());
     }
     names.sort();
-    let member = |name: &str| world.member(dir.path().join(name));
+    let member = |name: &str| env.member(dir.path().join(name));
     for name in &names {
         let program = match name.as_str() {
             "app" => {
-                let app = world.program(dir.path().join("app")).spawn();
-                for line in ["establish_connection", super::GROUP, &world.secret] {
+                let app = env.program(dir.path().join("app")).spawn();
+                for line in ["establish_connection", env.group(), env.secret()] {
                     app.send(line);
                 }
                 app.expect_line("Successful 'establish_connection'");
@@ -121,9 +116,9 @@ fn installed_examples_build_and_run() {
                 continue;
             }
             "watch" => {
-                let watch = world
+                let watch = env
                     .program(dir.path().join("watch"))
-                    .args(["-n", "1", super::GROUP, &world.secret, "visits"])
+                    .args(["-n", "1", env.group(), env.secret(), "visits"])
                     .spawn();
                 watch.expect_line("watching 1 key");
                 run(member("counter").args(["visits", "1"]));
@@ -132,13 +127,13 @@ fn installed_examples_build_and_run() {
             }
             "counter" => member("counter").args(["visits", "3"]),
             "handles" => member("handles").args(["other", &other]),
-            "meminfo" => world.program(dir.path().join("meminfo")).args([
+            "meminfo" => env.program(dir.path().join("meminfo")).args([
                 "-i",
                 "0",
                 "-n",
                 "1",
-                super::GROUP,
-                &world.secret,
+                env.group(),
+                env.secret(),
             ]),
             "processes" | "put_get" | "threads" => member(name),
             other => panic!("{other}: no test runs this example"),
@@ -153,14 +148,11 @@ fn cmake_finds_it_both_ways() {
     if !has_tools(&["pkg-config", "cmake"]) {
         return;
     }
-    let world = World::start();
+    let env = InstalledEnv::start();
     let dir = private_dir();
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("ours");
-    fs::copy(
-        world.installed.path("share/doc/kvs/examples/put_get.c"),
-        dir.path().join("put_get.c"),
-    )
-    .expect("it is installed");
+    fs::copy(env.installed.path("share/doc/kvs/examples/put_get.c"), dir.path().join("put_get.c"))
+        .expect("it is installed");
     write(
         "CMakeLists.txt",
         "cmake_minimum_required(VERSION 3.13)\n\
@@ -178,14 +170,14 @@ fn cmake_finds_it_both_ways() {
     tool(
         Command::new("cmake")
             .args(["-S", ".", "-B", "build"])
-            .arg(format!("-DCMAKE_PREFIX_PATH={}", world.installed.path("").display()))
-            .env("PKG_CONFIG_LIBDIR", world.installed.path("lib/pkgconfig"))
-            .env("PKG_CONFIG_SYSROOT_DIR", world.installed.dest())
+            .arg(format!("-DCMAKE_PREFIX_PATH={}", env.installed.path("").display()))
+            .env("PKG_CONFIG_LIBDIR", env.installed.path("lib/pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", env.installed.dest())
             .current_dir(dir.path()),
     );
     tool(Command::new("cmake").args(["--build", "build"]).current_dir(dir.path()));
     for program in ["shared", "static", "modules"] {
-        assert_eq!(run(world.member(dir.path().join("build").join(program))), PUT_GET, "{program}");
+        assert_eq!(run(env.member(dir.path().join("build").join(program))), PUT_GET, "{program}");
     }
 
     // CMake must not find a version that is not installed.
@@ -195,7 +187,7 @@ fn cmake_finds_it_both_ways() {
     );
     let output = Command::new("cmake")
         .args(["-S", ".", "-B", "other"])
-        .arg(format!("-DCMAKE_PREFIX_PATH={}", world.installed.path("").display()))
+        .arg(format!("-DCMAKE_PREFIX_PATH={}", env.installed.path("").display()))
         .current_dir(dir.path())
         .output()
         .expect("cmake starts");
@@ -208,7 +200,7 @@ fn python_calls_the_library_with_ctypes() {
     if !has_tools(&["python3"]) {
         return;
     }
-    let world = World::start();
+    let env = InstalledEnv::start();
     let dir = private_dir();
     let script = dir.path().join("program.py");
     let text = r#"
@@ -231,13 +223,13 @@ print(kvs.kvs_strerror(kvs.get_value(b"nothing", ctypes.byref(value))).decode())
 assert kvs.close_connection() == 1
 "#;
     fs::write(&script, text).expect("the directory is ours");
-    let program = world.program("python3").arg(script).args([super::GROUP, &world.secret]);
+    let program = env.program("python3").arg(script).args([env.group(), env.secret()]);
     assert_eq!(run(program), ["key", "another", "no such key, group or watch"]);
 }
 
 #[test]
 fn program_loads_the_library_with_dlopen() {
-    let world = World::start();
+    let env = InstalledEnv::start();
     let dir = private_dir();
     let source = dir.path().join("load.c");
     let text = r#"
@@ -267,5 +259,5 @@ int main(int argc, char **argv)
     fs::write(&source, text).expect("the directory is ours");
     let program = dir.path().join("load");
     tool(Command::new("gcc").arg("-D_GNU_SOURCE").arg(source).arg("-o").arg(&program));
-    assert_eq!(run(world.member(program)), ["0 1 1"; 3]);
+    assert_eq!(run(env.member(program)), ["0 1 1"; 3]);
 }
