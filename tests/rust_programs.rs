@@ -164,7 +164,7 @@ fn group_name_over_95_bytes_selects_protocol_v1() {
 }
 
 #[test]
-fn compare_and_swap_detects_concurrent_changes() {
+fn compare_and_swap_detects_a_change_in_between() {
     let env = TestEnv::start();
     let (app, other) = (env.connect(), env.connect());
     let Swap::Done(first) = app.put_if_absent("k", "one").unwrap() else {
