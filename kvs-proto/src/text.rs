@@ -26,7 +26,7 @@ pub enum TextError {
     #[error("{0} bytes are too long: at most {MAX_TEXT} are allowed")]
     TooLong(usize),
     /// A NUL byte at this position.
-    #[error("a NUL byte stands at position {0}")]
+    #[error("a NUL byte is at position {0}")]
     Nul(usize),
 }
 

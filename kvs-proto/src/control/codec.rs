@@ -17,13 +17,13 @@ pub const MAX_REQUEST_LEN: usize = 4096;
 /// it has 65,536 bytes, each at most six characters in JSON.
 pub const MAX_RESPONSE_LEN: usize = 1 << 20;
 
-/// Why a line is no message of this protocol.
+/// Why a line is not a message of this protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The line is no JSON, or no known message.
+    /// The line is not JSON, or not a known message.
     #[error("not a message of the control protocol: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The member "version" is missing, or no number.
+    /// The member "version" is missing, or not a number.
     #[error("not a message of the control protocol: the member \"version\" is missing")]
     NoVersion,
     /// Another version of the protocol.
@@ -43,7 +43,7 @@ impl AdminRequest {
     /// Decodes a line, with or without its line feed.
     ///
     /// # Errors
-    /// [`DecodeError`]: the line is no message.
+    /// [`DecodeError`]: the line is not a message.
     pub fn decode(line: &[u8]) -> Result<Self, DecodeError> {
         decode(line)
     }
@@ -58,7 +58,7 @@ impl AdminResponse {
     /// Decodes a line, with or without its line feed.
     ///
     /// # Errors
-    /// [`DecodeError`]: the line is no message.
+    /// [`DecodeError`]: the line is not a message.
     pub fn decode(line: &[u8]) -> Result<Self, DecodeError> {
         decode(line)
     }

@@ -91,7 +91,7 @@ pub enum AdminErrorKind {
     Exists,
     /// The group does not exist.
     NotFound,
-    /// The line is no request, or the name is not allowed for a group.
+    /// The line is not a request, or the name is not allowed for a group.
     Invalid,
     /// The server does not support this version of the protocol.
     Version,

@@ -1,4 +1,4 @@
-//! Round trips, documented lines, and lines that are no message.
+//! Round trips, documented lines, and lines that are not messages.
 
 use proptest::prelude::*;
 

@@ -14,7 +14,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The bytes on the wire. A name too long for an offer behind it is sent without the offer.
+    /// The bytes on the wire. A name that leaves no space for the offer is sent without it.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.group.as_bytes().to_vec();
         let len_with_offer = bytes.len() + 1 + OFFER.len();
@@ -28,7 +28,7 @@ impl Hello {
     /// The inverse of [`encode`](Self::encode). Ignores offers of unknown protocols.
     ///
     /// # Errors
-    /// The name is no [`Text`]; this includes a NUL with anything but an offer after it.
+    /// The name is not a [`Text`]; this includes a NUL with anything but an offer after it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, TextError> {
         let name_and_offer = || {
             let nul = bytes.iter().position(|&byte| byte == 0)?;

@@ -32,7 +32,7 @@ pub enum Decoded<'a> {
     Frame(FrameHeader, &'a [u8]),
     /// A frame that the caller has rejected. Its body is skipped.
     Rejected(FrameHeader),
-    /// The rest of the bytes are no complete frame: more must be received.
+    /// The remaining bytes are not a complete frame: more must be received.
     Incomplete,
 }
 

@@ -50,7 +50,7 @@ impl<'a> ServerEvent<'a> {
     /// Decodes a frame.
     ///
     /// # Errors
-    /// [`Malformed`]: the frame is no event.
+    /// [`Malformed`]: the frame is not an event.
     pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         if header.number != 0 {
             return Err(Malformed::Header("a request number in an event"));

@@ -1,7 +1,7 @@
 //! Protocol errors of v2.
 
-/// The peer broke the protocol. Close the connection and ignore the frame. An incomplete frame is
-/// not malformed: the [decoder](super::FrameDecoder) waits for the rest.
+/// The peer violated the protocol. Close the connection and ignore the frame. An incomplete frame
+/// is not malformed: the [decoder](super::FrameDecoder) waits for the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A header with contradictory or unknown fields.

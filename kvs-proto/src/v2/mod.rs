@@ -1,11 +1,11 @@
 //! Protocol v2: application ↔ local server, over the two UNIX stream sockets of [`v1`](crate::v1)
 //! (`docs/PROTOCOL.md` §7).
 //!
-//! The login of v1 negotiates it, by an [offer](OFFER) behind the group name. After the verdict
-//! both channels carry frames: a [`FrameHeader`] of fixed length, and a body. [`request`] defines
-//! the frames of an application, [`response`] those of the server on the main channel, and
-//! [`event`] those on the callback channel, each in both roles. [`FrameDecoder`] finds the frames
-//! in a stream.
+//! The login of v1 negotiates it, by an [offer](OFFER) after the group name. After the verdict both
+//! channels carry frames: a [`FrameHeader`] of fixed length, and a body. [`request`] defines the
+//! frames of an application, [`response`] those of the server on the main channel, and [`event`]
+//! those on the callback channel, each in both roles. [`FrameDecoder`] finds the frames in a
+//! stream.
 //!
 //! Nothing here allocates by a length that the peer has announced: memory for an incomplete frame
 //! grows with the bytes received.

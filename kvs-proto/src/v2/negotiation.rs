@@ -2,7 +2,7 @@
 
 use crate::integer::Int;
 
-/// The offer of an application, behind the group name and a NUL.
+/// The offer of an application. It follows the group name and a NUL.
 pub const OFFER: &[u8] = b"kvs2";
 
 /// The prefix of every offer. One ASCII digit follows it for each protocol that the application

@@ -23,7 +23,7 @@ pub enum Status {
     Limit = 132,
     /// The server does not know this kind of request.
     Unknown = 133,
-    /// No response: the first frame of a server, with its limits.
+    /// Not a response: the first frame of a server, with its limits.
     Welcome = 134,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Response<'a> {
     /// Decodes a frame.
     ///
     /// # Errors
-    /// [`Malformed`]: the frame is no response.
+    /// [`Malformed`]: the frame is not a response.
     pub fn decode(header: &FrameHeader, body: &'a [u8]) -> Result<Self, Malformed> {
         let status = Status::from_kind(header.kind).ok_or(Malformed::Kind(header.kind))?;
         header.check_flags(0)?;
@@ -110,7 +110,7 @@ pub fn push_key(key: &[u8], body: &mut Vec<u8>) {
 /// Decodes the body of a page of keys.
 ///
 /// # Errors
-/// [`Malformed`]: the body is no page.
+/// [`Malformed`]: the body is not a page of keys.
 pub fn decode_keys(body: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let bad = |why| Malformed::Body { kind: Status::Ok as u8, why };
     if body.len() > MAX_PAGE_LEN {

@@ -10,7 +10,7 @@ pub enum ExchangeProgress {
     Send(Vec<u8>),
     /// The exchange has ended.
     Done(GroupResponse),
-    /// The datagram is no response at this point: continue to wait.
+    /// The datagram is not a response at this point: continue to wait.
     Ignored,
 }
 
@@ -63,7 +63,7 @@ impl ClientExchange {
             (S::Stored, _, Some(NO)) => (S::Done, ExchangeProgress::Done(GroupResponse::No)),
             // The network may have repeated the 1 after the command; then -1 is the verdict.
             (S::Secret, _, Some(NO)) => (S::Done, ExchangeProgress::Done(GroupResponse::No)),
-            // A secret of four bytes could be an integer. A repeated flag has NULs, so it is no
+            // A secret of four bytes could be an integer. A repeated flag has NULs, so it is not a
             // text.
             (S::Secret, ..) => match decode_name(datagram) {
                 Some(secret) => (S::Done, ExchangeProgress::Done(GroupResponse::Secret(secret))),

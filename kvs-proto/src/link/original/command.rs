@@ -46,7 +46,7 @@ impl LinkCommand {
         datagram
     }
 
-    /// Decodes a datagram; `None` when it is no command.
+    /// Decodes a datagram; `None` when it is not a command.
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         if datagram.len() != COMMAND_LEN {
             return None;

@@ -13,15 +13,15 @@
 //!   restarts the exchange from a *new* socket, so it cannot take a late response to the old
 //!   exchange for a response to the new one.
 //!
-//! A datagram that is no response at its point of the exchange is ignored, never an error: any
+//! A datagram that is not a response at its point of the exchange is ignored, never an error: any
 //! process can send datagrams to a UDP port.
 //!
 //! The server keeps one exchange per socket, so a command from another socket does not disturb an
 //! exchange. This is as safe as a single exchange per link: the original local server uses one
 //! socket for everything and has one exchange at a time. A local server of kvs uses a new socket
 //! for each attempt and begins its next request only after the end of the last one, which also ends
-//! all older exchanges ([`CommandPort`]). So no late datagram of an abandoned attempt can complete
-//! it.
+//! all older exchanges that can change a group ([`CommandPort`]). So no late datagram of an
+//! abandoned attempt can change anything.
 //!
 //! One ambiguity remains: when the network repeats the 1 that responds to a command, a client
 //! cannot distinguish the copy from the verdict 1 on the name that follows. Only a secret, or -1,

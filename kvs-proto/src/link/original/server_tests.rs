@@ -60,7 +60,7 @@ fn group_is_stored_only_with_its_secret() {
     link.receive(1, &LinkCommand::NewGroup.encode(), &mut table, &mut reply);
     link.receive(1, b"g", &mut table, &mut reply);
     assert!(table.0.is_empty());
-    // A name that the network repeats is no secret, nor are eight bytes without a NUL.
+    // A repeated name is not a secret, nor are eight bytes without a NUL.
     for repeated in [&b"g"[..], b"12345678", b"\0\0\0\0\0\0\0\0", b"ab\0cd\0\0\0"] {
         assert_eq!(link.receive(1, repeated, &mut table, &mut Vec::new()), None);
         assert!(table.0.is_empty(), "{repeated:?} was stored");

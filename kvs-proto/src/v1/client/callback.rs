@@ -38,7 +38,7 @@ enum CallbackState {
 
 /// The server sent unexpected bytes on the callback channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server broke the protocol on the callback channel")]
+#[error("the server violated the protocol on the callback channel")]
 pub struct CallbackError;
 
 impl CallbackListener {

@@ -35,7 +35,7 @@ pub enum Incoming {
     Value,
 }
 
-/// The server broke the protocol: the step, and the integer that it sent.
+/// The server violated the protocol: the step, and the integer that it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
     /// A connection flag other than 1: the server refuses the connection.

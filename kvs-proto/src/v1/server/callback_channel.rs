@@ -22,7 +22,8 @@ enum NotifyState {
         bytes: [u8; INT_LEN],
         have: usize,
     },
-    /// The request to close is sent, or the application broke the protocol: nothing more is sent.
+    /// The request to close is sent, or the application violated the protocol: nothing more is
+    /// sent.
     Closed,
 }
 

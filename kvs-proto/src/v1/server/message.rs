@@ -35,10 +35,10 @@ pub enum ClientMessage {
     Close,
 }
 
-/// The application broke the protocol. Close its connection and ignore the bytes read last.
+/// The application violated the protocol. Close its connection and ignore the bytes read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A string that is no [`Text`].
+    /// A string that is not a [`Text`].
     #[error("bad {what}: {why}")]
     Text {
         /// Which string.
@@ -46,8 +46,8 @@ pub enum ProtocolError {
         /// The broken rule.
         why: TextError,
     },
-    /// A NUL in the bytes of a value, and no function code at their end.
-    #[error("the bytes after a value are no function code")]
+    /// The bytes of a value contain a NUL, and do not end with a function code.
+    #[error("the bytes after a value are not a function code")]
     NoCodeAfterValue,
     /// The application sent this many bytes when it had to wait for a response.
     #[error("{0} unexpected bytes while a response was pending")]

@@ -9,7 +9,7 @@
 //! - a NUL: the last four bytes are the function code, and all bytes before them are the value. The
 //!   value may be empty, as an empty value puts no byte on the wire.
 //!
-//! Anything else is a [`ProtocolError`]. `v1::grouping_tests` proves the rule.
+//! Anything else is a [`ProtocolError`]. `v1::grouping_tests` checks the rule.
 
 use super::message::ProtocolError;
 use crate::integer::{INT_LEN, Int};

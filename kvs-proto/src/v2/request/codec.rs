@@ -17,7 +17,7 @@ impl<'a> Request<'a> {
     /// Decodes a frame that has passed [`FrameLimits::check`].
     ///
     /// # Errors
-    /// Outer: [`Malformed`], the frame is no request. Inner: the request is well-formed, and the
+    /// Outer: [`Malformed`], the frame is not a request. Inner: the request is well-formed, and the
     /// server refuses it with this status.
     pub fn decode(
         header: &FrameHeader,

@@ -38,7 +38,7 @@ impl EntriesBuilder {
         self.0.len()
     }
 
-    /// Whether there are no pairs: they form no request.
+    /// Whether there are no pairs. A request has at least one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

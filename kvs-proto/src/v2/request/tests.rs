@@ -1,4 +1,4 @@
-//! Round trips of requests, and frames that are no request.
+//! Round trips of requests, and frames that are not requests.
 
 use proptest::prelude::*;
 
