@@ -548,9 +548,9 @@ fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
     for key in keys {
         store(&writer, key, "0");
     }
-    let mut watcher = env.server.raw_app("g", env.secret());
+    let mut subscriber = env.server.raw_app("g", env.secret());
     for key in keys {
-        assert!(watcher.register(key));
+        assert!(subscriber.register(key));
     }
 
     for n in 0..3000 {
@@ -558,19 +558,19 @@ fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
     }
     // Operations of the subscriber itself go on.
     assert_eq!(writer.get("k3").unwrap().as_deref(), Some(&b"2999"[..]));
-    assert_eq!(watcher.get("k3").as_deref(), Some("2999"));
+    assert_eq!(subscriber.get("k3").as_deref(), Some("2999"));
     writer.put("z", "end").unwrap();
 
     // One event of a key may have been sent already; all later ones are coalesced.
     let mut seen = HashMap::<String, usize>::new();
     while seen.len() < keys.len() {
-        *seen.entry(watcher.next_change()).or_default() += 1;
+        *seen.entry(subscriber.next_change()).or_default() += 1;
     }
     // Any further event would arrive before this one.
     writer.put("z", "again").unwrap();
     let before = seen["z"];
     while seen["z"] == before {
-        *seen.entry(watcher.next_change()).or_default() += 1;
+        *seen.entry(subscriber.next_change()).or_default() += 1;
     }
     for key in &keys[..3] {
         let times = seen[*key];

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 /// The uid of an unprivileged user.
 const OTHER_USER: &str = "65534";
 
-/// `tests/c/crowd.c`: many connections that never speak. Its output is taken up to "connected".
+/// `tests/c/crowd.c`: many connections that send nothing. Returns once it has printed "connected".
 fn crowd(arguments: &[&str]) -> Process {
     static PROGRAM: OnceLock<std::path::PathBuf> = OnceLock::new();
     let program = Program::new(PROGRAM.get_or_init(|| compile_c("tests/c/crowd.c")));
@@ -34,7 +34,8 @@ fn crowd(arguments: &[&str]) -> Process {
     crowd
 }
 
-/// How the connections of a [`crowd`] were greeted: admitted, refused, ended without a word.
+/// Numbers of connections of a [`crowd`] that were admitted, refused, and closed without a
+/// greeting.
 fn greeted(crowd: &Process) -> [usize; 3] {
     let line = crowd.expect_line_where("`admitted …`", |line| line.starts_with("admitted "));
     let numbers: Vec<usize> = line
@@ -49,14 +50,15 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("paths of tests are ASCII")
 }
 
-/// Lets other users come to the sockets of this server, whose mode must allow it, too.
+/// Opens the directory of the server's sockets to other users. The mode of the sockets must allow
+/// it, too.
 fn let_all_in(server: &LocalServer) {
     let dir = server.socket().parent().expect("it is in a directory");
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
 }
 
-/// With the library, in an original session.
-fn connect_original(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
+/// Connects by the library with protocol v1.
+fn connect_v1(server: &LocalServer, group: &str, secret: &str) -> kvs::Connection {
     kvs::Connection::builder()
         .socket(server.socket())
         .callback_socket(server.callback_socket())
@@ -65,7 +67,7 @@ fn connect_original(server: &LocalServer, group: &str, secret: &str) -> kvs::Con
         .expect("the secret is right")
 }
 
-/// A login that shall end badly: its code.
+/// The code of a login that must fail.
 fn code_of_login(server: &LocalServer, group: &str, secret: &str) -> i32 {
     connect(server, group, secret).expect_err("it is refused").code()
 }
@@ -74,12 +76,12 @@ fn try_login(server: &LocalServer, group: &str, secret: &str) -> Result<RawV1App
     RawV1App::try_login(server, group, secret)
 }
 
-/// The lines on standard error that contain `words`.
+/// The log lines that contain `words`.
 fn logged(process: &Process, words: &str) -> Vec<String> {
     process.log_lines().into_iter().filter(|line| line.contains(words)).collect()
 }
 
-/// Waits until there is such a line, and lets there be no second one.
+/// Waits for a log line that contains `words`, and asserts that there is only one.
 fn expect_logged_once(process: &Process, words: &str) {
     until(words, || (!logged(process, words).is_empty()).then_some(()));
     assert_eq!(logged(process, words).len(), 1, "{}", process.report());
@@ -95,7 +97,6 @@ fn put_and_get(connection: &kvs::Connection, rounds: usize) {
 }
 
 // --- who may connect
-// ------------------------------------------------------------------------------
 
 #[test]
 fn socket_mode_applies_to_both_paths_despite_umask() {
@@ -113,7 +114,7 @@ fn socket_mode_applies_to_both_paths_despite_umask() {
         .start();
     assert_eq!(modes(&server), [0o620; 2]);
     server.quit();
-    // The option wins.
+    // The option takes precedence over the variable.
     let server = LocalServer::builder(auth.addr())
         .socket(&socket)
         .env("KVS_SOCKET_MODE", "600")
@@ -172,7 +173,7 @@ fn server_starts_although_another_user_holds_its_guard() {
     let auth = AuthServer::start();
     let dir = private_dir();
     let socket = dir.path().join("sock");
-    // As `listener.rs` makes it.
+    // The same hash as in `listener.rs`.
     let hash = path(&socket).bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -180,7 +181,7 @@ fn server_starts_although_another_user_holds_its_guard() {
     let _holder = crowd(&["-u", OTHER_USER, "-a", &name]);
     let server = LocalServer::builder(auth.addr()).socket(&socket).start();
     expect_logged_once(&server, "another user has bound the abstract socket");
-    // A second one is kept off by the first, which serves the path.
+    // A second server refuses to start while the first one serves the path.
     let second = LocalServer::builder(auth.addr()).socket(&socket).spawn();
     let finished = second.finish();
     assert!(finished.stderr.join(" ").contains("another KVS-LocalServer"), "{}", second.report());
@@ -188,9 +189,8 @@ fn server_starts_although_another_user_holds_its_guard() {
 }
 
 // --- identity
-// -------------------------------------------------------------------------------------
 
-/// A login whose callback connection is still to come, from a socket that is bound to this name.
+/// Begins a login from a socket that is bound to this name; its callback connection is missing.
 fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Channel {
     let mut main = Channel::connect_from("main", own, server.socket()).expect("it listens");
     main.begin_login(group, secret);
@@ -207,7 +207,7 @@ fn callback_connection_of_another_process_is_never_paired() {
     let secret = server.create_group("g");
     let dir = private_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
-    // The name that would be that of our process, in a directory of theirs.
+    // The forger binds the name of our process in a directory of its own.
     let own = |folder: &str, name: &str| {
         let folder = dir.path().join(folder);
         if !folder.exists() {
@@ -224,20 +224,20 @@ fn callback_connection_of_another_process_is_never_paired() {
         let forged = own(&format!("theirs{n}"), "app_socket_cb_77");
         let mut arguments = user.clone();
         arguments.extend(["-b", path(&forged), path(server.callback_socket()), "1"]);
-        // The forger is there before the login, and again when that waits for its callback
+        // The forger connects before the login, and again while the login waits for its callback
         // connection.
         let before = crowd(&arguments);
         let mut main =
             half_login(&server, &own(&format!("ours{n}"), "app_socket_77"), "g", &secret);
         fs::remove_file(&forged).expect("it is bound");
         let meanwhile = crowd(&arguments);
-        // Ours, and the login is done with that.
+        // Our own callback connection completes the login.
         let ours = own(&format!("ours{n}"), "app_socket_cb_77");
         let mut callback =
             Channel::connect_from("callback", &ours, server.callback_socket()).expect("it listens");
         callback.expect_int(1);
         main.expect_int(1);
-        // Theirs get no greeting, and are closed when the time for a login is over.
+        // The forger's connections get no greeting and are closed after the login timeout.
         assert_eq!(greeted(&before), [0, 0, 1]);
         assert_eq!(greeted(&meanwhile), [0, 0, 1]);
         main.send_int(4);
@@ -259,13 +259,12 @@ fn status_shows_the_pid_of_the_kernel() {
 }
 
 // --- connections
-// ----------------------------------------------------------------------------------
 
 #[test]
 fn connection_limit_applies_per_user_and_process() {
     let env = TestEnv::with_args(["--max-connections-per-user", "8", "--socket-mode", "777"]);
     let_all_in(&env.server);
-    // This process has half of what its user may have.
+    // This process holds half of its user's connections.
     let apps: Vec<_> = (0..4).map(|_| env.server.raw_app("g", env.secret())).collect();
     for _ in 0..3 {
         let mut main = Channel::connect("main", env.server.socket()).expect("it listens");
@@ -276,7 +275,7 @@ fn connection_limit_applies_per_user_and_process() {
     }
     assert_eq!(code_of_login(&env.server, "g", env.secret()), -14);
     expect_logged_once(&env.server, "half of what its user may have (--max-connections-per-user");
-    // Another process of the same user has its own half, and a third has nothing.
+    // A second process of the same user gets the other half, and a third process gets none.
     let second = crowd(&[path(env.server.socket()), "10"]);
     assert_eq!(greeted(&second), [4, 6, 0]);
     let third = Driver::start(&env.server);
@@ -286,7 +285,7 @@ fn connection_limit_applies_per_user_and_process() {
         let other = crowd(&["-u", OTHER_USER, path(env.server.socket()), "10"]);
         assert_eq!(greeted(&other), [4, 6, 0]);
     }
-    // A process that ends gives back what it had.
+    // When a process ends, its connections are released.
     second.kill();
     until("there is room again", || (third.establish("g", env.secret()) == 0).then_some(()));
     drop(apps);
@@ -305,13 +304,13 @@ fn silent_connections_time_out_and_free_their_resources() {
     assert_eq!(greeted(&callback), [0, 0, 200]);
     env.server.expect_open_descriptors(before);
     put_and_get(&app, 10);
-    // Two hundred lines would tell nothing that twenty do not.
+    // The log is rate-limited.
     let lines = logged(&env.server, "the login was not finished within 1 s");
     assert!((1..=20).contains(&lines.len()), "{}", env.server.report());
 }
 
-/// Ten thousand connections at the same time, from four processes. The flood is another user's if
-/// there is one: then new applications find a place meanwhile, too.
+/// Ten thousand concurrent connections from four processes. As root, the flood belongs to another
+/// user, and new applications must be admitted during it.
 #[test]
 fn others_are_served_during_10000_connections() {
     const PROCESSES: usize = 4;
@@ -352,7 +351,7 @@ fn others_are_served_during_10000_connections() {
         assert_eq!((in_ + out + ended) as u64, each);
         admitted += in_;
     }
-    // Three quarters of what 256 descriptors allow; more only as the first have been closed again.
+    // 256 descriptors allow three quarters of this; more are admitted once the first are closed.
     println!("{admitted} of {} connections admitted", each * PROCESSES as u64);
     assert!(admitted >= 39, "{admitted}");
     assert!(server.open_descriptors() < 256);
@@ -360,7 +359,7 @@ fn others_are_served_during_10000_connections() {
         let apps: Vec<_> = (0..8).map(|_| connect(&server, "g", &secret)).collect();
         assert!(apps.iter().all(Result::is_ok), "others find a place\n{}", server.report());
     }
-    // All that is left of the flood costs nothing.
+    // Waiting connections use no processor time.
     let before = server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
     let used = server.cpu_ticks() - before;
@@ -386,7 +385,7 @@ fn accepting_pauses_and_recovers_without_descriptors() {
     env.server.expect_log("the shortage of descriptors", |line| {
         line.contains("connections of applications cannot be accepted for now")
     });
-    // Each connection that comes meanwhile is an event, and must not be a try.
+    // A connection that arrives meanwhile wakes the server, which must not retry `accept` for each.
     let coming = crowd(&["-c", path(env.server.socket())]);
     let used = env.server.cpu_ticks();
     for _ in 0..10 {
@@ -398,7 +397,7 @@ fn accepting_pauses_and_recovers_without_descriptors() {
     assert!(used <= 50, "{used} ticks in a second");
     coming.kill();
     prlimit(pid, Resource::Nofile, before).expect("it is our child");
-    // Those that waited have had their greeting, and new ones get it.
+    // The waiting connections were greeted, and new ones are.
     assert_eq!(greeted(&waiting), [100, 0, 0]);
     env.connect();
     assert_eq!(
@@ -421,7 +420,7 @@ fn short_connections_do_not_starve_others() {
     let ended = AtomicBool::new(false);
     let ending = StopOnDrop(&ended);
     thread::scope(|scope| {
-        // Logins that are given up at once, each with a question to the authentication server.
+        // Logins that are aborted at once; each causes a request to the authentication server.
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
                 let mut main = Channel::connect("main", env.server.socket()).expect("it listens");
@@ -449,9 +448,8 @@ fn short_connections_do_not_starve_others() {
 }
 
 // --- pairs and bytes
-// ------------------------------------------------------------------------------
 
-/// A put that the server is not ready for: it says so after the key.
+/// Sends a put that the server refuses after the key.
 fn expect_put_refused(app: &mut RawV1App, key: &str) {
     app.main.send_int(0);
     app.main.expect_int(1);
@@ -468,7 +466,7 @@ fn user_at_pair_limit_reads_overwrites_and_deletes() {
     for key in ["a", "b", "c"] {
         app.put(key, "v");
     }
-    // Nothing is stored, and the conversation goes on in step.
+    // The server stores nothing, and the protocol stays in step.
     for _ in 0..3 {
         expect_put_refused(&mut app, "d");
         assert_eq!(app.get("d"), None);
@@ -477,9 +475,9 @@ fn user_at_pair_limit_reads_overwrites_and_deletes() {
     assert_eq!(app.get("a").as_deref(), Some("overwritten"));
     assert_eq!(server.group_info("g").expect("it exists").pairs, 3);
     expect_logged_once(&server, "its user has 3 pairs (--max-pairs-per-user)");
-    // The library takes it for what it is, and everything else still works: on the same connection,
-    // when it can be told so.
-    let original = connect_original(&server, "g", &secret);
+    // The library returns the code of a limit, and other calls still work; in protocol v2 on the
+    // same connection.
+    let original = connect_v1(&server, "g", &secret);
     assert_eq!(original.put("d", "v").map_err(|error| error.code()), Err(-5));
     let connection = connect(&server, "g", &secret).expect("after -5 one connects again");
     assert_eq!(connection.put("d", "v").map_err(|error| error.code()), Err(-19));
@@ -487,7 +485,7 @@ fn user_at_pair_limit_reads_overwrites_and_deletes() {
     app.put("d", "v");
     assert_eq!(app.get("d").as_deref(), Some("v"));
     expect_put_refused(&mut app, "e");
-    // All of a group that is deleted is given back.
+    // Deleting a group releases everything that it was charged.
     server.delete_group("g");
     let secret = server.create_group("h");
     let mut app = server.raw_app("h", &secret);
@@ -502,24 +500,25 @@ fn user_at_byte_limit_cannot_store_or_watch() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "700"]);
     let mut app = env.server.raw_app("g", env.secret());
     app.put("k", "v");
-    // Of a watch it is not known yet for which key it is.
+    // The key of this registration has not arrived yet.
     assert!(app.register("k"));
     app.main.send_int(3);
     app.main.expect_int(0);
     assert_eq!(app.get("k").as_deref(), Some("v"));
-    // 514 are taken: there is room for one long value, then for none.
+    // 514 bytes are charged: one long value fits, a second one does not.
     app.put("long", &"x".repeat(99));
     expect_put_refused(&mut app, "another");
-    // The longest value is assumed, so one that fits beside what it replaces is stored.
+    // The server reserves the longest value, so a value that fits beside the replaced one is
+    // stored.
     app.put("long", "short");
     assert_eq!(app.get("long").as_deref(), Some("short"));
     expect_logged_once(&env.server, "nearly 700 bytes (--max-bytes-per-user)");
-    // The library returns -5 for either, or the reason if it is known.
-    let original = connect_original(&env.server, "g", env.secret());
+    // In protocol v1 the library returns -5 for either limit, in v2 the reason.
+    let original = connect_v1(&env.server, "g", env.secret());
     assert_eq!(original.watch("k", |_| {}).map_err(|error| error.code()), Err(-5));
     let connection = env.connect();
     assert_eq!(connection.watch("k", |_| {}).map_err(|error| error.code()), Err(-19));
-    // A watch is given back with its application, and with its key.
+    // A watch is released when its application leaves or its key is deleted.
     app.close();
     let mut app = until("the watch is given back", || {
         let mut app = env.server.raw_app("g", env.secret());
@@ -538,8 +537,8 @@ fn user_at_byte_limit_cannot_store_or_watch() {
     assert!(app.register("k"));
 }
 
-/// An event outlasts its watch when the key is deleted before it was sent. Who never reads must not
-/// be able to gather them without end.
+/// A pending event outlives its watch when the key is deleted first. A subscriber that never reads
+/// must not accumulate such events without limit.
 #[test]
 fn pending_events_of_deleted_keys_are_charged() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "65536"]);
@@ -563,7 +562,7 @@ fn pending_events_of_deleted_keys_are_charged() {
         assert!(rounds < 1000, "each costs memory, and none is refused");
     }
     assert!(rounds > 100, "only {rounds} changes wait");
-    // Taken, they count no more.
+    // Events that were read are no longer charged.
     for key in 0..rounds {
         assert_eq!(app.next_change(), key.to_string());
     }
@@ -574,10 +573,9 @@ fn pending_events_of_deleted_keys_are_charged() {
 }
 
 // --- secrets
-// --------------------------------------------------------------------------------------
 
-/// That many logins with a wrong secret at the same time; how many got a verdict. The others were
-/// closed without.
+/// Makes `count` concurrent logins with a wrong secret. Returns how many got a verdict; the server
+/// closed the others without one.
 fn guess(server: &LocalServer, group: &str, count: usize) -> usize {
     thread::scope(|scope| {
         let tries: Vec<_> =
@@ -601,8 +599,8 @@ fn failed_logins_are_throttled_and_successful_ones_are_not() {
     let begin = Instant::now();
     thread::scope(|scope| {
         let guesses = scope.spawn(|| guess(&env.server, "g", 40));
-        // Meanwhile right ones are answered however many tries wait: those that must wait too long
-        // would be closed.
+        // Meanwhile logins with the right secret succeed, however many wrong ones wait. A login
+        // that waited too long would be closed.
         for _ in 0..50 {
             drop(connect(&env.server, "g", &secret).expect("the secret is right"));
         }
@@ -612,27 +610,27 @@ fn failed_logins_are_throttled_and_successful_ones_are_not() {
         assert!((5..=most).contains(&verdicts), "{verdicts} verdicts in {:?}", begin.elapsed());
     });
     expect_logged_once(&env.server, "too many wrong secrets");
-    // The library says -8 when there is no verdict.
+    // The library returns -8 without a verdict.
     let codes: Vec<i32> = thread::scope(|scope| {
         let tries: Vec<_> =
             (0..20).map(|_| scope.spawn(|| code_of_login(&env.server, "g", "wrong"))).collect();
         tries.into_iter().map(|code| code.join().expect("it is refused")).collect()
     });
     assert!(codes.contains(&-8) && codes.iter().all(|code| [-8, -9].contains(code)), "{codes:?}");
-    // The other group has its own turns.
+    // The other group is throttled separately.
     assert_eq!(try_login(&env.server, "other", "wrong").map(drop), Err("wrong secret".into()));
     drop(connect(&env.server, "other", &other).expect("the secret is right"));
 }
 
-/// A right secret that is answered while wrong ones are not would be found by trying many at the
-/// same time: who has not shown it yet waits with it, too.
+/// If right secrets were answered while wrong ones wait, an attacker could find one by trying many
+/// concurrently. So the first login of a throttled user waits even with the right secret.
 #[test]
 fn first_login_of_a_throttled_user_waits() {
     let env = TestEnv::start();
     let begin = Instant::now();
     let guesses = guess(&env.server, "g", 40);
-    // Wrong and right ones take turns. The right one waits for as long as it takes for one of
-    // those before it to be free again: nine were given away, one comes back in each second.
+    // Wrong and right secrets alternate. The right one waits for a token: nine were consumed, and
+    // one is added each second.
     let mut refused = 0;
     until("its turn comes", || {
         let login = try_login(&env.server, "g", env.secret());
@@ -642,7 +640,7 @@ fn first_login_of_a_throttled_user_waits() {
     let elapsed = begin.elapsed();
     assert!(guesses < 5 + elapsed.as_secs() as usize, "{guesses} in {elapsed:?}");
     println!("{guesses} verdicts, then {refused} refused, in {elapsed:?}");
-    // From now on it is answered at once, whatever else comes.
+    // After that success the user's logins are not delayed, whatever else arrives.
     thread::scope(|scope| {
         scope.spawn(|| guess(&env.server, "g", 20));
         for _ in 0..20 {
@@ -660,7 +658,7 @@ fn secrets_are_never_logged() {
     let wrong = "Wr0ng-5ecret";
     drop(connect(&server, "g", &secret).expect("the secret is right"));
     assert_eq!(code_of_login(&server, "g", wrong), -9);
-    // At every step at which a login may end.
+    // Each secret is sent in a login that ends at another step.
     for secret in [&secret, wrong] {
         let main = half_login(&server, &private_dir().path().join("app_socket_1"), "g", secret);
         drop(main);
@@ -670,7 +668,7 @@ fn secrets_are_never_logged() {
             scope.spawn(|| connect(&server, "g", wrong).map(drop));
         }
     });
-    // One that is far too long for a secret, and one with a NUL.
+    // A secret that is far too long, and one with a NUL.
     for secret in [wrong.repeat(20), format!("{secret}\0{wrong}")] {
         let mut main = Channel::connect("main", server.socket()).expect("it listens");
         main.begin_login("g", &secret);

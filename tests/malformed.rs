@@ -17,10 +17,11 @@ use kvs_testkit::{
     Channel, RawV1App, SeededRng, Sockets, StopOnDrop, TestEnv, connect, number_from_env,
 };
 
-/// Its name is a function code that does not exist, so that a second login is nothing but one.
+/// The bytes of the name are an unknown function code, so that a second login is only an unknown
+/// request.
 const GROUP: &str = "team";
 
-/// A server, and a witness that it serves and has stored what it should.
+/// A server, and a witness application that checks its service and its content.
 struct Witnessed {
     env: TestEnv,
     witness: kvs::Connection,
@@ -40,7 +41,7 @@ impl Witnessed {
         Self { env, witness, descriptors, rounds: 0 }
     }
 
-    /// The witness is served.
+    /// Asserts that the witness is served.
     fn expect_served(&mut self) {
         self.rounds += 1;
         let value = self.rounds.to_string();
@@ -49,23 +50,23 @@ impl Witnessed {
         assert_eq!(seen.as_deref(), Some(value.as_bytes()));
     }
 
-    /// There is the witness' pair and no other.
+    /// Asserts that only the witness's pair is stored.
     fn expect_nothing_stored(&self, what: &str) {
         assert_eq!(self.env.pairs(), 1, "{what}");
     }
 
-    /// All is as before.
+    /// Asserts that the server is as idle and as small as before.
     fn expect_nothing_left(&self) {
         self.expect_nothing_stored("at the end");
         self.env.server.expect_open_descriptors(self.descriptors);
-        // There is no event to wait for: that nothing happens is the promise.
+        // The promise is that nothing happens, so there is no event to wait for.
         let before = self.env.server.cpu_ticks();
         thread::sleep(Duration::from_millis(500));
         let used = self.env.server.cpu_ticks() - before;
         assert!(used <= 5, "a server with nothing to do used {used} clock ticks in half a second");
     }
 
-    /// An application that has come to this point.
+    /// Brings a new application to this point.
     fn abuser(&self, at: At, number: usize) -> Abuser {
         let name = number.to_string();
         let connect_main =
@@ -75,7 +76,7 @@ impl Witnessed {
             Channel::connect_as("callback", path, self.env.dir(), &name)
         };
         if at == At::Unclaimed {
-            // Before its login: what it sends there waits for the login that claims it.
+            // An unclaimed callback channel: its bytes wait for the login that claims it.
             return Abuser { main: connect_main(), callback: Some(connect_callback()) };
         }
         if matches!(at, At::Group | At::Secret | At::Verdict) {
@@ -117,31 +118,31 @@ impl Witnessed {
     }
 }
 
-/// Where an application is when it begins to misbehave, and on which channel it does so.
+/// The point at which an application misbehaves, and the channel on which it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// On the main channel: it should send the group.
+    /// Main channel: the server expects the group.
     Group,
-    /// It should send the secret.
+    /// Main channel: the server expects the secret.
     Secret,
-    /// It should connect the callback channel and wait for the verdict.
+    /// Main channel: the server expects the callback connection.
     Verdict,
-    /// It is in, and may send a function code.
+    /// Main channel after the login: the server expects a function code.
     Code,
-    /// It has sent this function code and should send the key.
+    /// Main channel: the server expects the key for this function code.
     Key(i32),
-    /// It should send the value.
+    /// Main channel: the server expects the value.
     Value,
-    /// On the callback channel, which no login has claimed yet.
+    /// Callback channel that no login has claimed yet.
     Unclaimed,
-    /// On the callback channel, with nothing announced.
+    /// Callback channel without an announced event.
     Idle,
-    /// A change is announced: it should say that it is ready.
+    /// Callback channel: an event is announced, and the server expects the ready flag.
     Announced,
 }
 
 impl At {
-    /// The last one only where it matters: the server keeps such a connection for a while.
+    /// `Unclaimed` is used only where it matters, as the server keeps such connections for a while.
     const ALL: [Self; 12] = [
         Self::Group,
         Self::Secret,
@@ -157,7 +158,7 @@ impl At {
         Self::Unclaimed,
     ];
 
-    /// All but the last.
+    /// All points but `Unclaimed`.
     fn claimed() -> &'static [Self] {
         &Self::ALL[..Self::ALL.len() - 1]
     }
@@ -166,12 +167,12 @@ impl At {
         matches!(self, Self::Unclaimed | Self::Idle | Self::Announced)
     }
 
-    /// A string is due.
+    /// Whether the server expects a string.
     fn is_text(self) -> bool {
         matches!(self, Self::Group | Self::Secret | Self::Key(_) | Self::Value)
     }
 
-    /// It is in: it can be served when it behaves again.
+    /// Whether the login is complete, so that the application can be served again.
     fn is_member(self) -> bool {
         !matches!(self, Self::Group | Self::Secret | Self::Verdict | Self::Unclaimed)
     }
@@ -190,14 +191,14 @@ impl Abuser {
         }
     }
 
-    /// Sends although the server may have hung up.
+    /// Sends, although the server may have closed the connection.
     fn send(&mut self, at: At, bytes: &[u8]) {
         let channel = self.channel(at);
-        // The server stops reading at the first wrong byte, and closes.
+        // The server closes at the first wrong byte, so this may fail.
         let _ = channel.try_send(bytes);
     }
 
-    /// The server ends both connections.
+    /// Asserts that the server closes both connections.
     fn expect_closed(mut self) {
         self.main.rest();
         if let Some(mut callback) = self.callback {
@@ -205,7 +206,8 @@ impl Abuser {
         }
     }
 
-    /// The server still serves it. What it says on the callback channel is not listened to.
+    /// Asserts that the server still serves the application. Its bytes on the callback channel are
+    /// ignored.
     fn expect_served(self) {
         let Self { main, callback } = self;
         let callback = callback.expect("it is in");
@@ -216,12 +218,12 @@ impl Abuser {
     }
 }
 
-/// What must come of it.
+/// The required result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     /// The server closes both connections.
     Closed,
-    /// It is as if nothing had been sent.
+    /// The server ignores the bytes.
     Ignored,
 }
 
@@ -229,14 +231,14 @@ fn ints(ints: &[i32]) -> Vec<u8> {
     ints.iter().flat_map(|int| int.to_ne_bytes()).collect()
 }
 
-/// `text` and these integers, in one piece.
+/// `text` followed by these integers.
 fn glued(text: &str, codes: &[i32]) -> Vec<u8> {
     [text.as_bytes(), &ints(codes)].concat()
 }
 
 const MIB: usize = 1 << 20;
 
-/// What can be wrong at a point, in one piece, with a name for the message of a failure.
+/// All malformed input at a point, each with a name for failure messages.
 fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
     use Then::{Closed, Ignored};
     let huge = [
@@ -291,11 +293,11 @@ fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
                 ("two codes", ints(&[0, 0]), Closed),
                 ("an unknown code and two codes", ints(&[77, 1, 1]), Closed),
                 ("a second login", [GROUP.as_bytes(), b"12345678"].concat(), Ignored),
-                ("a goodbye and more", ints(&[4, 1]), Closed),
-                ("a goodbye and 1 MiB", [ints(&[4]), vec![b'x'; MIB]].concat(), Closed),
+                ("a close and more", ints(&[4, 1]), Closed),
+                ("a close and 1 MiB", [ints(&[4]), vec![b'x'; MIB]].concat(), Closed),
             ]);
         }
-        // It is the application's turn to wait.
+        // The application must wait here, so any bytes are wrong.
         At::Verdict => {
             all.extend(huge);
             all.extend([
@@ -304,7 +306,7 @@ fn wrong_bytes(at: At) -> Vec<(&'static str, Vec<u8>, Then)> {
                 ("the secret again, padded", b"abcde\0\0\0".to_vec(), Closed),
             ]);
         }
-        // There was no request.
+        // The server has requested nothing.
         At::Idle => {
             all.extend(huge);
             all.extend([
@@ -334,7 +336,7 @@ fn malformed_bytes_end_only_their_own_connection() {
     let mut number = 0;
     for at in At::ALL {
         for (what, bytes, then) in wrong_bytes(at) {
-            // First all in one piece; then, where it matters, followed by what would be right.
+            // The wrong bytes alone; then, where it matters, followed by valid ones.
             for tail in [&b""[..], b"value"] {
                 if then == Then::Ignored && !tail.is_empty() {
                     continue;
@@ -366,7 +368,7 @@ fn full_or_half_hang_up_anywhere_affects_no_other() {
     let half_ints: [&[u8]; 4] = [b"", &[1], &[1, 0], &[1, 0, 0]];
     for at in At::ALL {
         for before in half_ints {
-            // A value of one byte without a NUL is a value.
+            // One byte without a NUL is a valid value.
             if at.is_text() && before == [1] {
                 continue;
             }
@@ -378,13 +380,13 @@ fn full_or_half_hang_up_anywhere_affects_no_other() {
                 match how {
                     None => drop(abuser),
                     Some(how) => {
-                        // Of a connection that the server has closed already nothing is left to do.
+                        // This fails if the server has closed the connection already.
                         let _ = abuser.channel(at).stream().shutdown(how);
-                        // More, which is wrong everywhere, where it can be sent at all.
+                        // Two bytes that are wrong at every point, if they can still be sent.
                         abuser.send(at, &[7, 0]);
                         if at.is_callback() && at.is_member() && how == Shutdown::Write {
-                            // It can say nothing any more, so it is told nothing, but it is served:
-                            // unless it has said something wrong before.
+                            // The application can acknowledge no event, so it receives none. It is
+                            // served unless it has sent wrong bytes before.
                             if at == At::Announced || before.is_empty() {
                                 abuser.expect_served();
                             } else {
@@ -404,8 +406,7 @@ fn full_or_half_hang_up_anywhere_affects_no_other() {
     witnessed.expect_nothing_left();
 }
 
-/// What is sent out of band is no part of the stream: whatever the server makes of it, it hurts the
-/// sender only.
+/// Out-of-band data is not part of the stream and affects only its sender.
 #[test]
 fn out_of_band_data_is_harmless() {
     let mut witnessed = Witnessed::new();
@@ -416,13 +417,12 @@ fn out_of_band_data_is_harmless() {
             let mut abuser = witnessed.abuser(at, number);
             let channel = abuser.channel(at);
             if channel.try_send_out_of_band(b"!").is_err() {
-                // A kernel without it; or the server has closed.
+                // The kernel lacks out-of-band data, or the server has closed.
                 assert!(number > 1, "this kernel has no out-of-band data on UNIX sockets");
             }
             abuser.send(at, after);
             if !after.is_empty() {
-                // The byte before then becomes a part of the stream, where it would be a legal
-                // text.
+                // The previous byte then joins the stream, where it would be a legal text.
                 let _ = abuser.channel(at).try_send_out_of_band(b"!!");
             }
             witnessed.expect_served();
@@ -433,8 +433,7 @@ fn out_of_band_data_is_harmless() {
     witnessed.expect_nothing_left();
 }
 
-/// The kernel would put descriptors that come with a message into the server's table, if it took
-/// them.
+/// Passed descriptors would fill the server's table if it accepted them.
 #[test]
 fn passed_descriptors_are_closed_by_the_server() {
     const ROUNDS: usize = 50;
@@ -444,7 +443,7 @@ fn passed_descriptors_are_closed_by_the_server() {
     let few = [one.as_fd(), other.as_fd(), null.as_fd()];
     let many = vec![null.as_fd(); 253];
     for number in 0..ROUNDS {
-        // Not its login only: everything it sends has them with it, and is served.
+        // Every message of this application carries descriptors, and the application is served.
         let name = number.to_string();
         let dir = witnessed.env.dir();
         let mut main = Channel::connect_as("main", witnessed.env.server.socket(), dir, &name);
@@ -472,7 +471,7 @@ fn passed_descriptors_are_closed_by_the_server() {
         callback.try_send_with(&ints(&[1]), &many).expect("it is connected");
         callback.take(100);
         if number % 2 == 0 {
-            // Its last are never asked for.
+            // The server never reads these last descriptors.
             callback.try_send_with(&[9; 3], &few).expect("it is connected");
             let _ = main.try_send_with(b"\0\0\0\0\0\0", &many);
         }
@@ -484,13 +483,13 @@ fn passed_descriptors_are_closed_by_the_server() {
 fn bytes(rng: &mut SeededRng, longest: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..=rng.below(longest)).map(|_| rng.number() as u8).collect();
     if rng.one_in(2) {
-        // Small numbers look more like codes and flags.
+        // Small numbers resemble codes and flags.
         bytes.iter_mut().for_each(|byte| *byte = if *byte < 128 { 0 } else { *byte % 6 });
     }
     bytes
 }
 
-/// No text, no value, and no value with a code: a NUL that is not at the end, or too long.
+/// Bytes that are neither a string nor a value: too long, or with a NUL before the end.
 fn no_text(rng: &mut SeededRng) -> Vec<u8> {
     let mut bytes = bytes(rng, 300);
     bytes.resize(bytes.len().max(2), 7);
@@ -511,12 +510,12 @@ fn random_sequences_store_and_leak_nothing() {
     let warm = count / 3;
     for number in 0..count {
         if number == warm {
-            // All that is kept for a while is kept by now: 1000 past applications, for one.
+            // By now the bounded histories are full, such as that of 1000 past applications.
             resident = witnessed.env.server.resident_kib();
         }
         let at = At::claimed()[rng.below(At::claimed().len())];
         let mut abuser = witnessed.abuser(at, number);
-        // Nothing legal may come first, or it would be stored, and rightly so.
+        // The first bytes must be malformed, as the server would rightly store legal ones.
         let first = match at {
             At::Code if rng.below(2) == 0 => vec![0xff; rng.below(100_000)],
             _ => no_text(&mut rng),
@@ -555,15 +554,15 @@ fn random_sequences_store_and_leak_nothing() {
     assert!(grown < 4096, "the server grew by {grown} KiB with KVS_TEST_SEED={seed}");
 }
 
-/// Unknown codes are not answered, so nothing slows down who sends nothing else.
+/// Unknown codes get no response, so nothing slows an application that sends only these.
 #[test]
 fn flood_of_unknown_codes_does_not_starve_others() {
-    /// On each of the server's threads more than one.
+    /// More than one flood for each thread of the server.
     const FLOODS: usize = 8;
     let mut witnessed = Witnessed::new();
     let stop = AtomicBool::new(false);
     let apps: Vec<_> = (0..FLOODS).map(|n| witnessed.abuser(At::Code, n)).collect();
-    // Where the applications of everybody else end up: on all threads.
+    // The other applications are distributed over all threads.
     let others: Vec<_> = (0..FLOODS)
         .map(|_| {
             connect(&witnessed.env.server, GROUP, witnessed.env.secret())
@@ -574,13 +573,13 @@ fn flood_of_unknown_codes_does_not_starve_others() {
     thread::scope(|scope| {
         let _stop_on_drop = StopOnDrop(&stop);
         for app in &apps {
-            // Two writers keep the socket full while one of them is away.
+            // Two writers keep the socket full while one of them is not scheduled.
             for _ in 0..2 {
                 let (stop, mut stream) = (&stop, app.main.stream());
                 scope.spawn(move || {
                     let codes = vec![0xff; 1 << 16];
                     while !stop.load(Ordering::Relaxed) {
-                        // Its time-out ends the flood when the server does not read it.
+                        // The flood ends by its timeout when the server does not read it.
                         std::io::Write::write_all(&mut stream, &codes).expect("it is read");
                     }
                 });
@@ -595,7 +594,7 @@ fn flood_of_unknown_codes_does_not_starve_others() {
             }
             witnessed.expect_served();
         }
-        // A new one is let in, too.
+        // New applications are admitted, too.
         connect(&witnessed.env.server, GROUP, witnessed.env.secret())
             .expect("the server knows the group");
     });

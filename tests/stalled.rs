@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use kvs_testkit::{DEADLINE, QUIET_PERIOD, RawV1App, TestEnv, number_from_env, padded};
 
-/// A subscriber to these keys, which exist from now on.
+/// Creates these keys and a subscriber to them.
 fn subscriber(env: &TestEnv, keys: &[String]) -> RawV1App {
     let mut app = env.raw_v1();
     for key in keys {
@@ -28,8 +28,8 @@ fn subscriber(env: &TestEnv, keys: &[String]) -> RawV1App {
     app
 }
 
-/// Puts as fast as the protocol allows: the next code goes with the value before it, so a put costs
-/// two round trips. `value(n)` is the n-th value.
+/// Puts as fast as the protocol allows: each value is sent with the next function code, so a put
+/// costs two round trips. `value(n)` is the n-th value.
 fn put_all(app: &mut RawV1App, key: &str, count: usize, value: impl Fn(usize) -> String) {
     app.main.send_int(0);
     for n in 1..=count {
@@ -42,7 +42,7 @@ fn put_all(app: &mut RawV1App, key: &str, count: usize, value: impl Fn(usize) ->
         }
         app.main.send(&bytes);
     }
-    // The answer to a later call shows that all of it is stored.
+    // The response to a later call shows that everything is stored.
     assert!(app.get(key).is_some());
 }
 
@@ -57,9 +57,9 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     let env = TestEnv::start();
     let keys = keys(1);
     let mut asleep = subscriber(&env, &keys);
-    // It has taken the announcement, and never says that it is ready.
+    // This subscriber has read the announcement and never sends its ready flag.
     let mut half_asleep = subscriber(&env, &keys);
-    // And one that reads its events.
+    // A third subscriber reads its events.
     let awake = env.connect();
     let (called, changes) = std::sync::mpsc::channel();
     awake
@@ -85,7 +85,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
             })
             .collect();
         scope.spawn(|| {
-            // Nothing tells when memory is taken and given back in between.
+            // No event reports memory that is allocated and released in between.
             while !done.load(Ordering::Relaxed) {
                 let now = usize::try_from(env.server.resident_kib()).expect("it is small");
                 most.fetch_max(now, Ordering::Relaxed);
@@ -108,7 +108,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     awake.put(&keys[0], "last").expect("it is connected");
     assert_eq!(awake.get(&keys[0]).expect("it is connected").as_deref(), Some(&b"last"[..]));
     changes.recv_timeout(DEADLINE).expect("it receives the event");
-    // The one that was announced, and all others in one.
+    // One event was announced; all later ones are coalesced.
     for _ in 0..2 {
         assert_eq!(asleep.next_change(), keys[0]);
     }
@@ -117,7 +117,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_change() {
     half_asleep.callback.expect(&padded(&keys[0]));
     assert_eq!(half_asleep.next_change(), keys[0]);
     assert_eq!(half_asleep.get(&keys[0]).as_deref(), Some("last"));
-    // Nothing more: what comes next is the answer to the next change.
+    // No event follows: the next one is that of the next change.
     for app in [&mut asleep, &mut half_asleep] {
         assert_eq!(app.callback.waiting().escape_ascii().to_string(), "");
     }
@@ -148,7 +148,7 @@ fn idle_subscriber_of_many_keys_gets_each_once() {
     assert!(grown < 1024, "the server grew by {grown} KiB");
 
     let mut received = HashMap::<String, usize>::new();
-    // The first was announced before it changed again.
+    // The first key was announced before it changed again.
     for _ in 0..=KEYS {
         *received.entry(asleep.next_change()).or_default() += 1;
     }
@@ -165,7 +165,7 @@ fn v1_subscriber_reading_byte_by_byte_delays_no_other() {
     let keys = keys(1);
     let mut slow = subscriber(&env, &keys);
     let writer = env.connect();
-    // Many more changes are made than it takes.
+    // More changes than the subscriber reads.
     for n in 0..2 * CHANGE {
         writer.put(&keys[0], n.to_string()).expect("it is connected");
         let seen = writer.get(&keys[0]).expect("it is connected");
@@ -227,8 +227,8 @@ fn idle_subscriber_does_not_slow_others() {
     );
 }
 
-/// Gets whose answers are not taken fill the socket; then the server stops listening to who sends
-/// them, and to nobody else.
+/// Unread responses fill the socket; then the server stops reading from their application, and from
+/// no other.
 #[test]
 fn app_that_reads_no_responses_delays_no_other() {
     const APPS: usize = 8;
@@ -251,7 +251,7 @@ fn app_that_reads_no_responses_delays_no_other() {
     }
     let late = env.connect();
     assert!(late.get("k").expect("it is connected").is_some());
-    // What they send now is not even read.
+    // The server does not read further requests of these applications.
     for (app, _) in &stuck[APPS / 2..] {
         let mut stream = app.main.stream();
         stream.set_nonblocking(true).expect("it is a socket");
@@ -265,7 +265,7 @@ fn app_that_reads_no_responses_delays_no_other() {
         }
         assert!(sent < 4 << 20, "the server reads from one that does not take its answers");
     }
-    // When they take their answers, they are all there, and they are served again.
+    // Once the applications read, all responses arrive and the server serves them again.
     let answer = [&1i32.to_ne_bytes()[..], &99i32.to_ne_bytes(), value.as_bytes(), &[0]].concat();
     for (mut app, bytes) in stuck.into_iter().take(APPS / 2) {
         println!("{bytes} bytes of answers waited");
@@ -277,17 +277,19 @@ fn app_that_reads_no_responses_delays_no_other() {
         }
         assert_eq!(app.get("k").as_ref(), Some(&value));
     }
-    // Their group can be deleted, and the server quits.
+    // The group of the others can be deleted, and the server can quit.
     env.server.delete_group("g");
     env.server.quit();
 }
 
-/// Gets `k` and takes no answer, until no answer comes any more. How many bytes of answers are due.
+/// Gets `k` without reading responses until the server sends no more. Returns the number of
+/// response bytes.
 fn get_until_stuck(mut app: RawV1App) -> (RawV1App, usize) {
-    /// A socket holds more than that.
+    /// A socket holds more than this.
     const AT_LEAST: usize = 10_000;
     let mut due = 0;
-    // The next string must not be sent before this one was read, and the answer shows that.
+    // A string may be sent only when the server has read the previous one, which the response
+    // shows.
     for (string, answer) in [(&1i32.to_ne_bytes()[..], 4), (b"k", 4 + 100)].into_iter().cycle() {
         app.main.send(string);
         due += answer;

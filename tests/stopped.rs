@@ -21,31 +21,30 @@ use kvs_testkit::{
 };
 use nix::sys::signal::Signal;
 
-/// A server with others at work: two in the group `g`, where the halted ones are, and one in
-/// another.
+/// A server with applications that are not halted: two in the group `g` of the halted ones, and one
+/// in another group.
 struct StopEnv {
     env: TestEnv,
     mate: Driver,
     subscriber: Driver,
     stranger: Driver,
-    /// Sees versions, in a framed session.
+    /// A v2 session, which reads versions.
     observer: RefCell<RawV2App>,
-    /// What the server has open for them.
+    /// The descriptors that the server has open for these applications.
     descriptors: usize,
 }
 
-/// How many pairs the others have in `g`.
+/// The pairs of the other applications in `g`.
 const PAIRS: usize = 2;
 
 impl StopEnv {
     fn new() -> Self {
-        // A callback connection whose application was killed in its login is kept for that long.
+        // The server keeps the callback connection of a login that was killed for this time.
         Self::with_login_timeout("10")
     }
 
-    /// However long an application stands still in the middle of its login, that is not why it
-    /// fails.
-    fn patient() -> Self {
+    /// A login timeout that no halted application reaches.
+    fn without_login_timeout() -> Self {
         Self::with_login_timeout("3600")
     }
 
@@ -54,7 +53,8 @@ impl StopEnv {
             TestEnv::builder().args(["--login-timeout", seconds]).group("g").group("other").start();
         let (mate, subscriber) = (env.driver(), env.driver());
         let stranger = Driver::connected(&env.server, "other", env.secret_of("other"));
-        // One is watched by all who can, one only by who stays awake.
+        // All applications that can watch `m`; only the subscriber, which is never halted, watches
+        // `w`.
         mate.store("m", "0");
         mate.store("w", "0");
         assert_eq!(subscriber.call("register_callback w"), 1);
@@ -63,18 +63,18 @@ impl StopEnv {
         Self { env, mate, subscriber, stranger, observer, descriptors }
     }
 
-    /// All that others do works, of the same group too as long as there is one.
+    /// Asserts that all other applications work, also those of the same group.
     fn others_work(&self) {
         self.elsewhere_works();
         self.works(&self.mate);
         self.mate.store("w", "1");
         self.subscriber.expect_change("w");
-        // All stopped subscribers have a pending event of this.
+        // Every stopped subscriber gets a pending event for this put.
         self.mate.store("m", "1");
         assert_eq!(self.subscriber.get("m").as_deref(), Ok("1"));
     }
 
-    /// All that others do works, in another group and at the console.
+    /// Asserts that another group and the console work.
     fn elsewhere_works(&self) {
         self.works(&self.stranger);
         assert!(!self.env.server.status().is_empty());
@@ -94,20 +94,21 @@ impl StopEnv {
         assert_eq!(app.get("own"), Err(-7));
     }
 
-    /// Deletes the group of the halted applications, without waiting for them until the timeout.
+    /// Deletes the group of the halted applications, and asserts that the server does not wait
+    /// until their timeout.
     fn delete_group(&self) {
         self.env.server.delete_group("g");
         let late = |line: &String| line.contains("have not closed yet");
         assert!(!self.env.server.log_lines().iter().any(late), "{}", self.env.server.report());
         assert_eq!(self.mate.put("m", "2"), -2);
         self.elsewhere_works();
-        // Nothing is left of it.
+        // A new group of the same name starts empty.
         self.env.server.create_group("g");
         assert_eq!(self.env.server.group_info("g").map(|info| info.pairs), Ok(0));
     }
 
-    /// None of the dead is left: neither its connection, nor its watches, nor its descriptors.
-    /// `dead` says of which processes the status must tell.
+    /// Asserts that the server has released the connections, watches and descriptors of killed
+    /// applications. The status must list the processes `dead`.
     fn expect_gone(&self, halted: &[i32], dead: &[i32]) {
         let status = self.env.server.status_where("the dead are closed", |status| {
             let theirs = || status.iter().filter(|app| halted.contains(&app.pid));
@@ -128,34 +129,27 @@ impl StopEnv {
 
 // Without the library.
 
-/// All that an application does, with a key of its own.
+/// Everything that an application does, with a key of its own.
 struct Script {
     steps: Vec<Step>,
-    /// After so many it is in.
+    /// The number of steps after which the login is complete.
     admitted: usize,
-    /// After so many its value is stored.
+    /// The number of steps after which the value is stored.
     stored: usize,
-    /// After so many its key is deleted.
+    /// The number of steps after which the key is deleted.
     deleted: usize,
-    /// Before this one somebody changes `m`, which it watches.
+    /// The step before which another application changes `m`, which this one watches.
     change: usize,
-    /// Here it says goodbye.
+    /// The step that closes the session.
     close: usize,
-    is_framed: bool,
-}
-
-/// The kind of the session.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Original,
-    Framed,
+    protocol: Protocol,
 }
 
 impl Script {
-    fn new(kind: Kind, secret: &str, key: &str) -> Self {
-        match kind {
-            Kind::Original => Self::original(secret, key),
-            Kind::Framed => Self::v2(secret, key),
+    fn new(protocol: Protocol, secret: &str, key: &str) -> Self {
+        match protocol {
+            Protocol::V1 => Self::v1(secret, key),
+            Protocol::V2 => Self::v2(secret, key),
         }
     }
 
@@ -181,10 +175,10 @@ impl Script {
         steps.extend(Step::take_ok(b""));
         let close = steps.len();
         steps.extend(Step::v2_close());
-        Self { steps, admitted, stored, deleted, change, close, is_framed: true }
+        Self { steps, admitted, stored, deleted, change, close, protocol: Protocol::V2 }
     }
 
-    fn original(secret: &str, key: &str) -> Self {
+    fn v1(secret: &str, key: &str) -> Self {
         let mut steps = Step::login("g", secret);
         let admitted = steps.len();
         steps.extend(Step::register("m"));
@@ -198,11 +192,11 @@ impl Script {
         steps.extend(Step::take_int(ChannelRole::Main, 1));
         let close = steps.len();
         steps.extend(Step::close());
-        Self { steps, admitted, stored, deleted, change, close, is_framed: false }
+        Self { steps, admitted, stored, deleted, change, close, protocol: Protocol::V1 }
     }
 }
 
-/// An application that has taken so many steps of its script.
+/// An application that has taken `taken` steps of its script.
 struct Halted {
     app: Stepper,
     key: String,
@@ -211,17 +205,17 @@ struct Halted {
 }
 
 impl Halted {
-    /// One for each step, in the same order as the steps.
-    fn at_each_step(stop_env: &StopEnv, kind: Kind) -> Vec<Self> {
-        let count = Script::new(kind, stop_env.env.secret(), "key").steps.len();
-        println!("without the library an application takes {count} steps: {kind:?}");
-        (0..=count).map(|n| Self::after(stop_env, kind, n)).collect()
+    /// One application for each step, in the order of the steps.
+    fn at_each_step(stop_env: &StopEnv, protocol: Protocol) -> Vec<Self> {
+        let count = Script::new(protocol, stop_env.env.secret(), "key").steps.len();
+        println!("without the library an application takes {count} steps: {protocol:?}");
+        (0..=count).map(|n| Self::after(stop_env, protocol, n)).collect()
     }
 
-    fn after(stop_env: &StopEnv, kind: Kind, count: usize) -> Self {
+    fn after(stop_env: &StopEnv, protocol: Protocol, count: usize) -> Self {
         let app = Stepper::start(&stop_env.env.server);
         let key = format!("k{count}");
-        let script = Script::new(kind, stop_env.env.secret(), &key);
+        let script = Script::new(protocol, stop_env.env.secret(), &key);
         let mut halted = Self { app, key, script, taken: 0 };
         while halted.taken < count {
             let seen = halted.step(stop_env);
@@ -238,8 +232,8 @@ impl Halted {
         let seen = self.app.take(&self.script.steps[self.taken]);
         self.taken += 1;
         if self.taken == self.script.stored && seen == StepResult::Expected {
-            // A legal application sends the code after a value in one piece. This one does not, so
-            // it waits until the value has been read.
+            // A legal application sends a value and the next code in one piece. This one does not,
+            // so it waits until the server has read the value.
             self.await_stored(stop_env);
         }
         seen
@@ -258,7 +252,7 @@ impl Halted {
         }
     }
 
-    /// Whether its pair exists.
+    /// Whether the application's pair exists.
     fn has_pair(&self) -> bool {
         (self.script.stored..self.script.deleted).contains(&self.taken)
     }
@@ -268,15 +262,15 @@ impl Halted {
         assert_eq!(stop_env.mate.get(&self.key).as_deref(), expected.as_deref(), "{}", self.key);
     }
 
-    /// It goes on to the end of its script.
+    /// Continues the application up to the end of its script.
     fn goes_on(mut self, stop_env: &StopEnv) {
         self.app.signal(Signal::SIGCONT);
-        let goodbye = self.taken > self.script.close;
+        let has_closed = self.taken > self.script.close;
         while self.taken < self.script.steps.len() {
-            if self.taken == self.script.close && !goodbye {
-                // Nothing was lost: it receives the last change and reads it.
+            if self.taken == self.script.close && !has_closed {
+                // No event was lost: the application receives the last change and reads it.
                 stop_env.mate.store("m", "last");
-                let steps = if self.script.is_framed {
+                let steps = if self.script.protocol == Protocol::V2 {
                     self.take_changes_up_to_the_last(stop_env);
                     let mut steps = Step::send_request(Request::Get(b"m"));
                     steps.extend(Step::take_ok(b"last"));
@@ -316,10 +310,11 @@ impl Halted {
         assert_eq!(version, last);
     }
 
-    /// Its group has gone: it learns that at its next step at which anything can be learnt.
+    /// Asserts that the application detects the deletion of its group at its next step that
+    /// receives something.
     fn finds_its_group_gone(mut self, stop_env: &StopEnv) {
         self.app.signal(Signal::SIGCONT);
-        let goodbye = self.taken > self.script.close;
+        let has_closed = self.taken > self.script.close;
         let seen = loop {
             let Some(step) = self.script.steps.get(self.taken).cloned() else { break None };
             self.taken += 1;
@@ -329,9 +324,9 @@ impl Halted {
             }
         };
         match seen {
-            // The end of its connection, or a refusal, or the request to close.
+            // The end of the connection, a refusal, or the request to close.
             Some((_, StepResult::End)) => {}
-            None if goodbye => {}
+            None if has_closed => {}
             Some((Step::Take(ChannelRole::Main, _), StepResult::Other(bytes))) if bytes == [0] => {}
             Some((Step::Take(ChannelRole::Callback, _), StepResult::Other(bytes)))
                 if bytes == [0xff] => {}
@@ -358,17 +353,17 @@ impl Halted {
 
 #[test]
 fn v1_app_stopped_at_any_step_delays_no_other_and_continues() {
-    all_stop_and_go_on(Kind::Original);
+    all_stop_and_go_on(Protocol::V1);
 }
 
 #[test]
 fn v2_app_stopped_at_any_step_delays_no_other_and_continues() {
-    all_stop_and_go_on(Kind::Framed);
+    all_stop_and_go_on(Protocol::V2);
 }
 
-fn all_stop_and_go_on(kind: Kind) {
-    let stop_env = StopEnv::patient();
-    let halted = Halted::at_each_step(&stop_env, kind);
+fn all_stop_and_go_on(protocol: Protocol) {
+    let stop_env = StopEnv::without_login_timeout();
+    let halted = Halted::at_each_step(&stop_env, protocol);
     for halted in &halted {
         halted.app.stop();
     }
@@ -387,17 +382,17 @@ fn all_stop_and_go_on(kind: Kind) {
 
 #[test]
 fn group_of_v1_apps_stopped_at_any_step_can_be_deleted() {
-    all_stop_and_their_group_is_deleted(Kind::Original);
+    all_stop_and_their_group_is_deleted(Protocol::V1);
 }
 
 #[test]
 fn group_of_v2_apps_stopped_at_any_step_can_be_deleted() {
-    all_stop_and_their_group_is_deleted(Kind::Framed);
+    all_stop_and_their_group_is_deleted(Protocol::V2);
 }
 
-fn all_stop_and_their_group_is_deleted(kind: Kind) {
-    let stop_env = StopEnv::patient();
-    let halted = Halted::at_each_step(&stop_env, kind);
+fn all_stop_and_their_group_is_deleted(protocol: Protocol) {
+    let stop_env = StopEnv::without_login_timeout();
+    let halted = Halted::at_each_step(&stop_env, protocol);
     for halted in &halted {
         halted.app.stop();
     }
@@ -411,17 +406,17 @@ fn all_stop_and_their_group_is_deleted(kind: Kind) {
 
 #[test]
 fn v1_app_killed_at_any_step_leaves_only_stored_pairs() {
-    all_are_killed(Kind::Original);
+    all_are_killed(Protocol::V1);
 }
 
 #[test]
 fn v2_app_killed_at_any_step_leaves_only_stored_pairs() {
-    all_are_killed(Kind::Framed);
+    all_are_killed(Protocol::V2);
 }
 
-fn all_are_killed(kind: Kind) {
+fn all_are_killed(protocol: Protocol) {
     let stop_env = StopEnv::new();
-    let halted = Halted::at_each_step(&stop_env, kind);
+    let halted = Halted::at_each_step(&stop_env, protocol);
     for halted in &halted {
         halted.app.kill();
     }
@@ -440,10 +435,10 @@ fn all_are_killed(kind: Kind) {
 
 // With the library.
 
-/// More system calls than it makes.
+/// More system calls than the tour makes.
 const CALLS: usize = 90;
 
-/// What it says when all goes well, call by call.
+/// The output of a tour that succeeds, call by call.
 const TOUR: [&str; 9] = [
     "establish 0",
     "put first 1",
@@ -456,8 +451,8 @@ const TOUR: [&str; 9] = [
     "close 1",
 ];
 
-/// One process for each of its system calls, halted after it by this signal. The last ones make
-/// fewer calls and are not halted.
+/// Starts one process for each system call of the tour, halted after that call by this signal. The
+/// last processes make fewer calls and are not halted.
 fn halted_tours(stop_env: &StopEnv, signal: Signal, protocol: Protocol) -> Vec<(String, Process)> {
     static BUILT: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [tour, halt] =
@@ -489,27 +484,29 @@ fn progress(finished: &ProcessOutput) -> HashMap<&str, usize> {
 
 fn remove_paths(pid: i32) {
     for path in application_paths(pid) {
-        // It was killed between `bind` and `connect`, or more likely not.
+        // The path exists only if the process was killed between `bind` and `connect`.
         let _ = std::fs::remove_file(path);
     }
 }
 
-/// Waits until all of them stand still, but for those that have come to their end.
+/// Waits until every tour is stopped or has ended.
 fn await_stops(tours: &[(String, Process)], protocol: Protocol) {
     let stopped = tours.iter().filter(|(_, tour)| tour.stops()).count();
     println!("the library makes {stopped} system calls on sockets");
-    assert!((fewest(protocol)..CALLS).contains(&stopped), "{stopped} of {CALLS} were stopped");
+    assert!(
+        (min_system_calls(protocol)..CALLS).contains(&stopped),
+        "{stopped} of {CALLS} were stopped"
+    );
 }
 
-/// How many system calls on sockets the library makes at least: in a framed session an operation
-/// takes two.
-fn fewest(protocol: Protocol) -> usize {
+/// The library makes at least this many system calls on sockets. A v2 operation takes two.
+fn min_system_calls(protocol: Protocol) -> usize {
     if protocol == Protocol::V1 { 40 } else { 30 }
 }
 
 on_both_protocols! {
     fn program_stopped_after_any_system_call_delays_no_other(protocol: Protocol) {
-        let stop_env = StopEnv::patient();
+        let stop_env = StopEnv::without_login_timeout();
         let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
         stop_env.others_work();
@@ -529,7 +526,7 @@ on_both_protocols! {
 
 on_both_protocols! {
     fn stopped_program_learns_that_its_group_was_deleted(protocol: Protocol) {
-        let stop_env = StopEnv::patient();
+        let stop_env = StopEnv::without_login_timeout();
         let tours = halted_tours(&stop_env, Signal::SIGSTOP, protocol);
         await_stops(&tours, protocol);
         stop_env.delete_group();
@@ -537,8 +534,8 @@ on_both_protocols! {
             tour.signal(Signal::SIGCONT);
             let ended = tour.finish();
             assert_eq!(ended.status.code(), Some(0), "{}", tour.report());
-            // Each call has returned, with an answer that was there already or with a code of the
-            // specification; and after the first such code, no call succeeds but the last.
+            // Each call has returned, with a response that had arrived already or with a documented
+            // code. After the first such code no call succeeds.
             let codes: Vec<i32> = ended.stdout.iter().filter_map(|line| code(line)).collect();
             assert_eq!(codes.len(), TOUR.len(), "{key}\n{}", tour.report());
             assert!(codes.iter().all(|code| (-16..=1).contains(code)), "{key}: {codes:?}");
@@ -561,12 +558,13 @@ on_both_protocols! {
         let tours = halted_tours(&stop_env, Signal::SIGKILL, protocol);
         let ended: Vec<_> = tours.iter().map(|(key, tour)| (key, tour, tour.finish())).collect();
         let killed = ended.iter().filter(|(_, _, ended)| ended.status.code().is_none()).count();
-        assert!((fewest(protocol)..CALLS).contains(&killed), "{killed} of {CALLS} were killed");
+        let expected = min_system_calls(protocol)..CALLS;
+        assert!(expected.contains(&killed), "{killed} of {CALLS} were killed");
         let pids: Vec<_> = ended.iter().map(|(_, tour, _)| tour.pid()).collect();
-        let was_in =
+        let admitted =
             ended.iter().filter(|(_, _, output)| progress(output).contains_key("establish 0"));
-        let dead: Vec<_> = was_in.map(|(_, tour, _)| tour.pid()).collect();
-        assert!(dead.len() > fewest(protocol) - 15, "{}", dead.len());
+        let dead: Vec<_> = admitted.map(|(_, tour, _)| tour.pid()).collect();
+        assert!(dead.len() > min_system_calls(protocol) - 15, "{}", dead.len());
         stop_env.expect_gone(&pids, &dead);
         let mut stored = 0;
         for (key, tour, ended) in &ended {
@@ -574,7 +572,7 @@ on_both_protocols! {
             let progress = progress(ended);
             let seen = |line| progress.contains_key(line);
             let pair = stop_env.mate.get(key);
-            // Whatever was begun and has not returned may have happened or not, but not half.
+            // A call that was begun and did not return was executed completely or not at all.
             let mut possible = vec![Err(-7)];
             for (begun, returned, then) in [
                 ("put first", "put first 1", Ok("first")),

@@ -4,14 +4,14 @@
  *     rounds [-t THREADS] [-l] GROUP SECRET PROCESSES ROUNDS
  *
  * Every process puts values under keys of its own and gets them back, ROUNDS times; process 0 does
- * so with THREADS threads on its one connection. In every round it also counts up a key that the
- * next process watches. There, callbacks may be fewer than puts, as changes are merged while a
- * watcher is busy, but the numbers seen in them never go back, the n-th shows at least n, and the
- * last number is seen.
+ * so with THREADS threads on its one connection. In every round it also increments a key that the
+ * next process watches. There may be fewer callbacks than puts, as changes are coalesced while a
+ * subscriber is busy, but the numbers that callbacks read never decrease, the n-th is at least n,
+ * and the last number is read.
  *
- * With -l nothing is merged: a writer awaits the acknowledgement of each change, a put made inside
- * the watcher's callback and seen in a callback of the writer's own, before it makes the next.
- * Every callback must then show exactly the next number.
+ * With -l nothing is coalesced: before the next change a writer waits for an acknowledgement, which
+ * the subscriber's callback puts and a callback of the writer reads. Every callback must then read
+ * exactly the next number.
  */
 
 #define _POSIX_C_SOURCE 200809L

@@ -489,7 +489,6 @@ on_both_protocols! {
 }
 
 // --- on the library's thread
-// ----------------------------------------------------------------------
 
 /// The library's thread waits for an event, receives it, calls back, waits for the next: the system
 /// call, the errors, whether the connection is lost by it, and how many of them there are.

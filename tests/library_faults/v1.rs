@@ -499,7 +499,6 @@ pub(crate) fn codes() -> impl Iterator<Item = i32> {
 }
 
 // --- where there is no server
-// ---------------------------------------------------------------------
 
 /// A path without a server.
 fn unreachable(dir: &Path) -> Vec<(&'static str, String)> {
@@ -612,7 +611,6 @@ fn server_with_a_full_backlog_costs_one_timeout() {
 }
 
 // --- the callback channel
-// -------------------------------------------------------------------------
 
 fn change(callback: &mut Channel, key: &str) {
     callback.send_int(1);

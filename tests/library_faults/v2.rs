@@ -359,7 +359,6 @@ fn refusal_returns_its_code_and_keeps_the_connection() {
 }
 
 // --- the login
-// ------------------------------------------------------------------------------------
 
 /// Where the server goes wrong in a login: what it has said before, what is right, what is wrong,
 /// and the codes when it is wrong and when it does not come.
@@ -511,7 +510,6 @@ fn unsolicited_bytes_after_the_welcome_close_the_connection() {
 }
 
 // --- sending
-// --------------------------------------------------------------------------------------
 
 #[test]
 fn v2_call_after_the_server_closed_fails_at_its_first_send() {
@@ -574,7 +572,6 @@ fn calls_of_two_threads_cost_one_timeout() {
 }
 
 // --- the callback channel
-// -------------------------------------------------------------------------
 
 /// What a server may say on the callback channel that it must not.
 fn bad_news() -> Vec<Fault> {

@@ -24,7 +24,7 @@ fn driver(env: &TestEnv, protocol: Protocol) -> Driver {
     driver
 }
 
-/// The operations that were counted, other than none.
+/// The operations with a count above zero.
 fn operations(scrape: &Scrape) -> Vec<(String, u64)> {
     let prefix = "kvs_operations_total";
     let counted = scrape.with_prefix(prefix).filter(|(_, count)| *count > 0.0);
@@ -42,8 +42,7 @@ fn expect_operations(env: &TestEnv, expected: &[(&str, u64)]) {
     assert_eq!(counted, expected);
 }
 
-/// Waits until so many latencies of this kind were observed; they must be in buckets that make
-/// sense.
+/// Waits until this many latencies of an operation were observed, and checks their buckets.
 fn expect_latencies(site: &MetricsClient, operation: &str, count: u64) {
     let name = format!("kvs_operation_duration_seconds_count{{operation=\"{operation}\"}}");
     site.expect(&name, count as f64);
@@ -124,12 +123,12 @@ on_both_protocols! {
 
     fn coalesced_events_are_counted(protocol: Protocol) {
         let env = metrics_env();
-        let (watcher, app) = (driver(&env, protocol), env.connect());
+        let (subscriber, app) = (driver(&env, protocol), env.connect());
         app.put("k", "0").expect("there is room");
-        assert_eq!(watcher.call("register_callback k"), 1);
-        watcher.stop();
-        // An original session answers no handshake, so the second change waits; a framed one is
-        // full first.
+        assert_eq!(subscriber.call("register_callback k"), 1);
+        subscriber.stop();
+        // A stopped v1 subscriber does not finish its handshake, so the second event is pending
+        // already; the socket of a v2 subscriber must fill up first.
         let puts = match protocol {
             Protocol::V1 => 10,
             Protocol::V2 => 20_000,
@@ -149,8 +148,8 @@ on_both_protocols! {
                 assert!(merged > 0.0 && merged < f64::from(puts - 1), "{merged} merged");
             }
         }
-        watcher.signal(Signal::SIGCONT);
-        // Each change was sent or merged.
+        subscriber.signal(Signal::SIGCONT);
+        // Each event was sent or coalesced.
         until("all events were sent", || {
             let now = env.metrics().scrape();
             let sent = now.get("kvs_callbacks_sent_total") + now.get("kvs_callbacks_merged_total");
@@ -178,7 +177,7 @@ fn operations_of_v2_only_are_counted() {
     });
     assert_eq!(results.expect("all are answered").len(), 500);
 
-    // What the library does not even send.
+    // Requests that the library refuses to send.
     let mut raw = RawV2App::login(&env.server, GROUP, env.secret());
     let long = raw.status_of(Request::Put { key: b"k", value: &[b'v'; 201], expected: None });
     assert_eq!(long.0, Status::TooLarge);
@@ -223,7 +222,7 @@ fn refused_logins_are_counted_by_reason() {
     }
     let channel = || Channel::connect("main", env.server.socket()).expect("it listens");
 
-    // One that sends nothing, one that closes, one that sends garbage.
+    // A connection that sends nothing, one that closes, and one that sends garbage.
     let mut silent = channel();
     silent.expect_int(1);
     silent.expect_end();
@@ -277,7 +276,7 @@ fn loss_and_return_of_the_authentication_server_are_shown() {
     let before = env.metrics().scrape();
     assert_eq!((before.get("kvs_auth_up"), before.get("kvs_auth_reconnects_total")), (1.0, 0.0));
     env.auth.kill();
-    // It is noticed as soon as somebody asks.
+    // The server detects the loss at the next request.
     assert!(env.try_connect(GROUP, env.secret()).is_err());
     let lost = env.metrics().scrape();
     assert_eq!(lost.get("kvs_auth_up"), 0.0);
@@ -329,7 +328,7 @@ fn deleted_group_disappears_from_all_metrics() {
     assert_eq!(env.metrics().status()["groups"].as_array().map(Vec::len), Some(1));
 }
 
-/// Passes the text to `promtool check metrics`; `None` when that is not installed.
+/// Passes the text to `promtool check metrics`. Returns `None` if that is not installed.
 fn promtool(text: &str) -> Option<()> {
     if !are_installed(&["promtool"], "promtool check metrics") {
         return None;

@@ -12,24 +12,23 @@ use kvs_testkit::{
 
 use crate::metrics_env;
 
-/// The most connections that are served at once.
+/// The maximum number of connections that are served concurrently.
 const CONNECTIONS: usize = 64;
 
-/// What the server may grow by while it is attacked, in KiB: some buffers for each of the
-/// connections.
+/// The allowed growth of the server during an attack, in KiB: some buffers for each connection.
 const GROWTH: u64 = 16 * 1024;
 
-/// Sends these bytes on a connection of their own; all that is answered until its end.
+/// Sends these bytes on a new connection. Returns all bytes up to its end.
 fn answer_to(site: &MetricsClient, request: &[u8]) -> String {
     let mut stream = site.connect().expect("there is room");
-    // The server may have closed it before the end.
+    // The server may close the connection before it has read everything.
     let _ = stream.write_all(request);
     read_all(&mut stream)
 }
 
 fn read_all(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -47,7 +46,7 @@ fn metrics_thread_and_port_exist_only_with_the_option() {
     assert!(!off.thread_names().contains(&"metrics".to_owned()));
     assert_eq!(off.tcp_sockets(), 0);
     assert!(!off.log_lines().iter().any(|line| line.contains("metrics")));
-    // The same look finds both where they are.
+    // The same check finds the thread and the port when metrics are on.
     let env = metrics_env();
     assert_eq!(env.server.thread_names().iter().filter(|name| *name == "metrics").count(), 1);
     assert_eq!(env.server.tcp_sockets(), 1);
@@ -99,7 +98,7 @@ fn only_get_and_head_with_a_local_host_name_are_accepted() {
     ] {
         assert!(get(site, "/api/status", host).starts_with("HTTP/1.1 200 "), "{host}");
     }
-    // A name that somebody has made lead here (DNS rebinding).
+    // A foreign name that resolves to this host (DNS rebinding).
     for host in
         ["example.org", "localhost.example.org", "192.0.2.1", "127.0.0.1.example.org:80", ""]
     {
@@ -147,17 +146,17 @@ fn every_response_has_a_strict_content_policy() {
     }
 }
 
-/// What the server has taken of its machine.
+/// The threads, descriptors and memory of the server.
 fn taken(server: &LocalServer) -> (usize, usize, u64) {
     (server.threads(), server.open_descriptors(), server.resident_kib())
 }
 
-/// Attacks while an application works, which must not notice, and the server must not grow; what is
-/// left of the attack is kept until then.
+/// Runs an attack while an application works, and asserts that the application is served and that
+/// the server does not grow. The result of the attack stays open until then.
 fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
     let app = env.connect();
     app.put("k", "v").expect("there is room");
-    // So that what is allocated once is there already.
+    // The first scrape makes the allocations that are made only once.
     env.metrics().scrape();
     let before = taken(&env.server);
     let ended = AtomicBool::new(false);
@@ -186,7 +185,7 @@ fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
         assert!(during.2 <= before.2 + GROWTH, "{} KiB after {}", during.2, before.2);
         drop(kept);
     });
-    // All of it is over as soon as they have gone.
+    // The server recovers as soon as the attackers have closed.
     assert_eq!(env.metrics().get("/metrics").status, 200);
 }
 
@@ -194,7 +193,7 @@ fn attack<T>(env: &TestEnv, attack: impl FnOnce(&MetricsClient) -> T) {
 fn slow_http_connections_are_harmless() {
     let env = metrics_env();
     attack(&env, |site| {
-        // Those for which the kernel has no room are refused by it.
+        // The kernel refuses connections beyond its backlog.
         let mut all: Vec<_> = (0..200).filter_map(|_| site.connect().ok()).collect();
         assert!(all.len() > CONNECTIONS);
         for part in ["GET / HT", "TP/1.1\r\nHo", "st: localhost\r\nX-Slow: "] {
@@ -264,7 +263,7 @@ fn http_clients_that_do_not_read_are_harmless() {
             let _ = stream.write_all(&request);
         }
         until("all are served", || (env.server.tcp_sockets() == CONNECTIONS + 1).then_some(()));
-        // However many there are, other clients are served.
+        // Any number of such connections leaves other clients served.
         all.extend((0..100).filter_map(|_| site.connect().ok()));
         assert!(site.scrape().get("kvs_groups") > 100.0);
         all
@@ -286,9 +285,9 @@ fn concurrent_requests_share_one_snapshot() {
             });
         }
     });
-    // One after the other at a tenth of a second each, they would take 9.6 s.
+    // Sequential scrapes of a tenth of a second each would take 9.6 s.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    // And each look is one at some moment since it was asked for.
+    // Each response reflects a moment after its request.
     for n in 2..20 {
         app.put(format!("k{n}"), "v").expect("there is room");
         assert_eq!(env.metrics().scrape().get("kvs_pairs"), f64::from(n));
@@ -319,7 +318,7 @@ fn idle_metrics_use_no_processor_time() {
     app.put("k", "v").expect("there is room");
     assert_eq!(env.metrics().get("/metrics").status, 200);
     let before = env.server.cpu_ticks();
-    // Measured over real time: there is no event to wait for, its absence is the promise.
+    // The promise is the absence of events, so it is measured over real time.
     thread::sleep(Duration::from_secs(8));
     let used = env.server.cpu_ticks() - before;
     assert!(used <= 2, "{used} clock ticks");
@@ -328,7 +327,8 @@ fn idle_metrics_use_no_processor_time() {
 #[test]
 fn failure_of_the_metrics_thread_is_logged_and_harmless() {
     let auth = AuthServer::start();
-    // With so few descriptors that the server gets what it needs, and the thread after it does not.
+    // The number of descriptors suffices for the server and not for the metrics thread, which
+    // starts last.
     let failed = (10..40).rev().find_map(|descriptors| {
         let server = LocalServer::builder(auth.addr()).args(["--metrics", "127.0.0.1:0"]);
         let server = server.descriptors(descriptors).spawn();

@@ -1,4 +1,4 @@
-//! What the local server counts and shows with `--metrics`, and that its clients are harmless.
+//! The metrics of the local server (`--metrics`), and its resistance to hostile HTTP clients.
 //!
 //! - `counts.rs`: every metric, by real programs in both protocols.
 //! - `http.rs`: who may send requests, and that slow and hostile clients have no effect.

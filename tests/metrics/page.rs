@@ -1,4 +1,4 @@
-//! The page for people in a real browser. `target/dashboard` has screenshots for inspection.
+//! The dashboard in a real browser. `target/dashboard` has screenshots for inspection.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::metrics_env;
 const WIDE: (u32, u32) = (1280, 900);
 const NARROW: (u32, u32) = (390, 844);
 
-/// The page of a server in a browser; `None` when there is no browser.
+/// Opens the page of a server in a browser. Returns `None` without a browser.
 fn open(env: &TestEnv) -> Option<Browser> {
     let browser = Browser::start()?;
     browser.emulate(Scheme::Light, WIDE.0, WIDE.1);
@@ -22,7 +22,7 @@ fn open(env: &TestEnv) -> Option<Browser> {
     Some(browser)
 }
 
-/// Text whose contrast with what is behind it is below 4.5 : 1 (WCAG 2, level AA): from the
+/// Finds text whose contrast with its background is below 4.5 : 1 (WCAG 2, level AA), by the
 /// computed styles.
 const LOW_CONTRAST: &str = "
     const channels = (color) => color.match(/[\\d.]+/g).map(Number);
@@ -69,7 +69,7 @@ fn expect_contrast(browser: &Browser, what: &str) {
     assert_eq!(found["low"].as_array().map(Vec::len), Some(0), "{what}: {}", found["low"]);
 }
 
-/// Nothing has to be scrolled sideways but what scrolls by itself.
+/// Asserts that only scroll containers are wider than the window.
 fn expect_no_overflow(browser: &Browser, what: &str) {
     let found = browser.run(
         "const width = document.documentElement.clientWidth;
@@ -84,7 +84,7 @@ fn expect_no_overflow(browser: &Browser, what: &str) {
     assert_eq!(found["wide"].as_array().map(Vec::len), Some(0), "{what}: {found}");
 }
 
-/// Two applications at work until this is done.
+/// Keeps two applications at work while `act` runs.
 fn while_applications_work<T>(env: &TestEnv, act: impl FnOnce() -> T) -> T {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -100,8 +100,7 @@ fn while_applications_work<T>(env: &TestEnv, act: impl FnOnce() -> T) -> T {
                         1 if n % 30 == 1 => drop(app.delete(&key).expect("it is served")),
                         _ => drop(app.get(&key).expect("it is served")),
                     }
-                    // A steady load, and not all that the machine can do: the browser needs some of
-                    // it.
+                    // A moderate load, as the browser needs processor time, too.
                     thread::sleep(std::time::Duration::from_micros(300));
                 }
             });
@@ -214,7 +213,7 @@ fn group_names_are_escaped() {
                 cell.textContent === name && cell.querySelectorAll('*').length === 1))"
         ));
     }
-    // Another turn, so that whatever could have run has.
+    // After another update, every injected script would have run.
     browser.wait_for("document.title.includes('/s')");
     assert_eq!(browser.run("return document.querySelectorAll('h1, script').length"), 2);
     assert_eq!(browser.console(), [""; 0], "errors on the console");
@@ -239,7 +238,7 @@ fn applications_are_filtered_sorted_and_paged() {
     ));
     browser.run("document.querySelector('#applications-more button').click()");
     browser.wait_for(&format!("{rows} === {}", MANY + 1));
-    // By its own number, and by words that all have.
+    // Filters by the number of one application, and by words that all applications have.
     let filter = |text: &str| {
         browser.run(&format!(
             "const input = document.getElementById('filter');
@@ -300,7 +299,7 @@ fn page_reports_loss_and_return_of_the_server() {
             expect_no_overflow(&browser, "banner");
         }
     }
-    // Another one at the same place, without the group.
+    // Another server at the same address, without the group.
     let address = env.metrics().address().to_string();
     let other = LocalServer::builder(env.auth.addr()).args(["--metrics", &address]).start();
     other.create_group("new");
@@ -321,7 +320,7 @@ fn paused_page_does_not_change_until_resumed() {
                  return [button.getAttribute('aria-pressed'), button.textContent]";
     assert_eq!(browser.run(press), serde_json::json!(["true", "Resume"]));
     env.server.create_group("a");
-    // So long that it would have asked again; that it does not is seen by nothing but time.
+    // The promise is that no request follows, so the test waits longer than the refresh interval.
     thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(browser.run(&format!("return {name}")), "g");
     assert_eq!(browser.run(press), serde_json::json!(["false", "Pause"]));

@@ -1,8 +1,8 @@
-//! What one user may take with framed sessions, and what one application can do to others with what
-//! it may.
+//! Limits of a user's v2 sessions, and their effect on other applications.
 //!
-//! How long the others wait is measured and printed; a busy machine is no reason to fail, so no
-//! speed is asserted, but that all are served, and where a bound is promised, that it holds by far.
+//! The latency of other applications is measured and printed. As a busy machine must not fail a
+//! test, no speed is asserted, only that all are served and that promised bounds hold by a wide
+//! margin.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -18,9 +18,8 @@ use kvs_testkit::{
 };
 
 // --- what one application can do to others
-// --------------------------------------------------------
 
-/// Others in a group of their own, one or more on each thread of the server.
+/// Other applications in a group of their own, at least one for each thread of the server.
 struct Others(Vec<RawV2App>);
 
 impl Others {
@@ -31,8 +30,7 @@ impl Others {
         others
     }
 
-    /// The median, the 99th percentile and the longest time of a get, each of the one who fares
-    /// worst.
+    /// Median, 99th percentile and maximum latency of a get, each of the slowest application.
     fn latency(&mut self, time: Duration) -> [Duration; 3] {
         let end = Instant::now() + time;
         let mut times = vec![Vec::new(); self.0.len()];
@@ -54,7 +52,7 @@ impl Others {
     }
 }
 
-/// Sends these requests again and again and takes the answers, until dropped.
+/// Sends these requests and reads the responses in a loop, until dropped.
 fn flood<'s>(
     scope: &'s thread::Scope<'s, '_>,
     stop: &'s AtomicBool,
@@ -74,7 +72,7 @@ fn flood<'s>(
     });
 }
 
-/// Lets applications do what they may without end, and measures how the others fare meanwhile.
+/// Measures the latency of other applications while some send requests without end.
 fn under_attack(
     env: &TestEnv,
     others: &mut Others,
@@ -88,7 +86,7 @@ fn under_attack(
     let latency = thread::scope(|scope| {
         let _stop_on_drop = StopOnDrop(&stop);
         attackers.iter().for_each(|app| flood(scope, &stop, app, requests));
-        // The attack is to be under way; how far is no event.
+        // The attack needs some time to begin; no event reports that.
         thread::sleep(Duration::from_millis(50));
         others.latency(Duration::from_millis(350))
     });
@@ -134,8 +132,8 @@ fn endless_requests_do_not_starve_others() {
     attack(&mut others, "unknown requests of 60 kB without end", apps(4), &unknown);
     let put_many = encode_request(1, Request::PutMany(ten_thousand.entries()));
     attack(&mut others, "put_many of 10,000 without end", apps(4), &put_many);
-    // 10,000 keys are there now; with a prefix that none of them has, a page costs as much and says
-    // nothing.
+    // 10,000 keys are stored now. A page for a prefix that none of them has costs as much and is
+    // empty.
     for (what, prefix) in [("keys without end", &b""[..]), ("keys that do not exist", b"none")] {
         let keys = encode_request(1, Request::Keys { prefix, cursor: 0, limit: 0 }).repeat(1000);
         attack(&mut others, what, apps(4), &keys);
@@ -155,11 +153,11 @@ fn fan_out_to_many_subscribers_does_not_starve_others() {
     let key = |prefix: &str, n: usize| [prefix.as_bytes(), &n.to_le_bytes()[..3]].concat();
     for prefix in ["sixteen", "hundred"] {
         let puts: Vec<u8> = (0..2500).flat_map(|n| encode_put(1, &key(prefix, n), b"v")).collect();
-        let what = format!("puts for {prefix} watchers");
+        let what = format!("puts for {prefix} subscribers");
         under_attack(&env, &mut others, &what, apps(4), &puts);
         let entries = many(10_000, |n| (key(prefix, n), b"v".to_vec()));
         let put_many = encode_request(1, Request::PutMany(entries.entries()));
-        let what = format!("put_many for {prefix} watchers");
+        let what = format!("put_many for {prefix} subscribers");
         under_attack(&env, &mut others, &what, apps(1), &put_many);
     }
 }
@@ -168,11 +166,11 @@ fn fan_out_to_many_subscribers_does_not_starve_others() {
 fn prefixes_of_many_lengths_do_not_starve_others() {
     let env = TestEnv::start();
     let mut others = Others::new(&env);
-    let mut watcher = env.raw_v2();
+    let mut subscriber = env.raw_v2();
     let key = vec![b'k'; MAX_KEY];
-    // They take a twentieth of what a user may have.
+    // These subscriptions use a twentieth of the user's limit.
     let lengths = 10_000;
-    (0..lengths).for_each(|n| watcher.watch_prefix(&key[..n]));
+    (0..lengths).for_each(|n| subscriber.watch_prefix(&key[..n]));
     let mut writer = env.raw_v2();
     let begin = Instant::now();
     writer.put(&key, "v");
@@ -180,54 +178,53 @@ fn prefixes_of_many_lengths_do_not_starve_others() {
     let begin = Instant::now();
     writer.put("k", "v");
     println!("a put of a short one: {:?}", begin.elapsed());
-    assert_eq!(watcher.next_change().0, key);
+    assert_eq!(subscriber.next_change().0, key);
     let puts = encode_put(1, &key, b"v").repeat(10);
     under_attack(&env, &mut others, "puts of long keys", vec![env.raw_v2()], &puts);
     let puts = encode_put(1, &key[..1000], b"v").repeat(100);
     under_attack(&env, &mut others, "puts of keys of 1000 bytes", vec![env.raw_v2()], &puts);
     let begin = Instant::now();
-    watcher.close();
+    subscriber.close();
     others.latency(Duration::from_millis(10));
-    println!("{:?} for the end of the watcher", begin.elapsed());
+    println!("{:?} to close the subscriber", begin.elapsed());
 }
 
-/// What an application has watched is taken away little by little, and counts until it is.
+/// The server removes the subscriptions of a closed session in time slices, and charges them until
+/// then.
 #[test]
 fn cleanup_of_many_subscriptions_does_not_starve_others() {
     let many = std::env::var("KVS_TEST_WATCHES").map_or(20_000, |many| many.parse().unwrap());
     let limit = (u64::from(many) * 512 + 1_000_000).to_string();
     let env = TestEnv::with_args(["--max-bytes-per-user", &limit]);
     let mut others = Others::new(&env);
-    // One of the same group, too.
-    let (mut app, mut watcher) = (env.raw_v2(), env.raw_v2());
+    // An application of the same group must be served, too.
+    let (mut app, mut subscriber) = (env.raw_v2(), env.raw_v2());
     app.put("k", "v");
     others.0.push(app);
     println!("in quiet: {:.1?}", others.latency(Duration::from_millis(100)));
     let numbers: Vec<u32> = (1..=many).collect();
-    // So many answers always fit into the socket, even each in a buffer of its own. With more, a
-    // client that does not read and the server, which stops reading from it, would wait for each
-    // other.
+    // 100 responses fit into the socket even with one buffer each. With more, the client, which
+    // does not read yet, and the server, which stops reading, would block each other.
     for numbers in numbers.chunks(100) {
         let asked = numbers.iter().map(|n| {
             let prefix = [b"p", &n.to_le_bytes()[..]].concat();
-            watcher.send_request(Request::Watch(WatchTarget::Prefix(&prefix)))
+            subscriber.send_request(Request::Watch(WatchTarget::Prefix(&prefix)))
         });
         let asked: Vec<_> = asked.collect();
-        asked.into_iter().for_each(|n| assert_eq!(watcher.response(n).status, Status::Ok));
+        asked.into_iter().for_each(|n| assert_eq!(subscriber.response(n).status, Status::Ok));
     }
     let value = vec![b'v'; (many as usize * 512).min(16_000_000)];
     let put = Request::Put { key: b"large", value: &value, expected: None };
     assert_eq!(others.0[4].status_of(put).0, Status::Limit);
-    drop(watcher);
+    drop(subscriber);
     let latency = others.latency(Duration::from_micros(2 * u64::from(many)));
     println!("{many} watches: a get takes {latency:.1?} while they are taken away");
     until("they are given back", || (others.0[4].status_of(put).0 == Status::Ok).then_some(()));
 }
 
 // --- memory
-// ---------------------------------------------------------------------------------------
 
-/// Values that were overwritten are kept for who has asked for them and does not take them.
+/// Overwritten values stay in memory while responses that contain them are unread.
 #[test]
 fn unread_overwritten_values_are_charged_and_limited() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "100000000"]);
@@ -259,7 +256,7 @@ fn unread_overwritten_values_are_charged_and_limited() {
     });
 }
 
-/// Keys are counted, and so are their bytes: a page of long ones is shorter.
+/// A page is limited in keys and in bytes, so long keys make it shorter.
 #[test]
 fn key_pages_are_limited_in_bytes() {
     let env = TestEnv::start();
@@ -329,7 +326,7 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     assert!(is_closed(), "{deleted} changes gather");
     let grown = env.server.peak_resident_kib().saturating_sub(resident);
     println!("closed after {deleted} deletions; {grown} KiB");
-    // 256 for each change that waits.
+    // Each pending event is charged 256 bytes.
     assert!(deleted as u64 >= BYTES / 256, "closed after {deleted}");
     assert!(grown < 16 << 10, "{grown} KiB");
     (deleted..KEYS).for_each(|n| {
@@ -342,7 +339,7 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
         let log = env.server.log_lines();
         log.iter().any(|line| line.contains("pending events exceed")).then_some(())
     });
-    // All others are as they were, and what waited is given back.
+    // Other sessions are unaffected, and the pending events are no longer charged.
     let version = writer.put("kept", "w");
     assert_eq!(full.next_change(), (b"kept".to_vec(), version));
     assert_eq!(original.next_change(), "kept");
@@ -359,8 +356,8 @@ fn subscriber_over_quota_is_disconnected_and_others_are_not() {
     });
 }
 
-/// One message can set off many changes: it is refused when they are too many, and no more wait
-/// than may.
+/// One message can cause many events. The server refuses it above a maximum and keeps pending
+/// events within the limit.
 #[test]
 fn events_of_one_put_many_are_bounded() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "4000000"]);
@@ -369,7 +366,7 @@ fn events_of_one_put_many_are_bounded() {
     let mut writer = env.raw_v2();
     let resident = env.server.resident_kib();
     let pair = |n: usize| (format!("key {n}").into_bytes(), b"v".to_vec());
-    // So many at once would hold up everybody.
+    // So many events at once would delay all applications.
     let entries = many(10_000, pair);
     let too_large = (Status::TooLarge, 0);
     assert_eq!(writer.status_of(Request::PutMany(entries.entries())), too_large);
@@ -387,7 +384,7 @@ fn events_of_one_put_many_are_bounded() {
         });
     }
     let grown = env.server.peak_resident_kib().saturating_sub(resident);
-    println!("10,000 keys for {} watchers: {grown} KiB", asleep.len());
+    println!("10,000 keys for {} subscribers: {grown} KiB", asleep.len());
     assert!(grown < 20 << 10, "{grown} KiB");
     until("those of whom too much waits are closed", || {
         let status = env.server.status();
@@ -396,7 +393,7 @@ fn events_of_one_put_many_are_bounded() {
     writer.expect_served();
 }
 
-/// Where changes are put together for the socket, no room is kept when they are gone.
+/// The server releases the buffer in which it encodes events once they are sent.
 #[test]
 fn idle_sessions_keep_no_event_buffers() {
     const APPS: usize = 200;
@@ -420,7 +417,6 @@ fn idle_sessions_keep_no_event_buffers() {
 }
 
 // --- what is charged
-// ------------------------------------------------------------------------------
 
 /// Everything that a v2 session makes the server keep is charged to its user. Requests over the
 /// limit are refused, and the session continues.
@@ -430,7 +426,7 @@ fn requests_over_the_limit_are_refused_and_sessions_continue() {
     let mut app = env.raw_v2();
     let limit = (Status::Limit, 0);
     let put = |key, value| Request::Put { key, value, expected: None };
-    // Pairs.
+    // The limit of pairs.
     for key in ["a", "b", "c"] {
         app.put(key, "v");
     }
@@ -443,29 +439,29 @@ fn requests_over_the_limit_are_refused_and_sessions_continue() {
     let new = Request::Put { key: b"f", value: b"v", expected: Some(0) };
     assert_eq!(app.status_of(new), limit);
     assert_eq!(app.get("f"), None);
-    // Overwriting, also on a condition; and a version is given to nothing that was refused.
+    // Overwriting is allowed, also with a condition. Refused requests consumed no version.
     assert_eq!(app.put("a", "x"), last + 1);
     let stale = Request::Put { key: b"a", value: b"y", expected: Some(last) };
     assert_eq!(app.status_of(stale), (Status::Conflict, last + 1));
     assert!(app.delete("e"));
     assert_eq!(app.put("f", "v"), last + 2);
-    // Bytes, of a message in one piece and of one in many.
+    // The limit of bytes, for a request that arrives whole and one that arrives in pieces.
     let value = vec![b'v'; 200_000];
     assert_eq!(app.status_of(put(b"a", &value)), limit);
     assert_eq!(app.status_of(put(b"a", &value[..199_990])), limit);
     assert_eq!(app.get("a").map(|(_, value)| value), Some(b"x".to_vec()));
     app.put("a", &value[..100_000]);
-    // What comes in pieces counts while it comes.
+    // A partly received request is charged.
     let mut other = env.raw_v2();
     let large = encode_put(9, b"b", &value[..90_000]);
-    // When a request before it is answered, its beginning was read.
+    // The response to the request before it shows that the server has read its beginning.
     other.main.send(&[&encode_request(8, Request::Get(b"none"))[..], &large[..20_000]].concat());
     assert_eq!(other.response(8).status, Status::NoSuchKey);
     assert_eq!(app.status_of(put(b"c", &value[..20_000])), limit);
     other.main.send(&large[20_000..]);
     assert_eq!(other.response(9).status, Status::Ok);
     app.put("b", "v");
-    // Watches of keys and prefixes: 512, and what a long one has above 99.
+    // A watch of a key or prefix is charged 512 bytes, and the bytes of a name beyond 99.
     let long = vec![b'k'; 60_099];
     app.watch_prefix(&long);
     assert_eq!(app.status_of(Request::Watch(WatchTarget::Prefix(&long[1..]))), limit);
@@ -481,15 +477,15 @@ fn requests_over_the_limit_are_refused_and_sessions_continue() {
     assert_eq!(app.status_of(Request::Unwatch(WatchTarget::Prefix(&long))), (Status::Ok, 0));
     app.watch("a");
     app.expect_ok(Request::Unwatch(WatchTarget::Key(b"a")));
-    // The same again takes nothing.
+    // A repeated watch is not charged.
     app.watch_prefix("0");
-    // All is given back with the application; its pairs stay.
+    // When the application leaves, everything but its pairs is released.
     app.close();
     until("the watches are given back", || {
         (other.status_of(put(b"b", &value[..90_000])).0 == Status::Ok).then_some(())
     });
     assert_eq!(env.pairs(), 5);
-    // Each limit once, however often it was met.
+    // The log mentions each limit once, however often it was reached.
     let lines = || {
         let lines = env.server.log_lines();
         lines.iter().filter(|line| line.contains("-per-user")).count()
@@ -497,7 +493,7 @@ fn requests_over_the_limit_are_refused_and_sessions_continue() {
     until("both limits are logged", || (lines() == 2).then_some(()));
 }
 
-/// Changes and answers that wait count, too.
+/// Pending events and unread responses are charged.
 #[test]
 fn unread_events_and_responses_are_charged_until_read() {
     let env = TestEnv::with_args(["--max-bytes-per-user", "2700000"]);
@@ -507,7 +503,7 @@ fn unread_events_and_responses_are_charged_until_read() {
     let put = Request::Put { key: b"more", value: &value, expected: None };
     app.expect_ok(put);
     app.delete("more");
-    // An answer that is not taken.
+    // One unread response.
     asleep.send_request(Request::Get(b"k"));
     until("it counts", || {
         let refused = app.status_of(put).0 == Status::Limit;
@@ -516,12 +512,12 @@ fn unread_events_and_responses_are_charged_until_read() {
         }
         refused.then_some(())
     });
-    // Whatever waits, one reads.
+    // Reading small values always works.
     assert!(app.get("k").is_some());
     assert_eq!(asleep.main.response().body, value);
     until("it is given back", || (app.status_of(put).0 == Status::Ok).then_some(()));
     app.delete("more");
-    // Changes of long keys.
+    // Events of long keys.
     let key = |n: u8| [&vec![b'k'; 60_000][..], &[n]].concat();
     asleep.watch_prefix("k");
     for n in 0..20 {
@@ -530,7 +526,7 @@ fn unread_events_and_responses_are_charged_until_read() {
     }
     assert_eq!(app.status_of(put).0, Status::Limit);
     for _ in 0..20 {
-        // Some as a put and a deletion.
+        // The put of a key may arrive as an event of its own before the deletion.
         while asleep.next_change().1 != 0 {}
     }
     until("they are given back", || (app.status_of(put).0 == Status::Ok).then_some(()));
@@ -551,7 +547,7 @@ fn unread_responses_block_puts_and_large_gets_but_not_deletes() {
     let put = Request::Put { key: b"new", value: b"v", expected: None };
     let many = entries([(&b"new"[..], &b"v"[..]), (b"newer", b"v")]);
     let limit = (Status::Limit, 0);
-    // Two answers wait, but for what the sockets hold; behind one of them more requests.
+    // Two responses are pending except for what the sockets hold; more requests follow one of them.
     let mut asleep = [env.raw_v2(), env.raw_v2()];
     for one in &mut asleep {
         one.send_request(Request::Get(b"large"));
@@ -573,14 +569,15 @@ fn unread_responses_block_puts_and_large_gets_but_not_deletes() {
     });
     assert!(app.get("small").is_some());
     assert!(app.delete("gone, too"));
-    // Nor is a deletion refused that comes in pieces.
+    // A deletion that arrives in pieces is not refused either.
     let delete = encode_request(9, Request::Delete { key: &long_key, expected: None });
     let (beginning, end) = delete.split_at(30_000);
     app.main.send(beginning);
     env.raw_v2().expect_served();
     app.main.send(end);
     assert_eq!(app.main.response().status, Status::Ok);
-    // The same holds for what has waited behind an answer: the other one still takes the room.
+    // The same holds for requests that waited for a response to be read: the other response still
+    // uses the quota.
     assert_eq!(first.main.response().body.len(), 1_000_000);
     let answers = numbers.map(|number| first.response(number).status);
     assert_eq!(answers, [Status::Limit, Status::Limit, Status::Ok, Status::Ok]);
@@ -590,7 +587,7 @@ fn unread_responses_block_puts_and_large_gets_but_not_deletes() {
     until("there is room again", || (app.status_of(put).0 == Status::Ok).then_some(()));
 }
 
-/// A connection that has sent half a frame is one of its user, like any other.
+/// A connection with an incomplete frame is charged to its user like any other.
 #[test]
 fn incomplete_frames_on_many_connections_take_little_memory() {
     const APPS: usize = 400;

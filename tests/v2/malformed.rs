@@ -1,10 +1,10 @@
-//! Whatever bytes an application sends in a framed session, on either channel and at whatever
-//! point: nothing of a malformed frame is stored, its session ends, everybody else is served, and
-//! nothing is left. What the server only does not know, or finds too large, is answered, and the
-//! session goes on in step.
+//! Malformed input of protocol v2, on either channel and at any point: the server stores nothing of
+//! a malformed frame, closes its session, serves all other applications, and keeps nothing of the
+//! sender. Requests that are only unknown or too large get a response, and the session stays in
+//! step.
 //!
-//! First a table of all that can be wrong, then cuts and hang-ups at each byte, then random
-//! sequences from a seed (`KVS_TEST_SEED`); `KVS_TEST_SEQUENCES` says how many.
+//! First a table of everything that can be wrong, then splits and disconnections at each byte, then
+//! random sequences from a seed (`KVS_TEST_SEED`). `KVS_TEST_SEQUENCES` sets their number.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -19,12 +19,12 @@ use kvs_testkit::{
     encode_request, entries, number_from_env,
 };
 
-/// The longest value here, so that what is too large need not be long.
+/// The longest value of this server, so that a short one is too large.
 const MAX_VALUE: usize = 100_000;
 
 const MIB: usize = 1 << 20;
 
-/// A server, and witnesses of both kinds that it serves and has stored what it should.
+/// A server, and a witness of each protocol that checks its service and its content.
 struct Witnessed {
     env: TestEnv,
     witness: RawV2App,
@@ -46,8 +46,8 @@ impl Witnessed {
         Self { env, witness, original, descriptors, rounds: 0 }
     }
 
-    /// The witnesses are served and receive only events of their own puts: no other application
-    /// stores anything.
+    /// Asserts that the witnesses are served and receive only events of their own puts: no other
+    /// application stores anything.
     fn expect_served(&mut self, what: &str) {
         self.rounds += 1;
         let value = self.rounds.to_string();
@@ -63,12 +63,12 @@ impl Witnessed {
         assert_eq!(self.env.pairs(), 1, "{what}");
     }
 
-    /// All is as before.
+    /// Asserts that the server is as idle and as small as before.
     fn expect_nothing_left(&mut self) {
         self.expect_served("at the end");
         self.expect_nothing_stored("at the end");
         self.env.server.expect_open_descriptors(self.descriptors);
-        // There is no event to wait for: that nothing happens is the promise.
+        // The promise is that nothing happens, so there is no event to wait for.
         let before = self.env.server.cpu_ticks();
         thread::sleep(Duration::from_millis(500));
         let used = self.env.server.cpu_ticks() - before;
@@ -76,14 +76,14 @@ impl Witnessed {
     }
 }
 
-/// The server ends both connections.
+/// Asserts that the server closes both connections.
 fn expect_closed(app: RawV2App) {
     let RawV2App { mut main, mut callback, .. } = app;
     main.rest();
     callback.rest();
 }
 
-/// The kinds of requests, with a legal one of each that stores nothing when it is not carried out.
+/// A legal request of each kind, which leaves no trace unless it is executed.
 fn legal() -> Vec<RawFrame<'static>> {
     /// One pair: "x" → "y".
     const ENTRIES: &[u8] = b"\x01\0\0\0\x01\0\0\0xy";
@@ -111,8 +111,8 @@ fn legal() -> Vec<RawFrame<'static>> {
     ]
 }
 
-/// All that ends a session (`docs/PROTOCOL.md` §7, Errors), with a name for the message of a
-/// failure.
+/// All frames that end a session (`docs/PROTOCOL.md` §7, Errors), each with a name for failure
+/// messages.
 fn malformed() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for legal in legal() {
@@ -181,13 +181,13 @@ fn malformed() -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// What is answered by this, and nothing of it done.
+/// Requests that the server refuses with this status and does not execute.
 fn refused() -> Vec<(String, Vec<u8>, Status)> {
     let mut all = Vec::new();
     let body = vec![7; 3 * MAX_VALUE];
     for kind in [0, 9, 77, 127, 128, 134, 192, 255] {
         for len in [0, 1, 5000, body.len()] {
-            // Of what is not known nothing is checked but what holds for all.
+            // For an unknown kind the server checks only what holds for every frame.
             let frame = RawFrame {
                 number: 1,
                 kind,
@@ -238,7 +238,7 @@ fn refused() -> Vec<(String, Vec<u8>, Status)> {
         RawFrame { number: 1, kind, key_len: 1, body: &body[..len], ..RawFrame::default() }.bytes()
     };
     too_large("a get with a long rest", frame(1, MAX_KEY + 1));
-    too_large("a goodbye with a long body", frame(8, MAX_KEY + 1));
+    too_large("a close with a long body", frame(8, MAX_KEY + 1));
     all
 }
 
@@ -250,7 +250,7 @@ fn malformed_frame_ends_its_session_and_stores_nothing() {
     let good = encode_request(5, Request::Get(b"k"));
     let later = encode_put(6, b"later", b"value");
     for (what, frame) in all {
-        // Alone; between others in one piece; and byte by byte.
+        // The frame alone; between others in one piece; and byte by byte.
         for way in 0..3 {
             println!("{what}, way {way}");
             let mut app = witnessed.env.raw_v2();
@@ -259,7 +259,7 @@ fn malformed_frame_ends_its_session_and_stores_nothing() {
                 1 => app.main.send(&[&good[..], &frame, &later].concat()),
                 _ => {
                     for byte in &frame {
-                        // The server closes as soon as it knows.
+                        // The server closes as soon as it detects the error.
                         if app.main.try_send(&[*byte]).is_err() {
                             break;
                         }
@@ -268,7 +268,7 @@ fn malformed_frame_ends_its_session_and_stores_nothing() {
                 }
             }
             if way == 1 {
-                // What was said before is answered, unless the end was noticed first.
+                // Earlier requests get their responses, unless the server detects the end first.
                 let answer = app.main.rest();
                 assert!(answer.is_empty() || answer.len() > HEADER_LEN, "{what}: {answer:?}");
             }
@@ -287,7 +287,7 @@ fn unknown_and_too_large_requests_keep_the_session_in_sync() {
     let all = refused();
     println!("{} frames that are refused", all.len());
     for (what, frame, status) in &all {
-        // In one piece, cut within the header, and within the body.
+        // The frame in one piece, split within the header, and split within the body.
         let cuts = [frame.len(), 3, HEADER_LEN, frame.len().min(HEADER_LEN + 70_000)];
         for cut in cuts {
             let (first, rest) = frame.split_at(cut);
@@ -303,7 +303,8 @@ fn unknown_and_too_large_requests_keep_the_session_in_sync() {
         witnessed.expect_served(what);
         witnessed.expect_nothing_stored(what);
     }
-    // Whatever is announced is answered when its header is here, and passed over when it comes.
+    // The server responds when the header is complete, and skips the announced body when it
+    // arrives.
     for kind in [2, 4, 9] {
         let mut app = witnessed.env.raw_v2();
         let frame = RawFrame { body_len: Some(u32::MAX), number: 3, kind, ..RawFrame::default() };
@@ -314,7 +315,7 @@ fn unknown_and_too_large_requests_keep_the_session_in_sync() {
         drop(app);
         witnessed.expect_served("4 GiB");
     }
-    // The longest of all that is taken.
+    // The longest key and value that the server accepts.
     let longest = vec![b'k'; MAX_KEY];
     let value = vec![b'v'; MAX_VALUE];
     let version = app.put(&longest, &value);
@@ -346,7 +347,7 @@ fn frames_may_be_split_and_merged_at_every_byte() {
     }
     for cut in 0..=stream.len() {
         for piece in [&stream[..cut], &stream[cut..]] {
-            // An empty one would be nothing.
+            // An empty piece would send nothing.
             if !piece.is_empty() {
                 app.main.send(piece);
             }
@@ -373,7 +374,7 @@ fn frames_may_be_split_and_merged_at_every_byte() {
                 break;
             }
         }
-        // What is left of them; then nothing.
+        // The remaining events; then none.
         witnessed.rounds += 1;
         app.put("k", "again");
         while witnessed.witness.next_change().0 != b"k" {}
@@ -416,7 +417,7 @@ fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
         }
         witnessed.expect_served(&format!("cut at {cut}, {how:?}"));
     }
-    // Without its callback channel an application gets no events, and is served.
+    // An application without a callback channel gets no events, and is served.
     for how in [Shutdown::Write, Shutdown::Both] {
         let mut app = witnessed.env.raw_v2();
         app.watch("k");
@@ -428,7 +429,7 @@ fn hang_up_at_any_byte_of_a_frame_stores_nothing() {
     witnessed.expect_nothing_left();
 }
 
-/// Of a body that is announced and does not come nothing is kept but what has come.
+/// The server allocates memory only for the received part of an announced body.
 #[test]
 fn announced_bodies_reserve_no_memory() {
     const APPS: usize = 100;
@@ -467,7 +468,7 @@ fn bytes_on_the_callback_channel_end_the_session() {
     let close = encode_request(0, Request::Close);
     let huge = vec![0; MIB];
     for bytes in [&b"\0"[..], &b"x"[..], &ready, &close, &huge] {
-        // Without events, with read events, and with pending events.
+        // The states are: without events, with read events, and with pending events.
         for state in 0..3 {
             let what = format!("{} bytes in state {state}", bytes.len());
             let mut app = witnessed.env.raw_v2();
@@ -501,7 +502,7 @@ fn anything_but_the_offer_after_the_group_name_ends_the_login() {
         (&b"g\0kvs2"[..], 2),
         (b"g\0kvs23", 2),
         (b"g\0kvs32", 2),
-        // Of a later version of the protocol, or of none.
+        // Offers of a later version of the protocol, and of none.
         (b"g\0kvs", 1),
         (b"g\0kvs3", 1),
         (b"g\0kvs1", 1),
@@ -527,17 +528,17 @@ fn anything_but_the_offer_after_the_group_name_ends_the_login() {
     ] {
         begin(hello).expect_end();
     }
-    // In two pieces it is a name, and something else.
+    // An offer in two pieces is a name followed by other bytes.
     let mut main = begin(b"g");
     main.expect_int(1);
     main.send(b"\0kvs2");
     main.expect_end();
-    // Nothing may come before the verdict.
+    // The application must send nothing before the verdict.
     for early in [encode_request(1, Request::Get(b"k")), vec![0], encode_put(1, b"x", b"y")] {
         let mut main = begin(b"g\0kvs2");
         main.expect_int(2);
         main.send(witnessed.env.secret().as_bytes());
-        // Together with the secret they would be a wrong secret, or none.
+        // Together with the secret these bytes would be a wrong secret, or none.
         let _ = main.try_send(&early);
         main.rest();
     }
@@ -556,21 +557,21 @@ fn descriptors_and_out_of_band_data_are_ignored_by_v2() {
         assert_eq!(app.response(1).status, Status::Ok);
         assert!(app.delete("x"));
         assert!(witnessed.env.server.open_descriptors() < witnessed.descriptors + 100);
-        // The byte becomes a part of the stream as soon as there is another: then it is a frame cut
-        // short, or a malformed one.
+        // An out-of-band byte joins the stream when the next one arrives: then it is a truncated
+        // frame, or a malformed one.
         let channel = if n % 2 == 0 { &mut app.main } else { &mut app.callback };
         channel.try_send_out_of_band(b"\xff").expect("this kernel has it on UNIX sockets");
         let _ = channel.try_send(&[0xff; HEADER_LEN]);
         let _ = channel.try_send_with(b"\xff", &many[..3]);
         drop(app);
-        // Two events, or a single one of the deletion.
+        // The witness receives two events, or only that of the deletion.
         while witnessed.witness.next_change().1 != 0 {}
         witnessed.expect_served("passed descriptors");
     }
     witnessed.expect_nothing_left();
 }
 
-/// One that cannot be, whatever follows.
+/// A header that is malformed, whatever follows.
 fn broken(rng: &mut SeededRng) -> Vec<u8> {
     let mut header: Vec<u8> = (0..HEADER_LEN).map(|_| rng.number() as u8).collect();
     match rng.below(2) {
@@ -580,8 +581,8 @@ fn broken(rng: &mut SeededRng) -> Vec<u8> {
     header
 }
 
-/// Frames that store nothing, most of them legal; bodies that announce more than they bring make
-/// what follows theirs.
+/// Frames that store nothing, most of them legal. A body that is shorter than announced swallows
+/// the frames after it.
 fn harmless(rng: &mut SeededRng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..rng.below(6) as u32 {
@@ -618,7 +619,7 @@ fn random_frames_store_and_leak_nothing() {
     let warm = count / 3;
     for number in 0..count {
         if number == warm {
-            // All that is kept for a while is kept by now: 1000 past applications, for one.
+            // By now the bounded histories are full, such as that of 1000 past applications.
             resident = witnessed.env.server.resident_kib();
         }
         let mut app = witnessed.env.raw_v2();
@@ -632,7 +633,7 @@ fn random_frames_store_and_leak_nothing() {
             let (piece, later) = rest.split_at(1 + rng.below(most.min(rest.len())));
             rest = later;
             if rng.one_in(30) {
-                // Without this piece, what follows it would be another stream.
+                // Without this piece, the rest would be a different stream.
                 let _ = app.callback.try_send(piece);
                 break;
             }

@@ -1,5 +1,5 @@
-//! Applications that do not take what the server has for them, or give it what they have in small
-//! bites. `KVS_TEST_PUTS` says how many changes go past a watcher that never reads.
+//! Applications that do not read from the server, or send their requests in small pieces.
+//! `KVS_TEST_PUTS` sets the number of changes during which a subscriber does not read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use kvs_testkit::{
     entries, number_from_env, until,
 };
 
-/// So many puts go out before their answers are taken: fewer than the sockets hold.
+/// Puts that are sent before their responses are read: fewer than the sockets hold.
 const PIPELINE: usize = 100;
 
-/// Puts as fast as the protocol allows; the version of the last one.
+/// Puts as fast as the protocol allows. Returns the last version.
 fn put_all(app: &mut RawV2App, key: &[u8], count: usize) -> Version {
     let mut last = 0;
     let mut left = count;
@@ -102,7 +102,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
     assert!(peak < resident + 2048, "the server grew from {resident} KiB to {peak} KiB");
     let last = writers[0].put("k", "last");
     assert!(received.0 < last);
-    // One may have been under way when the writers were done.
+    // One event may have been in transit when the writers were done.
     let rest = changes_up_to(&mut awake, b"k", last);
     assert!(
         rest.is_sorted_by(|a, b| a.1 < b.1) && rest[0].1 > received.0,
@@ -119,7 +119,7 @@ fn idle_subscriber_costs_nothing_and_gets_the_last_version() {
         assert_eq!(app.get("k"), Some((last, b"last".to_vec())));
         assert_eq!(app.callback.waiting(), b"");
     }
-    // They receive events as before.
+    // The subscribers receive events as before.
     for writer in &mut writers[..3] {
         let next = writer.put("k", "next");
         for app in [&mut asleep, &mut by_prefix, &mut awake] {
@@ -200,7 +200,7 @@ fn v2_subscriber_reading_byte_by_byte_delays_no_other() {
         bytes.extend(slow.callback.take(1));
     }
     let last = writer.put("k", "last");
-    // What it has taken are frames, whole and in order, up to the middle of one.
+    // The subscriber has received whole frames in order, and part of another.
     let mut at = 0;
     loop {
         while bytes.len() < at + HEADER_LEN {
@@ -216,8 +216,8 @@ fn v2_subscriber_reading_byte_by_byte_delays_no_other() {
     changes_up_to(&mut slow, b"k", last);
 }
 
-/// A long value is shared by the table and all who have asked for it, so that unread responses cost
-/// nothing but what they are put together from.
+/// The table and all unread responses share a long value, so each response costs only its own
+/// bookkeeping.
 #[test]
 fn unread_large_responses_share_memory_and_delay_no_other() {
     const APPS: usize = 8;
@@ -232,7 +232,7 @@ fn unread_large_responses_share_memory_and_delay_no_other() {
     let resident = env.server.resident_kib();
     env.server.reset_peak_resident();
     for app in &mut apps {
-        // More than is read at once.
+        // More requests than the server reads at once.
         app.main.send(&encode_request(7, Request::Get(b"large")).repeat(GETS));
         until("the first answer fills the socket", || (app.main.unread() > 60_000).then_some(()));
     }
@@ -251,7 +251,7 @@ fn unread_large_responses_share_memory_and_delay_no_other() {
         times[500], times[990]
     );
     assert!(grown < 4096, "the server grew by {grown} KiB");
-    // What was asked for stays what it was, although it is overwritten and deleted.
+    // Pending responses keep the value that was read, although the key is overwritten and deleted.
     writer.put("large", "other");
     assert!(writer.delete("large"));
     let mut app = apps.pop().expect("there are some");
@@ -262,14 +262,15 @@ fn unread_large_responses_share_memory_and_delay_no_other() {
         assert_eq!(app.response(7).status, Status::NoSuchKey);
     }
     app.expect_served();
-    // Gone: the last one to hold it frees it.
+    // The last session to drop its responses frees the value.
     drop((apps, app));
     until("the memory is given back", || {
         (env.server.resident_kib() + (10 << 10) < resident).then_some(())
     });
 }
 
-/// The server reads no more from one that does not take its answers, and keeps what it had read.
+/// The server stops reading from an application that does not read its responses, and keeps the
+/// requests that it had read.
 #[test]
 fn server_stops_reading_from_app_that_reads_no_responses() {
     let env = TestEnv::start();
@@ -289,7 +290,7 @@ fn server_stops_reading_from_app_that_reads_no_responses() {
     println!("after {sent} gets or more it reads no more; {grown} KiB");
     assert!(grown < 2048, "the server grew by {grown} KiB");
     other.expect_served();
-    // When they are taken, all that was sent whole is answered.
+    // Once the responses are read, the server responds to every complete request.
     for _ in 0..sent {
         let reply = app.response(7);
         assert_eq!((reply.status, reply.body.len()), (Status::Ok, 1000));
@@ -299,8 +300,8 @@ fn server_stops_reading_from_app_that_reads_no_responses() {
     assert_eq!(env.server.status().iter().filter(|app| app.status == "Connected").count(), 1);
 }
 
-/// A value that comes in small bites is put together while all others are served, and is not there
-/// before its last byte.
+/// A value that arrives in small pieces delays no other application and is stored only with its
+/// last byte.
 #[test]
 fn large_puts_in_small_pieces_delay_no_other() {
     const APPS: usize = 8;
@@ -310,7 +311,7 @@ fn large_puts_in_small_pieces_delay_no_other() {
     let put = encode_put(3, b"large", &value);
     let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
     let resident = env.server.resident_kib();
-    // A byte now and then; then the half of it; then all but a byte.
+    // Single bytes first; then half of the value; then all but one byte.
     for n in 0..100 {
         for app in &mut apps {
             app.main.send(&put[n..=n]);
@@ -337,8 +338,8 @@ fn large_puts_in_small_pieces_delay_no_other() {
     assert_eq!(env.pairs(), 1);
     assert!(other.delete("large"));
     drop(apps);
-    // The C library keeps some of it for each thread. If the server did, it would be ten times as
-    // much.
+    // The C library caches some memory for each thread. A leak in the server would be ten times as
+    // large.
     for _ in 0..6 {
         let mut apps: Vec<_> = (0..APPS).map(|_| env.raw_v2()).collect();
         apps.iter_mut().for_each(|app| app.main.send(&put));

@@ -1,4 +1,4 @@
-//! Both kinds of session in one group, and how framed ones end when it does.
+//! Sessions of both protocols in one group, and the end of v2 sessions when the group is deleted.
 
 use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use kvs_testkit::{
     GROUP, RawEvent, RawV1App, RawV2App, TestEnv, encode_put, encode_request, entries, until,
 };
 
-/// A put of an original session has no answer: that to a later call shows that it was done.
+/// A v1 put has no response; the response to a later call shows that it was executed.
 fn store(app: &mut RawV1App, key: &str, value: &str) {
     app.put(key, value);
     assert_eq!(app.get(key).as_deref(), Some(value));
@@ -22,9 +22,9 @@ fn event(key: &str, version: u64, by_key: bool, by_prefix: bool) -> Option<RawEv
 }
 
 /// No other event is pending: the next event is that of a change made now.
-fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
-    store(original, "silence", "v");
-    for app in framed {
+fn expect_silence(v2: &mut [&mut RawV2App], v1: &mut RawV1App) {
+    store(v1, "silence", "v");
+    for app in v2 {
         assert_eq!(app.next_change().0, b"silence");
         app.delete("silence");
     }
@@ -33,41 +33,41 @@ fn expect_silence(framed: &mut [&mut RawV2App], original: &mut RawV1App) {
 #[test]
 fn each_protocol_reads_and_deletes_values_of_the_other() {
     let env = TestEnv::start();
-    let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
-    store(&mut original, "a", "from an original session");
-    let (first, value) = framed.get("a").expect("it is stored");
-    assert_eq!(value, b"from an original session");
-    let second = framed.put("a", "from a framed session");
+    let (mut v2, mut v1) = (env.raw_v2(), env.raw_v1());
+    store(&mut v1, "a", "from a v1 session");
+    let (first, value) = v2.get("a").expect("it is stored");
+    assert_eq!(value, b"from a v1 session");
+    let second = v2.put("a", "from a v2 session");
     assert!(second > first);
-    assert_eq!(original.get("a").as_deref(), Some("from a framed session"));
-    // A put of an original session gives a version, too.
-    store(&mut original, "a", "again");
-    let (third, _) = framed.get("a").expect("it is stored");
+    assert_eq!(v1.get("a").as_deref(), Some("from a v2 session"));
+    // A v1 put assigns a version, too.
+    store(&mut v1, "a", "again");
+    let (third, _) = v2.get("a").expect("it is stored");
     assert!(third > second);
     let stale = Request::Put { key: b"a", value: b"stale", expected: Some(second) };
-    assert_eq!(framed.status_of(stale), (Status::Conflict, third));
-    assert_eq!(original.get("a").as_deref(), Some("again"));
-    assert!(framed.delete("a"));
-    assert_eq!(original.get("a"), None);
-    store(&mut original, "b", "");
-    assert_eq!(framed.get("b").map(|(_, value)| value), Some(Vec::new()));
-    original.main.send_int(2);
-    original.main.expect_int(1);
-    original.main.send(b"b");
-    original.main.expect_int(1);
-    assert_eq!(framed.get("b"), None);
-    // A library, which speaks what is best, in the same group.
+    assert_eq!(v2.status_of(stale), (Status::Conflict, third));
+    assert_eq!(v1.get("a").as_deref(), Some("again"));
+    assert!(v2.delete("a"));
+    assert_eq!(v1.get("a"), None);
+    store(&mut v1, "b", "");
+    assert_eq!(v2.get("b").map(|(_, value)| value), Some(Vec::new()));
+    v1.main.send_int(2);
+    v1.main.expect_int(1);
+    v1.main.send(b"b");
+    v1.main.expect_int(1);
+    assert_eq!(v2.get("b"), None);
+    // A connection of the library, which negotiates v2, in the same group.
     let library = env.connect();
     library.put("c", "from the library").expect("it is connected");
-    assert_eq!(original.get("c").as_deref(), Some("from the library"));
-    assert_eq!(framed.get("c").expect("it is stored").1, b"from the library");
-    assert_eq!(framed.keys("", 0), [b"c"]);
+    assert_eq!(v1.get("c").as_deref(), Some("from the library"));
+    assert_eq!(v2.get("c").expect("it is stored").1, b"from the library");
+    assert_eq!(v2.keys("", 0), [b"c"]);
 }
 
 #[test]
 fn value_too_large_for_v1_is_absent_in_v1() {
     let env = TestEnv::start();
-    let (mut framed, mut original) = (env.raw_v2(), env.raw_v1());
+    let (mut v2, mut v1) = (env.raw_v2(), env.raw_v1());
     for (value, carried) in [
         (vec![b'v'; 99], true),
         (vec![0xff; 99], true),
@@ -78,58 +78,58 @@ fn value_too_large_for_v1_is_absent_in_v1() {
         (b"v\0".to_vec(), false),
         (vec![], true),
     ] {
-        let version = framed.put("k", &value);
-        let seen = original.get("k");
+        let version = v2.put("k", &value);
+        let seen = v1.get("k");
         assert_eq!(seen.is_some(), carried, "{} bytes", value.len());
         if carried {
             assert_eq!(seen, Some(String::from_utf8_lossy(&value).into_owned()));
         }
-        // It may be watched, overwritten and deleted all the same.
-        assert!(original.register("k"));
-        let next = framed.put("k", &value);
+        // A v1 application can still watch, overwrite and delete the key.
+        assert!(v1.register("k"));
+        let next = v2.put("k", &value);
         assert!(next > version);
-        assert_eq!(original.next_change(), "k");
-        store(&mut original, "k", "short");
-        assert_eq!(original.next_change(), "k");
-        framed.put("k", &value);
-        assert_eq!(original.next_change(), "k");
-        original.main.send_int(2);
-        original.main.expect_int(1);
-        original.main.send(b"k");
-        original.main.expect_int(1);
-        assert_eq!(framed.get("k"), None);
+        assert_eq!(v1.next_change(), "k");
+        store(&mut v1, "k", "short");
+        assert_eq!(v1.next_change(), "k");
+        v2.put("k", &value);
+        assert_eq!(v1.next_change(), "k");
+        v1.main.send_int(2);
+        v1.main.expect_int(1);
+        v1.main.send(b"k");
+        v1.main.expect_int(1);
+        assert_eq!(v2.get("k"), None);
     }
     // Keys that v1 cannot express do not affect it.
-    framed.put(vec![b'k'; 100], "v");
-    framed.put("a\0b", "v");
-    assert_eq!(original.get("a"), None);
+    v2.put(vec![b'k'; 100], "v");
+    v2.put("a\0b", "v");
+    assert_eq!(v1.get("a"), None);
     assert_eq!(env.pairs(), 2);
 }
 
 #[test]
 fn events_reach_both_protocols_and_deletion_ends_watches() {
     let env = TestEnv::start();
-    let mut original = env.raw_v1();
+    let mut v1 = env.raw_v1();
     let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
     let mut writer = env.raw_v2();
     let version = writer.put("key", "0");
-    assert!(original.register("key"));
+    assert!(v1.register("key"));
     assert_eq!(by_key.watch("key"), version);
     by_prefix.watch_prefix("k");
     by_both.watch_prefix("");
     by_both.watch_prefix("ke");
     assert_eq!(by_both.watch("key"), version);
-    // Twice is once.
+    // A repeated watch has no effect.
     assert_eq!(by_both.watch("key"), version);
     by_both.watch_prefix("ke");
     let mut last = version;
     for round in 0..4 {
         if round % 2 == 0 {
-            store(&mut original, "key", "1");
+            store(&mut v1, "key", "1");
         } else {
             writer.put("key", "2");
         }
-        assert_eq!(original.next_change(), "key");
+        assert_eq!(v1.next_change(), "key");
         let (version, _) = writer.get("key").expect("it is stored");
         assert!(version > last);
         last = version;
@@ -137,23 +137,23 @@ fn events_reach_both_protocols_and_deletion_ends_watches() {
         assert_eq!(by_prefix.next_event(), event("key", version, false, true));
         assert_eq!(by_both.next_event(), event("key", version, true, true));
     }
-    // Several in one message: an event with its own version for each, in order.
+    // Several pairs in one message: one event with its own version for each, in order.
     let many = entries([(&b"key"[..], &b"3"[..]), (b"kin", b"1"), (b"other", b"1")]);
     let last = writer.expect_ok(Request::PutMany(many.entries()));
-    assert_eq!(original.next_change(), "key");
+    assert_eq!(v1.next_change(), "key");
     assert_eq!(by_key.next_event(), event("key", last - 2, true, false));
     assert_eq!(by_prefix.next_event(), event("key", last - 2, false, true));
     assert_eq!(by_prefix.next_event(), event("kin", last - 1, false, true));
     assert_eq!(by_both.next_event(), event("key", last - 2, true, true));
     assert_eq!(by_both.next_event(), event("kin", last - 1, false, true));
     assert_eq!(by_both.next_event(), event("other", last, false, true));
-    // One kind deletes, then the other.
+    // First a v1 application deletes the key, then a v2 one.
     for round in 0..2 {
         if round == 0 {
-            original.main.send_int(2);
-            original.main.expect_int(1);
-            original.main.send(b"key");
-            original.main.expect_int(1);
+            v1.main.send_int(2);
+            v1.main.expect_int(1);
+            v1.main.send(b"key");
+            v1.main.expect_int(1);
         } else {
             assert!(writer.delete("key"));
         }
@@ -168,20 +168,20 @@ fn events_reach_both_protocols_and_deletion_ends_watches() {
             assert_eq!(app.status_of(again), (Status::NoSuchKey, 0));
         }
         assert_eq!(by_key.callback.waiting(), b"");
-        assert_eq!(original.callback.waiting(), b"");
+        assert_eq!(v1.callback.waiting(), b"");
         if round == 0 {
-            assert!(original.register("key"));
+            assert!(v1.register("key"));
             by_key.watch("key");
             by_both.watch("key");
         }
     }
-    // No longer by a prefix; the others stay.
+    // The prefix watch is removed; the other watches stay.
     assert_eq!(by_both.status_of(Request::Unwatch(WatchTarget::Prefix(b"ke"))), (Status::Ok, 0));
     assert_eq!(
         by_both.status_of(Request::Unwatch(WatchTarget::Prefix(b"ke"))),
         (Status::NoSuchKey, 0)
     );
-    expect_silence(&mut [&mut by_both], &mut original);
+    expect_silence(&mut [&mut by_both], &mut v1);
     assert_eq!(by_prefix.status_of(Request::Unwatch(WatchTarget::Prefix(b"k"))), (Status::Ok, 0));
     writer.put("key", "unseen");
     assert_eq!(by_both.next_change().0, b"silence");
@@ -192,17 +192,17 @@ fn events_reach_both_protocols_and_deletion_ends_watches() {
 #[test]
 fn status_shows_watches_of_both_protocols() {
     let env = TestEnv::start();
-    let mut original = env.raw_v1();
-    let mut framed = env.raw_v2();
-    store(&mut original, "a", "v");
-    assert!(original.register("a"));
-    framed.watch("a");
-    framed.watch_prefix("");
-    framed.watch_prefix("some/");
-    framed.put(b"bin\0\x1b\xff", "v");
-    framed.watch(b"bin\0\x1b\xff");
+    let mut v1 = env.raw_v1();
+    let mut v2 = env.raw_v2();
+    store(&mut v1, "a", "v");
+    assert!(v1.register("a"));
+    v2.watch("a");
+    v2.watch_prefix("");
+    v2.watch_prefix("some/");
+    v2.put(b"bin\0\x1b\xff", "v");
+    v2.watch(b"bin\0\x1b\xff");
     let long = [&[b'l'; 7000][..], b"end"].concat();
-    framed.watch_prefix(&long);
+    v2.watch_prefix(&long);
     let shown = |status: &str| {
         let apps = env.server.status();
         let mut apps: Vec<_> = apps.into_iter().filter(|app| app.status == status).collect();
@@ -213,34 +213,34 @@ fn status_shows_watches_of_both_protocols() {
     assert_eq!(watched[0], ["a"]);
     assert_eq!(watched[1][..3], ["a", " (prefix)", "some/ (prefix)"]);
     assert!(watched[1][3].chars().all(|c| !c.is_control()), "{:?}", watched[1][3]);
-    // A long one is not shown in full length.
+    // A long prefix is abbreviated.
     assert!(
         watched[1][4].ends_with(" (prefix)") && watched[1][4].len() < 200,
         "{:?}",
         watched[1][4]
     );
-    framed.expect_ok(Request::Unwatch(WatchTarget::Prefix(b"")));
-    assert!(framed.delete("a"));
+    v2.expect_ok(Request::Unwatch(WatchTarget::Prefix(b"")));
+    assert!(v2.delete("a"));
     let watched = shown("Connected");
     assert_eq!(watched[0], [""; 0]);
     assert_eq!(watched[1][0], "some/ (prefix)");
-    framed.close();
-    original.close();
+    v2.close();
+    v1.close();
     env.server.status_where("both are closed", |status| {
         status.len() == 2
             && status.iter().all(|app| app.status == "Closed" && app.watched.is_empty())
     });
 }
 
-/// Several changes of a key in one message are one to those who watch: the last.
+/// Several changes of a key in one message cause one event, for the last of them.
 #[test]
 fn put_many_sends_one_event_per_key() {
     let env = TestEnv::start();
-    let (mut writer, mut original) = (env.raw_v2(), env.raw_v1());
+    let (mut writer, mut v1) = (env.raw_v2(), env.raw_v1());
     let (mut by_key, mut by_prefix, mut by_both) = (env.raw_v2(), env.raw_v2(), env.raw_v2());
     for key in ["a", "b", "c"] {
         writer.put(key, "0");
-        assert!(original.register(key));
+        assert!(v1.register(key));
         by_key.watch(key);
         by_both.watch(key);
     }
@@ -257,22 +257,22 @@ fn put_many_sends_one_event_per_key() {
             received.sort();
             assert_eq!(received, expected.map(|(key, version)| (key.into(), version)));
         }
-        // In an original session it has its handshake before the next one, so it receives no more
+        // A v1 event has its handshake before the next one, so the v1 subscriber receives no more
         // events either.
-        let mut received = [(); 3].map(|()| original.next_change());
+        let mut received = [(); 3].map(|()| v1.next_change());
         received.sort();
         assert_eq!(received, expected.map(|(key, _)| key));
     }
-    // There is nothing behind the last.
+    // No event follows the last one.
     let version = writer.put("c", "end");
     for app in [&mut by_key, &mut by_prefix, &mut by_both] {
         assert_eq!(app.next_change(), (b"c".to_vec(), version));
     }
-    assert_eq!(original.next_change(), "c");
+    assert_eq!(v1.next_change(), "c");
 }
 
-/// Of many who count up with what they have read, and some of whom vanish in the middle of it, none
-/// writes over what another has counted.
+/// Applications increment a counter by compare-and-swap, and some vanish in between; no increment
+/// overwrites another.
 #[test]
 fn counters_by_compare_and_swap_lose_no_update() {
     const APPS: usize = 6;
@@ -288,7 +288,8 @@ fn counters_by_compare_and_swap_lose_no_update() {
                 assert_eq!(connection.protocol(), kvs::Protocol::V2);
                 for time in 0..TIMES {
                     if n % 2 == 0 && time % 50 == 49 {
-                        // It sends one more, and does not learn whether it was done.
+                        // The application sends one more increment and vanishes before the
+                        // response.
                         let mut app = env.raw_v2();
                         let (version, value) = app.get("counter").unwrap_or((0, b"0".to_vec()));
                         let value = (number(&value) + 1).to_string();
@@ -323,7 +324,7 @@ fn counters_by_compare_and_swap_lose_no_update() {
     let value = number(&value);
     println!("{value} counted, {certain} of them for certain; {uncertain} perhaps");
     assert!((certain..=certain + uncertain).contains(&value), "{value}");
-    // Every version was a step of the counter, and no step was made without one.
+    // Each version is one increment, and each increment has its version.
     assert_eq!(version, value);
 }
 
@@ -332,13 +333,12 @@ fn number(value: &[u8]) -> u64 {
 }
 
 // --- the end
-// --------------------------------------------------------------------------------------
 
-/// Applications in a framed session, each in the middle of something that it does not go on with.
+/// Applications with v2 sessions, each halted in the middle of an operation.
 struct Busy {
     /// Applications whose sockets have room for the request to close.
     reachable: Vec<(&'static str, RawV2App)>,
-    /// They cannot: what they have not taken fills the socket.
+    /// Applications whose unread bytes fill the socket, which has no room for the request.
     full: Vec<(&'static str, RawV2App)>,
 }
 
@@ -370,7 +370,7 @@ fn busy(env: &TestEnv) -> Busy {
         writer.put([&key[..], &[n]].concat(), "v");
     }
     full.push(("with changes that fill the socket", app));
-    // They are in those states, as far as that can be known.
+    // Wait until the applications are in those states, as far as a test can observe it.
     for (what, app) in &reachable {
         if what.contains("unread") {
             until(what, || (app.main.unread() > 0 || app.callback.unread() > 0).then_some(()));
@@ -381,8 +381,8 @@ fn busy(env: &TestEnv) -> Busy {
     Busy { reachable, full }
 }
 
-/// Each is closed. Those with room in their sockets get the request to close, and are closed as
-/// soon as they send theirs.
+/// Asserts that every application is closed. Applications whose sockets have room receive the
+/// request to close, and are closed as soon as they send theirs.
 fn expect_all_closed(busy: Busy) {
     for (what, mut app) in busy.reachable {
         while app.next_event().is_some() {}
@@ -416,12 +416,12 @@ fn group_is_deleted_during_any_v2_request() {
         let took = begin.elapsed();
         closed.join().expect("all are closed");
         println!("deleted in {took:?}");
-        // One of them does not read the request to close: it gets one second.
+        // One application does not read the request to close; the server waits one second for it.
         assert!(took < Duration::from_secs(3), "{took:?}");
     });
     expect_none_late(&env);
     other.expect_served();
-    // Nothing of it is there for a group of the same name.
+    // A new group of the same name starts empty.
     let secret = env.server.create_group(GROUP);
     let mut new = env.raw_v2_in(GROUP, &secret);
     assert_eq!(new.keys("", 0), [[0; 0]; 0]);
@@ -467,7 +467,7 @@ fn requests_before_a_requested_close_are_executed() {
     });
 }
 
-/// Pipelined requests before a goodbye are carried out, as they were sent before it.
+/// The server executes the requests that precede `CLOSE` in the same message.
 #[test]
 fn requests_before_a_close_are_executed() {
     let env = TestEnv::start();
@@ -482,7 +482,7 @@ fn requests_before_a_close_are_executed() {
     app.callback.expect_end();
     drop(app);
     assert_eq!(witness.keys("", 100).len(), 1000);
-    // What is sent behind it is not even read.
+    // The server does not read requests after `CLOSE`.
     let mut app = env.raw_v2();
     app.main.send(&[encode_request(0, Request::Close), encode_put(1, b"late", b"v")].concat());
     app.main.rest();
