@@ -79,12 +79,12 @@ impl Console {
 /// Prints lines. Clones write to the same sink, in the order of the calls.
 #[derive(Debug, Clone)]
 pub struct Output {
-    lines: SyncSender<Line>,
+    lines: SyncSender<WriterMessage>,
     dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-enum Line {
+enum WriterMessage {
     Text(String),
     Flushed(SyncSender<()>),
 }
@@ -106,7 +106,9 @@ impl Output {
 
     /// Prints one line, or several that stay together if `text` contains line feeds. Never waits.
     pub fn say(&self, text: impl Display) {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text.to_string())) {
+        if let Err(TrySendError::Full(_)) =
+            self.lines.try_send(WriterMessage::Text(text.to_string()))
+        {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -114,21 +116,21 @@ impl Output {
     /// Waits until all earlier lines are written, `limit` at most.
     pub fn flush(&self, limit: Duration) {
         let (done, flushed) = mpsc::sync_channel(1);
-        if self.lines.try_send(Line::Flushed(done)).is_ok() {
+        if self.lines.try_send(WriterMessage::Flushed(done)).is_ok() {
             // After the timeout, the reader is too slow: the lines are given up.
             let _: Result<(), RecvTimeoutError> = flushed.recv_timeout(limit);
         }
     }
 }
 
-fn write_lines(mut sink: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
+fn write_lines(mut sink: impl Write, waiting: &Receiver<WriterMessage>, dropped: &AtomicU64) {
     // A closed pipe must not end the server, so errors are ignored.
     while let Ok(line) = waiting.recv() {
         match line {
-            Line::Text(text) => {
+            WriterMessage::Text(text) => {
                 let _ = sink.write_all(format!("{text}\n").as_bytes());
             }
-            Line::Flushed(done) => {
+            WriterMessage::Flushed(done) => {
                 // Each line was flushed already; the printer of a terminal may still hold the last.
                 let _ = sink.flush();
                 let _ = done.try_send(());

@@ -148,11 +148,11 @@ impl Shutdown {
 /// more.
 struct HangupHandler<F> {
     call: F,
-    state: Mutex<Calls>,
+    state: Mutex<HangupCalls>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Calls {
+enum HangupCalls {
     #[default]
     None,
     Running,
@@ -165,17 +165,18 @@ impl<F: Fn() + Send + Sync + 'static> HangupHandler<F> {
         let before = {
             let mut state = self.state.lock();
             let before = *state;
-            *state = if before == Calls::None { Calls::Running } else { Calls::Again };
+            *state =
+                if before == HangupCalls::None { HangupCalls::Running } else { HangupCalls::Again };
             before
         };
-        if before != Calls::None {
+        if before != HangupCalls::None {
             return;
         }
         let handler = Arc::clone(self);
         let spawned = thread::Builder::new().name("reload".into()).spawn(move || handler.run());
         if let Err(error) = spawned {
             tracing::error!("SIGHUP ignored: cannot start a thread for it: {error}");
-            *self.state.lock() = Calls::None;
+            *self.state.lock() = HangupCalls::None;
         }
     }
 
@@ -183,8 +184,9 @@ impl<F: Fn() + Send + Sync + 'static> HangupHandler<F> {
         loop {
             (self.call)();
             let mut state = self.state.lock();
-            *state = if *state == Calls::Again { Calls::Running } else { Calls::None };
-            if *state == Calls::None {
+            *state =
+                if *state == HangupCalls::Again { HangupCalls::Running } else { HangupCalls::None };
+            if *state == HangupCalls::None {
                 return;
             }
         }

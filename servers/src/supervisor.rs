@@ -42,13 +42,13 @@ struct NotifySocket {
     socket: UnixDatagram,
     address: SocketAddr,
     /// Not held while a message is sent.
-    phase: Mutex<Phase>,
+    phase: Mutex<ServerPhase>,
 }
 
 /// What the supervisor knows. A reload is reported only while the server serves: its `READY=1`
 /// would be wrong while the server starts or stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ServerPhase {
     Starting,
     Serving,
     Stopping,
@@ -84,13 +84,13 @@ impl Supervisor {
 
     /// Reports that the server serves. To be called once.
     pub fn ready(&self) {
-        self.enter(Phase::Serving);
+        self.enter(ServerPhase::Serving);
         self.notify(&[NotifyState::Ready]);
     }
 
     /// Reports that the server quits because of `reason`. To be called once.
     pub fn stopping(&self, reason: impl Display) {
-        self.enter(Phase::Stopping);
+        self.enter(ServerPhase::Stopping);
         let status = line(format_args!("Quitting: {reason}"));
         self.notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
     }
@@ -98,7 +98,7 @@ impl Supervisor {
     /// Changes the options of the running server with `reload`, and reports the change.
     pub fn reload<T>(&self, reload: impl FnOnce() -> T) -> T {
         let is_serving =
-            || self.0.as_ref().is_some_and(|socket| *socket.phase.lock() == Phase::Serving);
+            || self.0.as_ref().is_some_and(|socket| *socket.phase.lock() == ServerPhase::Serving);
         let is_reported = is_serving();
         if is_reported {
             match NotifyState::monotonic_usec_now() {
@@ -113,7 +113,7 @@ impl Supervisor {
         result
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: ServerPhase) {
         if let Some(socket) = &self.0 {
             *socket.phase.lock() = phase;
         }
@@ -137,7 +137,7 @@ impl NotifySocket {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        Ok(Self { socket, address, phase: Mutex::new(Phase::Starting) })
+        Ok(Self { socket, address, phase: Mutex::new(ServerPhase::Starting) })
     }
 }
 

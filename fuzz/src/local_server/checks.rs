@@ -27,9 +27,9 @@ impl Harness<'_> {
 
     pub(super) fn check_pairs(&self) {
         for group in self.groups.iter().filter(|group| group.open) {
-            assert_eq!(self.machine.pairs(&group.name), Some(group.pairs.len()));
+            assert_eq!(self.server.pairs(&group.name), Some(group.pairs.len()));
             for key in &group.seen {
-                let stored = self.machine.value(&group.name, key);
+                let stored = self.server.value(&group.name, key);
                 assert_eq!(stored.as_ref(), group.pairs.get(key), "{key:?}");
             }
         }
@@ -45,7 +45,7 @@ impl Harness<'_> {
             allocated <= bound as isize,
             "{allocated} bytes are allocated, {bound} are allowed"
         );
-        let pending = self.machine.max_unsent();
+        let pending = self.server.max_unsent();
         assert!(pending <= MAX_PENDING, "{pending} bytes are pending for one application");
     }
 
@@ -62,7 +62,7 @@ impl Harness<'_> {
                 _ => None,
             });
             let expected = watches.fold((0, 0), |(count, sum), watches| (count + 1, sum + watches));
-            assert_eq!(self.machine.members(&group.name), Some(expected), "members and watches");
+            assert_eq!(self.server.members(&group.name), Some(expected), "members and watches");
         }
     }
 
@@ -98,7 +98,7 @@ impl Harness<'_> {
             self.close_group(group);
         }
         self.allow_close_of_logins();
-        counting_allocator::counted(|| self.machine.close_all());
+        counting_allocator::counted(|| self.server.close_all());
         self.settle();
         self.pass_time();
         self.settle();
@@ -107,8 +107,8 @@ impl Harness<'_> {
         for main in self.mains.iter().flatten() {
             assert!(main.ended, "a connection survives the server");
         }
-        let Self { machine, .. } = self;
-        counting_allocator::counted(|| drop(machine));
+        let Self { server, .. } = self;
+        counting_allocator::counted(|| drop(server));
         assert_eq!(counting_allocator::allocated(), 0, "the server leaks memory");
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use kvs_proto::Text;
-use kvs_servers::local::fuzzing::Machine;
+use kvs_servers::local::fuzzing::SteppedServer;
 
 use super::listeners::Listeners;
 use crate::counting_allocator;
@@ -37,7 +37,7 @@ pub(super) const SECRET: &[u8] = b"abcde";
 
 pub(super) struct Harness<'a> {
     pub(super) listeners: &'a Listeners,
-    pub(super) machine: Machine,
+    pub(super) server: SteppedServer,
     pub(super) groups: Vec<GroupModel>,
     pub(super) mains: Vec<Option<MainConnection>>,
     pub(super) callbacks: Vec<Option<CallbackConnection>>,
@@ -128,8 +128,8 @@ pub(super) fn int(value: i32) -> [u8; 4] {
 /// Otherwise the first script would count that memory, which is never freed.
 pub(super) fn initialize_thread_locals(listeners: &Listeners) {
     let clone = |listener: &UnixListener| listener.try_clone().expect("descriptors are left");
-    let machine = Machine::new(clone(&listeners.main), clone(&listeners.callback), 1);
-    machine.expect("descriptors are left").add_group(text(b"g"), text(SECRET));
+    let server = SteppedServer::new(clone(&listeners.main), clone(&listeners.callback), 1);
+    server.expect("descriptors are left").add_group(text(b"g"), text(SECRET));
 }
 
 impl<'a> Harness<'a> {
@@ -137,8 +137,8 @@ impl<'a> Harness<'a> {
         counting_allocator::reset();
         let again = |listener: &UnixListener| listener.try_clone().expect("descriptors are left");
         let (main, callback) = (again(&listeners.main), again(&listeners.callback));
-        let machine = counting_allocator::counted(|| Machine::new(main, callback, REACTORS));
-        let machine = machine.expect("descriptors are left");
+        let server = counting_allocator::counted(|| SteppedServer::new(main, callback, REACTORS));
+        let server = server.expect("descriptors are left");
         let groups = [&b"g"[..], b"h"].map(|name| GroupModel {
             name: text(name),
             open: true,
@@ -149,7 +149,7 @@ impl<'a> Harness<'a> {
         });
         let mut harness = Self {
             listeners,
-            machine,
+            server,
             groups: groups.into(),
             mains: (0..=SLOTS).map(|_| None).collect(),
             callbacks: (0..=SLOTS).map(|_| None).collect(),
@@ -161,7 +161,7 @@ impl<'a> Harness<'a> {
             new: 0,
         };
         for group in &harness.groups {
-            counting_allocator::counted(|| harness.machine.add_group(group.name, text(SECRET)));
+            counting_allocator::counted(|| harness.server.add_group(group.name, text(SECRET)));
         }
         // The honest application. No other application uses its name.
         harness.login(SLOTS, 200, 0, SECRET);

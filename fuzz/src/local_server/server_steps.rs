@@ -7,7 +7,7 @@ use crate::input::text;
 
 impl Harness<'_> {
     pub(super) fn run_reactor(&mut self, reactor: usize) -> bool {
-        let busy = counting_allocator::counted(|| self.machine.poll(reactor)).expect("epoll works");
+        let busy = counting_allocator::counted(|| self.server.poll(reactor)).expect("epoll works");
         if busy {
             self.observe();
         }
@@ -46,7 +46,7 @@ impl Harness<'_> {
         let groups = &mut self.groups;
         let mut unavailable = false;
         let responded = counting_allocator::counted(|| {
-            self.machine.answer(|name| {
+            self.server.complete_lookup(|name| {
                 let secret = match how {
                     0 => Ok(Some(text(SECRET))),
                     1 => Ok(Some(text(b"other"))),
@@ -87,7 +87,7 @@ impl Harness<'_> {
             .map(|callback| callback.name)
             .collect();
         self.ambiguous.extend(unclaimed);
-        counting_allocator::counted(|| self.machine.pass_time());
+        counting_allocator::counted(|| self.server.pass_time());
         self.observe();
     }
 
@@ -99,7 +99,7 @@ impl Harness<'_> {
         self.close_group(group);
         // Its pairs are deleted with it. Its applications can put others until they disconnect.
         self.groups[group].pairs.clear();
-        counting_allocator::counted(|| self.machine.delete_group(&self.groups[group].name));
+        counting_allocator::counted(|| self.server.delete_group(&self.groups[group].name));
         self.observe();
     }
 

@@ -37,7 +37,7 @@ pub(super) struct LinkIdentity {
     pub(super) machine: IpAddr,
 }
 
-struct Group {
+struct RegisteredGroup {
     secret: Text,
     owner: LinkIdentity,
     /// The link of the same machine that last wanted to create the group.
@@ -46,7 +46,7 @@ struct Group {
     is_inherited: bool,
 }
 
-impl Group {
+impl RegisteredGroup {
     /// Whether the group does not exist for this link, although it does for all others.
     fn is_free_for(&self, link: LinkId) -> bool {
         self.is_inherited && self.owner.link == link
@@ -56,7 +56,7 @@ impl Group {
 /// All groups of all local servers. Clones are the same table.
 #[derive(Clone)]
 pub(super) struct Registry {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<GroupTable>>,
 }
 
 impl fmt::Debug for Registry {
@@ -68,7 +68,7 @@ impl fmt::Debug for Registry {
 impl Registry {
     /// An empty table in which one machine may own `groups_per_machine` groups.
     pub(super) fn new(groups_per_machine: usize) -> Self {
-        Self { table: Arc::new(Mutex::new(Table::new(groups_per_machine))) }
+        Self { table: Arc::new(Mutex::new(GroupTable::new(groups_per_machine))) }
     }
 
     /// The directory as `link` may read and change it.
@@ -121,8 +121,8 @@ impl Registry {
     }
 }
 
-struct Table {
-    groups: HashMap<Text, Group>,
+struct GroupTable {
+    groups: HashMap<Text, RegisteredGroup>,
     /// The names of the groups that a link owns; no entry for a link without groups.
     by_link: HashMap<LinkId, HashSet<Text>>,
     /// How many groups a machine owns; no entry for a machine without groups.
@@ -130,7 +130,7 @@ struct Table {
     groups_per_machine: usize,
 }
 
-impl Table {
+impl GroupTable {
     fn new(groups_per_machine: usize) -> Self {
         Self {
             groups: HashMap::new(),
@@ -141,7 +141,7 @@ impl Table {
     }
 
     /// The group, if it exists for `link`.
-    fn get(&self, name: &Text, link: LinkId) -> Option<&Group> {
+    fn get(&self, name: &Text, link: LinkId) -> Option<&RegisteredGroup> {
         self.groups.get(name).filter(|group| !group.is_free_for(link))
     }
 
@@ -150,8 +150,10 @@ impl Table {
         let is_free = self.get(&name, owner.link).is_none();
         if is_free {
             self.remove(&name);
-            self.groups
-                .insert(name, Group { secret, owner, claimed_by: None, is_inherited: false });
+            self.groups.insert(
+                name,
+                RegisteredGroup { secret, owner, claimed_by: None, is_inherited: false },
+            );
             self.by_link.entry(owner.link).or_default().insert(name);
             *self.by_machine.entry(owner.machine).or_default() += 1;
         }
@@ -188,7 +190,7 @@ impl Table {
     }
 
     fn remove(&mut self, name: &Text) {
-        let Some(Group { owner, .. }) = self.groups.remove(name) else { return };
+        let Some(RegisteredGroup { owner, .. }) = self.groups.remove(name) else { return };
         if let Some(names) = self.by_link.get_mut(&owner.link) {
             names.remove(name);
             if names.is_empty() {

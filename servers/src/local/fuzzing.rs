@@ -1,11 +1,11 @@
-//! The whole local server without its threads, its clock and its authentication server.
+//! The whole local server without its threads, its clock and its authentication server, for the
+//! fuzzer (`--cfg fuzzing`) and for unit tests.
 //!
-//! Reactors, sessions, pairing, groups and tables are the real ones, on real sockets, but nothing
-//! happens until the caller asks for it: a reactor polls once at a time ([`Machine::poll`]), in any
-//! order; lookups of secrets wait until the caller completes them ([`Machine::answer`]); deadlines
-//! pass on request ([`Machine::pass_time`]). So any order of events can be played, and repeated.
-//!
-//! For the fuzzer (`--cfg fuzzing`) and for unit tests.
+//! Reactors, sessions, pairing, groups and tables are the real ones, on real sockets. The caller
+//! drives every step: [`SteppedServer::poll`] runs one iteration of a reactor,
+//! [`SteppedServer::complete_lookup`] completes a lookup of a secret, and
+//! [`SteppedServer::pass_time`] expires the deadlines. So a test can play any order of events, and
+//! replay it.
 
 use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
@@ -15,7 +15,7 @@ use std::{fmt, io};
 
 use kvs_proto::Text;
 use mio::Events;
-use mio::net::UnixListener as Acceptor;
+use mio::net::UnixListener as MioListener;
 use parking_lot::Mutex;
 
 use crate::directory::{Completion, Directory, Unavailable};
@@ -31,7 +31,7 @@ use crate::local::net::reactor::Reactor;
 /// Longer than any timeout.
 const LATER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Expires only in [`Machine::pass_time`].
+/// Expires only in [`SteppedServer::pass_time`].
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest value: short enough for scripts to reach the limit.
@@ -53,7 +53,7 @@ impl fmt::Debug for QueuedDirectory {
 }
 
 impl QueuedDirectory {
-    /// The oldest lookup, and how to complete it.
+    /// Removes the oldest lookup and returns it with its completion.
     fn next_lookup(&self) -> Option<(Text, Completion<Option<Text>>)> {
         self.lookups.lock().pop_front()
     }
@@ -73,9 +73,9 @@ impl Directory for QueuedDirectory {
     }
 }
 
-/// A local server whose reactors poll when the caller asks.
+/// A local server whose reactors run only when the caller polls them.
 #[derive(Debug)]
-pub struct Machine {
+pub struct SteppedServer {
     reactors: Vec<(Reactor, Arc<Mailbox>)>,
     groups: Arc<Groups>,
     directory: Arc<QueuedDirectory>,
@@ -84,7 +84,7 @@ pub struct Machine {
     now: Instant,
 }
 
-impl Machine {
+impl SteppedServer {
     /// A server with this number of reactors; the first accepts.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Machine {
             (Reactor::new(poll, context), mailbox)
         });
         let mut reactors: Vec<_> = reactors.collect();
-        let (main, callback) = (Acceptor::from_std(main), Acceptor::from_std(callback));
+        let (main, callback) = (MioListener::from_std(main), MioListener::from_std(callback));
         let quotas = Arc::new(Quotas::new(Limits::default(), DESCRIPTORS));
         let listeners = Listeners { main, callback, are_activated: false };
         reactors[0].0.admit(listeners, quotas, mailboxes)?;
@@ -169,16 +169,19 @@ impl Machine {
         }
     }
 
-    /// Completes the oldest lookup of a secret: with the secret that `tell` returns for the group,
-    /// with "no such group" for `Ok(None)`, or with no answer for an `Err`. Returns `false` if no
-    /// lookup waits.
-    pub fn answer(&self, tell: impl FnOnce(&Text) -> Result<Option<Text>, ()>) -> bool {
-        let Some((name, reply)) = self.directory.next_lookup() else { return false };
-        reply(tell(&name).map_err(|()| Unavailable::Silent("nowhere".into())));
+    /// Completes the oldest lookup with what `secret_of` returns for the group: its secret,
+    /// `Ok(None)` for "no such group", or `Err` when the authentication server does not answer.
+    /// Returns `false` when no lookup is pending.
+    pub fn complete_lookup(
+        &self,
+        secret_of: impl FnOnce(&Text) -> Result<Option<Text>, ()>,
+    ) -> bool {
+        let Some((name, done)) = self.directory.next_lookup() else { return false };
+        done(secret_of(&name).map_err(|()| Unavailable::Silent("nowhere".into())));
         true
     }
 
-    /// Lets the server quit.
+    /// Asks all applications to close, as a server that quits does.
     pub fn close_all(&self) {
         for (_, mailbox) in &self.reactors {
             mailbox.send(Message::CloseAll);

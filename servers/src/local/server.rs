@@ -18,7 +18,7 @@ use crate::local::error::Error;
 use crate::local::group::registry::Groups;
 use crate::local::limits::quota::Quotas;
 use crate::local::link::auth_link::AuthLink;
-use crate::local::link::worker::{LinkContext, LinkOptions, Worker};
+use crate::local::link::worker::{LinkContext, LinkOptions, LinkWorker};
 use crate::local::metrics::counters::Counters;
 use crate::local::metrics::http::{DESCRIPTORS, HttpListener, HttpThread};
 use crate::local::metrics::snapshot::ServerInfo;
@@ -55,7 +55,7 @@ pub struct Server {
     control: Option<Listener>,
     groups: Arc<Groups>,
     auth: AuthLink,
-    auth_worker: Worker,
+    auth_worker: LinkWorker,
     port: u16,
     counts: Counters,
     metrics: Option<HttpListener>,
@@ -94,7 +94,7 @@ impl Server {
             exit_on_loss: config.exit_on_auth_loss,
             counters: counts.of_link(),
         };
-        let (auth, auth_worker, port) = Worker::connect(
+        let (auth, auth_worker, port) = LinkWorker::connect(
             options,
             &LinkContext { groups: &groups, supervisor, shutdown, output },
         )?;

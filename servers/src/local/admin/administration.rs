@@ -71,7 +71,7 @@ pub(crate) enum GroupError {
 
 /// What is shown of a group.
 #[derive(Debug)]
-pub(crate) struct GroupInfo {
+pub(crate) struct GroupSummary {
     /// The secret that the directory has.
     pub(crate) secret: Text,
     /// The number of pairs.
@@ -145,10 +145,10 @@ impl Administration {
     }
 
     /// Looks up the secret of a group and counts its pairs.
-    pub(crate) fn info(&self, id: Text) -> Result<GroupInfo, GroupError> {
+    pub(crate) fn info(&self, id: Text) -> Result<GroupSummary, GroupError> {
         let group = self.groups.find(&id).ok_or(GroupError::NotFound)?;
         match directory::wait(|done| self.directory.secret(id, done)) {
-            Ok(Some(secret)) => Ok(GroupInfo { secret, pairs: group.pairs() }),
+            Ok(Some(secret)) => Ok(GroupSummary { secret, pairs: group.pairs() }),
             Ok(None) => Err(GroupError::NotFound),
             Err(error) => Err(GroupError::Unavailable(error)),
         }

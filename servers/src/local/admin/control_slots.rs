@@ -22,11 +22,11 @@ pub(super) struct ControlSlots {
 #[derive(Debug, Default)]
 struct Open {
     last_id: u64,
-    connections: Vec<Connection>,
+    connections: Vec<ControlConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct ControlConnection {
     id: u64,
     stream: Arc<UnixStream>,
     /// Since when the connection waits for its peer; `None` while an operation is under way.
@@ -48,7 +48,7 @@ impl ControlSlots {
         open.last_id += 1;
         let id = open.last_id;
         let (stream, waiting_since) = (Arc::clone(stream), Some(Instant::now()));
-        open.connections.push(Connection { id, stream, waiting_since });
+        open.connections.push(ControlConnection { id, stream, waiting_since });
         drop(open);
         if let Some(evicted) = evicted {
             close(&evicted.stream);

@@ -34,7 +34,7 @@ pub(super) struct StatusParts {
     last: u64,
     /// Applications that were copied and are not in a part yet.
     batch: VecDeque<(u64, ClientStatus, usize)>,
-    part: Part,
+    part: StatusPart,
 }
 
 impl StatusParts {
@@ -45,7 +45,7 @@ impl StatusParts {
             current: None,
             last: 0,
             batch: VecDeque::new(),
-            part: Part::default(),
+            part: StatusPart::default(),
         }
     }
 
@@ -84,13 +84,13 @@ impl StatusParts {
 
 /// A part of the status.
 #[derive(Default)]
-struct Part {
+struct StatusPart {
     groups: Vec<GroupStatus>,
     /// The approximate number of bytes that it describes.
     size: usize,
 }
 
-impl Part {
+impl StatusPart {
     fn begin(&mut self, group: &Group) {
         let name = group.name();
         self.size += 100 + name.as_bytes().len();

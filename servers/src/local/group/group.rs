@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::local::group::members::{ClientInfo, ClientStatus, RemainingSubscriptions};
 use crate::local::group::notifications::PendingNotifications;
 use crate::local::group::outcome::Outcome;
-use crate::local::group::state::{Completed, Phase, State};
+use crate::local::group::state::{Completed, GroupPhase, State};
 use crate::local::group::submission::{Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
 use crate::local::group::subscriptions::IndexedSubscription;
@@ -108,7 +108,7 @@ impl Group {
 
     /// Whether applications may join.
     pub(crate) fn is_open(&self) -> bool {
-        self.state.lock().phase == Phase::Open
+        self.state.lock().phase == GroupPhase::Open
     }
 
     /// Whether `user` may store a value of `len` bytes under this key.
@@ -270,7 +270,7 @@ impl Group {
         subscriber: Arc<Subscriber>,
     ) -> Result<u64, GroupClosed> {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        if state.phase != GroupPhase::Open {
             return Err(GroupClosed);
         }
         Ok(state.members.join(pid, protocol, subscriber))
@@ -300,19 +300,19 @@ impl Group {
 
     /// Lets no application join for now.
     pub(crate) fn begin_closing(&self) {
-        self.state.lock().phase = Phase::Closing;
+        self.state.lock().phase = GroupPhase::Closing;
     }
 
     /// Lets applications join again, as the group could not be deleted.
     pub(crate) fn reopen(&self) {
-        self.state.lock().phase = Phase::Open;
+        self.state.lock().phase = GroupPhase::Open;
     }
 
     /// Lets no application join again. Returns the subscribers of the connected ones, which are to
     /// be asked to close.
     pub(crate) fn close(&self) -> Vec<Arc<Subscriber>> {
         let mut state = self.state.lock();
-        state.phase = Phase::Closed;
+        state.phase = GroupPhase::Closed;
         state.members.subscribers()
     }
 

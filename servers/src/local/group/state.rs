@@ -36,7 +36,7 @@ const MAX_EVENTS_PER_BATCH: usize = 200_000;
 /// What a group has.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) phase: Phase,
+    pub(crate) phase: GroupPhase,
     pub(crate) table: Table,
     usage: GroupUsage,
     store: Box<dyn Store>,
@@ -49,7 +49,7 @@ pub(crate) struct State {
 
 /// Whether applications may join.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum GroupPhase {
     /// They may.
     #[default]
     Open,
@@ -81,7 +81,7 @@ impl State {
     /// An open group without pairs.
     pub(crate) fn new(store: Box<dyn Store>, seed: Seed) -> Self {
         Self {
-            phase: Phase::Open,
+            phase: GroupPhase::Open,
             table: Table::new(seed),
             usage: GroupUsage::default(),
             limits: store.limits(),

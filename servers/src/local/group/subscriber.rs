@@ -63,7 +63,7 @@ struct State {
     events: EventQueue,
     /// The reactor has been notified and will ask until no event is pending.
     is_scheduled: bool,
-    quota: Quota,
+    quota: QuotaState,
     writer: EventWriter,
 }
 
@@ -86,7 +86,7 @@ struct PendingEvent {
 
 /// Whether the user's quota had room for every event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Quota {
+enum QuotaState {
     Available,
     /// It is exhausted, and nothing more is enqueued. The reactor has not been notified yet.
     Exhausted,
@@ -100,7 +100,7 @@ enum EventWriter {
     /// The reactor of a v1 application.
     V1,
     /// The next thread that flushes: no other is writing.
-    Idle(Sender),
+    Idle(EventSender),
     /// A thread that is writing.
     InUse {
         /// The socket has become writable since the write began.
@@ -112,7 +112,7 @@ enum EventWriter {
 
 /// The callback channel of a v2 application.
 #[derive(Debug)]
-struct Sender {
+struct EventSender {
     connection: Arc<Connection>,
     /// What the kernel has not taken yet.
     unsent: Vec<u8>,
@@ -136,7 +136,7 @@ impl Subscriber {
         connection: Arc<Connection>,
     ) -> Self {
         let sender =
-            Sender { connection, unsent: Vec::new(), _charge: None, is_write_blocked: false };
+            EventSender { connection, unsent: Vec::new(), _charge: None, is_write_blocked: false };
         Self::new(address, user, counts, EventWriter::Idle(sender))
     }
 
@@ -152,7 +152,7 @@ impl Subscriber {
             close_requested: false,
             counts,
         };
-        let state = State { events, is_scheduled: false, quota: Quota::Available, writer };
+        let state = State { events, is_scheduled: false, quota: QuotaState::Available, writer };
         Self { address, user, state: Mutex::new(state) }
     }
 
@@ -160,11 +160,11 @@ impl Subscriber {
     /// works in memory only.
     pub(crate) fn enqueue(&self, key: &Key, version: Version, matched_by: MatchedBy) {
         let state = &mut *self.state.lock();
-        if matches!(state.writer, EventWriter::Closed) || state.quota != Quota::Available {
+        if matches!(state.writer, EventWriter::Closed) || state.quota != QuotaState::Available {
             return;
         }
         if !state.events.enqueue(key, version, matched_by, &self.user) {
-            state.quota = Quota::Exhausted;
+            state.quota = QuotaState::Exhausted;
         }
     }
 
@@ -190,9 +190,9 @@ impl Subscriber {
             let mut state = self.state.lock();
             // An exhausted quota is reported even to a reactor that is scheduled: it may be waiting
             // for a socket that never becomes writable again.
-            let is_news = state.quota == Quota::Exhausted;
+            let is_news = state.quota == QuotaState::Exhausted;
             if is_news {
-                state.quota = Quota::Reported;
+                state.quota = QuotaState::Reported;
             }
             let was_scheduled = mem::replace(&mut state.is_scheduled, true);
             matches!(state.writer, EventWriter::Closed) || (was_scheduled && !is_news)
@@ -273,7 +273,7 @@ impl Subscriber {
 
     /// Whether more events came than the user's quota allows: the session is to be closed.
     pub(crate) fn is_over_quota(&self) -> bool {
-        self.state.lock().quota != Quota::Available
+        self.state.lock().quota != QuotaState::Available
     }
 
     /// v2: whether the reactor has to wait until the socket is writable.
@@ -286,7 +286,7 @@ impl Subscriber {
     }
 
     /// The sender, if there is reason to write and no other thread is writing.
-    fn take_sender(&self, became_writable: bool) -> Option<Sender> {
+    fn take_sender(&self, became_writable: bool) -> Option<EventSender> {
         self.state.lock().writer.take_sender(became_writable)
     }
 
@@ -312,7 +312,7 @@ impl Subscriber {
 }
 
 impl EventWriter {
-    fn take_sender(&mut self, became_writable: bool) -> Option<Sender> {
+    fn take_sender(&mut self, became_writable: bool) -> Option<EventSender> {
         match mem::replace(self, Self::InUse { became_writable: false }) {
             Self::Idle(sender) if !sender.is_write_blocked || became_writable => Some(sender),
             Self::InUse { became_writable: before } => {
@@ -327,7 +327,7 @@ impl EventWriter {
     }
 }
 
-impl Sender {
+impl EventSender {
     /// Keeps what the kernel has not taken, and counts it for `user`.
     fn store(&mut self, mut unsent: Vec<u8>, user: &Arc<UserQuota>) {
         if unsent.is_empty() && unsent.capacity() > IDLE_BYTES {

@@ -31,8 +31,8 @@ pub(crate) struct IndexedSubscription {
 /// All subscriptions of one group.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionIndex {
-    keys: HashIndex<Entry<()>>,
-    prefixes: HashIndex<Entry<Fingerprint>>,
+    keys: HashIndex<IndexEntry<()>>,
+    prefixes: HashIndex<IndexEntry<Fingerprint>>,
     hash: RandomState,
     points: Points,
     /// The number of prefixes of each length.
@@ -41,7 +41,7 @@ pub(crate) struct SubscriptionIndex {
 
 /// The subscriptions to one key or prefix.
 #[derive(Debug)]
-struct Entry<I> {
+struct IndexEntry<I> {
     /// What identifies a prefix; a key is identified by itself.
     id: I,
     /// The key, or the prefix.
@@ -61,7 +61,8 @@ impl SubscriptionIndex {
             WatchTarget::Key(bytes) => {
                 let number = hash.hash_one(bytes);
                 if keys.find(number, |entry| *entry.key == *bytes).is_none() {
-                    let entry = Entry { id: (), key: Key::from(bytes), subscriptions: Vec::new() };
+                    let entry =
+                        IndexEntry { id: (), key: Key::from(bytes), subscriptions: Vec::new() };
                     keys.insert(number, entry, |entry| hash.hash_one(&*entry.key));
                 }
                 let entry = keys.find_mut(number, |entry| *entry.key == *bytes)?;
@@ -72,7 +73,7 @@ impl SubscriptionIndex {
                 let number = hash.hash_one(id);
                 if prefixes.find(number, |entry| entry.id == id).is_none() {
                     *lengths.entry(bytes.len()).or_default() += 1;
-                    let entry = Entry { id, key: Key::from(bytes), subscriptions: Vec::new() };
+                    let entry = IndexEntry { id, key: Key::from(bytes), subscriptions: Vec::new() };
                     prefixes.insert(number, entry, |entry| hash.hash_one(entry.id));
                 }
                 let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
@@ -112,7 +113,7 @@ impl SubscriptionIndex {
                 let entry = prefixes.find_mut(number, |entry| entry.id == id)?;
                 let (subscription, was_last) = take(&mut entry.subscriptions)?;
                 if was_last {
-                    let hash_of = |entry: &Entry<Fingerprint>| hash.hash_one(entry.id);
+                    let hash_of = |entry: &IndexEntry<Fingerprint>| hash.hash_one(entry.id);
                     prefixes.remove(number, |entry| entry.id == id, hash_of);
                     if let Some(count) = lengths.get_mut(&prefix.len()) {
                         *count -= 1;
@@ -129,7 +130,7 @@ impl SubscriptionIndex {
     /// Removes all subscriptions to a key that is deleted, but not those to its prefixes.
     pub(crate) fn remove_key(&mut self, key: &[u8]) -> Vec<IndexedSubscription> {
         let Self { keys, hash, .. } = self;
-        let hash_of = |entry: &Entry<()>| hash.hash_one(&*entry.key);
+        let hash_of = |entry: &IndexEntry<()>| hash.hash_one(&*entry.key);
         let removed = keys.remove(hash.hash_one(key), |entry| *entry.key == *key, hash_of);
         removed.map_or_else(Vec::new, |entry| entry.subscriptions)
     }
@@ -185,7 +186,7 @@ impl SubscriptionIndex {
     /// The number of subscriptions.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn count(&self) -> usize {
-        fn all<K>(entries: &HashIndex<Entry<K>>) -> usize {
+        fn all<K>(entries: &HashIndex<IndexEntry<K>>) -> usize {
             let (mut count, mut next) = (0, Some(0));
             while let Some(hash) = next {
                 let (part, after) = entries.bucket(hash);

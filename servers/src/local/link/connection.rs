@@ -62,7 +62,7 @@ pub enum ConnectError {
 }
 
 /// The link's view of the authentication server and of the network.
-pub(super) struct Connection {
+pub(super) struct LinkConnection {
     /// The authentication server, `HOST:PORT`.
     server: String,
     /// Selects the close port; the same each time this local server is started.
@@ -72,20 +72,20 @@ pub(super) struct Connection {
     pub(super) pacing: Pacing,
     /// The addresses of the last lookup.
     addresses: Vec<SocketAddr>,
-    ports: Option<Ports>,
+    ports: Option<LinkPorts>,
     /// The authentication server has announced that it exits and that another will be started.
     is_leaving: bool,
 }
 
 /// The ports that the last `Connect` was given.
-struct Ports {
+struct LinkPorts {
     command: SocketAddr,
     close: UdpSocket,
     /// How many more copies of `Connect_2` may be sent.
     connect_2_copies: u32,
 }
 
-impl Connection {
+impl LinkConnection {
     pub(super) fn new(server: String, identity: Vec<u8>, shutdown: Shutdown, poll: Poll) -> Self {
         Self {
             server,
@@ -165,7 +165,7 @@ impl Connection {
                         let command = SocketAddr::new(address.ip(), port);
                         let close = self.open_close_port(command)?;
                         let connect_2_copies = CONNECT_2_COPIES;
-                        self.ports = Some(Ports { command, close, connect_2_copies });
+                        self.ports = Some(LinkPorts { command, close, connect_2_copies });
                         self.is_leaving = false;
                         return Ok(port);
                     }

@@ -9,7 +9,7 @@ use kvs_proto::link::original::{
 };
 use mio::Interest;
 
-use super::connection::{Connection, EXCHANGE};
+use super::connection::{EXCHANGE, LinkConnection};
 use super::pacing::Pacing;
 use super::udp::{new_socket, receive, send};
 use crate::local::metrics::link::LinkCounters;
@@ -46,7 +46,7 @@ pub(super) enum ExchangeError {
 
 /// Sends a request until its response arrives or a timeout expires.
 pub(super) fn exchange(
-    connection: &mut Connection,
+    connection: &mut LinkConnection,
     counters: &LinkCounters,
     request: GroupRequest,
 ) -> Result<Exchanged, ExchangeError> {
@@ -98,7 +98,7 @@ pub(super) fn exchange(
 
 /// One try from a new socket; `None` when a response is overdue.
 fn try_exchange(
-    connection: &mut Connection,
+    connection: &mut LinkConnection,
     request: GroupRequest,
     deadline: Instant,
     try_for: Duration,

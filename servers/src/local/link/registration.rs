@@ -4,7 +4,7 @@
 use kvs_proto::Text;
 use kvs_proto::link::original::{GroupRequest, GroupResponse};
 
-use super::connection::Connection;
+use super::connection::LinkConnection;
 use super::exchange::{ExchangeError, Exchanged, exchange};
 use crate::console::Output;
 use crate::local::group::registry::Groups;
@@ -19,7 +19,7 @@ pub(super) const MAX_CONFIRMATIONS: u32 = 10;
 /// # Errors
 /// When the authentication server stops answering: then not all groups are registered.
 pub(super) fn register_all(
-    connection: &mut Connection,
+    connection: &mut LinkConnection,
     counters: &LinkCounters,
     groups: &Groups,
     output: &Output,
@@ -63,7 +63,7 @@ enum Registration {
 
 /// Registers one group, which the authentication server may have or not.
 fn register(
-    connection: &mut Connection,
+    connection: &mut LinkConnection,
     counters: &LinkCounters,
     name: Text,
     secret: Text,

@@ -13,7 +13,7 @@ use kvs_proto::link::original::{GroupRequest, GroupResponse};
 use mio::{Poll, Waker};
 
 use super::auth_link::AuthLink;
-use super::connection::{ConnectError, Connection, WAKER};
+use super::connection::{ConnectError, LinkConnection, WAKER};
 use super::exchange::{ExchangeError, Exchanged, SILENCE_TIMEOUT, exchange};
 use super::jobs::{Job, JobQueue};
 use super::registration::{MAX_CONFIRMATIONS, register_all};
@@ -59,7 +59,7 @@ pub(crate) struct LinkContext<'a> {
 }
 
 /// The thread's side of the link.
-pub(crate) struct Worker {
+pub(crate) struct LinkWorker {
     /// The address of the authentication server as the administrator configured it.
     server: Arc<str>,
     exit_on_loss: bool,
@@ -69,7 +69,7 @@ pub(crate) struct Worker {
     shutdown: Shutdown,
     output: Output,
     queue: Arc<JobQueue>,
-    connection: Connection,
+    connection: LinkConnection,
     /// The administrator has been notified that the link is lost.
     is_loss_reported: bool,
     retry: Option<Retry>,
@@ -92,13 +92,13 @@ impl Retry {
     }
 }
 
-impl fmt::Debug for Worker {
+impl fmt::Debug for LinkWorker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("LinkWorker").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
-impl Worker {
+impl LinkWorker {
     /// Connects for the first time. Returns the handle, the thread's side, and the command port.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl Worker {
             shutdown: context.shutdown.clone(),
             output: context.output.clone(),
             queue: Arc::clone(&queue),
-            connection: Connection::new(server, identity, context.shutdown.clone(), poll),
+            connection: LinkConnection::new(server, identity, context.shutdown.clone(), poll),
             is_loss_reported: false,
             retry: None,
             unconfirmed: HashMap::new(),
@@ -443,7 +443,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for LinkWorker {
     /// Completes all jobs, also those that are pushed later, with [`Unavailable::Ended`].
     fn drop(&mut self) {
         self.queue.close();

@@ -14,33 +14,33 @@ use super::snapshot::{GroupDetails, Snapshot};
 use crate::local::group::members::ClientInfo;
 
 #[derive(Serialize)]
-struct Status<'a> {
+struct StatusJson<'a> {
     version: &'static str,
     socket: String,
     started_at: String,
     /// In seconds.
     uptime: f64,
-    auth: Auth<'a>,
-    totals: Sums,
-    groups: Vec<Group<'a>>,
+    auth: AuthJson<'a>,
+    totals: SumsJson,
+    groups: Vec<GroupJson<'a>>,
     groups_left_out: usize,
-    applications: Vec<Application<'a>>,
+    applications: Vec<ApplicationJson<'a>>,
     applications_left_out: usize,
     /// By kind, then by result.
     operations: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
-    latency: Latency,
+    latency: LatencyJson,
     logins: BTreeMap<&'static str, u64>,
-    changes: Changes,
+    changes: ChangesJson,
 }
 
 #[derive(Serialize)]
-struct Auth<'a> {
+struct AuthJson<'a> {
     server: &'a str,
     up: bool,
 }
 
 #[derive(Serialize)]
-struct Sums {
+struct SumsJson {
     groups: usize,
     applications: usize,
     pairs: usize,
@@ -48,7 +48,7 @@ struct Sums {
 }
 
 #[derive(Serialize)]
-struct Group<'a> {
+struct GroupJson<'a> {
     name: &'a str,
     framed: usize,
     original: usize,
@@ -57,7 +57,7 @@ struct Group<'a> {
 }
 
 #[derive(Serialize)]
-struct Application<'a> {
+struct ApplicationJson<'a> {
     group: &'a str,
     number: u64,
     pid: i32,
@@ -71,7 +71,7 @@ struct Application<'a> {
 }
 
 #[derive(Serialize)]
-struct Latency {
+struct LatencyJson {
     /// The upper bounds of all buckets but the last, in seconds.
     bounds: Vec<f64>,
     /// The number of operations in each bucket, by kind.
@@ -79,7 +79,7 @@ struct Latency {
 }
 
 #[derive(Serialize)]
-struct Changes {
+struct ChangesJson {
     noted: u64,
     merged: u64,
     sent: u64,
@@ -90,15 +90,15 @@ struct Changes {
 /// # Errors
 /// None in practice: all fields have a JSON form.
 pub(super) fn json(snapshot: &Snapshot) -> serde_json::Result<String> {
-    serde_json::to_string(&Status::of(snapshot))
+    serde_json::to_string(&StatusJson::of(snapshot))
 }
 
-impl<'a> Status<'a> {
+impl<'a> StatusJson<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let Snapshot { info, totals, groups, total, groups_left_out, .. } = snapshot;
         let applications: Vec<_> = groups
             .iter()
-            .flat_map(|group| group.clients.iter().map(|client| Application::of(group, client)))
+            .flat_map(|group| group.clients.iter().map(|client| ApplicationJson::of(group, client)))
             .collect();
         let operations = OPERATIONS.iter().zip(&totals.operations);
         let by_result =
@@ -112,14 +112,14 @@ impl<'a> Status<'a> {
                 .duration_since(snapshot.started)
                 .unwrap_or_default()
                 .as_secs_f64(),
-            auth: Auth { server: &info.auth, up: totals.link_is_up },
-            totals: Sums {
+            auth: AuthJson { server: &info.auth, up: totals.link_is_up },
+            totals: SumsJson {
                 groups: groups.len() + groups_left_out,
                 applications: total.v2 + total.v1,
                 pairs: total.pairs,
                 bytes: total.bytes,
             },
-            groups: groups.iter().map(Group::of).collect(),
+            groups: groups.iter().map(GroupJson::of).collect(),
             groups_left_out: *groups_left_out,
             applications_left_out: (total.v2 + total.v1 + total.disconnected)
                 .saturating_sub(applications.len()),
@@ -128,12 +128,12 @@ impl<'a> Status<'a> {
                 .clone()
                 .map(|(name, kind)| (*name, by_result(&kind.results)))
                 .collect(),
-            latency: Latency {
+            latency: LatencyJson {
                 bounds: BUCKETS.iter().map(|bound| *bound as f64 / 1e9).collect(),
                 buckets: operations.map(|(name, kind)| (*name, kind.buckets.to_vec())).collect(),
             },
             logins: LOGINS.into_iter().zip(totals.logins).collect(),
-            changes: Changes {
+            changes: ChangesJson {
                 noted: totals.events_enqueued,
                 merged: totals.events_coalesced,
                 sent: totals.events_sent,
@@ -142,7 +142,7 @@ impl<'a> Status<'a> {
     }
 }
 
-impl<'a> Group<'a> {
+impl<'a> GroupJson<'a> {
     fn of(group: &'a GroupDetails) -> Self {
         let GroupDetails { label, stats, .. } = group;
         Self {
@@ -155,7 +155,7 @@ impl<'a> Group<'a> {
     }
 }
 
-impl<'a> Application<'a> {
+impl<'a> ApplicationJson<'a> {
     fn of(group: &'a GroupDetails, client: &ClientInfo) -> Self {
         Self {
             group: &group.label,

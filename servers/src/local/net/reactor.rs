@@ -33,7 +33,7 @@ const CALLBACK_LISTENER: Token = Token(usize::MAX - 2);
 
 /// What a session uses of its reactor while it handles an event.
 #[derive(Debug)]
-struct Resources<'a> {
+struct SessionResources<'a> {
     registry: &'a mio::Registry,
     scratch: &'a mut Scratch,
 }
@@ -178,12 +178,13 @@ impl Reactor {
     fn with_session(
         &mut self,
         id: SessionId,
-        act: impl FnOnce(&mut Session, &Context, Resources<'_>) -> Result<(), CloseReason>,
+        act: impl FnOnce(&mut Session, &Context, SessionResources<'_>) -> Result<(), CloseReason>,
     ) {
         // Events and messages may arrive for a session that has ended meanwhile.
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let before = session.deadline();
-        let resources = Resources { registry: self.poll.registry(), scratch: &mut self.scratch };
+        let resources =
+            SessionResources { registry: self.poll.registry(), scratch: &mut self.scratch };
         let result = act(session, &self.context, resources)
             .and_then(|()| session.update_write_interest(self.poll.registry()));
         let after = session.deadline();

@@ -94,7 +94,7 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationErr
     let unusable = |kind| {
         let number = descriptor.as_raw_fd();
         let name = match &address {
-            Ok(address) => format!("descriptor {number} ({})", Shown(address)),
+            Ok(address) => format!("descriptor {number} ({})", AddressDisplay(address)),
             Err(_) => format!("descriptor {number}"),
         };
         Err(ActivationError::Unusable { name, kind })
@@ -121,9 +121,9 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationErr
 }
 
 /// An address, for the message.
-struct Shown<'a>(&'a SockaddrStorage);
+struct AddressDisplay<'a>(&'a SockaddrStorage);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for AddressDisplay<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_unix_addr() {
             Some(address) => match (address.path(), address.as_abstract()) {

@@ -20,11 +20,11 @@ pub(super) struct Active {
     pub(super) number: u64,
     /// The application's pending change events.
     pub(super) subscriber: Arc<Subscriber>,
-    phase: Phase,
+    phase: SessionPhase,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Phase {
+enum SessionPhase {
     Open,
     /// The server has asked the application to close its session, which must happen by then.
     Closing(Instant),
@@ -33,40 +33,40 @@ enum Phase {
 impl Active {
     /// An application that has just joined its group.
     pub(super) fn new(group: Arc<Group>, number: u64, subscriber: Arc<Subscriber>) -> Self {
-        Self { group, number, subscriber, phase: Phase::Open }
+        Self { group, number, subscriber, phase: SessionPhase::Open }
     }
 
     /// Whether the server has asked the application to close.
     pub(super) fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing(_))
+        matches!(self.phase, SessionPhase::Closing(_))
     }
 
     /// The application must close its session within [`CLOSE_TIMEOUT`] from now on.
     pub(super) fn begin_closing(&mut self) {
-        self.phase = Phase::Closing(Instant::now() + CLOSE_TIMEOUT);
+        self.phase = SessionPhase::Closing(Instant::now() + CLOSE_TIMEOUT);
     }
 
     /// When the session is closed at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Open => None,
-            Phase::Closing(deadline) => Some(deadline),
+            SessionPhase::Open => None,
+            SessionPhase::Closing(deadline) => Some(deadline),
         }
     }
 
     /// The reason to close when the main connection was lost.
     pub(super) fn connection_lost(&self) -> CloseReason {
         match self.phase {
-            Phase::Open => CloseReason::ConnectionLost,
-            Phase::Closing(_) => CloseReason::ClosedByServer,
+            SessionPhase::Open => CloseReason::ConnectionLost,
+            SessionPhase::Closing(_) => CloseReason::ClosedByServer,
         }
     }
 
     /// The reason to close when the application asks for it.
     pub(super) fn closed_by_client(&self) -> CloseReason {
         match self.phase {
-            Phase::Open => CloseReason::ClosedByClient,
-            Phase::Closing(_) => CloseReason::ClosedByServer,
+            SessionPhase::Open => CloseReason::ClosedByClient,
+            SessionPhase::Closing(_) => CloseReason::ClosedByServer,
         }
     }
 
@@ -75,8 +75,8 @@ impl Active {
     pub(super) fn callback_lost(&self) -> Result<(), CloseReason> {
         self.subscriber.close();
         match self.phase {
-            Phase::Open => Ok(()),
-            Phase::Closing(_) => Err(CloseReason::ClosedByServer),
+            SessionPhase::Open => Ok(()),
+            SessionPhase::Closing(_) => Err(CloseReason::ClosedByServer),
         }
     }
 

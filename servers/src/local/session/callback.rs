@@ -21,7 +21,7 @@ pub(super) struct Callback {
 
 /// Whether the application still holds its end of the callback connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CallbackState {
+pub(super) enum CallbackStatus {
     /// It does.
     Open,
     /// It has closed it.
@@ -44,25 +44,25 @@ impl Callback {
     ///
     /// # Errors
     /// A reply that the protocol does not allow.
-    pub(super) fn ready(&mut self) -> Result<CallbackState, CloseReason> {
+    pub(super) fn ready(&mut self) -> Result<CallbackStatus, CloseReason> {
         let mut buffer = [0; READ_LEN];
         let mut output = Vec::new();
         if self.socket.flush().is_err() {
-            return Ok(CallbackState::Lost);
+            return Ok(CallbackStatus::Lost);
         }
         while !self.socket.is_write_blocked() {
             match self.socket.read(&mut buffer) {
                 Received::Bytes(read) => {
                     self.channel.receive(&buffer[..read], &mut output)?;
                     if self.socket.write(&mut output).is_err() {
-                        return Ok(CallbackState::Lost);
+                        return Ok(CallbackStatus::Lost);
                     }
                 }
                 Received::Nothing => break,
-                Received::End => return Ok(CallbackState::Lost),
+                Received::End => return Ok(CallbackStatus::Lost),
             }
         }
-        Ok(CallbackState::Open)
+        Ok(CallbackStatus::Open)
     }
 
     /// Whether a new handshake can begin.

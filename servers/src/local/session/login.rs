@@ -23,7 +23,7 @@ use crate::local::net::connection::AcceptedConnection;
 use crate::local::net::context::Context;
 use crate::local::net::socket::Socket;
 use crate::local::session::active::Active;
-use crate::local::session::callback::{Callback, CallbackState};
+use crate::local::session::callback::{Callback, CallbackStatus};
 use crate::local::session::close_reason::CloseReason;
 use crate::local::session::main_connection::MainConnection;
 use crate::local::session::request_context::RequestContext;
@@ -32,7 +32,7 @@ use crate::local::session::request_context::RequestContext;
 #[derive(Debug)]
 pub(super) struct LoginSession {
     channel: MainChannel,
-    progress: Progress,
+    progress: LoginProgress,
     callback: Option<Callback>,
     /// The login throttle postpones the comparison of the secrets until then.
     throttled_until: Option<Instant>,
@@ -40,7 +40,7 @@ pub(super) struct LoginSession {
     timeout: Duration,
 }
 
-enum Progress {
+enum LoginProgress {
     /// The application has not named an existing group.
     Group,
     /// The application has named its group.
@@ -63,14 +63,14 @@ enum Lookup {
     Done(Option<Text>),
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for LoginProgress {
     /// Without the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").field("group", &self.group()).finish_non_exhaustive()
+        f.debug_struct("LoginProgress").field("group", &self.group()).finish_non_exhaustive()
     }
 }
 
-impl Progress {
+impl LoginProgress {
     fn group(&self) -> Option<&Arc<Group>> {
         match self {
             Self::Group => None,
@@ -82,7 +82,7 @@ impl Progress {
 
 /// A successful login.
 #[derive(Debug)]
-pub(super) struct LoggedIn {
+pub(super) struct CompletedLogin {
     /// The membership in the group.
     pub(super) active: Active,
     /// The main channel, which goes on in protocol v1.
@@ -98,7 +98,7 @@ impl LoginSession {
     pub(super) fn start(timeout: Duration, output: &mut Vec<u8>) -> Self {
         Self {
             channel: MainChannel::accept(output),
-            progress: Progress::Group,
+            progress: LoginProgress::Group,
             callback: None,
             throttled_until: None,
             deadline: Instant::now() + timeout,
@@ -154,18 +154,18 @@ impl LoginSession {
                 tracing::debug!(pid = main.peer.pid, group = ?hello.group, found, "login");
                 self.channel.respond_to_group(found.then_some(hello.offer), requests.output);
                 if let Some(group) = group {
-                    self.progress = Progress::Secret { group };
+                    self.progress = LoginProgress::Secret { group };
                 }
                 Ok(())
             }
             ClientMessage::Secret(secret) => {
-                if let Progress::Secret { group } = &self.progress {
+                if let LoginProgress::Secret { group } = &self.progress {
                     let group = Arc::clone(group);
                     context.await_callback(main.peer.clone(), main.id);
                     context.look_up_secret(&group, main.id);
                     let expected = Lookup::Pending;
                     let verification = Verification { group, secret, expected };
-                    self.progress = Progress::Verification(Box::new(verification));
+                    self.progress = LoginProgress::Verification(Box::new(verification));
                 }
                 Ok(())
             }
@@ -208,8 +208,8 @@ impl LoginSession {
     pub(super) fn callback_ready(&mut self) -> Result<(), CloseReason> {
         let Some(callback) = &mut self.callback else { return Ok(()) };
         match callback.ready()? {
-            CallbackState::Open => Ok(()),
-            CallbackState::Lost => Err(CloseReason::ConnectionLost),
+            CallbackStatus::Open => Ok(()),
+            CallbackStatus::Lost => Err(CloseReason::ConnectionLost),
         }
     }
 
@@ -219,7 +219,7 @@ impl LoginSession {
         found: Result<Option<Text>, Unavailable>,
     ) -> Result<(), CloseReason> {
         let found = found.map_err(CloseReason::Unavailable)?;
-        if let Progress::Verification(verification) = &mut self.progress {
+        if let LoginProgress::Verification(verification) = &mut self.progress {
             verification.expected = Lookup::Done(found);
         }
         Ok(())
@@ -241,8 +241,8 @@ impl LoginSession {
         output: &mut Vec<u8>,
         context: &Context,
         now: Instant,
-    ) -> Result<Option<LoggedIn>, CloseReason> {
-        let (Progress::Verification(verification), Some(callback)) =
+    ) -> Result<Option<CompletedLogin>, CloseReason> {
+        let (LoginProgress::Verification(verification), Some(callback)) =
             (&self.progress, &self.callback)
         else {
             return Ok(None);
@@ -295,12 +295,12 @@ impl LoginSession {
         self.channel.respond_to_secret(true, output);
         let channel = self.channel.clone();
         let callback = self.callback.take();
-        Ok(callback.map(|callback| LoggedIn { active, channel, callback, protocol }))
+        Ok(callback.map(|callback| CompletedLogin { active, channel, callback, protocol }))
     }
 
     /// The login has failed: withdraws the request for its callback connection.
     pub(super) fn end(self, main: &MainConnection, context: &Context) {
-        if matches!(self.progress, Progress::Verification(_)) && self.callback.is_none() {
+        if matches!(self.progress, LoginProgress::Verification(_)) && self.callback.is_none() {
             context.cancel_pairing(main.id);
         }
     }

@@ -32,12 +32,12 @@ pub(super) struct PendingResponse {
     /// When the request was read, if that is measured.
     pub(super) read_at: Option<Instant>,
     /// What is known of its outcome.
-    pub(super) progress: Progress,
+    pub(super) progress: ResponseProgress,
 }
 
 /// What is known of the outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum ResponseProgress {
     /// The store has not committed it yet.
     Submitted,
     /// The response can be sent. It has no body.
@@ -68,7 +68,7 @@ impl PendingResponses {
     }
 
     /// The store has committed the write with this ticket, or failed. Ignores unknown tickets.
-    pub(super) fn complete(&mut self, ticket: u64, progress: Progress) {
+    pub(super) fn complete(&mut self, ticket: u64, progress: ResponseProgress) {
         let at = ticket.checked_sub(self.first_ticket).and_then(|at| usize::try_from(at).ok());
         if let Some(response) = at.and_then(|at| self.queue.get_mut(at)) {
             response.progress = progress;
@@ -77,7 +77,8 @@ impl PendingResponses {
 
     /// Removes the first response if its outcome is known.
     pub(super) fn pop_completed(&mut self) -> Option<PendingResponse> {
-        let response = self.queue.pop_front_if(|first| first.progress != Progress::Submitted)?;
+        let response =
+            self.queue.pop_front_if(|first| first.progress != ResponseProgress::Submitted)?;
         self.first_ticket += 1;
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
@@ -90,7 +91,7 @@ impl PendingResponses {
 mod tests {
     use super::*;
 
-    fn push(queue: &mut PendingResponses, number: u32, progress: Progress) -> u64 {
+    fn push(queue: &mut PendingResponses, number: u32, progress: ResponseProgress) -> u64 {
         let ticket = queue.next_ticket();
         queue.push(PendingResponse { number, kind: RequestKind::Put, read_at: None, progress });
         ticket
@@ -103,18 +104,18 @@ mod tests {
     #[test]
     fn pending_response_holds_back_those_behind_it() {
         let mut queue = PendingResponses::default();
-        let done = Progress::Completed(Status::Ok, 7);
-        let first = push(&mut queue, 10, Progress::Submitted);
+        let done = ResponseProgress::Completed(Status::Ok, 7);
+        let first = push(&mut queue, 10, ResponseProgress::Submitted);
         push(&mut queue, 11, done);
-        let third = push(&mut queue, 12, Progress::Submitted);
+        let third = push(&mut queue, 12, ResponseProgress::Submitted);
         queue.complete(third, done);
         assert!(drain(&mut queue).is_empty());
         queue.complete(first, done);
         assert_eq!(drain(&mut queue), [10, 11, 12]);
         assert!(queue.is_empty());
         // Tickets are not reused, so a late completion hits no other request.
-        let fourth = push(&mut queue, 13, Progress::Submitted);
-        queue.complete(first, Progress::Failed);
+        let fourth = push(&mut queue, 13, ResponseProgress::Submitted);
+        queue.complete(first, ResponseProgress::Failed);
         assert!(drain(&mut queue).is_empty());
         queue.complete(fourth, done);
         assert_eq!(drain(&mut queue), [13]);
@@ -125,7 +126,7 @@ mod tests {
         let mut queue = PendingResponses::default();
         for number in 0..MAX_PENDING as u32 {
             assert!(!queue.is_full());
-            push(&mut queue, number, Progress::Submitted);
+            push(&mut queue, number, ResponseProgress::Submitted);
         }
         assert!(queue.is_full());
     }

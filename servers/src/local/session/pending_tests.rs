@@ -1,5 +1,5 @@
-//! Sessions over a store that decides late: real sockets, reactors and groups ([`Machine`]), and a
-//! [`StalledStore`] that completes writes when the test asks for it, in any order.
+//! Sessions over a store that commits late: real sockets, reactors and groups ([`SteppedServer`]),
+//! and a [`StalledStore`] that completes writes when the test asks for it, in any order.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,7 +15,7 @@ use kvs_store::testing::{StalledStore, StalledStoreControl};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::local::fuzzing::Machine;
+use crate::local::fuzzing::SteppedServer;
 use crate::local::group::registry::Groups;
 use crate::local::session::pending_responses::MAX_PENDING;
 
@@ -23,7 +23,7 @@ const REACTORS: usize = 2;
 
 /// A response, as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Received {
+struct ClientResponse {
     number: u32,
     status: Status,
     version: Version,
@@ -32,7 +32,7 @@ struct Received {
 
 /// A server with one group.
 struct Server {
-    machine: Machine,
+    inner: SteppedServer,
     dir: TempDir,
 }
 
@@ -50,10 +50,10 @@ impl Server {
     fn with_groups(groups: Groups) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bind = |name| UnixListener::bind(dir.path().join(name)).unwrap();
-        let machine = Machine::with_groups(bind("main"), bind("callback"), REACTORS, groups);
-        let machine = machine.unwrap();
-        machine.add_group(text(b"g"), text(b"s"));
-        Self { machine, dir }
+        let inner = SteppedServer::with_groups(bind("main"), bind("callback"), REACTORS, groups);
+        let inner = inner.unwrap();
+        inner.add_group(text(b"g"), text(b"s"));
+        Self { inner, dir }
     }
 
     /// A server with the memory store.
@@ -77,7 +77,7 @@ impl Server {
     /// Polls the reactors until none has anything to do.
     fn settle(&mut self) {
         while (0..REACTORS).fold(false, |busy, reactor| {
-            let is_busy = self.machine.poll(reactor).unwrap();
+            let is_busy = self.inner.poll(reactor).unwrap();
             busy || is_busy
         }) {}
     }
@@ -94,7 +94,7 @@ impl Server {
         self.settle();
         main.write_all(b"s").unwrap();
         self.settle();
-        assert!(self.machine.answer(|_| Ok(Some(text(b"s")))));
+        assert!(self.inner.complete_lookup(|_| Ok(Some(text(b"s")))));
         let callback = connect(self.dir.path(), "callback");
         self.settle();
         let mut app = App { main, _callback: callback };
@@ -118,14 +118,14 @@ impl App {
         self.main.write_all(&int.to_ne_bytes()).unwrap();
     }
 
-    fn response(&mut self) -> Received {
+    fn response(&mut self) -> ClientResponse {
         let mut header = [0; HEADER_LEN];
         self.main.read_exact(&mut header).unwrap();
         let header = FrameHeader::decode(&header).unwrap();
         let mut body = vec![0; header.body_len as usize];
         self.main.read_exact(&mut body).unwrap();
         let Response { number, status, version, body } = Response::decode(&header, &body).unwrap();
-        Received { number, status, version, body: body.to_vec() }
+        ClientResponse { number, status, version, body: body.to_vec() }
     }
 
     /// Whether bytes, or the end of the stream, can be read.
@@ -377,7 +377,7 @@ fn encode_ops(ops: &[Op]) -> Vec<u8> {
 }
 
 /// The order of keys within a page depends on the table's random seed.
-fn sorted_page(mut response: Received, op: &Op) -> Received {
+fn sorted_page(mut response: ClientResponse, op: &Op) -> ClientResponse {
     if matches!(op, Op::Keys) {
         let mut keys = kvs_proto::v2::response::decode_keys(&response.body).unwrap();
         keys.sort_unstable();
@@ -386,7 +386,7 @@ fn sorted_page(mut response: Received, op: &Op) -> Received {
     response
 }
 
-fn responses(app: &mut App, ops: &[Op]) -> Vec<Received> {
+fn responses(app: &mut App, ops: &[Op]) -> Vec<ClientResponse> {
     ops.iter().map(|op| sorted_page(app.response(), op)).collect()
 }
 

@@ -13,7 +13,7 @@ use crate::local::group::submission::{Requester, Submission};
 use crate::local::limits::charge::subscription_bytes;
 use crate::local::net::context::Context;
 use crate::local::session::active::Active;
-use crate::local::session::callback::{Callback, CallbackState};
+use crate::local::session::callback::{Callback, CallbackStatus};
 use crate::local::session::close_reason::CloseReason;
 use crate::local::session::main_connection::MainConnection;
 use crate::local::session::request_context::RequestContext;
@@ -30,12 +30,12 @@ pub(super) struct V1Session {
     /// `None` after the application has closed it.
     callback: Option<Callback>,
     /// Boxed, because it is rare and large.
-    pending: Option<Box<PendingCommit>>,
+    pending: Option<Box<PendingWrite>>,
 }
 
 /// A write that the store has not decided yet. The session is not read until it has.
 #[derive(Debug)]
-struct PendingCommit {
+struct PendingWrite {
     kind: RequestKind,
     /// When it was read, if that is measured.
     read_at: Option<Instant>,
@@ -100,7 +100,7 @@ impl V1Session {
                 let read_at = requests.recorder.since();
                 let output = mem::take(requests.output);
                 let next = messages.next();
-                let pending = PendingCommit { kind, read_at, output, next };
+                let pending = PendingWrite { kind, read_at, output, next };
                 self.pending = Some(Box::new(pending));
                 break;
             }
@@ -222,8 +222,8 @@ impl V1Session {
     pub(super) fn callback_ready(&mut self) -> Result<(), CloseReason> {
         let Some(callback) = &mut self.callback else { return self.send_events() };
         match callback.ready()? {
-            CallbackState::Open => self.send_events(),
-            CallbackState::Lost => self.callback_lost(),
+            CallbackStatus::Open => self.send_events(),
+            CallbackStatus::Lost => self.callback_lost(),
         }
     }
 

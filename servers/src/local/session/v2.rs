@@ -28,7 +28,9 @@ use crate::local::net::socket::{Received, Socket};
 use crate::local::session::active::Active;
 use crate::local::session::close_reason::CloseReason;
 use crate::local::session::main_connection::MainConnection;
-use crate::local::session::pending_responses::{PendingResponse, PendingResponses, Progress};
+use crate::local::session::pending_responses::{
+    PendingResponse, PendingResponses, ResponseProgress,
+};
 use crate::local::session::request_context::RequestContext;
 use crate::local::session::time_budget::{BYTES_PER_WORK, WORK_PER_CLOCK_READ};
 
@@ -219,7 +221,7 @@ impl V2Session {
     ) -> Result<(), CloseReason> {
         self.responses.complete(ticket, progress_of(outcome, main));
         while let Some(response) = self.responses.pop_completed() {
-            let Progress::Completed(status, version) = response.progress else {
+            let ResponseProgress::Completed(status, version) = response.progress else {
                 // Earlier requests are answered; whether the application reads it no longer
                 // matters.
                 let _ = main.socket.write(requests.output);
@@ -303,18 +305,18 @@ fn is_write(kind: RequestKind) -> bool {
 }
 
 /// What the response to `outcome` says. A limit that was reached is logged.
-fn progress_of(outcome: Outcome, main: &MainConnection) -> Progress {
+fn progress_of(outcome: Outcome, main: &MainConnection) -> ResponseProgress {
     match outcome {
-        Outcome::Stored(version) => Progress::Completed(Status::Ok, version),
-        Outcome::Deleted => Progress::Completed(Status::Ok, NO_VERSION),
-        Outcome::NoSuchKey => Progress::Completed(Status::NoSuchKey, NO_VERSION),
-        Outcome::Conflict(version) => Progress::Completed(Status::Conflict, version),
-        Outcome::TooLarge => Progress::Completed(Status::TooLarge, NO_VERSION),
+        Outcome::Stored(version) => ResponseProgress::Completed(Status::Ok, version),
+        Outcome::Deleted => ResponseProgress::Completed(Status::Ok, NO_VERSION),
+        Outcome::NoSuchKey => ResponseProgress::Completed(Status::NoSuchKey, NO_VERSION),
+        Outcome::Conflict(version) => ResponseProgress::Completed(Status::Conflict, version),
+        Outcome::TooLarge => ResponseProgress::Completed(Status::TooLarge, NO_VERSION),
         Outcome::LimitReached(limit) => {
             main.is_within_limits(Err(limit));
-            Progress::Completed(Status::Limit, NO_VERSION)
+            ResponseProgress::Completed(Status::Limit, NO_VERSION)
         }
-        Outcome::StorageFailed => Progress::Failed,
+        Outcome::StorageFailed => ResponseProgress::Failed,
     }
 }
 
@@ -409,7 +411,7 @@ impl Handler<'_, '_> {
             }
             Submission::Pending => {
                 let read_at = self.requests.recorder.since();
-                let progress = Progress::Submitted;
+                let progress = ResponseProgress::Submitted;
                 self.responses.push(PendingResponse { number, kind, read_at, progress });
                 Ok(())
             }
@@ -424,7 +426,9 @@ impl Handler<'_, '_> {
         outcome: Outcome,
     ) -> Result<(), CloseReason> {
         match progress_of(outcome, self.main) {
-            Progress::Completed(status, version) => self.respond(number, kind, status, version),
+            ResponseProgress::Completed(status, version) => {
+                self.respond(number, kind, status, version)
+            }
             _ if self.responses.is_empty() => return Err(CloseReason::StorageFailed),
             progress => {
                 let read_at = self.requests.recorder.since();
@@ -441,7 +445,7 @@ impl Handler<'_, '_> {
             self.requests.recorder.count(kind, status);
         } else {
             let read_at = self.requests.recorder.since();
-            let progress = Progress::Completed(status, version);
+            let progress = ResponseProgress::Completed(status, version);
             self.responses.push(PendingResponse { number, kind, read_at, progress });
         }
     }
