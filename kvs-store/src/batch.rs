@@ -1,4 +1,4 @@
-//! Changes on their way into a store.
+//! Changes and batches of them, as a store receives them.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::version::Version;
 pub enum Operation<'a> {
     /// Stores this value, whether the key exists or not.
     Put(Value<'a>),
-    /// Deletes the pair. The store refuses it with [`StoreError::Conflict`] and version 0 when
-    /// there is no such key.
+    /// Deletes the pair. If the key does not exist, the store refuses the batch with
+    /// [`StoreError::Conflict`] and version 0.
     ///
     /// [`StoreError::Conflict`]: crate::StoreError::Conflict
     Delete,
@@ -23,9 +23,10 @@ pub enum Operation<'a> {
 pub struct Change<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// What is done to it.
+    /// The operation on the key.
     pub operation: Operation<'a>,
-    /// The version that the key must have for the batch to be committed; 0: it must not exist.
+    /// The version that the key must have for the batch to be committed. 0 means that the key must
+    /// not exist; `None` means that any version will do.
     pub expected: Option<Version>,
 }
 
@@ -46,12 +47,12 @@ impl fmt::Debug for Change<'_> {
 pub struct Batch<'a> {
     /// The uid of the user who owns the pairs that are stored.
     pub owner: u32,
-    /// The changes, in order. A key may stand among them more than once.
+    /// The changes, in order. A key may occur more than once.
     pub changes: &'a [Change<'a>],
 }
 
 impl Batch<'_> {
-    /// How many versions a commit of this batch takes: one for each put.
+    /// The number of versions that a commit of this batch takes: one for each put.
     #[inline]
     pub fn versions(&self) -> u64 {
         let puts = self.changes.iter();
@@ -59,8 +60,8 @@ impl Batch<'_> {
     }
 }
 
-/// A batch that has its own copy of keys and values, for a store or a group that keeps it until it
-/// is committed.
+/// A batch that owns its keys and values, for a store or a group that keeps it until it is
+/// committed.
 pub struct OwnedBatch {
     owner: u32,
     changes: Vec<OwnedChange>,
@@ -68,7 +69,7 @@ pub struct OwnedBatch {
 
 struct OwnedChange {
     key: Box<[u8]>,
-    /// `None`: the pair is deleted.
+    /// `None` for a delete.
     value: Option<ExtentRef>,
     expected: Option<Version>,
 }
@@ -84,7 +85,7 @@ impl OwnedBatch {
         self.changes.is_empty()
     }
 
-    /// Hands the batch to `act`.
+    /// Calls `act` with the borrowed form of the batch.
     pub fn with<T>(&self, act: impl FnOnce(Batch<'_>) -> T) -> T {
         let changes: Vec<_> = self.changes.iter().map(OwnedChange::borrow).collect();
         act(Batch { owner: self.owner, changes: &changes })

@@ -1,14 +1,16 @@
-//! The store that keeps nothing: the table of the group is all there is.
+//! The store without persistence: the only copy of the data is the table of the group.
 
 use crate::batch::Batch;
 use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket};
 use crate::version::Version;
 
-/// Commits every batch at once, and only counts. What is committed is lost with the process.
+/// Commits every batch at once, and keeps only the counters of commits and versions. The data is
+/// lost when the process ends.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     sequence: u64,
-    /// 56 bits of it are stored: enough for two thousand years of a million puts a second.
+    /// Records store 56 bits of it, which suffice for two thousand years of a million puts a
+    /// second.
     version: Version,
 }
 
@@ -37,9 +39,9 @@ mod tests {
     use crate::batch::{Change, Operation};
     use crate::store::Commit;
 
-    struct Nothing;
+    struct NoRecovery;
 
-    impl Apply for Nothing {
+    impl Apply for NoRecovery {
         fn apply(&mut self, _: &Commit<'_>) {
             panic!("a memory store has nothing to recover");
         }
@@ -48,7 +50,7 @@ mod tests {
     #[test]
     fn versions_never_repeat_and_sequence_has_no_gap() {
         let mut store = MemoryStore::default();
-        assert_eq!(store.recover(&mut Nothing), Ok(0));
+        assert_eq!(store.recover(&mut NoRecovery), Ok(0));
         let put = Change { key: b"k", operation: Operation::Put(Value::new(b"")), expected: None };
         let delete = Change { key: b"k", operation: Operation::Delete, expected: None };
         let batches = [vec![put.clone()], vec![put.clone(), put.clone()], vec![delete], vec![put]];

@@ -6,63 +6,63 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::version::Version;
 
-/// Where a committed batch stands among the commits of its group.
+/// The position of a committed batch in the commit order of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// 1 for the first commit after [`Store::recover`], then one more for each.
+    /// 1 for the first commit after [`Store::recover`], then one more for each commit.
     pub sequence: u64,
     /// The version of the first put of the batch. Each further put has the next one; a delete takes
     /// none.
     pub first_version: Version,
 }
 
-/// A batch that is committed.
+/// A committed batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit<'a> {
-    /// Its place in the order of commits.
+    /// Its position in the commit order.
     pub stamp: Stamp,
-    /// What was changed.
+    /// Its changes.
     pub batch: Batch<'a>,
 }
 
-/// The only way for a change into a group.
+/// Applies commits to a group. Every change of a group goes through this trait.
 pub trait Apply {
-    /// Applies a commit. Commits are applied in the order of their sequence.
+    /// Applies a commit. The caller applies commits in the order of their sequence.
     fn apply(&mut self, commit: &Commit<'_>);
 }
 
 /// Why a batch was not committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// A key does not have the expected version, or does not exist and was to be deleted.
-    #[error("the key has version {0}")]
+    /// A key does not have the expected version, or the key of a delete does not exist.
+    #[error("version conflict: the key has version {0}")]
     Conflict(Version),
-    /// The store could not keep the batch. Nothing of it was changed.
+    /// The store could not commit the batch. Nothing was changed.
     #[error("the store failed: {0}")]
     Failed(String),
 }
 
-/// What a store can take.
+/// The limits of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreLimits {
-    /// The longest value, in bytes.
+    /// The maximum length of a value in bytes.
     pub max_value: usize,
-    /// The most changes of a batch.
+    /// The maximum number of changes in a batch.
     pub max_changes: usize,
-    /// Whether a committed batch outlives the process.
+    /// Whether committed batches survive the end of the process.
     pub is_durable: bool,
 }
 
-/// What became of a batch that was submitted.
+/// The result of submitting a batch.
 #[derive(Debug)]
 pub enum Submitted {
-    /// It is committed. No ticket was made.
+    /// The batch is committed. The store made no ticket.
     Done(Stamp),
-    /// It is not committed yet: the ticket will be completed.
+    /// The batch is not committed yet. The store will complete the ticket.
     Pending,
 }
 
-/// Who is notified when a pending batch is decided.
+/// Receives the results of pending batches.
 pub trait Completions: fmt::Debug + Send + Sync {
     /// Reports the result of the batch with this ticket. A store calls it once for each ticket,
     /// from any thread but never from within [`Store::submit`], and holds no lock that `submit`
@@ -70,12 +70,12 @@ pub trait Completions: fmt::Debug + Send + Sync {
     fn complete(&self, id: u64, result: Result<Stamp, StoreError>);
 }
 
-/// What identifies a pending batch, and where its result goes.
+/// Identifies a pending batch and the receiver of its result.
 #[derive(Debug)]
 pub struct Ticket {
-    /// Where the result goes.
+    /// The receiver of the result.
     pub completions: Arc<dyn Completions>,
-    /// Which batch it is, to them.
+    /// The id by which the receiver identifies the batch.
     pub id: u64,
 }
 
@@ -86,23 +86,23 @@ impl Ticket {
     }
 }
 
-/// The source of truth of one group. The group calls it under its own lock, so it has one caller at
-/// a time.
+/// The source of truth of one group. The group calls it under the group's lock, so there is one
+/// caller at a time.
 pub trait Store: fmt::Debug + Send {
-    /// Submits a batch. Never blocks. `ticket` makes a ticket; only a store that answers
-    /// [`Submitted::Pending`] calls it, and once.
+    /// Submits a batch. Never blocks. A store that returns [`Submitted::Pending`] calls `ticket`
+    /// once, which makes the ticket; any other store does not call it.
     ///
-    /// A store that always answers [`Submitted::Done`] need not check the expected versions: the
-    /// table of the group has all of its commits, and the group has checked them there.
+    /// A store that always returns [`Submitted::Done`] need not check the expected versions: the
+    /// group has checked them in its table, which reflects all commits.
     fn submit(&mut self, batch: Batch<'_>, ticket: &mut dyn FnMut() -> Ticket) -> Submitted;
 
-    /// What the store can take. It does not change.
+    /// The limits of the store, which do not change.
     fn limits(&self) -> StoreLimits;
 
-    /// Applies what was committed in an earlier life of the group, before the first batch is
-    /// submitted. Returns the last version that was given.
+    /// Applies all commits of earlier runs to `into`, before the first batch is submitted. Returns
+    /// the last version that was assigned.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] when that cannot be read.
+    /// [`StoreError::Failed`] when the commits cannot be read.
     fn recover(&mut self, into: &mut dyn Apply) -> Result<Version, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! A store for tests: nothing is decided until the test says so, in any order.
+//! A store for tests, which completes pending batches only when the test asks for it, in any order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,9 @@ use crate::batch::{Batch, Operation};
 use crate::store::{Apply, Stamp, Store, StoreError, StoreLimits, Submitted, Ticket};
 use crate::version::Version;
 
-/// A store whose every batch is pending until its [`StalledStoreControl`] completes it. Batches are
-/// decided in the order of their submission; their tickets are completed in the order of the test.
+/// A store that keeps every batch pending until its [`StalledStoreControl`] completes it. Batches
+/// are committed in the order of their submission; the test chooses the order in which their
+/// tickets are completed.
 #[derive(Debug)]
 pub struct StalledStore(StalledStoreControl);
 
@@ -26,7 +27,7 @@ struct State {
 }
 
 impl StalledStore {
-    /// A store, and what controls it.
+    /// Makes a store and its control.
     pub fn new() -> (Self, StalledStoreControl) {
         let control = StalledStoreControl::default();
         (Self(control.clone()), control)
@@ -34,7 +35,7 @@ impl StalledStore {
 }
 
 impl StalledStoreControl {
-    /// How many batches are pending.
+    /// The number of pending batches.
     pub fn pending(&self) -> usize {
         self.state().pending.len()
     }
@@ -44,9 +45,10 @@ impl StalledStoreControl {
         self.state().fail_next = count;
     }
 
-    /// Completes the pending batch at this position, 0 being the oldest. `false`: there is none.
+    /// Completes the pending batch at this position; 0 is the oldest. Returns `false` if there is
+    /// no such batch.
     pub fn complete(&self, position: usize) -> bool {
-        // The completion may submit again, so the lock is released before.
+        // The completion may submit another batch, so the lock is released first.
         let Some((ticket, result)) = self.state().pending.remove(position) else { return false };
         ticket.complete(result);
         true
@@ -66,7 +68,7 @@ impl State {
     fn decide(&mut self, batch: Batch<'_>) -> Result<Stamp, StoreError> {
         if let Some(left) = self.fail_next.checked_sub(1) {
             self.fail_next = left;
-            return Err(StoreError::Failed("as the test has asked for".into()));
+            return Err(StoreError::Failed("injected by the test".into()));
         }
         for change in batch.changes {
             let version = self.versions.get(change.key).copied().unwrap_or(0);

@@ -1,4 +1,4 @@
 //! Versions of keys.
 
-/// The version of a key. 0 stands for a key that does not exist.
+/// The version of a key. Version 0 means that the key does not exist.
 pub type Version = u64;

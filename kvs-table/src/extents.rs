@@ -54,7 +54,7 @@ pub(crate) struct Extents {
 }
 
 impl Extents {
-    /// Stores an extent. The caller bounds their number to what a handle can name.
+    /// Stores an extent. The caller keeps the number of extents below 2^32.
     pub(crate) fn store(&mut self, bytes: ExtentRef) -> ExtentId {
         match self.free_list.pop() {
             Some(id) => {
@@ -73,13 +73,13 @@ impl Extents {
         self.extents[id.0 as usize].as_ref().expect("a record names extents in use only")
     }
 
-    /// Puts other bytes behind a handle in use, and returns the previous ones.
+    /// Replaces the bytes of an extent in use, and returns the previous ones.
     pub(crate) fn replace(&mut self, id: ExtentId, bytes: ExtentRef) -> ExtentRef {
         let previous = self.extents[id.0 as usize].replace(bytes);
         previous.expect("a record names extents in use only")
     }
 
-    /// Frees a handle, and returns the bytes that were behind it.
+    /// Frees an extent, and returns its bytes.
     pub(crate) fn free(&mut self, id: ExtentId) -> ExtentRef {
         let freed = self.extents[id.0 as usize].take();
         self.free_list.push(id.0);

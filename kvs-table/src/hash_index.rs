@@ -1,39 +1,39 @@
-//! A hash index that never rehashes as a whole, and can be walked in the order of the hashes.
+//! A hash index that grows and shrinks bucket by bucket, and can be walked in hash order.
 //!
-//! A plain hash table moves all its entries now and then, and everything would wait meanwhile. This
-//! is *extendible hashing*: many *buckets*, each a small hash table for a range of hashes, and a
-//! *directory* that finds the bucket by the highest bits of a hash. A bucket that is full is split
-//! by the next bit; two that are nearly empty are merged. No step moves more than the entries of
-//! one bucket. A walk can stop after any bucket and continue from a hash later, whatever was split
-//! or merged meanwhile.
+//! A plain hash table moves all its entries when it grows, and every client would wait meanwhile.
+//! This index uses *extendible hashing*: many *buckets*, each a small hash table for a range of
+//! hashes, and a *directory* that finds the bucket by the highest bits of a hash. A full bucket is
+//! split by the next bit; two nearly empty buckets are merged. No step moves more than the entries
+//! of one bucket. A walk can stop after any bucket and continue later from a hash, whatever was
+//! split or merged meanwhile.
 //!
 //! - The buckets partition the hashes: bucket `b` has those whose highest `b.depth` bits are those
 //!   of `b.first`, and `2^(depth - b.depth)` entries of the directory name it.
 //! - The index stores no hashes: the caller computes the hash of an entry.
-//! - Hashes must be hard to predict for those who choose the keys; else one bucket could get them
-//!   all.
+//! - Clients must not be able to predict hashes; otherwise they could fill a single bucket with
+//!   their keys.
 
 use std::fmt;
 use std::mem;
 
 use hashbrown::HashTable;
 
-/// A bucket with so many entries is split. It is the load of a hash table with 2048 slots. Tests
-/// have few entries, and several buckets all the same.
+/// A bucket with this many entries is split: the maximum load of a hash table with 2048 slots. Unit
+/// tests use a small capacity, so that few entries fill several buckets.
 const BUCKET_CAPACITY: usize = if cfg!(test) { 14 } else { 1792 };
 
 /// Two buckets with fewer entries together are merged. Far below [`BUCKET_CAPACITY`], so that a
 /// merge is not soon followed by a split.
 const MERGE_BELOW: usize = BUCKET_CAPACITY / 4;
 
-/// A bucket with a capacity up to this is not shrunk.
+/// Only a bucket with a larger capacity is shrunk.
 const SHRINK_ABOVE: usize = 112;
 
-/// The most bits that the directory looks at. More than a thousand million entries need more; then
-/// the buckets grow.
+/// The maximum number of hash bits that the directory uses. Beyond about 10^9 entries the buckets
+/// grow instead.
 const MAX_DEPTH: u32 = if cfg!(test) { 7 } else { 20 };
 
-/// Entries by hash.
+/// A hash index of entries of type `T`.
 pub struct HashIndex<T> {
     /// The number of the bucket for each value of the highest `depth` bits.
     directory: Vec<u32>,
@@ -69,14 +69,14 @@ impl<T> HashIndex<T> {
         self.count
     }
 
-    /// The entry with this hash that matches.
+    /// Finds the entry with this hash for which `matches` returns `true`.
     #[inline]
     pub fn find(&self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&T> {
         let bucket = &self.buckets[self.bucket_of(hash)];
         bucket.entries.find(bucket_hash(hash), matches)
     }
 
-    /// The same, to be replaced.
+    /// Finds an entry like [`find`](Self::find), for modification. Its hash must not change.
     #[inline]
     pub fn find_mut(&mut self, hash: u64, matches: impl Fn(&T) -> bool) -> Option<&mut T> {
         let number = self.bucket_of(hash);
@@ -116,8 +116,8 @@ impl<T> HashIndex<T> {
         Some(removed)
     }
 
-    /// The entries of the bucket that this hash belongs to, and the lowest hash of the next bucket;
-    /// `None` after the last one.
+    /// The entries of the bucket that this hash belongs to, and the lowest hash of the next bucket,
+    /// or `None` for the last bucket.
     pub fn bucket(&self, hash: u64) -> (impl ExactSizeIterator<Item = &T>, Option<u64>) {
         let bucket = &self.buckets[self.bucket_of(hash)];
         let last = bucket.first | (u64::MAX >> bucket.depth);
@@ -125,7 +125,7 @@ impl<T> HashIndex<T> {
     }
 
     fn position_of(&self, hash: u64) -> usize {
-        // In two steps, as at depth 0 the shift is by all 64 bits.
+        // At depth 0 a single shift would be by 64 bits, which overflows.
         ((hash >> 1) >> (63 - self.depth)) as usize
     }
 
@@ -134,7 +134,7 @@ impl<T> HashIndex<T> {
         self.directory[self.position_of(hash)] as usize
     }
 
-    /// Enters a bucket at its positions of the directory.
+    /// Writes the number of a bucket to its positions in the directory.
     fn register(&mut self, number: usize) {
         let bucket = &self.buckets[number];
         let (start, positions) = (self.position_of(bucket.first), 1 << (self.depth - bucket.depth));
@@ -166,7 +166,7 @@ impl<T> HashIndex<T> {
         self.register(self.buckets.len() - 1);
     }
 
-    /// Merges the bucket of this hash with its other half, as long as both have few entries.
+    /// Merges the bucket of this hash with its sibling, as long as both have few entries.
     fn merge(&mut self, hash: u64, hash_of: impl Fn(&T) -> u64) {
         loop {
             let number = self.bucket_of(hash);
@@ -206,8 +206,8 @@ impl<T> HashIndex<T> {
     }
 }
 
-/// The hash by which a bucket finds an entry. A hash table looks at the highest and the lowest
-/// bits, and the highest are the same for all entries of a bucket.
+/// The hash that a bucket's own table uses. That table uses the highest and the lowest bits, and
+/// the highest bits are the same for all entries of a bucket.
 fn bucket_hash(hash: u64) -> u64 {
     hash.rotate_left(32)
 }

@@ -7,7 +7,7 @@ use crate::hash::KeyHash;
 use crate::hash_index::HashIndex;
 use crate::records::Records;
 
-/// The most keys of a page, but for keys that have the same hash.
+/// The maximum number of keys in a page. Only keys with the same hash may exceed it.
 pub const MAX_KEYS_PER_PAGE: usize = 10_000;
 
 /// A page ends when its keys have this many bytes, when this many bytes were compared with the
@@ -16,14 +16,14 @@ pub(crate) const MAX_PAGE_BYTES: usize = 256 * 1024;
 const MAX_BYTES_COMPARED: usize = 1 << 20;
 const MAX_RECORDS_VISITED: usize = if cfg!(test) { 60 } else { 16_384 };
 
-/// Some of the keys of a table.
+/// One page of a listing of keys.
 #[derive(Debug, Default)]
 pub struct KeyPage {
-    /// The keys, one after the other.
+    /// The concatenated keys.
     bytes: Vec<u8>,
     /// The end of each key in `bytes`.
     ends: Vec<usize>,
-    /// The cursor of the next page; 0 after the last page.
+    /// The cursor of the next page, or 0 if this is the last page.
     pub next: u64,
 }
 
@@ -34,7 +34,7 @@ impl KeyPage {
         self.ends.iter().map(move |end| &self.bytes[std::mem::replace(&mut start, *end)..*end])
     }
 
-    /// The bytes of all keys.
+    /// The total length of the keys in bytes.
     pub fn len_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -45,7 +45,7 @@ impl KeyPage {
     }
 }
 
-/// See [`TableReader::keys`](crate::TableReader::keys).
+/// Implements [`TableReader::keys`](crate::TableReader::keys).
 pub(crate) fn list(
     index: &HashIndex<u32>,
     records: &Records,

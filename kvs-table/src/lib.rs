@@ -1,17 +1,17 @@
 //! The pairs of one group: keys, values, versions and owners.
 //!
-//! A [`Table`] is one group's view of what its store has committed. The group writes it through
-//! [`Table`] and reads it through [`TableReader`]. The crate knows no users (a pair names its owner
-//! by uid only), no subscribers and no locks: the owner of a table locks it.
+//! A [`Table`] is one group's view of what its store has committed. The group writes through
+//! [`Table`] and reads through [`TableReader`]. The crate knows no quotas, no subscribers and no
+//! locks: a pair names its owner by uid only, and the group locks its table.
 //!
-//! - [`HashIndex`] finds a record by the hash of its key and never rehashes as a whole.
+//! - [`HashIndex`] finds a record by the hash of its key, and never rehashes all records at once.
 //! - `slots` holds small records in pages of 64 KiB; `extents` holds the bytes of large ones.
-//! - `records` lays out a record and decides where it goes; `keys` lists the keys in pages.
+//! - `records` defines the layout of a record; `keys` lists the keys in pages.
 //!
-//! A stored record contains numbers, bytes and handles; it contains no pointer, no reference count
-//! and nothing that differs from one process to the next but the seed of the hash. So the memory
-//! can later be shared with the applications. Until then the bytes of large values are
-//! reference-counted outside of the records ([`ExtentRef`]).
+//! A record contains numbers, bytes and handles, but no pointer and no reference count. Only the
+//! seed of the hash differs from one process to the next. So the memory can later be shared with
+//! the applications. Until then the bytes of large records are reference-counted outside of the
+//! records ([`ExtentRef`]).
 
 #![forbid(unsafe_code)]
 

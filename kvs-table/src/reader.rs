@@ -1,4 +1,4 @@
-//! What can be read from a table.
+//! The read access to a table.
 
 use crate::hash::KeyHash;
 use crate::hash_index::HashIndex;
@@ -6,7 +6,7 @@ use crate::keys::{self, KeyPage};
 use crate::records::Records;
 use crate::value::Value;
 
-/// A pair as it is read.
+/// A value and its version, as a lookup returns them.
 #[derive(Debug)]
 pub struct Entry<'a> {
     /// The value.
@@ -15,7 +15,7 @@ pub struct Entry<'a> {
     pub version: u64,
 }
 
-/// What is known of a pair besides its key and its value.
+/// The metadata of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordInfo {
     /// The version that the value was stored with.
@@ -26,14 +26,14 @@ pub struct RecordInfo {
     pub value_len: usize,
 }
 
-/// Reads one table.
+/// Read access to one table.
 pub struct TableReader<'a, H> {
     pub(crate) index: &'a HashIndex<u32>,
     pub(crate) records: &'a Records,
     pub(crate) hash: &'a H,
 }
 
-// Not derived: that would ask for a hash function that is `Copy`.
+// Not derived, because the derived implementation would require `H: Copy`.
 impl<H> Copy for TableReader<'_, H> {}
 
 impl<H> Clone for TableReader<'_, H> {
@@ -49,15 +49,19 @@ impl<'a, H: KeyHash> TableReader<'a, H> {
         Some(Entry { value, version })
     }
 
-    /// The version of a key; 0 when there is no such key.
+    /// The version of a key, or 0 if the key does not exist.
     pub fn version(self, key: &[u8]) -> u64 {
         self.info(key).map_or(0, |info| info.version)
     }
 
-    /// Version, owner and length of a pair.
+    /// The metadata of a pair.
     pub fn info(self, key: &[u8]) -> Option<RecordInfo> {
-        let head = self.records.head(self.find(key)?);
-        Some(RecordInfo { version: head.version, owner: head.owner, value_len: head.value_len })
+        let header = self.records.header(self.find(key)?);
+        Some(RecordInfo {
+            version: header.version,
+            owner: header.owner,
+            value_len: header.value_len,
+        })
     }
 
     /// The number of pairs.
@@ -65,12 +69,13 @@ impl<'a, H: KeyHash> TableReader<'a, H> {
         self.index.count()
     }
 
-    /// About `limit` of the keys that begin with `prefix` (0, or more than [`MAX_KEYS_PER_PAGE`]:
-    /// as many as that), and the cursor of the next page. The cursor of the first page is 0.
+    /// Lists about `limit` keys that begin with `prefix`, and the cursor of the next page. The
+    /// first page has cursor 0. A `limit` of 0 means [`MAX_KEYS_PER_PAGE`], which is also the
+    /// maximum.
     ///
-    /// A key that exists from the first page to the last is in exactly one of them, whatever is
-    /// stored and deleted meanwhile. A page may be empty although others follow: the work for one
-    /// page is bounded.
+    /// A key that exists while all pages are listed is in exactly one of them, whatever is stored
+    /// and deleted between the calls. Because the work for one page is bounded, a page may be empty
+    /// although others follow.
     ///
     /// [`MAX_KEYS_PER_PAGE`]: crate::MAX_KEYS_PER_PAGE
     pub fn keys(self, prefix: &[u8], cursor: u64, limit: usize) -> KeyPage {

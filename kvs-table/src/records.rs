@@ -1,32 +1,32 @@
-//! How a pair is laid out, and where.
+//! The layout of records.
 //!
-//! A small record is one slot: a head of 14 bytes, the key, the value, and nothing else. A record
-//! is large when its value has more than [`MAX_INLINE`] bytes or when it does
-//! not fit into the largest slot: then it is a row of numbers, and its key and value are extents.
+//! A record stores one pair. A small record is one slot: a header of 14 bytes, the key and the
+//! value. A record is large when its value is longer than [`MAX_INLINE`] or when the record does
+//! not fit into the largest slot; it is then a fixed-size entry of `large`, and its key and value
+//! are extents.
 //!
-//! A record keeps its handle until it is replaced or freed, or until the slots are compacted
-//! because another record was freed ([`Moved`]): then the owner of the index corrects the handle
-//! there.
+//! A record keeps its handle until it is replaced or freed, or until its slot moves because another
+//! record was freed ([`Moved`]): then the owner of the index must correct the handle there.
 
 use crate::extents::{ExtentId, ExtentRef, Extents};
 use crate::hash::KeyHash;
 use crate::slots::{HANDLE_LIMIT, MAX_SLOT, Moved, Slots};
 use crate::value::{MAX_INLINE, Value};
 
-/// The table has as many records as it can number, or 32 GiB of small ones.
+/// The table is full: it has 2^31 large records, or small records in all of its pages (32 GiB).
 #[derive(Debug)]
 pub struct Full;
 
-/// The bit of the handle of a large record.
+/// This bit is set in the handle of a large record.
 const LARGE: u32 = HANDLE_LIMIT;
 
-/// The head of a small record: version (7 bytes), owner (4), the lengths of key and value (12 bits
-/// each).
-pub(crate) const HEAD: usize = 14;
+/// The length of the header of a small record: version (7 bytes), owner (4), and the lengths of key
+/// and value (12 bits each).
+pub(crate) const HEADER_LEN: usize = 14;
 
-/// What a record contains besides its key and its value.
+/// The fields of a record besides its key and its value.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct RecordHeader {
     pub(crate) version: u64,
     /// The uid of the user who stored the value.
     pub(crate) owner: u32,
@@ -34,14 +34,14 @@ pub(crate) struct Head {
     pub(crate) value_len: usize,
 }
 
-impl Head {
+impl RecordHeader {
     #[inline]
     fn write(&self, slot: &mut [u8]) {
         // Both lengths are shorter than a slot.
         let lens = self.key_len as u32 | (self.value_len as u32) << 12;
         slot[..7].copy_from_slice(&self.version.to_le_bytes()[..7]);
         slot[7..11].copy_from_slice(&self.owner.to_le_bytes());
-        slot[11..HEAD].copy_from_slice(&lens.to_le_bytes()[..3]);
+        slot[11..HEADER_LEN].copy_from_slice(&lens.to_le_bytes()[..3]);
     }
 
     #[inline]
@@ -49,7 +49,7 @@ impl Head {
         let (mut version, mut owner, mut lens) = ([0; 8], [0; 4], [0; 4]);
         version[..7].copy_from_slice(&slot[..7]);
         owner.copy_from_slice(&slot[7..11]);
-        lens[..3].copy_from_slice(&slot[11..HEAD]);
+        lens[..3].copy_from_slice(&slot[11..HEADER_LEN]);
         let lens = u32::from_le_bytes(lens) as usize;
         Self {
             version: u64::from_le_bytes(version),
@@ -60,10 +60,10 @@ impl Head {
     }
 }
 
-/// A record that is not a slot.
+/// A record whose key and value are extents.
 #[derive(Clone, Copy)]
 struct Large {
-    /// The hash of the key, which may be long.
+    /// The hash of the key, which is stored because the key may be long.
     hash: u64,
     version: u64,
     owner: u32,
@@ -81,7 +81,7 @@ pub(crate) struct Records {
     extents: Extents,
 }
 
-/// A record that is to be written.
+/// A record to write.
 pub(crate) struct NewRecord<'a> {
     pub(crate) hash: u64,
     pub(crate) version: u64,
@@ -91,7 +91,7 @@ pub(crate) struct NewRecord<'a> {
 }
 
 impl Records {
-    /// Stores a record; returns its handle.
+    /// Stores a record, and returns its handle.
     pub(crate) fn store(&mut self, record: NewRecord<'_>) -> Result<u32, Full> {
         match Self::slot_len(record.key, record.value) {
             Some(len) => {
@@ -103,9 +103,8 @@ impl Records {
         }
     }
 
-    /// Replaces a record of the same key in place; the caller has asked
-    /// [`fits_in_place`](Self::fits_in_place). Returns the value that was replaced if it was
-    /// shared.
+    /// Overwrites a record of the same key, for which [`fits_in_place`](Self::fits_in_place) must
+    /// hold. Returns the replaced value if it was shared.
     #[inline]
     pub(crate) fn overwrite(&mut self, handle: u32, record: NewRecord<'_>) -> Option<ExtentRef> {
         if handle & LARGE == 0 {
@@ -117,7 +116,7 @@ impl Records {
         Some(self.extents.replace(large.value, extent_of(record.value))).filter(is_shared)
     }
 
-    /// Whether this value can be written where the record of the key is.
+    /// Whether the record of `key` can be overwritten with this value.
     #[inline]
     pub(crate) fn fits_in_place(&self, handle: u32, key: &[u8], value: &Value<'_>) -> bool {
         match Self::slot_len(key, value) {
@@ -126,7 +125,7 @@ impl Records {
         }
     }
 
-    /// Whether [`store`](Self::store) would find room for a record.
+    /// Whether [`store`](Self::store) would succeed.
     pub(crate) fn can_store(&self, key: &[u8], value: &Value<'_>) -> bool {
         match Self::slot_len(key, value) {
             Some(len) => self.slots.can_allocate(len),
@@ -140,7 +139,7 @@ impl Records {
         self.slots.available_pages() >= count && LARGE as usize - self.large.len() >= count
     }
 
-    /// Frees a record. Returns its value if it is shared, and which record has the handle now.
+    /// Frees a record. Returns its value if it is shared, and the record that moved to its slot.
     pub(crate) fn free(&mut self, handle: u32) -> (Option<ExtentRef>, Option<Moved>) {
         if handle & LARGE == 0 {
             return (None, self.slots.free(handle));
@@ -166,13 +165,13 @@ impl Records {
     }
 
     #[inline]
-    pub(crate) fn head(&self, handle: u32) -> Head {
+    pub(crate) fn header(&self, handle: u32) -> RecordHeader {
         if handle & LARGE == 0 {
-            return Head::read(self.slots.slot(handle));
+            return RecordHeader::read(self.slots.slot(handle));
         }
         let Large { version, owner, key, value, .. } = *self.large(handle);
         let (key_len, value_len) = (self.extents.get(key).len(), self.extents.get(value).len());
-        Head { version, owner, key_len, value_len }
+        RecordHeader { version, owner, key_len, value_len }
     }
 
     #[inline]
@@ -181,7 +180,7 @@ impl Records {
             return self.extents.get(self.large(handle).key);
         }
         let slot = self.slots.slot(handle);
-        &slot[HEAD..HEAD + Head::read(slot).key_len]
+        &slot[HEADER_LEN..HEADER_LEN + RecordHeader::read(slot).key_len]
     }
 
     /// The value of a record, and its version.
@@ -193,15 +192,15 @@ impl Records {
             return (Value::from_extent(extent), large.version);
         }
         let slot = self.slots.slot(handle);
-        let head = Head::read(slot);
-        let start = HEAD + head.key_len;
-        (Value::Inline(&slot[start..start + head.value_len]), head.version)
+        let header = RecordHeader::read(slot);
+        let start = HEADER_LEN + header.key_len;
+        (Value::Inline(&slot[start..start + header.value_len]), header.version)
     }
 
-    /// How long a slot must be for this record; `None`: the record is a large one.
+    /// The length of the slot that this record needs, or `None` for a large record.
     #[inline]
     fn slot_len(key: &[u8], value: &Value<'_>) -> Option<usize> {
-        let len = HEAD + key.len() + value.len();
+        let len = HEADER_LEN + key.len() + value.len();
         (value.len() <= MAX_INLINE && len <= MAX_SLOT).then_some(len)
     }
 
@@ -210,8 +209,8 @@ impl Records {
         let NewRecord { version, owner, key, value, .. } = *record;
         let value = value.as_bytes();
         let slot = self.slots.slot_mut(handle);
-        Head { version, owner, key_len: key.len(), value_len: value.len() }.write(slot);
-        let (own, rest) = slot[HEAD..].split_at_mut(key.len());
+        RecordHeader { version, owner, key_len: key.len(), value_len: value.len() }.write(slot);
+        let (own, rest) = slot[HEADER_LEN..].split_at_mut(key.len());
         own.copy_from_slice(key);
         rest[..value.len()].copy_from_slice(value);
     }
@@ -221,7 +220,7 @@ impl Records {
             return Err(Full);
         }
         let NewRecord { hash, version, owner, key, value } = record;
-        // Two for each large record: a handle of 32 bits names them all.
+        // There are two extents for each of at most 2^31 large records, so 32-bit ids suffice.
         let key = self.extents.store(key.into());
         let value = self.extents.store(extent_of(value));
         let large = Large { hash, version, owner, key, value };
@@ -250,7 +249,7 @@ fn extent_of(value: &Value<'_>) -> ExtentRef {
     }
 }
 
-/// Whether a value is handed out by reference. A short one of a long key is copied.
+/// Whether readers get the value by reference. The short value of a long key is copied.
 fn is_shared(value: &ExtentRef) -> bool {
     value.len() > MAX_INLINE
 }
@@ -262,12 +261,12 @@ impl Records {
         self.slots.bytes()
     }
 
-    /// The length of the slot of a record; 0 for a large one.
+    /// The length of the slot of a record, or 0 for a large record.
     pub(crate) fn slot_len_of(&self, handle: u32) -> usize {
         if handle & LARGE == 0 { self.slots.slot(handle).len() } else { 0 }
     }
 
-    /// Leaves no page to be had.
+    /// Uses up all page numbers.
     pub(crate) fn exhaust(&mut self) {
         self.slots.exhaust();
     }
@@ -278,11 +277,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn head_has_room_for_the_largest_of_everything() {
-        let head =
-            Head { version: (1 << 56) - 1, owner: u32::MAX, key_len: 2034, value_len: 0xfff };
-        let mut slot = [0; HEAD];
-        head.write(&mut slot);
-        assert_eq!(Head::read(&slot), head);
+    fn header_encodes_the_maximum_of_each_field() {
+        let header = RecordHeader {
+            version: (1 << 56) - 1,
+            owner: u32::MAX,
+            key_len: 2034,
+            value_len: 0xfff,
+        };
+        let mut slot = [0; HEADER_LEN];
+        header.write(&mut slot);
+        assert_eq!(RecordHeader::read(&slot), header);
     }
 }

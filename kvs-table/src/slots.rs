@@ -1,18 +1,18 @@
 //! Slots: memory for many small records, densely packed.
 //!
-//! An allocator adds a header to each allocation, and its user keeps a pointer and a length: for a
-//! record of 34 bytes that is more than the record. Here a record is a *slot* in a *page* of 64
-//! KiB, named by a *handle* of four bytes. All slots of a page have the same size, and the sizes
-//! are so close to each other that little is lost.
+//! A general-purpose allocator adds a header to each allocation, and its user keeps a pointer and a
+//! length: for a record of 34 bytes this overhead exceeds the record. Here a record occupies a
+//! *slot* in a *page* of 64 KiB, identified by a *handle* of four bytes. All slots of a page belong
+//! to one *size class*. The classes are close to each other, so a slot wastes less than 8 bytes or
+//! an eighth of the record.
 //!
 //! - Every operation takes constant time. A page grows and shrinks with its slots, so a few small
 //!   records take little memory, and nothing larger than a page is ever moved at once.
-//! - The slots of one size are compact: when one is freed, the last one of its size moves there. So
-//!   all pages of a size are full but the last, and the memory in use is never much more than that
-//!   of the records. A page without slots releases its memory at once and keeps its number, 32
-//!   bytes.
-//! - A handle is valid until it is freed or its slot is moved, which [`Slots::free`] reports. Using
-//!   it later is not detected, and reads or writes another record; but it is not unsafe.
+//! - Each size class is compact: when a slot is freed, the last slot of its class moves there. So
+//!   only the last page of a class is partly filled, and the memory in use stays close to that of
+//!   the records. An empty page releases its memory at once; its 32-byte entry stays for reuse.
+//! - A handle is valid until it is freed or its slot is moved, which [`Slots::free`] reports. A
+//!   stale handle is not detected: it reads or writes another record, but never invalid memory.
 //! - The content of a new slot is unspecified.
 
 use std::mem;
@@ -30,28 +30,28 @@ const PAGE_BITS: u32 = 19;
 /// The least capacity of a page. It doubles until the page has its full size.
 const MIN_PAGE_CAPACITY: usize = 512;
 
-/// The smallest slot. From here sizes are in steps of 8,
+/// The size of the smallest slot. Up to [`MAX_FINE_SLOT`], size classes are multiples of 8.
 const MIN_SLOT: usize = 16;
-/// and from here there are eight sizes for each doubling, three times.
+/// Above this size there are eight size classes for each doubling, up to [`MAX_SLOT`].
 const MAX_FINE_SLOT: usize = 256;
 const FINE_CLASSES: usize = (MAX_FINE_SLOT - MIN_SLOT) / 8 + 1;
 const CLASSES: usize = FINE_CLASSES + 3 * 8;
 
 const _: () = assert!(MAX_SLOT == MAX_FINE_SLOT << 3 && PAGE_SIZE / MIN_SLOT <= 1 << SLOT_BITS);
 
-/// What the size of a slot for so many bytes is a multiple of.
+/// The granularity of the size classes around `len` bytes.
 #[inline]
 const fn step(len: usize) -> usize {
     if len <= MAX_FINE_SLOT { 8 } else { len.next_power_of_two() / 16 }
 }
 
-/// The size of a slot for so many bytes.
+/// The size of a slot that holds `len` bytes.
 #[inline]
 fn size_for(len: usize) -> usize {
     len.next_multiple_of(step(len)).max(MIN_SLOT)
 }
 
-/// The number of a size.
+/// The index of the size class of slots of this size.
 fn class_of(size: usize) -> usize {
     if size <= MAX_FINE_SLOT {
         (size - MIN_SLOT) / 8
@@ -66,15 +66,15 @@ fn class_of(size: usize) -> usize {
 /// The slots of one table.
 pub(crate) struct Slots {
     pages: Vec<Page>,
-    /// The numbers of pages without slots.
+    /// The numbers of the empty pages.
     free_pages: Vec<u32>,
-    /// The pages of each size. All are full but the last, which is not empty.
+    /// The numbers of the pages of each size class. All but the last are full, and none is empty.
     classes: [Vec<u32>; CLASSES],
 }
 
 #[derive(Default)]
 struct Page {
-    /// The slots; all of them are in use.
+    /// The contents of the slots, all of which are in use.
     bytes: Vec<u8>,
     /// The size of a slot.
     size: u16,
@@ -84,7 +84,7 @@ struct Page {
 #[must_use = "the owner of the handle must correct it"]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
-    /// The previous handle, which is not valid any more.
+    /// The previous handle, which is no longer valid.
     pub(crate) from: u32,
     /// The new handle.
     pub(crate) to: u32,
@@ -97,7 +97,8 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// Allocates a slot for so many bytes, at most [`MAX_SLOT`]; `None`: there are no more handles.
+    /// Allocates a slot for `len` bytes, at most [`MAX_SLOT`]. Returns `None` when all handles are
+    /// in use.
     pub(crate) fn allocate(&mut self, len: usize) -> Option<u32> {
         let size = size_for(len);
         let last = self.classes[class_of(size)].last().copied();
@@ -108,11 +109,11 @@ impl Slots {
         Some(handle_of(number, self.pages[number as usize].push()))
     }
 
-    /// Frees a slot. Another one of its size may be moved there and get its handle.
+    /// Frees a slot. Another slot of its size class may move there and take over its handle.
     pub(crate) fn free(&mut self, handle: u32) -> Option<Moved> {
         let size = self.pages[(handle >> SLOT_BITS) as usize].size.into();
         let class = &mut self.classes[class_of(size)];
-        let number = *class.last().expect("the page of a handle is one of its size");
+        let number = *class.last().expect("the size class of a valid handle has a page");
         let page = &mut self.pages[number as usize];
         let from = handle_of(number, page.last_slot());
         let mut bytes = mem::take(&mut page.bytes);
@@ -129,7 +130,7 @@ impl Slots {
             class.pop();
             self.free_pages.push(number);
         } else {
-            // Only when far too large, so that shrinking is not soon followed by growing.
+            // The page shrinks at a quarter of its capacity, so that it does not grow again soon.
             if bytes.capacity() > MIN_PAGE_CAPACITY * 2 && start <= bytes.capacity() / 4 {
                 bytes.shrink_to(start * 2);
             }
@@ -138,7 +139,7 @@ impl Slots {
         (handle != from).then_some(Moved { from, to: handle })
     }
 
-    /// Whether the slot has exactly the size that a new slot for so many bytes would have.
+    /// Whether the slot is in the size class of a record of `len` bytes.
     #[inline]
     pub(crate) fn fits_in_place(&self, handle: u32, len: usize) -> bool {
         usize::from(self.pages[(handle >> SLOT_BITS) as usize].size) == size_for(len)
@@ -151,13 +152,13 @@ impl Slots {
             || self.available_pages() > 0
     }
 
-    /// How many pages can still be added.
+    /// The number of pages that can still be allocated.
     #[inline]
     pub(crate) fn available_pages(&self) -> usize {
         (1 << PAGE_BITS) - self.pages.len() + self.free_pages.len()
     }
 
-    /// The bytes of a slot: as many as were asked for, or a few more.
+    /// The bytes of a slot: at least as many as were requested.
     #[inline]
     pub(crate) fn slot(&self, handle: u32) -> &[u8] {
         let page = &self.pages[(handle >> SLOT_BITS) as usize];
@@ -165,7 +166,7 @@ impl Slots {
         &page.bytes[start..start + size]
     }
 
-    /// The same, to be written.
+    /// The bytes of a slot, for writing.
     #[inline]
     pub(crate) fn slot_mut(&mut self, handle: u32) -> &mut [u8] {
         let page = &mut self.pages[(handle >> SLOT_BITS) as usize];
@@ -216,7 +217,7 @@ impl Page {
         PAGE_SIZE / usize::from(self.size)
     }
 
-    /// The last slot; there must be one.
+    /// The index of the last slot. The page must not be empty.
     fn last_slot(&self) -> u16 {
         (self.bytes.len() / usize::from(self.size) - 1) as u16
     }
@@ -253,7 +254,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// Checks the invariants in the module head, with so many slots in use.
+    /// Checks the invariants in the module head; `expected` slots are in use.
     fn check(slots: &Slots, expected: usize) {
         let (mut in_use, mut bytes, mut pages) = (0, 0, slots.free_pages.len());
         for (class, numbers) in slots.classes.iter().enumerate() {
@@ -283,12 +284,12 @@ mod tests {
     fn correct(kept: &mut [(u32, usize, u8)], moved: Option<Moved>) {
         if let Some(Moved { from, to }) = moved {
             let other = kept.iter_mut().find(|(handle, ..)| *handle == from);
-            other.expect("what is moved is in use").0 = to;
+            other.expect("a moved slot is in use").0 = to;
         }
     }
 
     #[test]
-    fn slot_is_hardly_longer_than_what_it_is_for() {
+    fn slot_wastes_less_than_8_bytes_or_an_eighth() {
         let mut sizes: Vec<_> = (0..=MAX_SLOT).map(size_for).collect();
         assert!(sizes.is_sorted());
         sizes.dedup();
@@ -318,7 +319,7 @@ mod tests {
             assert!(slot.len() >= len && slot.iter().all(|byte| *byte == len as u8), "of {len}");
         }
         check(&slots, handles.len());
-        // The last one of its size each time, so none is moved.
+        // Each freed slot is the last of its class, so none is moved.
         for (left, handle) in handles.into_iter().enumerate().rev() {
             assert_eq!(slots.free(handle), None);
             check(&slots, left);
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn last_slot_of_a_size_moves_to_the_freed_one() {
+    fn last_slot_of_a_class_replaces_the_freed_one() {
         let mut slots = Slots::default();
         let per_page = PAGE_SIZE / 48;
         let handles: Vec<_> = (0..per_page + 2).map(|_| slots.allocate(48).unwrap()).collect();
@@ -336,7 +337,7 @@ mod tests {
         for (number, handle) in handles.iter().enumerate() {
             slots.slot_mut(*handle).fill(number as u8);
         }
-        // From one page to the other, and then within a page.
+        // The last slot moves from the second page to the first, then within the first.
         for last in [per_page + 1, per_page, per_page - 1] {
             assert_eq!(slots.free(first), Some(Moved { from: handles[last], to: first }));
             assert!(slots.slot(first).iter().all(|byte| *byte == last as u8));
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_page_releases_memory_and_number() {
+    fn empty_page_releases_its_memory_and_its_number() {
         let mut slots = Slots::default();
         let per_page = PAGE_SIZE / 48;
         let handles: Vec<_> = (0..per_page * 3).map(|_| slots.allocate(48).unwrap()).collect();
@@ -360,23 +361,23 @@ mod tests {
             assert_eq!(slots.free(*handle), Some(Moved { from: *last, to: *handle }));
         }
         assert_eq!(slots.bytes(), whole * 2);
-        // The number is used for another size, too.
+        // Another size class reuses the number.
         let handle = slots.allocate(100).unwrap();
         assert_eq!((slots.pages.len(), handle >> SLOT_BITS), (3, 2));
         assert!(slots.bytes() <= whole * 2 + MIN_PAGE_CAPACITY + 104, "a new page is small");
     }
 
     #[test]
-    fn little_memory_is_kept_for_few_slots_of_many_sizes() {
+    fn memory_is_bounded_with_few_slots_in_every_class() {
         let mut slots = Slots::default();
         let sizes: BTreeSet<_> = (0..=MAX_SLOT).map(size_for).collect();
         let mut in_use = 0;
         for size in &sizes {
-            // Three pages of it, of which one slot in a hundred stays.
+            // Fill three pages, then free all but one slot in a hundred.
             let many = PAGE_SIZE / size * 3;
             let handles: Vec<_> = (0..many).map(|_| slots.allocate(*size).unwrap()).collect();
             let kept = many.div_ceil(100);
-            // The first one is freed again and again: it is another one each time.
+            // The first handle stays valid: each free moves the last slot there.
             for last in handles[kept..].iter().rev() {
                 assert_eq!(slots.free(handles[0]), Some(Moved { from: *last, to: handles[0] }));
             }
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn allocation_ends_where_handles_do() {
+    fn allocation_fails_when_all_handles_are_in_use() {
         let mut slots = Slots::default();
         slots.pages.resize_with((1 << PAGE_BITS) - 1, Page::default);
         let per_page = PAGE_SIZE / MAX_SLOT;
@@ -411,13 +412,13 @@ mod tests {
                 0..3000,
             )
         ) {
-            // Two sizes whose pages are soon full, two of neighbours.
+            // Two sizes that fill a page quickly, and two sizes of neighbouring classes.
             let lens = [2048, 1900, 20, 33];
             let mut slots = Slots::default();
             let mut model: Vec<(u32, usize, u8)> = Vec::new();
             let mut most = 0;
             for (number, (index, which, kind)) in steps.into_iter().enumerate() {
-                // They grow for a while, then shrink.
+                // The number of slots grows for a while, then shrinks.
                 if kind < if number % 1000 < 500 { 8 } else { 2 } {
                     let handle = slots.allocate(lens[which]).unwrap();
                     prop_assert!(model.iter().all(|(other, ..)| *other != handle));
@@ -438,7 +439,7 @@ mod tests {
                 let pages = |which: usize| usize::div_ceil(in_use[which], per_page(which));
                 let pages: usize = (0..4).map(pages).sum();
                 prop_assert_eq!(slots.pages.len() - slots.free_pages.len(), pages);
-                // No more numbers of pages than for the most that there ever were at once.
+                // Page numbers are reused: there are as many as pages were ever in use at once.
                 most = pages.max(most);
                 prop_assert_eq!(slots.pages.len(), most);
             }

@@ -1,4 +1,4 @@
-//! The writer of a table.
+//! The write access to a table.
 
 use std::fmt;
 
@@ -18,42 +18,42 @@ pub struct Table<H = SeededHash> {
 }
 
 /// A pair that was replaced or deleted.
-#[must_use = "to be dropped when the lock is released"]
+#[must_use = "drop it after the lock is released"]
 #[derive(Debug)]
 pub struct Replaced {
     /// The uid of the user who had stored the value.
     pub owner: u32,
-    /// The bytes of key and value.
+    /// The length of key and value together, in bytes.
     pub bytes: usize,
-    /// The value, if it was shared. It may be long: drop it when the lock is released.
+    /// The value, if it was shared. It may be long, so drop it after the lock is released.
     pub value: Option<ExtentRef>,
 }
 
 impl Table {
-    /// A table without pairs, whose hash is keyed with `seed`.
+    /// An empty table whose hash is keyed with `seed`.
     pub fn new(seed: Seed) -> Self {
         Self::with_hash(SeededHash::new(seed))
     }
 }
 
 impl<H> Table<H> {
-    /// A table without pairs that uses this hash function.
+    /// An empty table that uses this hash function.
     pub fn with_hash(hash: H) -> Self {
         Self { index: HashIndex::default(), records: Records::default(), hash }
     }
 
-    /// The reader's interface.
+    /// Read access to the table.
     pub fn reader(&self) -> TableReader<'_, H> {
         TableReader { index: &self.index, records: &self.records, hash: &self.hash }
     }
 }
 
 impl<H: KeyHash> Table<H> {
-    #[inline]
-    /// Stores a pair with this version and this owner. Returns the pair that it replaces.
+    /// Stores a pair with this version and owner. Returns the pair that it replaces.
     ///
     /// # Errors
-    /// [`Full`]; the table is unchanged.
+    /// [`Full`] when there is no slot for the record; the table is unchanged.
+    #[inline]
     pub fn put(
         &mut self,
         key: &[u8],
@@ -70,7 +70,7 @@ impl<H: KeyHash> Table<H> {
             return Ok(None);
         };
         let old = *handle;
-        let head = records.head(old);
+        let header = records.header(old);
         let fits = records.fits_in_place(old, key, value);
         let record = NewRecord { hash, version, owner, key, value };
         let value = if fits {
@@ -79,10 +79,10 @@ impl<H: KeyHash> Table<H> {
             *handle = records.store(record)?;
             self.free(old)
         };
-        Ok(Some(Replaced { owner: head.owner, bytes: head.key_len + head.value_len, value }))
+        Ok(Some(Replaced { owner: header.owner, bytes: header.key_len + header.value_len, value }))
     }
 
-    /// Deletes a pair, and returns it; `None`: there is no such key.
+    /// Deletes a pair and returns it, or returns `None` if the key does not exist.
     pub fn delete(&mut self, key: &[u8]) -> Option<Replaced> {
         let Self { index, records, hash } = self;
         let handle = index.remove(
@@ -90,14 +90,14 @@ impl<H: KeyHash> Table<H> {
             |handle| records.key(*handle) == key,
             |handle| records.hash(*handle, hash),
         )?;
-        let head = records.head(handle);
+        let header = records.header(handle);
         let value = self.free(handle);
-        Some(Replaced { owner: head.owner, bytes: head.key_len + head.value_len, value })
+        Some(Replaced { owner: header.owner, bytes: header.key_len + header.value_len, value })
     }
 
     /// Whether [`put`](Self::put) would succeed.
     pub fn can_put(&self, key: &[u8], value: &Value<'_>) -> bool {
-        // The first check needs no division, and nearly always suffices.
+        // The first check is the cheapest, and nearly always succeeds.
         self.records.has_room(1)
             || self.records.can_store(key, value)
             || self
@@ -106,12 +106,14 @@ impl<H: KeyHash> Table<H> {
                 .is_some_and(|handle| self.records.fits_in_place(handle, key, value))
     }
 
-    /// Whether so many puts, of whatever size, would succeed. Near the end `false` may be wrong.
+    /// Whether `puts` puts of any size would succeed. The check is conservative: `false` does not
+    /// mean that they would fail.
     pub fn has_room(&self, puts: usize) -> bool {
         self.records.has_room(puts)
     }
 
-    /// Frees a record that the index names no more, and corrects the handle of the one that moved.
+    /// Frees a record that the index no longer names, and corrects the handle of the record that
+    /// moved to its slot.
     fn free(&mut self, handle: u32) -> Option<ExtentRef> {
         let Self { index, records, hash } = self;
         let (value, moved) = records.free(handle);
@@ -139,11 +141,11 @@ mod tests {
     use super::*;
     use crate::keys::MAX_PAGE_BYTES;
     use crate::reader::{Entry, RecordInfo};
-    use crate::records::HEAD;
+    use crate::records::HEADER_LEN;
     use crate::slots::MAX_SLOT;
     use crate::value::MAX_INLINE;
 
-    /// A hash function that each test can make.
+    /// Makes a table that uses this hash function.
     trait TestHash: KeyHash {
         fn table() -> Table<Self>
         where
@@ -156,8 +158,8 @@ mod tests {
         }
     }
 
-    /// The hash is in the first byte of the key: many keys have the same one, the lowest and the
-    /// highest among them.
+    /// A hash function that depends on the first byte of the key only: many keys collide, also with
+    /// the lowest and the highest hash.
     struct PoorHash;
 
     impl KeyHash for PoorHash {
@@ -180,12 +182,13 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// Key, value, owner, and whether the value comes in the other form than usual.
+        /// Key, value, owner, and whether the value is inline although long, or shared although
+        /// short.
         Put(Vec<u8>, Vec<u8>, u32, bool),
         Delete(Vec<u8>),
     }
 
-    /// Mostly short values, and those at a boundary: of a slot size, of slots, of sharing.
+    /// Mostly short values, and some at the limits of a size class, of a slot and of inline values.
     fn value() -> impl Strategy<Value = Vec<u8>> {
         let len = prop_oneof![
             4 => 0..5usize,
@@ -197,7 +200,7 @@ mod tests {
 
     fn key() -> impl Strategy<Value = Vec<u8>> {
         let key = || prop::collection::vec(0u8..3, 1..4);
-        // A head, such a key, and a value of 1000 to 1024 bytes, fit into a slot or do not.
+        // With these lengths, a record with a value of 1000 to 1024 bytes is near the largest slot.
         let long = || {
             prop::sample::select(vec![
                 1009usize, 1010, 1011, 1033, 1034, 1035, 2033, 2034, 2035, 65_536,
@@ -217,10 +220,10 @@ mod tests {
         ]
     }
 
-    fn behaves_like_a_map<H: TestHash>(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    fn check_against_map<H: TestHash>(steps: Vec<Step>) -> Result<(), TestCaseError> {
         let (mut table, mut model) = (H::table(), BTreeMap::new());
         for (step, version) in steps.into_iter().zip(1..) {
-            // What the table says of a pair that is replaced or deleted.
+            // The table describes the pair that was replaced or deleted.
             let check = |replaced: Option<Replaced>,
                          key: &[u8],
                          old: Option<(Vec<u8>, u32, u64)>| {
@@ -275,16 +278,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_map_and_reports_what_it_replaces(
+        fn table_behaves_like_a_map_and_reports_replaced_pairs(
             steps in prop::collection::vec(step(), 0..100)
         ) {
-            behaves_like_a_map::<SeededHash>(steps.clone())?;
-            behaves_like_a_map::<PoorHash>(steps)?;
+            check_against_map::<SeededHash>(steps.clone())?;
+            check_against_map::<PoorHash>(steps)?;
         }
     }
 
     /// Slots of many sizes, with many of each, so that nearly every free moves another.
-    fn finds_every_pair_wherever_it_is_moved<H: TestHash>(
+    fn check_pairs_after_moves<H: TestHash>(
         steps: Vec<(u8, u8, usize, u8)>,
     ) -> Result<(), TestCaseError> {
         let (mut table, mut model) = (H::table(), BTreeMap::new());
@@ -307,11 +310,11 @@ mod tests {
             let mut slots = 0;
             for (key, (value, version, owner)) in &model {
                 let handle = reader.find(key).unwrap();
-                let head = table.records.head(handle);
-                prop_assert_eq!((table.records.key(handle), head.version), (&key[..], *version));
+                let header = table.records.header(handle);
+                prop_assert_eq!((table.records.key(handle), header.version), (&key[..], *version));
                 let (found, _) = table.records.value(handle);
                 prop_assert_eq!(found.as_bytes(), value.as_slice());
-                prop_assert_eq!(head.owner, *owner);
+                prop_assert_eq!(header.owner, *owner);
                 slots += table.records.slot_len_of(handle);
             }
             prop_assert!(table.records.slot_bytes() <= slots * 4 + 64 * 2048, "for {}", slots);
@@ -336,7 +339,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_pair_is_found_wherever_it_is_moved(
+        fn pairs_are_found_after_their_slots_have_moved(
             steps in prop::collection::vec(
                 (
                     any::<u8>(),
@@ -347,20 +350,21 @@ mod tests {
                 0..3000,
             )
         ) {
-            finds_every_pair_wherever_it_is_moved::<SeededHash>(steps.clone())?;
-            finds_every_pair_wherever_it_is_moved::<PoorHash>(steps)?;
+            check_pairs_after_moves::<SeededHash>(steps.clone())?;
+            check_pairs_after_moves::<PoorHash>(steps)?;
         }
     }
 
+    /// The changes before one page of a listing, and the limit of the page.
     #[derive(Debug, Clone)]
-    struct Between {
+    struct ListingStep {
         puts: Vec<Vec<u8>>,
-        /// So many of those that are there.
+        /// Each selects one of the existing keys.
         deletes: Vec<prop::sample::Index>,
         limit: usize,
     }
 
-    fn between() -> impl Strategy<Value = Between> {
+    fn listing_step() -> impl Strategy<Value = ListingStep> {
         let key = || {
             prop_oneof![
                 prop::collection::vec(
@@ -375,20 +379,26 @@ mod tests {
         let deletes =
             many.prop_flat_map(|many| prop::collection::vec(any::<prop::sample::Index>(), many));
         let limit = prop_oneof![1..4usize, 1..60usize, Just(0), Just(20_000)];
-        (puts, deletes, limit).prop_map(|(puts, deletes, limit)| Between { puts, deletes, limit })
+        (puts, deletes, limit).prop_map(|(puts, deletes, limit)| ListingStep {
+            puts,
+            deletes,
+            limit,
+        })
     }
 
-    fn lists_every_key_once<H: TestHash>(
+    fn check_listing<H: TestHash>(
         prefix: &[u8],
-        script: Vec<Between>,
+        script: Vec<ListingStep>,
     ) -> Result<(), TestCaseError> {
         let mut table = H::table();
         let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
-        // What must be listed, and what may be.
+        // The keys that must be listed, and those that may be listed.
         let (mut stayed, mut ever) = (None::<BTreeSet<Vec<u8>>>, BTreeSet::new());
         let (mut seen, mut cursor) = (BTreeSet::new(), 0);
-        let quiet = Between { puts: Vec::new(), deletes: Vec::new(), limit: 3 };
-        for Between { puts, deletes, limit } in script.into_iter().chain(std::iter::repeat(quiet)) {
+        let quiet = ListingStep { puts: Vec::new(), deletes: Vec::new(), limit: 3 };
+        for ListingStep { puts, deletes, limit } in
+            script.into_iter().chain(std::iter::repeat(quiet))
+        {
             for key in puts {
                 let _ = table.put(&key, &Value::Inline(b"v"), 1, 0).unwrap();
                 all.insert(key.clone());
@@ -407,7 +417,7 @@ mod tests {
             stayed.get_or_insert_with(|| all.clone());
             let page = table.reader().keys(prefix, cursor, limit);
             let keys = page.keys();
-            // More only if their hash is the same.
+            // Only keys with the same hash may exceed the limit.
             let mut hashes: Vec<_> = page.keys().map(|key| table.hash.hash(key)).collect();
             prop_assert!(hashes.is_sorted() && hashes.iter().all(|hash| *hash >= cursor));
             prop_assert!(page.next == 0 || hashes.iter().all(|hash| *hash < page.next));
@@ -430,9 +440,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn key_that_stays_is_listed_once_whatever_happens_meanwhile(
+        fn key_is_listed_once_despite_concurrent_changes(
             first in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..3), 0..400),
-            script in prop::collection::vec(between(), 1..20),
+            script in prop::collection::vec(listing_step(), 1..20),
             prefix in prop_oneof![
                 Just(Vec::new()),
                 any::<u8>().prop_map(|byte| vec![byte]),
@@ -441,13 +451,13 @@ mod tests {
         ) {
             let mut script = script;
             script[0].puts.extend(first);
-            lists_every_key_once::<SeededHash>(&prefix, script.clone())?;
-            lists_every_key_once::<PoorHash>(&prefix, script)?;
+            check_listing::<SeededHash>(&prefix, script.clone())?;
+            check_listing::<PoorHash>(&prefix, script)?;
         }
     }
 
     #[test]
-    fn page_is_bounded_in_keys_in_bytes_and_in_work() {
+    fn page_is_bounded_in_bytes_and_in_work() {
         let mut table = SeededHash::table();
         for number in 0..200u32 {
             let mut key = number.to_le_bytes().to_vec();
@@ -463,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn value_of_the_same_size_is_written_in_place() {
+    fn value_of_the_same_slot_size_is_written_in_place() {
         let mut table = SeededHash::table();
         let _ = table.put(b"key", &Value::Inline(&[1; 20]), 1, 0).unwrap();
         let handle = table.reader().find(b"key");
@@ -503,7 +513,7 @@ mod tests {
         let found = table.reader().get(b"key").unwrap();
         assert_eq!((found.value.as_bytes(), found.version), (&b"value"[..], 1));
         assert_eq!((table.reader().info(b"key").unwrap().owner, table.reader().count()), (7, 1));
-        // What needs no new slot is stored all the same.
+        // A put that needs no new slot still succeeds.
         assert!(table.can_put(b"key", &Value::Inline(b"other")));
         let replaced = table.put(b"key", &Value::Inline(b"other"), 2, 8).unwrap().unwrap();
         assert_eq!((replaced.owner, replaced.bytes), (7, 8));
@@ -511,9 +521,9 @@ mod tests {
     }
 
     #[test]
-    fn head_of_a_slot_keeps_every_bit_of_a_version() {
+    fn record_header_keeps_every_bit_of_a_version() {
         let mut table = SeededHash::table();
-        let key = [7; MAX_SLOT - HEAD];
+        let key = [7; MAX_SLOT - HEADER_LEN];
         let _ = table.put(&key, &Value::Inline(b""), (1 << 56) - 1, u32::MAX).unwrap();
         let info = RecordInfo { version: (1 << 56) - 1, owner: u32::MAX, value_len: 0 };
         assert_eq!(table.reader().info(&key), Some(info));

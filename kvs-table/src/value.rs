@@ -1,28 +1,29 @@
-//! A value on its way into a table, or out of it.
+//! Values as a table takes and returns them: short ones inline, long ones by reference.
 
 use crate::extents::ExtentRef;
 
-/// Longer values are kept in extents, whose bytes are shared instead of copied.
+/// The longest value that is stored inline, in bytes. Longer values are stored in extents, whose
+/// bytes are shared instead of copied.
 pub const MAX_INLINE: usize = 1024;
 
 /// The bytes of a value. Those of a long one are shared.
 #[derive(Debug, Clone)]
 pub enum Value<'a> {
-    /// At most [`MAX_INLINE`] bytes.
+    /// A value of at most [`MAX_INLINE`] bytes.
     Inline(&'a [u8]),
-    /// More.
+    /// A longer value, as a reference to its extent.
     Shared(ExtentRef),
 }
 
 impl<'a> Value<'a> {
-    /// A value with these bytes. More than [`MAX_INLINE`] are copied into an extent: call it before
-    /// the group is locked.
+    /// Makes a value of `bytes`. A value longer than [`MAX_INLINE`] is copied into an extent, so
+    /// call this before the group is locked.
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
         if bytes.len() > MAX_INLINE { Self::Shared(bytes.into()) } else { Self::Inline(bytes) }
     }
 
-    /// A value with the bytes of an extent, which is shared if it is long.
+    /// Makes a value of the bytes of `extent`. A long value shares the extent.
     pub fn from_extent(extent: &'a ExtentRef) -> Self {
         if extent.len() > MAX_INLINE { Self::Shared(extent.clone()) } else { Self::Inline(extent) }
     }
