@@ -1,4 +1,4 @@
-//! The application on which all faults fall, and what is counted in it.
+//! The application under test, and the resources that are counted in it.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use kvs_testkit::{Channel, DEADLINE, Driver, Program, Protocol, ScriptedServer, 
 use crate::v2::close_by_application;
 use crate::{v1, v2};
 
-/// One application. Everything goes through the C functions.
+/// A C application, which makes all calls by the C functions.
 pub(crate) struct AppUnderTest {
     pub(crate) driver: Driver,
-    /// What it has before its first connection.
+    /// The application's resources before its first connection.
     baseline: Resources,
 }
 
-/// What a connection may leave behind.
+/// Resources that a connection could leak.
 #[derive(Debug, PartialEq, Eq)]
 struct Resources {
     descriptors: i32,
@@ -25,7 +25,7 @@ struct Resources {
 impl Resources {
     fn of(driver: &Driver) -> Self {
         Self {
-            // One that ends is not awaited by anybody, so it may be a moment late.
+            // No thread joins an ending thread, so its end may take a moment.
             threads: driver.call("await_threads 1"),
             descriptors: driver.call("descriptors"),
             paths: driver.call("paths"),
@@ -39,7 +39,7 @@ impl AppUnderTest {
     }
 
     pub(crate) fn spawn(program: Program) -> Self {
-        // An allocator without caches counts to the byte.
+        // Without caches the allocator's count is exact to the byte.
         let tunables = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
         let driver = Driver::spawn(program.env("GLIBC_TUNABLES", tunables));
         let baseline = Resources::of(&driver);
@@ -47,7 +47,7 @@ impl AppUnderTest {
         Self { driver, baseline }
     }
 
-    /// It is not connected: all calls say so.
+    /// Asserts that all calls report that there is no connection.
     pub(crate) fn expect_unconnected(&self, row: &str) {
         for call in ["put_value k v", "get_value k", "delete_value k", "register_callback k"] {
             assert_eq!(self.driver.call(call), -2, "{row}: {call} afterwards");
@@ -55,19 +55,19 @@ impl AppUnderTest {
         assert_eq!(self.driver.call("close_connection"), -2, "{row}: close_connection afterwards");
     }
 
-    /// Nothing is left of any connection.
+    /// Asserts that the application has leaked nothing.
     pub(crate) fn expect_nothing_left(&self, row: &str) {
         assert_eq!(Resources::of(&self.driver), self.baseline, "{row}: left behind");
     }
 
-    /// Bytes that are allocated.
+    /// The number of allocated bytes.
     pub(crate) fn memory(&self) -> i32 {
         self.driver.call("memory")
     }
 
-    /// Does something again and again, until it has once not made the memory grow: the first times
-    /// may allocate what stays for the life of the process, such as another thread's stack for the
-    /// C library to keep. What leaks does so every time.
+    /// Repeats `round` until the memory does not grow. The first rounds may allocate memory that
+    /// stays for the life of the process, such as a thread's stack that the C library caches. A
+    /// leak grows in every round.
     pub(crate) fn expect_no_growth(&self, row: &str, mut round: impl FnMut()) {
         const ROUNDS: usize = 6;
         round();
@@ -84,7 +84,7 @@ impl AppUnderTest {
     }
 }
 
-/// An application and the server that is played for it.
+/// An application and its scripted server.
 pub(crate) struct ScriptedEnv {
     pub(crate) server: ScriptedServer,
     pub(crate) app: AppUnderTest,
@@ -110,7 +110,7 @@ impl ScriptedEnv {
         self.log_in_with(timeout, "establish_connection g abcde")
     }
 
-    /// By this call.
+    /// Logs in by this call.
     pub(crate) fn log_in_with(&self, timeout: Duration, login: &str) -> (Channel, Channel) {
         self.set_timeout(timeout);
         self.driver().begin(login);
@@ -119,13 +119,13 @@ impl ScriptedEnv {
         channels
     }
 
-    /// By the six functions, or with a handle.
+    /// Logs in by the six functions, or with a handle.
     pub(crate) fn log_in_by(&self, timeout: Duration, has_handle: bool) -> (Channel, Channel) {
         let login = if has_handle { "kvs_open g abcde" } else { "establish_connection g abcde" };
         self.log_in_with(timeout, login)
     }
 
-    /// The connection is closed, nothing of it is left, and the next one works.
+    /// Asserts that the connection is closed without a leak, and that the next one works.
     pub(crate) fn expect_closed(&self, row: &str, has_handle: bool) {
         if has_handle {
             v2::expect_unconnected_handle(self.driver(), row);
@@ -136,7 +136,7 @@ impl ScriptedEnv {
         self.expect_alive_and_close(row, channels, has_handle);
     }
 
-    /// The next call works, and nothing is left after the goodbye.
+    /// Asserts that the next call works, and that closing the connection leaks nothing.
     pub(crate) fn expect_alive_and_close(
         &self,
         row: &str,

@@ -17,7 +17,7 @@ use kvs_testkit::{
 use crate::AppUnderTest;
 use crate::v2::close_by_server;
 
-/// The directory of the library that panics.
+/// The target directory of the library with panics.
 fn panicking_library() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
@@ -41,13 +41,14 @@ fn app(server: &impl Sockets, protocol: Protocol) -> AppUnderTest {
             .served_by(server)
             .protocol(protocol)
             .env("LD_LIBRARY_PATH", panicking_library())
-            // No row waits for a time-out.
+            // No row waits for a timeout.
             .env("KVS_TIMEOUT_MS", "60000")
             .env("RUST_BACKTRACE", "0"),
     )
 }
 
-/// From now on, the point panics at the `nth` time. Returns whether the one before has panicked.
+/// Sets the point that panics and the pass at which it does. Returns whether the previous point has
+/// panicked.
 fn panic_at(driver: &Driver, point: &str, nth: usize) -> bool {
     driver.call(&format!("panic_at {} {nth}", point.replace(' ', "_"))) == 1
 }
@@ -72,23 +73,23 @@ const OPENING: [Row; 6] = [
     (LOGIN, "established", 1),
 ];
 
-const ORIGINAL: [Row; 7] = [
-    // With the main channel locked.
+const V1_ROWS: [Row; 7] = [
+    // These points hold the lock of the main channel.
     (CALLS[0], "exchange step", 6),
     (CALLS[1], "exchange step", 6),
     (CALLS[2], "exchange step", 5),
     (CALLS[3], "exchange step", 5),
     (CALLS[4], "exchange step", 2),
     (CALLS[4], "callback channel shut down", 1),
-    // While a callback could not be registered.
+    // These points block the registration of callbacks.
     ("register_callback missing", "exchange step", 5),
 ];
 
-const FRAMED: [Row; 22] = [
+const V2_ROWS: [Row; 22] = [
     (CALLS[0], "requests queued", 1),
     (CALLS[0], "sending", 1),
     (CALLS[0], "requests sent", 1),
-    // While no other thread could read.
+    // These points block other reading threads.
     (CALLS[0], "reading", 1),
     (CALLS[1], "requests queued", 1),
     (CALLS[1], "sending", 1),
@@ -117,8 +118,8 @@ on_both_protocols! {
         let driver = &app.driver;
         let login = LOGIN.replace("SECRET", env.secret());
         let table: &[Row] = match protocol {
-            Protocol::V1 => &ORIGINAL,
-            Protocol::V2 => &FRAMED,
+            Protocol::V1 => &V1_ROWS,
+            Protocol::V2 => &V2_ROWS,
         };
         for (call, point, count) in OPENING.iter().chain(table).copied() {
             for nth in 1..=count + 1 {
@@ -152,9 +153,9 @@ on_both_protocols! {
 
 /// A point on the library's thread, how many times it is passed until the callback for the first
 /// change is called, and how many of these are before any change.
-const LISTENING: [(&str, usize, usize); 3] =
+const LISTENING_V1: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 3, 1), ("news", 1, 0)];
-const LISTENING_FRAMED: [(&str, usize, usize); 3] =
+const LISTENING_V2: [(&str, usize, usize); 3] =
     [("listening", 1, 1), ("listen step", 1, 1), ("news", 1, 0)];
 
 on_both_protocols! {
@@ -166,11 +167,11 @@ on_both_protocols! {
         let driver = &app.driver;
         let login = LOGIN.replace("SECRET", env.secret());
         let table = match protocol {
-            Protocol::V1 => LISTENING,
-            Protocol::V2 => LISTENING_FRAMED,
+            Protocol::V1 => LISTENING_V1,
+            Protocol::V2 => LISTENING_V2,
         };
         for (point, count, at_once) in table {
-            // Once more, and it is after the callback.
+            // One more pass, which follows the callback.
             for nth in 1..=count + 1 {
                 let name = format!("library thread: a panic at `{point}`, no. {nth}");
                 println!("{name}");
@@ -187,7 +188,7 @@ on_both_protocols! {
                             assert_eq!(other.put("k", "after"), 1, "{name}");
                         }
                     }
-                    // The connection is given up, and its thread ends.
+                    // The library closes the connection, and its thread ends.
                     assert_eq!(driver.call("await_threads 1"), 1, "{name}");
                     assert!(has_panicked(driver), "{name}");
                     assert_eq!(driver.call("get_value k"), -3, "{name}");
@@ -205,7 +206,7 @@ on_both_protocols! {
         let app = app(&server, protocol);
         let driver = &app.driver;
         let login = "establish_connection g abcde";
-        // What the next call returns: whether the library knows already that it is closed.
+        // The code of the next call depends on whether the library has already detected the loss.
         let step = match protocol {
             Protocol::V1 => ("exchange step", 2, -2),
             Protocol::V2 => ("sending", 1, -2),

@@ -21,10 +21,10 @@ use nix::libc::{
 use crate::AppUnderTest;
 use crate::v2::{close_by_application, close_by_server};
 
-/// Milliseconds: no row waits for a time-out, on the busiest machine neither.
+/// A timeout in milliseconds that no row reaches, even on a loaded machine.
 const TIMEOUT_MS: &str = "60000";
 
-/// What the shim calls a transfer of one byte.
+/// The shim's code for a transfer of one byte.
 const SHORT: i32 = -1;
 
 /// Both servers, a group, and a second application.
@@ -77,24 +77,24 @@ fn fail_nothing(driver: &Driver) {
     fail(driver, "nothing", 1, 0, 0, By::Caller);
 }
 
-/// What the application has done before the call.
+/// The state of the application before the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Given {
     Unconnected,
     Connected,
-    /// The same, but without a time-out on the socket.
-    Impatient,
-    /// It has a handle.
+    /// A connection without a timeout on its socket.
+    NoSocketTimeout,
+    /// A connection with a handle.
     Opened,
 }
-use Given::{Connected, Impatient, Opened, Unconnected};
+use Given::{Connected, NoSocketTimeout, Opened, Unconnected};
 
 struct Row {
     given: Given,
     call: &'static str,
     function: &'static str,
     errors: &'static [i32],
-    /// For the failure of the first, the second, … of these system calls.
+    /// The codes for the failure of the first, the second, … of these system calls.
     codes: &'static [i32],
 }
 
@@ -118,17 +118,17 @@ const DELETE: &str = "delete_value k";
 const REGISTER: &str = "register_callback k";
 const CLOSE: &str = "close_connection";
 
-/// A connection that has failed in one of these ways fails again.
+/// Errors after which a connection cannot be used.
 const BROKEN: &[i32] = &[ECONNRESET, EPIPE, ENOMEM, EIO];
 
-/// What the library and the server do with each kind of session before they agree.
+/// The login, which is the same in both protocols up to the offer.
 #[rustfmt::skip]
 const OPENING: &[Row] = &[
     row(Unconnected, LOGIN, "socket", &[EMFILE, ENFILE, ENOMEM, EACCES], &[-2, -2]),
     row(Unconnected, LOGIN, "bind", &[EACCES, ENOSPC, EROFS, ENOENT], &[-11, -11]),
     row(Unconnected, LOGIN, "bind", &[EADDRINUSE], &[0, 0]),
     row(Unconnected, LOGIN, "statx", &[EACCES, ENOMEM], &[0, 0, 0, 0]),
-    // The last one has `recv` wait by itself; without that, `poll` does.
+    // The last `setsockopt` sets the timeout of `recv`; if it fails, the library waits by `poll`.
     row(Unconnected, LOGIN, "setsockopt", &[ENOMEM, EINVAL], &[-12, -12, 0]),
     row(Unconnected, LOGIN, "connect", &[EACCES, EAGAIN, ENOMEM, EPERM], &[-12, -12]),
     row(Unconnected, LOGIN, "connect", &[ECONNREFUSED, ENOENT], &[-12, 0]),
@@ -143,7 +143,7 @@ const OPENING: &[Row] = &[
 ];
 
 #[rustfmt::skip]
-const ORIGINAL: &[Row] = &[
+const V1_ROWS: &[Row] = &[
     row(Unconnected, LOGIN, "poll", &[ENOMEM, EINVAL], &[-13, -8, -13, -13, -8]),
     row(Unconnected, LOGIN, "poll", &[EINTR], &[0, 0, 0, 0, 0]),
     row(Unconnected, LOGIN, "recv", BROKEN, &[-13, -8, -13, -8]),
@@ -169,17 +169,17 @@ const ORIGINAL: &[Row] = &[
     row(Connected, CLOSE, "send", &[EINTR, EAGAIN], &[1]),
     row(Connected, CLOSE, "shutdown", &[EIO], &[1, 1, 1]),
     row(Connected, CLOSE, "close", &[EIO, EINTR, ENOSPC], &[-1, -1]),
-    // Without the time-out on the socket.
-    row(Impatient, PUT, "poll", &[ENOMEM, EINVAL], &[-4, -8]),
-    row(Impatient, PUT, "poll", &[EINTR], &[1, 1]),
-    row(Impatient, GET, "poll", &[ENOMEM], &[-4, -4]),
-    row(Impatient, DELETE, "poll", &[ENOMEM], &[-4, -8]),
-    row(Impatient, REGISTER, "poll", &[ENOMEM], &[-4, -8]),
+    // Rows without a timeout on the socket.
+    row(NoSocketTimeout, PUT, "poll", &[ENOMEM, EINVAL], &[-4, -8]),
+    row(NoSocketTimeout, PUT, "poll", &[EINTR], &[1, 1]),
+    row(NoSocketTimeout, GET, "poll", &[ENOMEM], &[-4, -4]),
+    row(NoSocketTimeout, DELETE, "poll", &[ENOMEM], &[-4, -8]),
+    row(NoSocketTimeout, REGISTER, "poll", &[ENOMEM], &[-4, -8]),
 ];
 
-/// One round trip for each call, and nothing else.
+/// Each v2 call is one round trip.
 #[rustfmt::skip]
-const FRAMED: &[Row] = &[
+const V2_ROWS: &[Row] = &[
     row(Unconnected, LOGIN, "poll", &[ENOMEM, EINVAL], &[-13, -8, -13, -13, -8, -8]),
     row(Unconnected, LOGIN, "poll", &[EINTR], &[0, 0, 0, 0, 0, 0]),
     row(Unconnected, LOGIN, "recv", BROKEN, &[-13, -8, -13, -8, -8]),
@@ -206,10 +206,10 @@ const FRAMED: &[Row] = &[
     row(Connected, CLOSE, "send", &[EINTR, EAGAIN, SHORT], &[1]),
     row(Connected, CLOSE, "shutdown", &[EIO], &[1, 1, 1, 1]),
     row(Connected, CLOSE, "close", &[EIO, EINTR, ENOSPC], &[-1, -1]),
-    row(Impatient, PUT, "poll", &[ENOMEM, EINVAL], &[-8]),
-    row(Impatient, PUT, "poll", &[EINTR], &[1]),
-    row(Impatient, GET, "poll", &[ENOMEM], &[-4]),
-    // Those that have a handle.
+    row(NoSocketTimeout, PUT, "poll", &[ENOMEM, EINVAL], &[-8]),
+    row(NoSocketTimeout, PUT, "poll", &[EINTR], &[1]),
+    row(NoSocketTimeout, GET, "poll", &[ENOMEM], &[-4]),
+    // The functions with a handle.
     row(Opened, "kvs_put k v", "send", BROKEN, &[-3]),
     row(Opened, "kvs_put k v", "recv", BROKEN, &[-8]),
     row(Opened, "kvs_put_many k v", "send", BROKEN, &[-3]),
@@ -238,8 +238,8 @@ const FRAMED: &[Row] = &[
 
 fn rows(protocol: Protocol) -> impl Iterator<Item = &'static Row> {
     OPENING.iter().chain(match protocol {
-        Protocol::V1 => ORIGINAL,
-        Protocol::V2 => FRAMED,
+        Protocol::V1 => V1_ROWS,
+        Protocol::V2 => V2_ROWS,
     })
 }
 
@@ -264,14 +264,14 @@ impl Row {
         }
     }
 
-    /// Whether a path may stay, because the system does not let it go.
+    /// Whether a path may stay because the kernel refuses to remove it.
     fn may_leave_path(&self) -> bool {
         matches!(self.function, "unlink" | "statx")
     }
 }
 
-/// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that one
-/// was met.
+/// Makes the call while the `nth` of its system calls fails. Returns the code, and whether that
+/// system call was reached.
 fn try_row(
     fault_env: &FaultEnv,
     app: &AppUnderTest,
@@ -282,8 +282,8 @@ fn try_row(
     let (driver, name) = (&app.driver, row.name(error, nth));
     match row.given {
         Unconnected => {}
-        Connected | Impatient => {
-            if row.given == Impatient {
+        Connected | NoSocketTimeout => {
+            if row.given == NoSocketTimeout {
                 fail(driver, "setsockopt", 3, 1, ENOMEM, By::Caller);
             }
             assert_eq!(
@@ -304,11 +304,11 @@ fn try_row(
     fail_nothing(driver);
     let alive = match row.given {
         Unconnected => code == 0,
-        Connected | Impatient => code == 1 && row.call != CLOSE,
+        Connected | NoSocketTimeout => code == 1 && row.call != CLOSE,
         Opened => [0, -7, -18].contains(&code),
     };
     if row.given == Opened || row.call == OPEN {
-        // A handle is there until it is given back.
+        // A handle stays valid until it is closed.
         if row.call != "kvs_close" {
             let put = driver.call("kvs_put another value");
             let close = driver.call("kvs_close");
@@ -364,7 +364,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    /// What the library does once in the life of a process.
+    /// Checks what the library does once in the life of a process.
     fn failed_first_call_can_be_repeated(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         for function in ["__register_atfork", "pthread_key_create"] {
@@ -404,7 +404,7 @@ on_both_protocols! {
 }
 
 on_both_protocols! {
-    /// The names that the library tries first are taken; the rest is up to chance.
+    /// The first names that the library tries are occupied; later ones are random.
     fn occupied_socket_names_are_tried_a_bounded_number_of_times(protocol: Protocol) {
         let fault_env = FaultEnv::start(protocol);
         let app = fault_env.app();
@@ -416,7 +416,7 @@ on_both_protocols! {
             fail_nothing(driver);
             app.expect_unconnected("taken names");
             app.expect_nothing_left("taken names");
-            // So that whatever else needs chance once in a process has had it.
+            // The first login consumes the random numbers that are needed once in a process.
             assert_eq!(driver.call(&fault_env.establish()), 0);
             assert_eq!(driver.call(CLOSE), 1);
         });
@@ -482,30 +482,31 @@ on_both_protocols! {
             app.memory()
         };
         let growth = -connect(5) + connect(COUNT);
-        // The C library may keep a second stack when a thread was late to end. A leak has 32 bytes
-        // at least.
+        // The C library may cache a second stack when a thread ends late. A leak would be at least
+        // 32 bytes each time.
         assert!(growth < COUNT as i32, "{growth} bytes");
     }
 }
 
 // --- on the library's thread
 
-/// The library's thread waits for an event, receives it, calls back, waits for the next: the system
-/// call, the errors, whether the connection is lost by it, and how many of them there are.
+/// A system call of the library's thread, which waits for an event, receives it, calls the
+/// callback, and waits again: the name, the errors, whether a failure closes the connection, and
+/// the number of such calls for one event.
 type Listening = (&'static str, &'static [i32], bool, usize);
 
-const LISTENING: &[Listening] = &[
+const LISTENING_V1: &[Listening] = &[
     ("recv", BROKEN, true, 3),
     ("recv", &[EINTR, EAGAIN, SHORT], false, 3),
-    // Once it has been announced, the key must follow within the time-out.
+    // After an announcement the key must follow within the timeout.
     ("poll", &[ENOMEM, EINVAL], true, 1),
     ("poll", &[EINTR], false, 1),
     ("send", BROKEN, true, 1),
     ("send", &[EINTR, EAGAIN, SHORT], false, 1),
 ];
 
-/// It answers nothing, and knows the whole change at once.
-const LISTENING_FRAMED: &[Listening] = &[
+/// A v2 event arrives whole and needs no response.
+const LISTENING_V2: &[Listening] = &[
     ("recv", BROKEN, true, 2),
     ("recv", &[EINTR, EAGAIN, SHORT], false, 2),
     ("poll", &[ENOMEM], true, 0),
@@ -520,8 +521,8 @@ on_both_protocols! {
         fault_env.other.store("k", "before");
         let change = || assert_eq!(fault_env.other.put("k", "after"), 1);
         let (table, last) = match protocol {
-            Protocol::V1 => (LISTENING, 3),
-            Protocol::V2 => (LISTENING_FRAMED, 2),
+            Protocol::V1 => (LISTENING_V1, 3),
+            Protocol::V2 => (LISTENING_V2, 2),
         };
         for (function, errors, lost, count) in table {
             for error in *errors {
@@ -538,10 +539,10 @@ on_both_protocols! {
                         }
                         if *lost && nth <= *count {
                             if (*function, nth) == ("recv", last) {
-                                // For the next change.
+                                // The next event must still be reported.
                                 driver.expect_change("k");
                             }
-                            // It has given the connection up, and ended.
+                            // The library's thread has closed the connection and ended.
                             assert_eq!(driver.call("await_threads 1"), 1, "{name}");
                             assert_eq!(driver.call("failures"), 1, "{name}");
                             fail_nothing(driver);
@@ -549,7 +550,7 @@ on_both_protocols! {
                         } else {
                             driver.expect_change("k");
                             if !*lost {
-                                // When this one has come, all is over that belonged to the first.
+                                // Once this event has arrived, the first one is handled completely.
                                 change();
                                 driver.expect_change("k");
                             }

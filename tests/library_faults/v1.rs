@@ -15,10 +15,10 @@ use kvs_testkit::{
 use crate::AppUnderTest;
 use crate::app::ScriptedEnv;
 
-/// Long enough for all that goes right before the fault, on a busy machine.
+/// A timeout that is long enough for the steps before the fault, even on a loaded machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// How much later than that a call may return there.
+/// The delay after the timeout that is allowed on a loaded machine.
 pub(crate) const SLACK: Duration = DEADLINE.saturating_sub(TIMEOUT);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Call {
     }
 }
 
-/// Something that the server says.
+/// A message of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     MainFlag,
@@ -61,12 +61,12 @@ use At::{
 };
 
 enum Part {
-    Hears(&'static [u8]),
+    Receives(&'static [u8]),
     /// The callback channel is connected.
     Accepts,
-    Says(At, &'static [u8]),
+    Sends(At, &'static [u8]),
 }
-use Part::{Accepts, Hears, Says};
+use Part::{Accepts, Receives, Sends};
 
 const ZERO: &[u8] = &0i32.to_ne_bytes();
 const ONE: &[u8] = &1i32.to_ne_bytes();
@@ -79,68 +79,77 @@ const LONGEST_VALUE: &[u8] = &{
     value
 };
 
-/// What a right server does.
+/// The steps of a correct server in this call.
 fn script(call: Call) -> &'static [Part] {
     match call {
         Establish => &[
-            Says(MainFlag, ONE),
-            Hears(b"g"),
-            Says(GroupAnswer, ONE),
-            Hears(b"abcde"),
+            Sends(MainFlag, ONE),
+            Receives(b"g"),
+            Sends(GroupAnswer, ONE),
+            Receives(b"abcde"),
             Accepts,
-            Says(CallbackFlag, ONE),
-            Says(Verdict, ONE),
+            Sends(CallbackFlag, ONE),
+            Sends(Verdict, ONE),
         ],
-        Put => &[Hears(ZERO), Says(Ready, ONE), Hears(b"k"), Says(ReadyForValue, ONE), Hears(b"v")],
+        Put => &[
+            Receives(ZERO),
+            Sends(Ready, ONE),
+            Receives(b"k"),
+            Sends(ReadyForValue, ONE),
+            Receives(b"v"),
+        ],
         Get => &[
-            Hears(ONE),
-            Says(Ready, ONE),
-            Hears(b"k"),
-            Says(Length, LONGEST),
-            Says(Value, LONGEST_VALUE),
+            Receives(ONE),
+            Sends(Ready, ONE),
+            Receives(b"k"),
+            Sends(Length, LONGEST),
+            Sends(Value, LONGEST_VALUE),
         ],
-        Delete => &[Hears(TWO), Says(Ready, ONE), Hears(b"k"), Says(Answer, ONE)],
-        Register => &[Hears(THREE), Says(Ready, ONE), Hears(b"k"), Says(Answer, ONE)],
+        Delete => &[Receives(TWO), Sends(Ready, ONE), Receives(b"k"), Sends(Answer, ONE)],
+        Register => &[Receives(THREE), Sends(Ready, ONE), Receives(b"k"), Sends(Answer, ONE)],
     }
 }
 
-/// What the server does in place of what it should say.
+/// The fault that replaces the correct message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Integer(i32),
     Bytes(&'static [u8]),
-    HangsUp,
-    HalfThenHangsUp,
-    /// It says the right thing, but hears nothing any more.
-    Deaf,
+    Disconnects,
+    HalfThenDisconnects,
+    /// The server sends the correct message and stops receiving.
+    StopsReceiving,
     Silent,
     HalfThenSilent,
-    /// A byte now and then: none of the waits is long, all of them together are.
+    /// The server sends single bytes: each wait is short, but all of them together exceed the
+    /// timeout.
     Drips,
 }
-use Fault::{Bytes, Deaf, Drips, HalfThenHangsUp, HalfThenSilent, HangsUp, Integer, Silent};
+use Fault::{
+    Bytes, Disconnects, Drips, HalfThenDisconnects, HalfThenSilent, Integer, Silent, StopsReceiving,
+};
 
-/// Far more than is asked for, and no integer that means anything.
-pub(crate) const RUBBISH: &[u8] = &[0xA5; 1000];
+/// More bytes than any message, which form no valid integer.
+pub(crate) const GARBAGE: &[u8] = &[0xA5; 1000];
 
 struct Point {
     call: Call,
     at: At,
     /// Integers that are wrong here, and their code.
     wrong: (&'static [i32], i32),
-    /// The code when what should come does not, or not whole.
+    /// The code when the message is missing or incomplete.
     broken: i32,
-    /// The code when what the call says next cannot be sent.
-    deaf: Option<i32>,
+    /// The code when the next message of the call cannot be sent.
+    stops_receiving: Option<i32>,
 }
 
-/// Nowhere a flag, an answer or a length.
+/// Integers that are neither a flag, a response nor a length anywhere.
 const NEVER: &[i32] = &[-2, i32::MIN, i32::MAX, 0x0101_0101, 100];
-/// No flag either.
+/// Integers that are no flag.
 const NO_FLAG: &[i32] = &[0, -1, 2, -2, i32::MIN, i32::MAX, 0x0101_0101, 0x0100_0000];
-/// 0 is an answer.
+/// Integers that are no response where 0 is one.
 const NO_ANSWER: &[i32] = &[-1, 2, -2, i32::MIN, i32::MAX, 0x0101_0101];
-/// -1 is an answer.
+/// Integers that are no response where -1 is one.
 const NO_KEY_ANSWER: &[i32] = &[0, 2, -2, i32::MIN, i32::MAX, 0x0101_0101];
 
 const fn point(
@@ -148,14 +157,14 @@ const fn point(
     at: At,
     wrong: (&'static [i32], i32),
     broken: i32,
-    deaf: Option<i32>,
+    stops_receiving: Option<i32>,
 ) -> Point {
-    Point { call, at, wrong, broken, deaf }
+    Point { call, at, wrong, broken, stops_receiving }
 }
 
 #[rustfmt::skip]
 const POINTS: [Point; 13] = [
-    //    call       says           wrong: integers, code     broken  deaf
+    //    call       message        wrong: integers, code     broken  stops_receiving
     point(Establish, MainFlag,      (NO_FLAG, -14),           -13,    Some(-6)),
     point(Establish, GroupAnswer,   (NO_ANSWER, -8),          -8,     Some(-6)),
     point(Establish, CallbackFlag,  (NO_FLAG, -14),           -13,    None),
@@ -192,30 +201,30 @@ impl Row {
 
 fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    for Point { call, at, wrong: (integers, wrong), broken, deaf } in POINTS {
+    for Point { call, at, wrong: (integers, wrong), broken, stops_receiving } in POINTS {
         let mut row = |fault, code| rows.push(Row { call, at, fault, code });
         for integer in integers {
             row(Integer(*integer), wrong);
         }
-        row(Bytes(RUBBISH), wrong);
-        for fault in [HangsUp, HalfThenHangsUp, Silent, HalfThenSilent, Drips] {
+        row(Bytes(GARBAGE), wrong);
+        for fault in [Disconnects, HalfThenDisconnects, Silent, HalfThenSilent, Drips] {
             row(fault, broken);
         }
-        if let Some(code) = deaf {
-            row(Deaf, code);
+        if let Some(code) = stops_receiving {
+            row(StopsReceiving, code);
         }
     }
     let mut row = |call, at, fault, code| rows.push(Row { call, at, fault, code });
-    // What is no fault of anybody.
+    // Refusals, which keep the connection or end the login normally.
     row(Establish, GroupAnswer, Integer(0), -7);
     row(Establish, Verdict, Integer(0), -9);
     row(Get, Length, Integer(-1), -7);
     row(Delete, Answer, Integer(-1), -7);
     row(Register, Answer, Integer(-1), -7);
-    // Values that are none.
+    // Malformed values.
     row(Get, Value, Bytes(&[b'v'; 100]), -10);
     row(Get, Value, Bytes(&[0; 100]), -10);
-    // More than was asked for: it is in the place of what should follow.
+    // Surplus bytes, which the library takes for the next message.
     row(Establish, MainFlag, Bytes(b"\x01\0\0\0\x02\0\0\0"), -8);
     row(Put, Ready, Bytes(b"\x01\0\0\0\x02\0\0\0"), -5);
     row(Get, Ready, Bytes(b"\x01\0\0\0\xff\xff\xff\x7f"), -10);
@@ -240,7 +249,7 @@ impl Ends {
         self.main.as_mut().expect("connected first, and open until the fault")
     }
 
-    fn saying(&mut self, at: At) -> &mut Channel {
+    fn sender(&mut self, at: At) -> &mut Channel {
         match at {
             CallbackFlag => self.callback.as_mut().expect("the script accepts it first"),
             _ => self.main(),
@@ -254,23 +263,23 @@ impl Ends {
         }
         for part in script(row.call) {
             match part {
-                Hears(bytes) => self.main().expect(bytes),
+                Receives(bytes) => self.main().expect(bytes),
                 Accepts => self.callback = Some(server.accept_callback()),
-                Says(at, bytes) if *at == row.at => return self.go_wrong(row, bytes),
-                Says(at, bytes) => self.saying(*at).send(bytes),
+                Sends(at, bytes) if *at == row.at => return self.go_wrong(row, bytes),
+                Sends(at, bytes) => self.sender(*at).send(bytes),
             }
         }
         panic!("{}: not in the script", row.name());
     }
 
     fn go_wrong(&mut self, row: Row, right: &[u8]) {
-        let channel = self.saying(row.at);
+        let channel = self.sender(row.at);
         match row.fault {
             Integer(integer) => channel.send_int(integer),
             Bytes(bytes) => channel.send(bytes),
             Silent => {}
             HalfThenSilent => channel.send(&right[..right.len() / 2]),
-            Deaf => {
+            StopsReceiving => {
                 channel.stream().shutdown(Shutdown::Read).expect("it is connected");
                 channel.send(right);
             }
@@ -282,8 +291,8 @@ impl Ends {
                     }
                 }
             }
-            HangsUp => *self = Self::default(),
-            HalfThenHangsUp => {
+            Disconnects => *self = Self::default(),
+            HalfThenDisconnects => {
                 channel.send(&right[..right.len() / 2]);
                 *self = Self::default();
             }
@@ -296,9 +305,9 @@ pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel) {
     driver.begin("get_value other");
     for part in script(Get) {
         match part {
-            Hears(b"k") => main.expect(b"other"),
-            Hears(bytes) => main.expect(bytes),
-            Says(_, bytes) => main.send(bytes),
+            Receives(b"k") => main.expect(b"other"),
+            Receives(bytes) => main.expect(bytes),
+            Sends(_, bytes) => main.send(bytes),
             Accepts => {}
         }
     }
@@ -364,7 +373,7 @@ fn server_fault_at_any_step_closes_with_its_code() {
 
 #[test]
 fn silent_server_at_any_step_costs_one_timeout() {
-    // Nearly all of the time is waiting, so many can wait at once.
+    // The rows mostly wait, so many of them run concurrently.
     const LANES: usize = 16;
     let rows: Vec<Row> = rows().into_iter().filter(Row::waits).collect();
     thread::scope(|scope| {
@@ -418,7 +427,7 @@ fn unread_value_costs_the_next_call_its_timeout() {
     });
 }
 
-/// It answers in advance and reads nothing, so at some point no more can be sent to it.
+/// The server responds in advance and reads nothing, so that the socket fills up.
 #[test]
 fn server_that_does_not_read_costs_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
@@ -441,8 +450,8 @@ fn server_that_does_not_read_costs_one_timeout() {
     env.expect_closed(row, false);
 }
 
-/// One thread of the application waits for a silent server; another one waits for the first, and no
-/// longer.
+/// One thread of the application waits for a silent server; another thread waits for the first one,
+/// and no longer.
 #[test]
 fn concurrent_calls_cost_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V1);
@@ -457,8 +466,7 @@ fn concurrent_calls_cost_one_timeout() {
     change(&mut callback, "k");
     main.expect(ONE);
     let begin = Instant::now();
-    // Its own time is over at nearly the same moment as that of the other call, which ends the
-    // connection.
+    // Both calls time out at nearly the same moment, and the other one closes the connection.
     let code = env.driver().call("put_value k v");
     assert!(code == -2 || code == -15, "{row}: closed, or busy: {code}");
     let took = begin.elapsed();
@@ -468,8 +476,8 @@ fn concurrent_calls_cost_one_timeout() {
     env.expect_closed(row, false);
 }
 
-/// Calls that send nothing, and change nothing, while there is a connection.
-const IN_VAIN: [(&str, i32); 7] = [
+/// Invalid calls, which send nothing and keep the connection.
+const INVALID_CALLS: [(&str, i32); 7] = [
     ("establish_connection g abcde", -16),
     ("establish_connection", -16),
     ("put_value", -15),
@@ -482,7 +490,7 @@ const IN_VAIN: [(&str, i32); 7] = [
 #[test]
 fn invalid_call_keeps_the_connection() {
     let env = ScriptedEnv::new(Protocol::V1);
-    for (call, code) in IN_VAIN {
+    for (call, code) in INVALID_CALLS {
         env.app.expect_no_growth(call, || {
             let (main, callback) = env.log_in(DEADLINE);
             assert_eq!(env.driver().call(call), code, "{call}");
@@ -494,8 +502,8 @@ fn invalid_call_keeps_the_connection() {
 
 /// The codes in the tables of this module.
 pub(crate) fn codes() -> impl Iterator<Item = i32> {
-    let in_vain = IN_VAIN.iter().map(|(_, code)| *code);
-    rows().into_iter().map(|row| row.code).chain(in_vain)
+    let invalid_calls = INVALID_CALLS.iter().map(|(_, code)| *code);
+    rows().into_iter().map(|row| row.code).chain(invalid_calls)
 }
 
 // --- where there is no server
@@ -536,7 +544,7 @@ fn path_without_a_server_fails_within_the_timeout() {
                 .env("KVS_TIMEOUT_MS", "60000"),
         );
         app.expect_no_growth(what, || {
-            // At once: the call is over long before its time-out.
+            // The call fails at once, long before its timeout.
             assert_eq!(app.driver.call(Establish.line()), -12, "{what}");
             app.expect_unconnected(what);
             app.expect_nothing_left(what);
@@ -620,12 +628,12 @@ fn change(callback: &mut Channel, key: &str) {
 
 type CallbackFault = (&'static str, fn(&mut Ends));
 
-/// What a server may do on the callback channel that it must not.
+/// Faults of a server on the callback channel.
 const CALLBACK_FAULTS: [CallbackFault; 14] = [
     ("a flag that is 0", |ends| callback(ends).send_int(0)),
     ("a flag that is 2", |ends| callback(ends).send_int(2)),
     ("a flag that is -2", |ends| callback(ends).send_int(-2)),
-    ("rubbish for a flag", |ends| callback(ends).send(RUBBISH)),
+    ("rubbish for a flag", |ends| callback(ends).send(GARBAGE)),
     ("a hang-up", |ends| ends.callback = None),
     ("half a flag, then a hang-up", |ends| {
         callback(ends).send(&ONE[..2]);
@@ -635,7 +643,7 @@ const CALLBACK_FAULTS: [CallbackFault; 14] = [
         callback(ends).send_int(1);
         ends.callback = None;
     }),
-    ("deaf for the answer to a flag", |ends| {
+    ("stops_receiving for the answer to a flag", |ends| {
         callback(ends).stream().shutdown(Shutdown::Read).expect("it is connected");
         callback(ends).send_int(1);
     }),
@@ -668,7 +676,7 @@ const CALLBACK_FAULTS: [CallbackFault; 14] = [
     ("an empty key", |ends| {
         callback(ends).send_int(1);
         callback(ends).send(&[0; 100]);
-        // It is a valid key without a watch; what follows is not.
+        // A valid key without a watch, followed by an invalid one.
         callback(ends).send_int(3);
     }),
     ("endless changes, and the ready flags are not read", |ends| {
@@ -692,7 +700,7 @@ fn callback_channel_fault_closes_the_connection() {
                     println!("callback channel: {row}");
                     let mut ends = Ends::of(env.log_in(TIMEOUT));
                     fault(&mut ends);
-                    // The application gives the connection up, without a word.
+                    // The application closes the connection without a message.
                     ends.main().expect_end();
                     assert_eq!(env.driver().put("k", "v"), -3, "{row}");
                     env.expect_closed(row, false);
@@ -715,14 +723,14 @@ fn forced_close_ends_the_connection_despite_the_server() {
                 callback.expect_end();
             }
             drop((main, callback));
-            // The thread that has closed the connection is gone when all is done.
+            // The thread that closed the connection ends.
             assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
             env.expect_closed(row, false);
         });
     }
 }
 
-/// The connection is lost, and the server has not read the last value: no call waits for that.
+/// The connection is lost while the server has not read the last value; no call waits for that.
 #[test]
 fn unread_value_on_a_lost_connection_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);
@@ -732,7 +740,7 @@ fn unread_value_on_a_lost_connection_blocks_no_call() {
             let (mut main, callback) = env.log_in(DEADLINE);
             env.leave_value_unread(&row, &mut main);
             drop(callback);
-            // The library's thread has given the connection up, and ends.
+            // The library's thread has closed the connection, and ends.
             assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
             let begin = Instant::now();
             env.driver().begin(call);
@@ -750,8 +758,7 @@ fn unread_value_on_a_lost_connection_blocks_no_call() {
     }
 }
 
-/// What the server has not said yet may take as long as it likes: there is no call to be kept
-/// waiting.
+/// An incomplete flag may stay incomplete for ever, as no call waits for it.
 #[test]
 fn incomplete_flag_on_the_callback_channel_blocks_no_call() {
     let env = ScriptedEnv::new(Protocol::V1);

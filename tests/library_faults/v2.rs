@@ -11,7 +11,7 @@ use std::time::Instant;
 use kvs_testkit::{Channel, DEADLINE, Driver, OFFER, Protocol, WELCOME};
 
 use crate::app::ScriptedEnv;
-use crate::v1::{RUBBISH, SLACK, TIMEOUT, expect_timeout};
+use crate::v1::{GARBAGE, SLACK, TIMEOUT, expect_timeout};
 
 const GET: u8 = 1;
 const PUT: u8 = 2;
@@ -42,7 +42,7 @@ fn frame(kind: u8, number: u32, flags: u8, key: u32, version: u64, body: &[u8]) 
     bytes
 }
 
-/// What a server says when the application is to close.
+/// The message by which a server requests the close.
 pub(crate) fn close_by_server(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::V1 => (-1i32).to_ne_bytes().to_vec(),
@@ -50,7 +50,7 @@ pub(crate) fn close_by_server(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// What an application says when it closes.
+/// The message by which an application closes.
 pub(crate) fn close_by_application(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::V1 => 4i32.to_ne_bytes().to_vec(),
@@ -58,7 +58,7 @@ pub(crate) fn close_by_application(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// One of the six functions, or one that has a handle.
+/// A call of one of the six functions, or of a function with a handle.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     line: &'static str,
@@ -66,9 +66,9 @@ struct Call {
     flags: u8,
     body: &'static [u8],
     key: u32,
-    /// The right answer, and what is returned for it.
+    /// The correct response, and the code for it.
     right: (&'static [u8], i32),
-    /// What is returned when the answer does not come, and when it cannot be.
+    /// The codes for a missing and for a malformed response.
     broken: i32,
     malformed: i32,
 }
@@ -112,8 +112,8 @@ impl Call {
         self.line.starts_with("kvs_")
     }
 
-    /// Hears the request; its number.
-    fn hear(&self, main: &mut Channel) -> u32 {
+    /// Receives the request. Returns its number.
+    fn receive(&self, main: &mut Channel) -> u32 {
         let header = main.take(24);
         let number = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
         let expected = frame(self.kind, number, self.flags, self.key, 0, self.body);
@@ -123,25 +123,25 @@ impl Call {
     }
 
     fn answer(&self, number: u32) -> Vec<u8> {
-        // Of KEYS it is the last page.
+        // The response to KEYS is the last page.
         let version = u64::from(self.kind != KEYS);
         frame(OK, number, 0, 0, version, self.right.0)
     }
 }
 
-/// What the server does in place of the answer.
+/// The fault that replaces the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fault {
-    Says(&'static str, Vec<u8>),
-    HangsUp,
-    /// After so many bytes of what is right.
-    PartThenHangsUp(usize),
+    Sends(&'static str, Vec<u8>),
+    Disconnects,
+    /// Sends this number of bytes of the correct response first.
+    PartThenDisconnects(usize),
     Silent,
     PartThenSilent(usize),
-    /// A byte now and then.
+    /// Sends single bytes, which together take longer than the timeout.
     Drips,
 }
-use Fault::{Drips, HangsUp, PartThenHangsUp, PartThenSilent, Says, Silent};
+use Fault::{Disconnects, Drips, PartThenDisconnects, PartThenSilent, Sends, Silent};
 
 impl Fault {
     fn waits(&self) -> bool {
@@ -151,9 +151,9 @@ impl Fault {
     fn happen(&self, main: &mut Option<Channel>, right: &[u8]) {
         let channel = main.as_mut().expect("open until the fault");
         match self {
-            Says(_, bytes) => channel.send(bytes),
-            HangsUp => *main = None,
-            PartThenHangsUp(len) => {
+            Sends(_, bytes) => channel.send(bytes),
+            Disconnects => *main = None,
+            PartThenDisconnects(len) => {
                 channel.send(&right[..*len]);
                 *main = None;
             }
@@ -177,12 +177,12 @@ fn changed(right: &[u8], changes: &[(&'static str, usize, u8)]) -> Vec<Fault> {
     let change = |(what, at, byte): &(&'static str, usize, u8)| {
         let mut frame = right.to_vec();
         frame[*at] = *byte;
-        Says(what, frame)
+        Sends(what, frame)
     };
     changes.iter().map(change).collect()
 }
 
-/// Every way to go wrong in place of the answer to request `number`.
+/// All faults that can replace the response to request `number`.
 fn faults(call: &Call, number: u32) -> Vec<Fault> {
     let right = call.answer(number);
     let next = (number + 1).to_le_bytes()[0];
@@ -200,39 +200,45 @@ fn faults(call: &Call, number: u32) -> Vec<Fault> {
             ("another welcome", 8, WELCOMES),
             ("a change", 8, CHANGED),
             ("a flag", 9, 1),
-            ("something where nothing is", 10, 1),
-            ("something where nothing is", 11, 0x80),
+            ("a reserved byte that is set", 10, 1),
+            ("a reserved byte that is set", 11, 0x80),
             ("a key longer than the body", 15, 1),
         ],
     );
-    let mut says = |what, frame| faults.push(Says(what, frame));
-    says("rubbish", RUBBISH.to_vec());
+    let mut sends = |what, frame| faults.push(Sends(what, frame));
+    sends("garbage", GARBAGE.to_vec());
     if call.right.0.is_empty() {
-        says("a body where none belongs", frame(OK, number, 0, 0, 1, b"body"));
+        sends("a body where none belongs", frame(OK, number, 0, 0, 1, b"body"));
     }
     if call.kind == KEYS {
-        says("an entry that does not fit", frame(OK, number, 0, 0, 0, b"\x03\0\0\0kk"));
-        says("half an entry", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\x02"));
-        says("an entry without a key", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\0\0\0\0"));
+        sends("an entry that does not fit", frame(OK, number, 0, 0, 0, b"\x03\0\0\0kk"));
+        sends("half an entry", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\x02"));
+        sends("an entry without a key", frame(OK, number, 0, 0, 0, b"\x02\0\0\0kk\0\0\0\0"));
         let hostile = b"\x02\0\0\0kk\xff\xff\xff\xff";
-        says("an entry longer than any memory", frame(OK, number, 0, 0, 0, hostile));
+        sends("an entry longer than any memory", frame(OK, number, 0, 0, 0, hostile));
     }
     if ![GET, DELETE, UNWATCH].contains(&call.kind) && (call.kind, call.flags) != (WATCH, 0) {
-        says("no such key", frame(NO_SUCH_KEY, number, 0, 0, 0, b""));
+        sends("no such key", frame(NO_SUCH_KEY, number, 0, 0, 0, b""));
     }
     if (call.kind, call.flags) != (PUT, 1) {
-        says("a conflict", frame(CONFLICT, number, 0, 0, 5, b""));
+        sends("a conflict", frame(CONFLICT, number, 0, 0, 5, b""));
     }
-    says("a refusal with a body", frame(TOO_LARGE, number, 0, 0, 0, b"body"));
-    faults.extend([HangsUp, PartThenHangsUp(1), PartThenHangsUp(23), Silent, PartThenSilent(12)]);
+    sends("a refusal with a body", frame(TOO_LARGE, number, 0, 0, 0, b"body"));
+    faults.extend([
+        Disconnects,
+        PartThenDisconnects(1),
+        PartThenDisconnects(23),
+        Silent,
+        PartThenSilent(12),
+    ]);
     if right.len() > 24 {
-        faults.extend([PartThenHangsUp(25), PartThenSilent(25)]);
+        faults.extend([PartThenDisconnects(25), PartThenSilent(25)]);
     }
     faults.push(Drips);
     faults
 }
 
-/// No call works without a connection.
+/// Asserts that no call with a handle works without a connection.
 pub(crate) fn expect_unconnected_handle(driver: &Driver, row: &str) {
     for call in CALLS.iter().filter(|call| call.has_handle()) {
         assert_eq!(driver.call(call.line), -2, "{row}: {} afterwards", call.line);
@@ -240,12 +246,12 @@ pub(crate) fn expect_unconnected_handle(driver: &Driver, row: &str) {
     assert_eq!(driver.call("kvs_close"), -2, "{row}: kvs_close afterwards");
 }
 
-/// A get, by one of the six functions or with a handle.
+/// Makes a get by one of the six functions or with a handle.
 pub(crate) fn expect_get(driver: &Driver, row: &str, main: &mut Channel, has_handle: bool) {
     let get = |call: &&Call| call.kind == GET && call.has_handle() == has_handle;
     let call = CALLS.iter().find(get).expect("there is one of each");
     driver.begin(call.line);
-    let number = call.hear(main);
+    let number = call.receive(main);
     main.send(&call.answer(number));
     assert_eq!(driver.returned(call.line), call.right.1, "{row}: the next call");
 }
@@ -257,11 +263,11 @@ impl ScriptedEnv {
         let mut main = Some(main);
         let begin = Instant::now();
         self.driver().begin(call.line);
-        let number = call.hear(main.as_mut().expect("just connected"));
+        let number = call.receive(main.as_mut().expect("just connected"));
         let fault = &faults(call, number)[nth];
         let row = format!("{}: {fault:?}", call.line);
         fault.happen(&mut main, &call.answer(number));
-        let code = if matches!(fault, Says(..)) { call.malformed } else { call.broken };
+        let code = if matches!(fault, Sends(..)) { call.malformed } else { call.broken };
         assert_eq!(self.driver().returned(call.line), code, "{row}");
         if fault.waits() {
             expect_timeout(&row, begin);
@@ -271,7 +277,7 @@ impl ScriptedEnv {
     }
 }
 
-/// All faults of all calls, those that wait or those that do not.
+/// The faults of all calls that cause a wait, or those that do not.
 fn fault_rows(waits: bool) -> Vec<(Call, usize)> {
     let rows = |call: Call| {
         let numbered = faults(&call, 1).into_iter().enumerate();
@@ -295,7 +301,7 @@ fn invalid_response_closes_with_its_code() {
 
 #[test]
 fn missing_response_costs_one_timeout() {
-    // Nearly all of the time is waiting, so many can wait at once.
+    // The rows mostly wait, so many of them run concurrently.
     const LANES: usize = 16;
     let rows = fault_rows(true);
     thread::scope(|scope| {
@@ -313,8 +319,7 @@ fn missing_response_costs_one_timeout() {
     println!("{} rows", rows.len());
 }
 
-/// What a server may answer, besides what is right: the kind, and what the six functions and the
-/// others return.
+/// Legal refusals: the kind, and the codes of the six functions and of those with a handle.
 const REFUSALS: [(u8, i32, i32); 3] =
     [(TOO_LARGE, -15, -15), (LIMIT, -5, -19), (UNKNOWN, -17, -17)];
 
@@ -342,12 +347,12 @@ fn refusal_returns_its_code_and_keeps_the_connection() {
         env.app.expect_no_growth(&row, || {
             let (mut main, callback) = env.log_in_by(DEADLINE, call.has_handle());
             env.driver().begin(call.line);
-            let number = call.hear(&mut main);
+            let number = call.receive(&mut main);
             let version = if kind == CONFLICT { 5 } else { 0 };
             main.send(&frame(kind, number, 0, 0, version, &[]));
             assert_eq!(env.driver().returned(call.line), code, "{row}");
             if code == -5 {
-                // As in an original session.
+                // The library closes as in protocol v1.
                 main.expect(&close_by_application(Protocol::V2));
                 main.expect_end();
                 env.expect_closed(&row, false);
@@ -360,8 +365,8 @@ fn refusal_returns_its_code_and_keeps_the_connection() {
 
 // --- the login
 
-/// Where the server goes wrong in a login: what it has said before, what is right, what is wrong,
-/// and the codes when it is wrong and when it does not come.
+/// A message of the login: the correct one, the faults that replace it, and the codes for a
+/// malformed and for a missing one.
 struct Point {
     name: &'static str,
     callback_is_up: bool,
@@ -373,22 +378,22 @@ struct Point {
 
 fn points() -> [Point; 4] {
     let integers = |list: &[i32]| {
-        list.iter().map(|int| Says("an integer", int.to_ne_bytes().to_vec())).collect::<Vec<_>>()
+        list.iter().map(|int| Sends("an integer", int.to_ne_bytes().to_vec())).collect::<Vec<_>>()
     };
     let mut welcomes = changed(
         &WELCOME,
         &[
             ("an answer in place of a welcome", 8, OK),
             ("a change in place of a welcome", 8, CHANGED),
-            ("no kind at all", 8, 0),
+            ("kind 0", 8, 0),
             ("a welcome with a number", 4, 1),
             ("a welcome with a flag", 9, 1),
-            ("something where nothing is", 10, 1),
+            ("a reserved byte that is set", 10, 1),
             ("a welcome with a key", 12, 1),
         ],
     );
-    welcomes.push(Says("a welcome with a body", frame(WELCOMES, 0, 0, 0, 1 << 24, b"body")));
-    welcomes.push(Says("rubbish", RUBBISH.to_vec()));
+    welcomes.push(Sends("a welcome with a body", frame(WELCOMES, 0, 0, 0, 1 << 24, b"body")));
+    welcomes.push(Sends("garbage", GARBAGE.to_vec()));
     [
         Point {
             name: "the answer to the offer",
@@ -429,7 +434,13 @@ impl Point {
     fn faults(&self) -> Vec<Fault> {
         let half = self.right.len() / 2;
         let mut faults = self.wrong.clone();
-        faults.extend([HangsUp, PartThenHangsUp(half), Silent, PartThenSilent(half), Drips]);
+        faults.extend([
+            Disconnects,
+            PartThenDisconnects(half),
+            Silent,
+            PartThenSilent(half),
+            Drips,
+        ]);
         faults
     }
 }
@@ -462,7 +473,7 @@ fn try_login(env: &ScriptedEnv, login: &str, point: &Point, fault: &Fault) {
         }
         fault.happen(&mut main, &point.right);
     }
-    let code = if matches!(fault, Says(..)) { point.malformed } else { point.broken };
+    let code = if matches!(fault, Sends(..)) { point.malformed } else { point.broken };
     assert_eq!(env.driver().returned(login), code, "{row}");
     if fault.waits() {
         expect_timeout(&row, begin);
@@ -534,7 +545,7 @@ fn v2_call_after_the_server_closed_fails_at_its_first_send() {
     }
 }
 
-/// At some point no more can be sent to it.
+/// The server reads nothing, so that the socket fills up.
 #[test]
 fn server_that_does_not_read_costs_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V2);
@@ -547,22 +558,22 @@ fn server_that_does_not_read_costs_one_timeout() {
     env.expect_closed(row, false);
 }
 
-/// Two threads wait for a silent server, each for its own answer.
+/// Two threads wait for a silent server, each for its own response.
 #[test]
 fn calls_of_two_threads_cost_one_timeout() {
     let env = ScriptedEnv::new(Protocol::V2);
     let row = "put_value, while a callback is in get_value";
     let (mut main, mut callback) = env.log_in(TIMEOUT);
     env.driver().begin("register_reading_callback k");
-    let number = CALLS[3].hear(&mut main);
+    let number = CALLS[3].receive(&mut main);
     main.send(&CALLS[3].answer(number));
     assert_eq!(env.driver().returned("register_reading_callback k"), 1);
     callback.send(&frame(CHANGED, 0, 1, 1, 2, b"k"));
-    CALLS[1].hear(&mut main);
+    CALLS[1].receive(&mut main);
     let begin = Instant::now();
     env.driver().begin("put_value k v");
-    CALLS[0].hear(&mut main);
-    // The other one's time is over first, and ends the connection for both.
+    CALLS[0].receive(&mut main);
+    // The other call times out first and closes the connection for both.
     assert_eq!(env.driver().returned("put_value k v"), -8, "{row}");
     let took = begin.elapsed();
     assert!(took < TIMEOUT + SLACK, "{row}: it took {took:?}");
@@ -573,8 +584,8 @@ fn calls_of_two_threads_cost_one_timeout() {
 
 // --- the callback channel
 
-/// What a server may say on the callback channel that it must not.
-fn bad_news() -> Vec<Fault> {
+/// Malformed messages on the callback channel.
+fn malformed_events() -> Vec<Fault> {
     let change = frame(CHANGED, 0, 1, 1, 2, b"k");
     let mut faults = changed(
         &change,
@@ -586,19 +597,19 @@ fn bad_news() -> Vec<Fault> {
             ("an unknown kind", 8, CLOSES + 1),
             ("watched by nothing", 9, 0),
             ("an unknown flag", 9, 5),
-            ("something where nothing is", 11, 1),
+            ("a reserved byte that is set", 11, 1),
             ("no key", 12, 0),
             ("a key longer than the body", 12, 2),
         ],
     );
-    let mut says = |what, frame| faults.push(Says(what, frame));
-    says("more than a key", frame(CHANGED, 0, 1, 1, 2, b"kk"));
-    says("an empty key", frame(CHANGED, 0, 1, 0, 2, b""));
-    says("a close with a body", frame(CLOSES, 0, 0, 0, 0, b"body"));
-    says("a close with a version", frame(CLOSES, 0, 0, 0, 1, b""));
-    says("a close with a flag", frame(CLOSES, 0, 1, 0, 0, b""));
-    says("rubbish", RUBBISH.to_vec());
-    faults.extend([HangsUp, PartThenHangsUp(1), PartThenHangsUp(24)]);
+    let mut sends = |what, frame| faults.push(Sends(what, frame));
+    sends("more than a key", frame(CHANGED, 0, 1, 1, 2, b"kk"));
+    sends("an empty key", frame(CHANGED, 0, 1, 0, 2, b""));
+    sends("a close with a body", frame(CLOSES, 0, 0, 0, 0, b"body"));
+    sends("a close with a version", frame(CLOSES, 0, 0, 0, 1, b""));
+    sends("a close with a flag", frame(CLOSES, 0, 1, 0, 0, b""));
+    sends("garbage", GARBAGE.to_vec());
+    faults.extend([Disconnects, PartThenDisconnects(1), PartThenDisconnects(24)]);
     faults
 }
 
@@ -606,14 +617,14 @@ fn bad_news() -> Vec<Fault> {
 fn callback_channel_fault_closes_the_connection() {
     let env = ScriptedEnv::new(Protocol::V2);
     let right = frame(CHANGED, 0, 1, 1, 2, b"k");
-    for fault in bad_news() {
+    for fault in malformed_events() {
         let row = format!("callback channel: {fault:?}");
         println!("{row}");
         env.app.expect_no_growth(&row, || {
             let (mut main, callback) = env.log_in(DEADLINE);
             let mut callback = Some(callback);
             fault.happen(&mut callback, &right);
-            // The application gives the connection up, without a word.
+            // The application closes the connection without a message.
             main.expect_end();
             assert_eq!(env.driver().put("k", "v"), -3, "{row}");
             drop(callback);
@@ -644,13 +655,13 @@ fn incomplete_event_blocks_no_call() {
     env.expect_alive_and_close(row, (main, callback), false);
 }
 
-/// Changes may be cut and glued in any way.
+/// Events may be split and joined in any way.
 #[test]
 fn events_may_be_split_at_any_byte() {
     let env = ScriptedEnv::new(Protocol::V2);
     let (mut main, mut callback) = env.log_in(DEADLINE);
     env.driver().begin("register_callback k");
-    let number = CALLS[3].hear(&mut main);
+    let number = CALLS[3].receive(&mut main);
     main.send(&CALLS[3].answer(number));
     assert_eq!(env.driver().returned("register_callback k"), 1);
     for byte in frame(CHANGED, 0, 1, 1, 2, b"k") {
@@ -681,14 +692,14 @@ fn forced_close_ends_the_connection_despite_the_server() {
                 callback.expect_end();
             }
             drop((main, callback));
-            // The thread that has closed the connection is gone when all is done.
+            // The thread that closed the connection ends.
             assert_eq!(env.driver().call("await_threads 1"), 1, "{row}");
             env.expect_closed(row, false);
         });
     }
 }
 
-/// Begins to watch a key; the number of the request, which is still to be answered.
+/// Begins to watch a key. Returns the number of the request, whose response is pending.
 fn begin_watch(env: &ScriptedEnv, main: &mut Channel, function: &str, key: &str) -> u32 {
     env.driver().begin(&format!("{function} {key}"));
     let header = main.take(24);
@@ -707,8 +718,8 @@ fn times_changed(env: &ScriptedEnv, key: &str) -> usize {
     env.driver().log_lines().iter().filter(|seen| **seen == line).count()
 }
 
-/// When the server says that a key is not watched, or not there, another application has deleted
-/// it. Changes that were made before may still be on their way.
+/// When the server responds that a key is not watched or does not exist, another application has
+/// deleted it. Earlier events may still be in transit.
 #[test]
 fn watch_unknown_to_the_server_ends_in_the_library() {
     for (function, call) in [("register_callback", &CALLS[2]), ("kvs_watch", &CALLS[12])] {
@@ -719,7 +730,7 @@ fn watch_unknown_to_the_server_ends_in_the_library() {
             end_watch(&env, &mut main, function, number, 1);
         }
         env.driver().begin(call.line);
-        let number = call.hear(&mut main);
+        let number = call.receive(&mut main);
         main.send(&frame(NO_SUCH_KEY, number, 0, 0, 0, &[]));
         assert_eq!(env.driver().returned(call.line), -7);
         let late = [frame(CHANGED, 0, 1, 1, 2, b"k"), frame(CHANGED, 0, 1, 1, 3, b"o")].concat();
@@ -729,8 +740,8 @@ fn watch_unknown_to_the_server_ends_in_the_library() {
     }
 }
 
-/// The answer to a watch says up to which version changes were made before, which may be on their
-/// way for another reason.
+/// The response to a watch contains the version of the key. Events up to this version may be in
+/// transit for another watch.
 #[test]
 fn event_older_than_a_watch_is_not_reported() {
     let env = ScriptedEnv::new(Protocol::V2);
@@ -741,16 +752,16 @@ fn event_older_than_a_watch_is_not_reported() {
     let number = begin_watch(&env, &mut main, function, "k");
     let both = [frame(CHANGED, 0, 1, 1, 2, b"o"), frame(CHANGED, 0, 1, 1, 3, b"k")].concat();
     callback.send(&both);
-    // Behind it is the change that must wait for the answer.
+    // The event that must wait for the response follows this one.
     env.driver().expect_change("o");
     end_watch(&env, &mut main, function, number, 3);
     let both = [frame(CHANGED, 0, 1, 1, 4, b"k"), frame(CHANGED, 0, 1, 1, 5, b"o")].concat();
     callback.send(&both);
     env.driver().expect_change("o");
     assert_eq!(times_changed(&env, "k"), 1);
-    // And one that was made since is not lost, when it comes before the answer.
+    // A later event that arrives before the response is not lost.
     env.driver().begin("delete_value k");
-    let number = CALLS[2].hear(&mut main);
+    let number = CALLS[2].receive(&mut main);
     main.send(&CALLS[2].answer(number));
     assert_eq!(env.driver().returned("delete_value k"), 1);
     let number = begin_watch(&env, &mut main, function, "k");
