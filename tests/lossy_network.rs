@@ -37,7 +37,7 @@ const NAMES: usize = 10;
 /// How often one operation may be tried again before the test fails.
 const MAX_ATTEMPTS: usize = 100;
 
-/// The operations, for the figures.
+/// The operations for which latencies are recorded.
 const KINDS: [&str; 6] =
     ["create", "create of a taken name", "login", "login with a wrong secret", "info", "delete"];
 
@@ -52,7 +52,7 @@ struct Group {
     secret: String,
 }
 
-/// How an attempt ended that is to be repeated.
+/// The temporary failure of an attempt, which is repeated.
 struct Excuse(String);
 
 type Attempt<T> = Result<T, Excuse>;
@@ -60,11 +60,11 @@ type Attempt<T> = Result<T, Excuse>;
 struct LossyEnv {
     auth: Mutex<AuthServer>,
     locals: [LocalServer; 2],
-    /// What is true. A name is changed only by who has locked it.
+    /// The expected groups. A thread changes a name only while it holds the lock of that name.
     model: Mutex<BTreeMap<String, Group>>,
     names: Vec<(String, Mutex<()>)>,
-    /// How often the authentication server was restarted, and which restart each local server has
-    /// noticed.
+    /// The number of restarts of the authentication server, and the last one that each local server
+    /// has noticed.
     restarts: AtomicUsize,
     noticed: [AtomicUsize; 2],
     /// Write-locked for a kill.
@@ -80,7 +80,7 @@ struct Figures {
 }
 
 impl LossyEnv {
-    /// Repeats an attempt while it ends with an excuse.
+    /// Repeats an attempt while it fails temporarily.
     fn until_answered<T>(&self, what: &str, mut attempt: impl FnMut() -> Attempt<T>) -> T {
         for _ in 0..MAX_ATTEMPTS {
             match attempt() {
@@ -109,7 +109,7 @@ impl LossyEnv {
         })
     }
 
-    /// Whether an application is let in; through the library, or without it.
+    /// Logs in by the library or without it. Returns whether the secret was accepted.
     fn login(&self, visitor: Option<&Driver>, local: usize, group: &str, secret: &str) -> bool {
         self.until_answered("login", || match visitor {
             Some(driver) => match driver.establish(group, secret) {
@@ -136,7 +136,7 @@ impl LossyEnv {
         })
     }
 
-    /// What is true about a name. The caller has locked it.
+    /// The expected group of a name. The caller holds the lock of the name.
     fn truth(&self, name: &str) -> Option<Group> {
         lock(&self.model).get(name).cloned()
     }
@@ -157,11 +157,12 @@ impl LossyEnv {
         self.noticed.iter().all(|noticed| noticed.load(Ordering::SeqCst) == restarts)
     }
 
-    /// One operation of the administrator of `local`, or of an application there; which.
+    /// Executes one operation of the administrator or of an application of `local`. Returns the
+    /// index of its kind.
     fn operate(&self, local: usize, rng: &mut SeededRng, visitor: &Driver) -> usize {
         let (name, _name) = loop {
             let (name, name_lock) = &self.names[rng.below(NAMES)];
-            // What the other one is doing with it right now would not be known.
+            // The lock excludes concurrent operations of the other administrator on this name.
             let locked = lock(name_lock);
             let theirs = self.truth(name).is_some_and(|group| group.owner != local);
             if !theirs || rng.chance(0.2) {
@@ -223,7 +224,7 @@ impl LossyEnv {
         let mut visitor = start();
         for _ in 0..operations {
             self.notice(local);
-            // The program is meant for short tests, and ends when it runs for long.
+            // The driver is meant for short tests and exits after a long time.
             if visitor.0.elapsed() > DEADLINE / 2 {
                 visitor = start();
             }
@@ -234,8 +235,8 @@ impl LossyEnv {
         }
     }
 
-    /// Kills the authentication server when so many operations have been done, and looks after the
-    /// applications that are connected.
+    /// Kills the authentication server after a random number of operations, and checks the
+    /// connected applications.
     fn kill(&self, kills: usize, operations: usize, seed: u64, apps: &[App; 2], end: &AtomicBool) {
         let mut rng = SeededRng::new(!seed);
         for kill in 1..=kills {
@@ -260,11 +261,11 @@ impl LossyEnv {
         }
     }
 
-    /// All tables say the same, and what is true.
+    /// Asserts that the tables of all servers equal the model.
     fn check_tables(&self) {
         let model = lock(&self.model).clone();
         for (name, group) in &model {
-            // The local server notices that the authentication server has lost it, if it has.
+            // The query makes the local server notice a restart of the authentication server.
             assert_eq!(self.info(group.owner, name), Ok(group.secret.clone()), "{name}");
             assert!(self.login(None, group.owner, name, &group.secret), "login to {name}");
         }
@@ -321,7 +322,7 @@ fn home(local: usize) -> String {
     format!("home-{local}")
 }
 
-/// Tells how the test could be repeated when it fails.
+/// Prints how to repeat the test when it fails.
 struct Seed(&'static str, u64);
 
 impl Drop for Seed {
@@ -332,8 +333,8 @@ impl Drop for Seed {
     }
 }
 
-/// So many operations, while the network does this and the authentication server is killed so
-/// often.
+/// Runs this number of operations with these network faults and this number of kills of the
+/// authentication server.
 fn everything_ends_right(
     title: &'static str,
     storm: fn(u64) -> RandomFaults,
@@ -374,7 +375,7 @@ fn everything_ends_right(
     };
 
     calm.store(false, Ordering::SeqCst);
-    // A local server trusts a network until it has seen something happen to a datagram.
+    // A local server assumes a reliable network until it observes a fault.
     for local in [0, 1] {
         for _ in 0..5 {
             let secret = env.truth(&home(local)).map(|group| group.secret);

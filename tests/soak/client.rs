@@ -19,8 +19,8 @@ use kvs_testkit::{Process, Program, RawV1App, SocketPaths, Sockets, compile_c};
 use crate::env::SoakServer;
 use crate::model::{Line, NO_SUCH};
 
-/// The time-out of every call, in milliseconds. The machine may be very busy, and applications are
-/// stopped in the middle of calls; that calls end in time is not what the soak is for.
+/// The timeout of every call, in milliseconds. It is long because the machine may be loaded and
+/// applications are stopped in the middle of calls; other tests check timeouts.
 const TIMEOUT_MS: &str = "15000";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Program,
     /// A connection of this process, through the crate.
     Crate,
-    /// A connection of this process with the habits of the original, without the library.
+    /// A raw v1 connection of this process, without the library.
     Original,
 }
 
@@ -48,11 +48,11 @@ pub(crate) enum Command {
     Register(String),
     Ask,
     Close,
-    /// For connections of this process: end without a word, at this step of a put.
+    /// For connections of this process: disconnects at this step of a put.
     Die(u64),
 }
 
-/// What an application has to say.
+/// The result of a command, or an event of an application.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// Which [`Client`]; 0: none.
@@ -73,9 +73,9 @@ pub(crate) enum Event {
         code: i32,
         value: Option<String>,
     },
-    /// It has ended; nothing follows.
+    /// The application has ended; no report follows.
     Ended,
-    /// No application's: the console of the server has answered.
+    /// The console of the server has responded; this report belongs to no application.
     Console(String),
 }
 
@@ -93,7 +93,7 @@ enum Link {
 }
 
 impl Client {
-    /// Starts one for this server, not connected.
+    /// Starts an unconnected application for this server.
     pub(crate) fn start(id: u64, kind: Kind, site: &SoakServer, reports: &Sender<Report>) -> Self {
         let reports = reports.clone();
         let link = match kind {
@@ -123,7 +123,7 @@ impl Client {
         Self { id, kind, link }
     }
 
-    /// The process, when it has one of its own.
+    /// The process of a C program.
     pub(crate) fn process(&self) -> Option<&Process> {
         match &self.link {
             Link::Process(process) => Some(process),
@@ -131,23 +131,23 @@ impl Client {
         }
     }
 
-    /// The process that the server sees.
+    /// The process id that the server sees.
     pub(crate) fn pid(&self) -> i32 {
         self.process().map_or(std::process::id().cast_signed(), Process::pid)
     }
 
-    /// Gives it a command, whose result follows.
+    /// Sends a command, whose result is reported later.
     pub(crate) fn command(&self, command: Command) {
         match &self.link {
             Link::Process(process) => process.send(&command_line(&command)),
             Link::Thread(commands) => {
-                // It ends only on command.
+                // The thread ends only on command.
                 let _ = commands.send(command);
             }
         }
     }
 
-    /// Ends it at once, whatever it is doing. [`Event::Ended`] follows all it had to say.
+    /// Ends the application at once. [`Event::Ended`] is its last report.
     pub(crate) fn kill(&self, random: u64) {
         match &self.link {
             Link::Process(process) => process.kill(),
@@ -188,7 +188,7 @@ fn start_program(id: u64, site: &SoakServer, reports: Sender<Report>) -> Process
                 None => Event::Ended,
             };
             index += 1;
-            // The coordinator may have lost interest.
+            // The coordinator may have stopped receiving.
             let _ = reports.send(Report { client: id, event });
         })
         .spawn()
@@ -210,7 +210,7 @@ fn parse(text: &str, index: u64) -> Option<Event> {
     }
 }
 
-/// What a connection of this process reports, by whichever thread.
+/// The reports of a connection of this process, from any of its threads.
 #[derive(Debug, Clone)]
 struct Log {
     client: u64,
@@ -226,7 +226,7 @@ impl Log {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many lines have been written.
+    /// The number of reports so far.
     fn begin(&self) -> u64 {
         self.lock().0
     }
@@ -235,11 +235,11 @@ impl Log {
         let mut lines = self.lock();
         let event = event(Line { index: lines.0, begin });
         lines.0 += 1;
-        // The coordinator may have lost interest.
+        // The coordinator may have stopped receiving.
         let _ = lines.1.send(Report { client: self.client, event });
     }
 
-    /// Makes the get of a callback.
+    /// Executes the get of a callback.
     fn callback(&self, key: String, get: impl FnOnce(&str) -> Answer) {
         let begin = self.begin();
         let (code, value) = get(&key);
@@ -247,7 +247,7 @@ impl Log {
     }
 }
 
-/// A code, and the value that came with it.
+/// A code and its value.
 type Answer = (i32, Option<String>);
 
 /// A connection of this process.
@@ -275,7 +275,7 @@ fn start_thread(log: Log, mut connection: impl Connection) -> Link {
 
 const NOT_CONNECTED: i32 = -2;
 
-/// No call has this code: the model takes it for the wrong answer that it is.
+/// A code that no call returns, so the model reports it as a violation.
 const VERSION_WENT_BACK: i32 = -1000;
 
 /// The greatest version of each key that a connection has seen. Calls and callbacks run at the same
@@ -315,7 +315,7 @@ impl ByCrate {
             .protocol(self.protocol)
             .open(group, secret)?;
         assert_eq!(connection.protocol(), self.protocol);
-        // A group that was created again begins anew.
+        // Versions restart in a new group.
         self.versions = Versions::default();
         self.connection = Some(Arc::new(connection));
         Ok(0)
@@ -358,19 +358,19 @@ impl Connection for ByCrate {
                 connection.delete(key).map(|existed| if existed { 1 } else { NO_SUCH })
             }
             Command::Register(key) => {
-                // Not owned by its own callback.
+                // A weak reference, as the connection owns its callbacks.
                 let (log, connection_too) = (self.log.clone(), Arc::downgrade(connection));
                 let (versions, last) = (self.versions.clone(), Mutex::new(0));
                 let callback = move |change: &kvs::KeyChange<'_>| {
                     let connection: &Weak<kvs::Connection> = &connection_too;
                     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Each version is reported once, and none after a greater one.
+                    // Versions are reported once and in increasing order.
                     let went_back = change.version != 0 && change.version <= *last;
                     *last = change.version;
                     log.callback(text(change.key.to_vec()), |key| match connection.upgrade() {
                         _ if went_back => (VERSION_WENT_BACK, None),
                         Some(connection) => {
-                            // A reported version is stored.
+                            // A reported version has been stored.
                             versions.see(key, change.version);
                             get(&connection, &versions, key)
                         }
@@ -379,7 +379,7 @@ impl Connection for ByCrate {
                 };
                 connection.watch_changes(key, callback).map(|()| 1)
             }
-            // A key that cannot be is found out before anything is sent.
+            // The library rejects an invalid key before it sends anything.
             Command::Ask => connection.put("", "").map(|_| 1),
             Command::Close => connection.close().map(|()| 1),
             Command::Establish { .. } | Command::Die(_) => unreachable!("dealt with"),
@@ -399,14 +399,15 @@ struct AsOriginal {
     line: Option<Arc<OriginalLine>>,
 }
 
-/// Its two channels. The main one is used by one thread at a time, and `None` after its end.
+/// The two channels of a raw connection. One thread at a time uses the main channel, which is
+/// `None` after its end.
 #[derive(Debug)]
 struct OriginalLine {
     main: Mutex<Option<UnixStream>>,
     callback: UnixStream,
 }
 
-/// Where in a call the connection broke; any code will do.
+/// The connection broke in a call; the model accepts any code.
 const BROKEN: i32 = -4;
 
 fn int(mut stream: &UnixStream) -> io::Result<i32> {
@@ -422,14 +423,14 @@ fn expect_ready(stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// Function code, ready flag, key.
+/// Sends the function code, expects the ready flag, and sends the key.
 fn begin(mut stream: &UnixStream, code: i32, key: &str) -> io::Result<()> {
     stream.write_all(&code.to_ne_bytes())?;
     expect_ready(stream)?;
     stream.write_all(key.as_bytes())
 }
 
-/// Begins a put and gives it up at this step of four.
+/// Begins a put and aborts it at this step of four.
 fn abandon_put(mut stream: &UnixStream, step: u64) -> io::Result<()> {
     if step > 0 {
         stream.write_all(&0_i32.to_ne_bytes())?;
@@ -449,7 +450,7 @@ impl OriginalLine {
         self.main.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plays an operation, if connected.
+    /// Executes an operation, if connected.
     fn play(&self, operation: impl FnOnce(&UnixStream) -> io::Result<Answer>) -> Answer {
         let mut main = self.lock();
         let Some(stream) = main.as_ref() else { return (NOT_CONNECTED, None) };
@@ -475,7 +476,7 @@ impl OriginalLine {
         })
     }
 
-    /// 1 or -1 in answer to a key.
+    /// Receives the response to a key: 1 or -1.
     fn found(&self, code: i32, key: &str) -> Answer {
         self.play(|stream| {
             begin(stream, code, key)?;
@@ -493,12 +494,12 @@ impl OriginalLine {
             Ok((1, None))
         });
         *self.lock() = None;
-        // Ends the thread of the callbacks.
+        // This ends the callback thread.
         let _ = self.callback.shutdown(std::net::Shutdown::Both);
         answer
     }
 
-    /// The thread of the callbacks.
+    /// The callback thread.
     fn listen(&self, log: &Log) -> io::Result<()> {
         let mut stream = &self.callback;
         loop {
@@ -517,7 +518,8 @@ impl OriginalLine {
 
 impl AsOriginal {
     fn establish(&mut self, group: &str, secret: &str) -> i32 {
-        // The server distinguishes unnamed sockets by their process only, and this one has many.
+        // The socket needs a name: the server identifies unnamed sockets by their process, and this
+        // process has many.
         static LOGIN: Mutex<()> = Mutex::new(());
         let login = LOGIN.lock().unwrap_or_else(PoisonError::into_inner);
         let result = RawV1App::try_login(&self.sockets, group, secret);
@@ -533,12 +535,12 @@ impl AsOriginal {
             main: Mutex::new(Some(cloned(app.main.stream()))),
             callback: cloned(app.callback.stream()),
         });
-        // It waits for the next change as long as it takes.
+        // The thread waits for the next event without a timeout.
         line.callback.set_read_timeout(None).expect("it is a socket");
         self.line = Some(Arc::clone(&line));
         let log = self.log.clone();
         thread::spawn(move || {
-            // However the channel ends: the main one says what became of the connection.
+            // The main channel reports how the connection ended.
             let _ = line.listen(&log);
         });
         0
@@ -561,7 +563,7 @@ impl Connection for AsOriginal {
             }),
             Command::Delete(key) => line.found(2, &key),
             Command::Register(key) => line.found(3, &key),
-            // The original has no such question.
+            // Protocol v1 has no such request.
             Command::Ask => match &*line.lock() {
                 Some(_) => (-15, None),
                 None => (NOT_CONNECTED, None),
@@ -571,18 +573,18 @@ impl Connection for AsOriginal {
         }
     }
 
-    /// No value was sent, so none may ever be seen.
+    /// The value is not sent, so no application may ever read it.
     fn die(self, random: u64) {
         let Some(line) = self.line else { return };
-        // Under the lock to the end: the get of a callback would tell the server that the value was
-        // empty.
+        // The lock is held to the end: the get of a callback would make the server store an empty
+        // value.
         let mut main = line.lock();
         if let Some(stream) = main.take() {
-            // It may have been closed by force before.
+            // The server may have closed the connection by force before.
             let _ = abandon_put(&stream, random % 4);
         }
         drop(main);
-        // There are copies of the descriptor as long as the other thread listens.
+        // `shutdown` is needed because the other thread holds a copy of the descriptor.
         let _ = line.callback.shutdown(std::net::Shutdown::Both);
     }
 }

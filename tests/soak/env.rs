@@ -25,9 +25,10 @@ pub(crate) struct SoakEnv {
     pub(crate) report: Report,
 }
 
-/// Prints, though a test that passes is silent otherwise: a soak takes long.
+/// Prints progress to standard error, as a soak takes long and output of a passing test is
+/// captured.
 pub(crate) fn say(text: impl Display) {
-    // Who does not read it has lost it.
+    // A closed standard error must not fail the soak.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -43,7 +44,7 @@ pub(crate) fn created(answer: &str) -> Option<&str> {
 /// A local server.
 pub(crate) struct SoakServer {
     pub(crate) name: &'static str,
-    /// Its console, on which one dialogue goes on at a time.
+    /// The server with its console, which allows one dialogue at a time.
     pub(crate) server: Mutex<LocalServer>,
     sockets: SocketPaths,
     pub(crate) pid: i32,
@@ -73,7 +74,7 @@ impl SoakServer {
         }
     }
 
-    /// A login that is over at once; its code.
+    /// Logs in and closes at once. Returns the code.
     pub(crate) fn try_login(&self, group: &str, secret: &str) -> i32 {
         match kvs_testkit::connect(self, group, secret).and_then(|connection| connection.close()) {
             Ok(()) => 0,
@@ -92,11 +93,12 @@ impl Sockets for SoakServer {
     }
 }
 
-/// When the authentication server was away. Who asks something that needs it takes a [`Ticket`]
-/// before; if the answer is that it cannot be asked, the ticket tells whether that may be.
+/// Records when the authentication server was down. A caller takes a [`Ticket`] before each request
+/// that needs the server; if the request fails, the ticket shows whether an outage explains the
+/// failure.
 ///
-/// It may be, too, when the servers were ready to run and the machine did not let them, for so long
-/// that one takes the other for silent. The kernel counts that time.
+/// A failure is also explained when the kernel kept the servers waiting for a processor for so long
+/// that one of them must appear silent to the other. The kernel counts that time.
 #[derive(Debug)]
 pub(crate) struct Outages {
     state: Mutex<Outage>,
@@ -105,7 +107,7 @@ pub(crate) struct Outages {
 
 #[derive(Debug)]
 struct Outage {
-    /// How many there were.
+    /// The number of outages.
     count: u64,
     now: bool,
     auth: i32,
@@ -119,8 +121,8 @@ pub(crate) struct Ticket {
     waited: Duration,
 }
 
-/// For how long the servers, taken together, must have waited for a processor, before a silence may
-/// come from that. A local server takes the other one for lost after a silence of 450 ms.
+/// The time that the servers together must have waited for a processor to explain a silence. A
+/// local server considers the authentication server lost after 450 ms of silence.
 const STARVED: Duration = Duration::from_millis(300);
 
 impl Outages {
@@ -135,7 +137,7 @@ impl Outages {
         state.now = true;
     }
 
-    /// Everything works again, with this authentication server.
+    /// Ends the outage: this authentication server is running.
     pub(crate) fn end(&self, auth: i32) {
         let mut state = lock(&self.state);
         state.now = false;
@@ -150,17 +152,16 @@ impl Outages {
         Ticket { count: state.count, now: state.now, waited: pids.map(|pid| waited(*pid)).sum() }
     }
 
-    /// Whether there was an outage at any time since then, or as good as one.
+    /// Whether an outage, or a long wait for a processor, occurred since the ticket was taken.
     pub(crate) fn since(&self, ticket: Ticket) -> bool {
         let now = self.ticket();
         let starved = now.waited.saturating_sub(ticket.waited) > STARVED;
         ticket.now || now.now || now.count != ticket.count || starved
     }
 
-    /// Waits until there is none.
+    /// Waits until the outage is over.
     ///
-    /// # Panics
-    /// When it does not end.
+    /// # Panics If the outage does not end.
     pub(crate) fn wait_for_end(&self) {
         let state = lock(&self.state);
         let (state, _) = self
@@ -171,11 +172,11 @@ impl Outages {
     }
 }
 
-/// For how long the threads of a process have waited for a processor, in all.
+/// The total time that the threads of a process have waited for a processor.
 fn waited(pid: i32) -> Duration {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
-    // The second number is that time, in nanoseconds. A thread, or the process, may just have
-    // ended.
+    // The second number is the time in nanoseconds. The thread or the process may have ended
+    // meanwhile.
     let of_thread = |thread: std::fs::DirEntry| {
         let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
         stat.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -183,8 +184,8 @@ fn waited(pid: i32) -> Duration {
     Duration::from_nanos(threads.flatten().filter_map(of_thread).sum())
 }
 
-/// Between two periods everybody is at rest, so that the servers can be looked at under the same
-/// population.
+/// Synchronises the participants: all of them rest between two periods, so that the servers are
+/// measured with the same population each time.
 #[derive(Debug)]
 pub(crate) struct Pace {
     parties: usize,
@@ -198,12 +199,12 @@ struct PaceState {
     resting: usize,
     periods: u64,
     over: bool,
-    /// Somebody has panicked.
+    /// A participant has panicked.
     broken: bool,
 }
 
 impl Pace {
-    /// For so many [`Party`]s.
+    /// A pace for this number of [`Party`]s.
     pub(crate) fn new(parties: usize) -> Self {
         Self {
             parties,
@@ -213,12 +214,12 @@ impl Pace {
         }
     }
 
-    /// Whether everybody is to come to rest.
+    /// Whether all participants must come to rest.
     pub(crate) fn is_time_up(&self) -> bool {
         self.time_up.load(Ordering::Relaxed)
     }
 
-    /// Rests until the next period begins; `false` when there is none.
+    /// Rests until the next period begins. Returns `false` if there is none.
     pub(crate) fn rest(&self) -> bool {
         let mut state = lock(&self.state);
         let periods = state.periods;
@@ -239,10 +240,9 @@ impl Pace {
             .wait_timeout_while(state, time, |state| !self.is_time_up() && !state.broken);
     }
 
-    /// Lets everybody go on for one period, then waits until all rest again.
+    /// Runs all participants for one period, then waits until all rest again.
     ///
-    /// # Errors
-    /// When they do not, or one of them has panicked.
+    /// # Errors If they do not rest in time, or one of them has panicked.
     pub(crate) fn run_for(&self, time: Duration) -> Result<(), &'static str> {
         {
             let mut state = lock(&self.state);
@@ -257,11 +257,10 @@ impl Pace {
 
     /// Waits until all rest.
     ///
-    /// # Errors
-    /// When they do not, or one of them has panicked.
+    /// # Errors If they do not rest in time, or one of them has panicked.
     pub(crate) fn wait_until_all_rest(&self) -> Result<(), &'static str> {
         let state = lock(&self.state);
-        // Under the lock, as others wait for it there.
+        // Set under the lock, as waiting threads check the flag under it.
         self.time_up.store(true, Ordering::Relaxed);
         self.changed.notify_all();
         let (state, late) = self
@@ -277,20 +276,20 @@ impl Pace {
         }
     }
 
-    /// There is no further period.
+    /// Ends the last period.
     pub(crate) fn end(&self) {
         lock(&self.state).over = true;
         self.time_up.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 
-    /// Held by every participant.
+    /// The guard that every participant holds.
     pub(crate) fn party(&self) -> Party<'_> {
         Party(self)
     }
 }
 
-/// Says so when its thread panics, as the others would wait for it.
+/// Ends the soak when its thread panics, as the other participants would wait for that thread.
 #[derive(Debug)]
 pub(crate) struct Party<'a>(&'a Pace);
 
@@ -305,7 +304,7 @@ impl Drop for Party<'_> {
 
 macro_rules! counts {
     ($($name:ident: $text:literal,)*) => {
-        /// What is counted.
+        /// The events that are counted.
         #[derive(Debug, Clone, Copy)]
         pub(crate) enum Count { $($name,)* }
 
@@ -338,7 +337,7 @@ counts! {
     CommandRefused: "group commands refused: no authentication server",
 }
 
-/// What happened, and what should not have.
+/// The counts of events and of violations.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     counts: [AtomicU64; COUNTED.len()],
@@ -385,7 +384,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A process as the kernel sees it.
+/// The size of a process, as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size {
     /// Resident memory, in KiB.
@@ -398,9 +397,9 @@ impl Size {
         Self { rss: process.resident_kib(), descriptors: process.open_descriptors() }
     }
 
-    /// Its size when it has come down to `descriptors`, if that is known, and after a while in any
-    /// case. The last of what is closed is closed after the answer that tells of it, and there is
-    /// no event for that.
+    /// Waits until the process has at most `descriptors`, or until the number is stable if it is
+    /// unknown, and returns the size. The server closes its last descriptors after the response,
+    /// and no event reports that.
     pub(crate) fn settled(process: &Process, descriptors: Option<usize>) -> Self {
         let end = Instant::now() + kvs_testkit::DEADLINE;
         let mut before = None;
@@ -416,7 +415,7 @@ impl Size {
     }
 }
 
-/// The last things that somebody did, for the message of a violation.
+/// The last actions of a participant, for the message of a violation.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(VecDeque<String>);
 

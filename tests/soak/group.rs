@@ -1,4 +1,4 @@
-//! One group: its applications, their load, their faults, its end.
+//! The coordinator of one group: its applications, their load and faults, and the end of the group.
 //!
 //! The coordinator of a group is one thread. It commands the calls of all applications of its group
 //! (some in advance, so that no application is idle), receives their reports, checks them with the
@@ -16,23 +16,23 @@ use crate::client::{Client, Command, Event, Kind, Report};
 use crate::env::{Count, REPORT_TIMEOUT, Recent, SoakEnv, SoakServer, Ticket, created, lock, say};
 use crate::model::{Call, Model};
 
-/// The most calls that are commanded in advance for each application.
+/// The maximum number of calls that are commanded in advance for each application.
 const WINDOW: usize = 16;
 
-/// How many keys each application writes, besides its fence.
+/// The number of keys that each application writes, besides its fence.
 const KEYS: usize = 4;
 
 /// The longest value.
 const MAX_VALUE: usize = 99;
 
-/// How many results there are between two points of rest, on average. A change that is lost is
-/// missed only when no other follows it, so these points must be many.
+/// The average number of results between two points of rest. A lost event is detected only if no
+/// other event of the key follows, so points of rest must be frequent.
 const ROUND: usize = 1500;
 
-/// How many results there are between two faults, on average.
+/// The average number of results between two faults.
 const FAULTS: usize = 2500;
 
-/// A stopped application is continued when the others have had so many results.
+/// A stopped application is continued after this number of results of the others.
 const STOPPED_FOR: u64 = 400;
 
 pub(crate) struct Run<'a> {
@@ -40,7 +40,7 @@ pub(crate) struct Run<'a> {
     site: &'a SoakServer,
     name: String,
     secret: String,
-    /// How many groups of this coordinator there were, and how many applications.
+    /// The numbers of groups and of applications that this coordinator has had.
     generation: u64,
     clients: u64,
     model: Model,
@@ -49,24 +49,24 @@ pub(crate) struct Run<'a> {
     sender: Sender<Report>,
     reports: Receiver<Report>,
     results: u64,
-    /// To the command that the console is obeying.
+    /// The ticket for the command that the console is executing.
     answer: Option<String>,
 }
 
 struct Member {
     client: Client,
-    /// It has taken its keys over, and may be given any call.
+    /// Whether the application has taken over its keys and may get any call.
     ready: bool,
-    /// The code of its last login.
+    /// The code of the last login.
     login: Option<i32>,
-    /// While it is stopped: how many results there were in the group then.
+    /// While the application is stopped: the number of results of the group when it was stopped.
     stopped: Option<u64>,
     ended: bool,
     recent: Recent,
 }
 
-/// A group that stays until the end, and whose applications are killed. To be finished by
-/// [`Run::leave_in_part`] and [`Run::end_after_quit`].
+/// Runs a group that stays until the end and whose applications are killed. [`Run::leave_in_part`]
+/// and [`Run::end_after_quit`] must follow.
 pub(crate) fn steady<'a>(env: &'a SoakEnv, site: &'a SoakServer, name: &str, seed: u64) -> Run<'a> {
     let _party = env.pace.party();
     use Kind::{Crate, Original, Program};
@@ -84,7 +84,7 @@ pub(crate) fn steady<'a>(env: &'a SoakEnv, site: &'a SoakServer, name: &str, see
     run
 }
 
-/// Groups of the same name that come and go under load, all with the same applications.
+/// Runs groups of one name that are created and deleted under load, with the same applications.
 pub(crate) fn churning(env: &SoakEnv, site: &SoakServer, name: &str, seed: u64) {
     let _party = env.pace.party();
     use Kind::{Crate, Original, Program};
@@ -174,13 +174,13 @@ impl<'a> Run<'a> {
 
     // The beginning.
 
-    /// Creates the group and lets all applications enter.
+    /// Creates the group and logs all applications in.
     fn open(&mut self) {
         self.generation += 1;
         self.create();
         let seats = self.members.len();
         let name = |n: usize| match n % 5 {
-            // As long as a key may be.
+            // A key of maximum length.
             4 => format!("key-{n}-{}", "k".repeat(99 - format!("key-{n}-").len())),
             _ => format!("key-{n}"),
         };
@@ -205,12 +205,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The authentication server cannot be asked, and that may be.
+    /// The authentication server is unavailable, and an outage explains that.
     fn expect_refusal(&self, answer: &str, prefix: &str, ticket: Ticket) {
         let why = answer.strip_prefix(prefix).unwrap_or_default();
         let silent =
             why.starts_with("the authentication server ") && why.ends_with("does not answer");
-        // When it is back too late.
+        // If the outage does not end in time.
         let lossy = why.starts_with("the network to the authentication server ");
         if (silent || lossy) && self.env.outages.since(ticket) {
             self.env.report.count(Count::CommandRefused);
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
         self.env.outages.wait_for_end();
     }
 
-    /// Lets an application that is not connected enter, and take over its keys.
+    /// Logs an unconnected application in, which takes over its keys.
     fn enter(&mut self, seat: usize) {
         loop {
             let ticket = self.env.outages.ticket();
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
             self.model.take_over(seat, key);
             self.command(seat, Command::Get(self.model.key_name(key).to_owned()));
         }
-        // Nothing of it may be written before all is settled.
+        // The keys may be written only when all events are settled.
         self.wait_for(seat, |run| run.model.pending(seat) == 0);
         let fence = self.fence(seat);
         self.put(seat, fence, MAX_VALUE);
@@ -314,10 +314,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Keeps everybody busy.
+    /// Keeps every application busy.
     fn fill(&mut self) {
         for seat in self.seats() {
-            // One that was closed by force has nothing to do until it enters the next group.
+            // An application that was closed by force idles until the next group.
             let busy = self.members[seat].ready && self.model.is_connected(seat);
             while busy && self.model.pending(seat) < WINDOW {
                 self.random_call(seat);
@@ -325,9 +325,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    // What comes back.
+    // Results.
 
-    /// Waits for the next report and judges it.
+    /// Waits for the next report and checks it.
     fn hear(&mut self) {
         let Ok(Report { client, event }) = self.reports.recv_timeout(REPORT_TIMEOUT) else {
             for seat in self.seats().filter(|seat| self.model.pending(*seat) > 0) {
@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
             return;
         }
         let Some(seat) = self.seats().find(|seat| self.members[*seat].client.id == client) else {
-            // Of one that was dropped, and whose last callback ends only now.
+            // The report of a dropped application whose last callback ends only now.
             return;
         };
         match event {
@@ -402,11 +402,12 @@ impl<'a> Run<'a> {
         self.env.report.count(count);
     }
 
-    /// Receives reports until that is so; meanwhile all others execute their commands.
+    /// Receives reports until the condition holds; meanwhile the other applications execute their
+    /// commands.
     fn wait_for(&mut self, seat: usize, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             self.hear();
-            // Not on a program that has ended by itself.
+            // A program that has exited needs no signal.
             assert!(
                 !self.members[seat].ended,
                 "application {seat} of group {} has ended\n{:?}",
@@ -424,9 +425,9 @@ impl<'a> Run<'a> {
 
     // Load and faults.
 
-    /// Keeps everybody busy for a while, with random faults if so wished.
+    /// Keeps every application busy for a while, optionally with random faults.
     fn load(&mut self, faults: bool) {
-        // An application that has reported the loss of its connection is of no use.
+        // Faults need a connected application.
         for seat in self.seats().filter(|seat| !self.model.is_connected(*seat)).collect::<Vec<_>>()
         {
             self.kill(seat);
@@ -470,7 +471,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Kills an application in the midst of its calls; another takes its place.
+    /// Kills an application in the middle of its calls and replaces it.
     fn kill(&mut self, seat: usize) {
         self.members[seat].ready = false;
         self.model.leave(seat);
@@ -478,7 +479,7 @@ impl<'a> Run<'a> {
         let Member { client, .. } = &self.members[seat];
         let (kind, pid) = (client.kind, client.pid());
         client.kill(random);
-        // What it had to say before counts.
+        // Reports that it sent before its death are checked.
         while !self.members[seat].ended {
             self.fill();
             self.hear();
@@ -488,7 +489,7 @@ impl<'a> Run<'a> {
             Kind::Program => self.env.report.count(Count::Kill),
             Kind::Crate | Kind::Original => self.env.report.count(Count::Drop),
         }
-        // Until then the server may still be doing what it had sent.
+        // The server may still be executing requests of the killed application.
         self.compare_status("after a kill", |status| {
             kind != Kind::Program
                 || status.iter().rev().find(|app| app.pid == pid).is_some_and(|app| {
@@ -515,7 +516,7 @@ impl<'a> Run<'a> {
         client.kill(0);
         self.env.report.count(Count::KillInLogin);
         for path in application_paths(client.pid()) {
-            // Bound by it a moment before its death: no other process removes it.
+            // No other process removes a path that the program bound just before its death.
             let _ = std::fs::remove_file(path);
         }
         self.compare_status("after a kill in the login", |_| true);
@@ -523,14 +524,15 @@ impl<'a> Run<'a> {
 
     // Points of rest.
 
-    /// Lets all calls return, and compares everything: what each application sees, which events it
-    /// received, what the status says. Every key exists afterwards, with a value of full length.
+    /// Waits until all calls have returned, and compares the values that each application reads,
+    /// the events that it received, and the status. Every key exists afterwards, with a value of
+    /// full length.
     fn rest(&mut self) {
         for seat in self.seats() {
             self.resume(seat);
         }
         self.drain();
-        // A last put of every key, and a get, which shows that it has been stored.
+        // A last put of every key, and a get, whose response shows that the put was executed.
         for seat in self.seats() {
             for key in (seat * KEYS)..(seat + 1) * KEYS {
                 self.put(seat, key, MAX_VALUE);
@@ -564,7 +566,7 @@ impl<'a> Run<'a> {
         self.env.report.count(Count::Check);
     }
 
-    /// Asks the server for its status until it agrees with the model and with `also`.
+    /// Queries the status until it agrees with the model and with `also`.
     fn compare_status(&mut self, when: &str, also: impl Fn(&[AppStatus]) -> bool) {
         let end = std::time::Instant::now() + REPORT_TIMEOUT;
         loop {
@@ -587,7 +589,7 @@ impl<'a> Run<'a> {
         self.env.report.count(Count::Status);
     }
 
-    /// Where the status is not what the model says.
+    /// The differences between the status and the model.
     fn differs(&self, status: &[AppStatus]) -> Option<String> {
         let connected =
             |pid: i32| status.iter().filter(move |app| app.pid == pid && app.status == "Connected");
@@ -601,8 +603,8 @@ impl<'a> Run<'a> {
             let Some(app) = connected(client.pid()).next() else {
                 return Some(format!("application {seat} (pid {}) is missing", client.pid()));
             };
-            // Those of this process cannot be distinguished; and what is under way may be known or
-            // not.
+            // The status does not distinguish connections of this process, and may or may not
+            // include calls in progress.
             if client.kind != Kind::Program || self.model.pending(seat) > 0 {
                 continue;
             }
@@ -623,8 +625,8 @@ impl<'a> Run<'a> {
         None
     }
 
-    /// Logins that must be refused, and what the console says of the group. Once in a period, as
-    /// wrong secrets that come too fast are slowed down.
+    /// Checks logins that must be refused, and the console's view of the group. This runs once in a
+    /// period, as the server throttles wrong secrets.
     fn probe(&mut self) {
         let ticket = self.env.outages.ticket();
         let report = &self.env.report;
@@ -653,13 +655,13 @@ impl<'a> Run<'a> {
 
     // The end of a group.
 
-    /// Has the group deleted in the midst of its load. Its applications are closed by force, and
+    /// Deletes the group under load. The server closes the applications by force; their processes
     /// stay.
     fn delete(&mut self) {
         let stopped = self.rng.below(self.members.len() * 2);
         loop {
             self.fill();
-            // One may be stopped when the server wants it to close.
+            // An application may be stopped when the server requests the close.
             if self.members.get(stopped).is_some_and(|member| member.client.kind == Kind::Program) {
                 self.stop(stopped);
             }
@@ -683,7 +685,7 @@ impl<'a> Run<'a> {
             if answer == "Group deleted!" {
                 break;
             }
-            // No application may have noticed anything.
+            // The applications must be unaffected.
             for seat in self.seats() {
                 self.resume(seat);
             }
@@ -700,14 +702,14 @@ impl<'a> Run<'a> {
         for seat in self.seats() {
             self.resume(seat);
             self.members[seat].ready = false;
-            // The others must notice now.
+            // The other applications must detect the loss now.
             self.get(seat, 0);
             self.ask(seat);
         }
         self.drain();
         for seat in self.seats() {
             self.env.report.count(Count::Forced);
-            // The group is gone; only the answer of a server can say so.
+            // Only a server's response shows that the group is gone.
             let (group, secret) = (self.name.clone(), self.secret.clone());
             let code = self.log_in(seat, group, secret);
             if code != -7 {
@@ -720,7 +722,7 @@ impl<'a> Run<'a> {
 
     // The end of the soak.
 
-    /// Every second application leaves, in peace.
+    /// Every second application closes its connection.
     pub(crate) fn leave_in_part(&mut self) {
         for seat in self.seats().step_by(2) {
             self.members[seat].ready = false;
@@ -733,7 +735,7 @@ impl<'a> Run<'a> {
         self.model.begin_closing();
     }
 
-    /// The server has quit: the others were closed by force.
+    /// The server has quit and has closed the other applications by force.
     pub(crate) fn end_after_quit(mut self) {
         self.model.closed();
         for seat in self.seats() {
@@ -745,7 +747,7 @@ impl<'a> Run<'a> {
             let code = self.log_in(seat, self.name.clone(), self.secret.clone());
             let refused = match self.members[seat].client.kind {
                 Kind::Program | Kind::Crate => -12,
-                // It does not tell where it failed.
+                // A raw connection does not report where it failed.
                 Kind::Original => -8,
             };
             if code != refused {

@@ -30,29 +30,29 @@ use std::time::{Duration, Instant};
 use env::{Count, Outages, Pace, Size, SoakEnv, SoakServer, lock, say};
 use kvs_testkit::{AuthServer, Process, SeededRng, Sockets, number_from_env};
 
-/// From one point where all rest to the next.
+/// The length of a period, from one point of rest to the next.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The sockets of the authentication server for a link that each of two local servers has given up
-/// while it connected anew: they are taken back after 30 s.
+/// The sockets of abandoned links of two local servers that reconnected. The authentication server
+/// closes them after 30 s.
 const GIVEN_UP_LINKS: usize = 4;
 
-/// So many periods pass before the memory is looked at: the allocator takes its pools, tables reach
+/// The number of periods before memory is checked: the allocator creates its pools and tables reach
 /// their size.
 const WARM_UP: usize = 2;
 
-/// By how much the resident memory of a server may be larger at the end than after the warm-up, in
-/// KiB. It is made of whole pages from the allocator's pools, one for each thread, which are cut up
-/// in a different way at each look.
+/// The allowed growth of a server's resident memory after the warm-up, in KiB. The allocator has a
+/// pool for each thread, whose fragmentation varies.
 const NOISE: u64 = 1024;
 
-/// How much more a local server may hold for each application that has left and is remembered (up
-/// to 1,000 for each group), in bytes: its entry of some 200, and its 300 of the status, of which
-/// there are three copies, one growing by doubling, while it is on its way to the console; that
-/// room then stays in the allocator's pools.
+/// The additional memory of a local server for each past application (up to 1,000 for each group),
+/// in bytes: an entry of some 200 bytes, and 300 bytes in the status. While the status is printed,
+/// there are three copies of it, one of which grows by doubling; that memory stays in the
+/// allocator's pools.
 const PAST_APPLICATION: u64 = 2048;
 
-/// How long the servers are left alone at the end, and how many clock ticks (1/100 s) they may use.
+/// The time that the servers are idle at the end, and the clock ticks (1/100 s) that they may use
+/// in it.
 const IDLE: (Duration, u64) = (Duration::from_secs(3), 2);
 
 #[test]
@@ -112,7 +112,7 @@ fn mixed_load_with_outages_keeps_every_promise() {
     assert_eq!(env.report.violations(), 0, "see above; the seed is {seed}");
 }
 
-/// Kills the authentication server now and then, and starts it again.
+/// Kills and restarts the authentication server at random times.
 fn restart_auth_server(env: &SoakEnv, seed: u64) {
     let _party = env.pace.party();
     let mut rng = SeededRng::new(seed);
@@ -121,7 +121,7 @@ fn restart_auth_server(env: &SoakEnv, seed: u64) {
             env.pace.wait(rng.time(Duration::from_millis(5000)));
             env.outages.begin();
             lock(&env.auth).kill();
-            // Sometimes it is back before anybody has noticed.
+            // Some outages are too short for any server to notice.
             if !rng.one_in(3) {
                 check_outage(env);
                 env.pace.wait(rng.time(Duration::from_millis(2000)));
@@ -136,7 +136,7 @@ fn restart_auth_server(env: &SoakEnv, seed: u64) {
     }
 }
 
-/// What needs the authentication server says that it is away, and nothing hangs.
+/// Checks that commands and logins report the outage and do not hang.
 fn check_outage(env: &SoakEnv) {
     for site in &env.sites {
         for command in ["Create group", "Delete group"] {
@@ -169,7 +169,7 @@ fn check_outage(env: &SoakEnv) {
     }
 }
 
-/// Logs in until it works again.
+/// Logs in until a login succeeds.
 fn wait_until_back(env: &SoakEnv, site: &SoakServer) {
     let (group, secret) = &site.door;
     let end = Instant::now() + env::REPORT_TIMEOUT;
@@ -188,12 +188,12 @@ fn wait_until_back(env: &SoakEnv, site: &SoakServer) {
     }
 }
 
-/// The servers' sizes, at the points where all rest.
+/// The servers' sizes at the points of rest.
 #[derive(Debug, Default)]
 struct Sizes {
-    /// The authentication server, then the local ones, at each point.
+    /// The sizes of the authentication server and of the local servers at each point.
     series: Vec<[Size; 3]>,
-    /// How many applications that have left the servers remember, at each point.
+    /// The number of past applications in the servers' status at each point.
     past: Vec<[u64; 3]>,
 }
 
@@ -235,7 +235,7 @@ impl Sizes {
         ));
     }
 
-    /// Whether the servers have stayed as they were.
+    /// Checks that the servers have not grown.
     fn judge(&self, env: &SoakEnv) {
         let Some(last) = self.series.last() else { return };
         for (n, name) in ["authentication server", "server A", "server B"].iter().enumerate() {
@@ -266,15 +266,15 @@ impl Sizes {
     }
 }
 
-/// Idle servers use no time; then half of the applications leave, one server quits by itself, the
-/// authentication server and with it the other one; and nothing is left.
+/// Checks that idle servers use no processor time. Then half of the applications close, one server
+/// quits, the authentication server quits and with it the other one, and nothing must be left.
 fn quit(env: &SoakEnv, mut runs: Vec<group::Run<'_>>) {
     let ticks = |env: &SoakEnv| {
         let [a, b] = env.sites.each_ref().map(|site| lock(&site.server).cpu_ticks());
         [lock(&env.auth).cpu_ticks(), a, b]
     };
     let before = ticks(env);
-    // Over real time, as in the test of idle servers: the absence of events is the promise.
+    // The promise is the absence of events, so it is measured over real time.
     thread::sleep(IDLE.0);
     let used: Vec<_> =
         ticks(env).iter().zip(before).map(|(after, before)| after - before).collect();

@@ -1,4 +1,4 @@
-//! What every application of one group must see.
+//! The model: what every application of one group may and must read.
 //!
 //! The coordinator reports every call to the model before it is made, and every result and callback
 //! when it has arrived. Each key has one writer, whose puts and deletions are numbered as they are
@@ -29,7 +29,7 @@ use std::fmt::Write;
 /// A number in the history of a key.
 pub(crate) type Seq = u64;
 
-/// A call to be made. Keys are given by their numbers.
+/// A call that is commanded. Keys are given by their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Establish,
@@ -39,28 +39,28 @@ pub(crate) enum Call {
     TakeOver(usize),
     Delete(usize),
     Register(usize),
-    /// Whether it is connected.
+    /// Asks whether the application is connected.
     Ask,
     Close,
 }
 
-/// Where a line stands among those of its application, and how many of them had been written when
-/// its call began.
+/// The index of a report among those of its application, and the number of reports when its call
+/// began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Line {
     pub(crate) index: u64,
     pub(crate) begin: u64,
 }
 
-/// How many earlier sights of a key are kept for calls that overlap: an application has two
-/// threads.
+/// The number of earlier observations of a key that are kept for overlapping calls: an application
+/// has two threads.
 const SIGHTS: usize = 16;
 
 pub(crate) const NO_SUCH: i32 = -7;
 const NOT_CONNECTED: i32 = -2;
 const CONNECTED: i32 = -15;
 
-/// What a call may return while, and after, the server closes the connection.
+/// The codes that a call may return while, and after, the server closes the connection.
 fn is_end(code: i32) -> bool {
     matches!(code, NOT_CONNECTED | -3 | -4 | -6 | -8 | -10)
 }
@@ -75,9 +75,9 @@ pub(crate) struct Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Its deletion was commanded: connections may end.
+    /// The deletion was commanded: connections may end.
     Closing,
-    /// It is deleted: none is left.
+    /// The group is deleted: no connection is left.
     Closed,
 }
 
@@ -90,22 +90,22 @@ struct Key {
     /// `None`: no such key.
     history: VecDeque<Option<Box<str>>>,
     confirmed: Seq,
-    /// How many puts were commanded, and how many of them are known to have been stored.
+    /// The number of puts that were commanded, and the number that are known to be stored.
     puts: u64,
     stored: u64,
 }
 
-/// The place of one application, which others take when it is killed.
+/// The seat of one application, which another one takes when it is killed.
 #[derive(Debug, Default)]
 struct Seat {
     connected: bool,
-    /// The line with which its login succeeded.
+    /// The index of the report of the successful login.
     since: Option<u64>,
-    /// It has learned that the connection is lost. The next real call returns how.
+    /// The application has detected the loss of its connection. The next call returns the code.
     lost: bool,
     leaving: bool,
     pending: VecDeque<Pending>,
-    /// A put that has returned, but was not answered by anything yet.
+    /// A put that has returned and is not yet confirmed by a response.
     sent: Option<(usize, Seq)>,
     views: Vec<View>,
 }
@@ -115,22 +115,22 @@ struct Pending {
     call: Call,
     low: Seq,
     high: Option<Seq>,
-    /// Commanded after its group was deleted.
+    /// Whether the call was commanded after the deletion of its group.
     late: bool,
 }
 
-/// A key as one application knows it.
+/// The state of a key from the view of one application.
 #[derive(Debug, Default)]
 struct View {
     base: Seq,
-    /// After the line with this index it had seen this.
+    /// Report indices and the numbers that the application had observed by then.
     seen: VecDeque<(u64, Seq)>,
     watch: Watch,
     registering: bool,
     /// The puts that were known to be stored when the first registration was commanded.
     stored_before: u64,
     callbacks: u64,
-    /// The newest that the get of its last callback may have found.
+    /// The newest number that the get of the last callback may have read.
     reported: Option<Seq>,
 }
 
@@ -165,7 +165,7 @@ impl Key {
         (low.max(self.first)..=high.min(self.last())).map(|seq| (seq, self.at(seq)))
     }
 
-    /// The first and the last place within the bounds where the history has this.
+    /// The first and the last number within the bounds at which the history has this value.
     fn find(&self, low: Seq, high: Seq, content: Option<&str>) -> Option<(Seq, Seq)> {
         let first = self.range(low, high).find(|(_, there)| *there == content)?.0;
         let last = self.range(first, high).rev().find(|(_, there)| *there == content)?.0;
@@ -217,8 +217,8 @@ impl Model {
         model
     }
 
-    /// Somebody else takes the seat, who has seen nothing and watches nothing. What the one before
-    /// was about to do may have happened or not.
+    /// A new application takes the seat; it has read nothing and watches nothing. Pending calls of
+    /// its predecessor may have been executed or not.
     pub(crate) fn vacate(&mut self, seat: usize) {
         for Pending { call, .. } in std::mem::take(&mut self.seats[seat].pending) {
             if let Call::Delete(key) = call {
@@ -234,7 +234,7 @@ impl Model {
         self.seats[seat] = Seat { views, ..Seat::default() };
     }
 
-    /// It may find its connection closed by itself from now on.
+    /// From now on the application may find its connection closed.
     pub(crate) fn leave(&mut self, seat: usize) {
         self.seats[seat].leaving = true;
     }
@@ -252,12 +252,12 @@ impl Model {
         self.content(key).is_some()
     }
 
-    /// What the key will hold when all commands have been obeyed.
+    /// The value of the key when all commands have been executed.
     fn content(&self, key: usize) -> Option<&str> {
         self.keys[key].at(self.keys[key].last())
     }
 
-    /// How many keys exist, when all commands have been obeyed.
+    /// The number of keys that exist when all commands have been executed.
     pub(crate) fn pairs(&self) -> usize {
         (0..self.keys.len()).filter(|key| self.exists(*key)).count()
     }
@@ -266,17 +266,17 @@ impl Model {
         self.seats[seat].connected
     }
 
-    /// How many calls were commanded that have not returned.
+    /// The number of calls that have not returned.
     pub(crate) fn pending(&self, seat: usize) -> usize {
         self.seats[seat].pending.len()
     }
 
-    /// Whether a registration for the key is under way.
+    /// Whether a registration for the key is pending.
     pub(crate) fn is_registering(&self, seat: usize, key: usize) -> bool {
         self.seats[seat].views[key].registering
     }
 
-    // Calls that are going to be made.
+    // Calls that are commanded.
 
     pub(crate) fn put(&mut self, seat: usize, key: usize, value: &str) {
         let seq = self.keys[key].push(Some(value));
@@ -344,17 +344,17 @@ impl Model {
 
     // The group.
 
-    /// Its deletion is going to be commanded.
+    /// Records that the deletion will be commanded.
     pub(crate) fn begin_closing(&mut self) {
         self.phase = Phase::Closing;
     }
 
-    /// It is deleted.
+    /// Records that the group is deleted.
     pub(crate) fn closed(&mut self) {
         self.phase = Phase::Closed;
     }
 
-    /// It was not deleted, so no application may have noticed anything.
+    /// Records that the group was not deleted, so no application may have noticed anything.
     pub(crate) fn reopen(&mut self) -> Result<(), String> {
         self.phase = Phase::Open;
         match self.seats.iter().position(|seat| !seat.connected) {
@@ -365,9 +365,9 @@ impl Model {
         }
     }
 
-    // What has come back.
+    // Results.
 
-    /// The next call of this application has returned.
+    /// Checks the result of the next call of this application.
     pub(crate) fn result(
         &mut self,
         seat: usize,
@@ -398,7 +398,8 @@ impl Model {
                 if place.connected {
                     place.since = Some(line.index);
                 }
-                // Other codes are judged by who knows whether the servers can answer.
+                // The coordinator judges other codes, as it knows whether the servers are
+                // available.
                 return Ok(());
             }
             Call::Close => {
@@ -422,7 +423,7 @@ impl Model {
             _ if late => return Err(format!("code {code} in a group that was deleted")),
             _ => {}
         }
-        // The connection has answered, so all earlier events have been handled.
+        // The connection has responded, so all earlier requests were executed.
         if let Some((key, seq)) = place.sent.take() {
             self.keys[key].confirm(seq);
         }
@@ -447,7 +448,7 @@ impl Model {
                 let content = content(code, value)?;
                 let last = high.unwrap_or(low);
                 let (_, newest) = self.sight(seat, line, key, low, last, content)?;
-                // The rest never happened.
+                // Later calls were never executed.
                 let key = &mut self.keys[key];
                 for seq in newest + 1..=last {
                     let at = (seq - key.first) as usize;
@@ -488,7 +489,7 @@ impl Model {
         Ok(())
     }
 
-    /// The get of a callback has returned.
+    /// Checks the result of the get of a callback.
     pub(crate) fn callback(
         &mut self,
         seat: usize,
@@ -500,7 +501,7 @@ impl Model {
         let Some(key) = self.keys.iter().position(|key| key.name == name) else {
             return Err(format!("a callback for {name:?}, which is no key of the group"));
         };
-        // Taken up on the connection before, in another group, it may still run to its end.
+        // A callback of the previous connection, in another group, may still be running.
         if self.seats[seat].since.is_none_or(|since| line.begin <= since) {
             return Ok(key);
         }
@@ -525,7 +526,8 @@ impl Model {
         Ok(key)
     }
 
-    /// An application has seen this under a key; where the history has it, first and last.
+    /// Records that an application has read this value. Returns its first and last number in the
+    /// history.
     fn sight(
         &mut self,
         seat: usize,
@@ -572,7 +574,7 @@ impl Model {
         text
     }
 
-    // When all is quiet.
+    // Points of rest.
 
     /// Whether the last put of the key was reported to the application.
     pub(crate) fn is_told(&self, seat: usize, key: usize) -> bool {
@@ -590,7 +592,7 @@ impl Model {
         }
     }
 
-    /// A missing event: which application, and what.
+    /// Describes each missing event and its application.
     pub(crate) fn unreported(&self) -> Option<(usize, String)> {
         for seat in 0..self.seats.len() {
             for key in 0..self.keys.len() {
@@ -644,7 +646,7 @@ fn expect_code(expected: i32, code: i32) -> Result<(), String> {
     if code == expected { Ok(()) } else { Err(format!("code {code} instead of {expected}")) }
 }
 
-/// What the code and the value of a get say.
+/// The value that a get has read, from its code and string.
 fn content(code: i32, value: Option<&str>) -> Result<Option<&str>, String> {
     match (code, value) {
         (1, Some(value)) => Ok(Some(value)),
@@ -657,7 +659,7 @@ fn content(code: i32, value: Option<&str>) -> Result<Option<&str>, String> {
 mod tests {
     use super::*;
 
-    /// Two applications; the first writes "a", the second "b". Calls return when they are said to.
+    /// Two applications: the first writes "a", the second "b". A test decides when calls return.
     struct Play {
         model: Model,
         lines: [u64; 2],
@@ -695,7 +697,7 @@ mod tests {
             self.returns(0, 1, None).unwrap();
         }
 
-        /// `reader` gets "a" and finds this.
+        /// `reader` gets "a" and reads this value.
         fn finds(&mut self, reader: usize, value: Option<&str>) -> Result<(), String> {
             self.model.get(reader, 0);
             self.returns(reader, if value.is_some() { 1 } else { NO_SUCH }, value)
@@ -716,7 +718,7 @@ mod tests {
     fn reads_are_never_older_than_known_values() {
         let mut play = Play::new();
         play.put("one");
-        // Sent, but not answered by anything: others may still find nothing.
+        // The put is sent and not confirmed: other applications may still read nothing.
         play.finds(1, None).unwrap();
         play.put("two");
         play.finds(1, Some("one")).unwrap();
@@ -737,7 +739,7 @@ mod tests {
         play.watches(1);
         play.model.delete(0, 0);
         play.returns(0, 1, None).unwrap();
-        // Put before the deletion, reported after it.
+        // The put precedes the deletion, and its event follows it.
         play.called(1, "a", None).unwrap();
         says(play.finds(0, Some("one")), "time went back");
         play.model.settle();
