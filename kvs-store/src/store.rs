@@ -1,7 +1,7 @@
 //! The interface between a group and its store.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::Weak;
 
 use crate::batch::Batch;
 use crate::version::Version;
@@ -73,16 +73,18 @@ pub trait Completions: fmt::Debug + Send + Sync {
 /// Identifies a pending batch and the receiver of its result.
 #[derive(Debug)]
 pub struct Ticket {
-    /// The receiver of the result.
-    pub completions: Arc<dyn Completions>,
+    /// The receiver of the result. The group owns the store, so a ticket does not keep it alive.
+    pub completions: Weak<dyn Completions>,
     /// The id by which the receiver identifies the batch.
     pub id: u64,
 }
 
 impl Ticket {
-    /// Reports the result of the batch.
+    /// Reports the result of the batch, unless its group is gone.
     pub fn complete(self, result: Result<Stamp, StoreError>) {
-        self.completions.complete(self.id, result);
+        if let Some(completions) = self.completions.upgrade() {
+            completions.complete(self.id, result);
+        }
     }
 }
 

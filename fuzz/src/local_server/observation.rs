@@ -147,6 +147,10 @@ impl Harness<'_> {
             }
             (MainState::LoggedIn(member), ModelEvent::Put(key, value)) => {
                 let (group, now) = (member.group, self.now);
+                // A deleted group refuses it, and the server closes the session.
+                if !self.groups[group].open {
+                    return;
+                }
                 for member in self.members(group) {
                     if member.watches.contains(&key) {
                         let (count, last) = member.changes.entry(key.clone()).or_default();

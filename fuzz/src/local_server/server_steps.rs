@@ -97,7 +97,7 @@ impl Harness<'_> {
             return;
         }
         self.close_group(group);
-        // Its pairs are deleted with it. Its applications can put others until they disconnect.
+        // Its pairs are deleted with it. An application that puts others is disconnected.
         self.groups[group].pairs.clear();
         counting_allocator::counted(|| self.server.delete_group(&self.groups[group].name));
         self.observe();

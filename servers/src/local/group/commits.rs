@@ -2,10 +2,12 @@
 //!
 //! A store completes tickets in any order, but commits are applied in the order of their stamps. So
 //! a commit whose predecessor is not here yet waits. A batch keeps its quota reservation until it
-//! is applied or refused, and a group that is removed drops them all.
+//! is applied or refused. A group that is removed refuses them all, but sequences and ticket ids go on,
+//! so that a late completion decides no other batch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::mem;
 
 use kvs_store::{OwnedBatch, Stamp};
 
@@ -13,7 +15,7 @@ use crate::local::group::submission::CompletionHandler;
 use crate::local::limits::charge::Reservation;
 
 /// A batch that was submitted and is not applied yet.
-pub(crate) struct PendingCommit {
+pub(crate) struct QueuedCommit {
     /// The changes.
     pub(crate) batch: OwnedBatch,
     /// What they may take of their user's quota.
@@ -22,9 +24,9 @@ pub(crate) struct PendingCommit {
     pub(crate) completion: CompletionHandler,
 }
 
-impl fmt::Debug for PendingCommit {
+impl fmt::Debug for QueuedCommit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingCommit").field("batch", &self.batch).finish_non_exhaustive()
+        f.debug_struct("QueuedCommit").field("batch", &self.batch).finish_non_exhaustive()
     }
 }
 
@@ -36,9 +38,9 @@ pub(crate) struct Commits {
     /// The id of the last ticket.
     last_id: u64,
     /// Batches that are not decided, by the id of their ticket.
-    undecided: HashMap<u64, PendingCommit>,
+    undecided: HashMap<u64, QueuedCommit>,
     /// Commits that cannot be applied yet, by sequence.
-    waiting: BTreeMap<u64, (Stamp, PendingCommit)>,
+    waiting: BTreeMap<u64, (Stamp, QueuedCommit)>,
     /// The changes in all of these.
     changes: usize,
 }
@@ -67,27 +69,34 @@ impl Commits {
     }
 
     /// Keeps a batch until the ticket with [`next_id`](Self::next_id) is completed.
-    pub(crate) fn add_undecided(&mut self, pending: PendingCommit) {
+    pub(crate) fn add_undecided(&mut self, pending: QueuedCommit) {
         self.last_id += 1;
         self.changes += pending.batch.len();
         self.undecided.insert(self.last_id, pending);
     }
 
     /// Keeps a commit until those before it are applied.
-    pub(crate) fn add_waiting(&mut self, stamp: Stamp, pending: PendingCommit) {
+    pub(crate) fn add_waiting(&mut self, stamp: Stamp, pending: QueuedCommit) {
         self.changes += pending.batch.len();
         self.waiting.insert(stamp.sequence, (stamp, pending));
     }
 
+    /// Takes out all batches. Those that are not decided yet will not be found any more.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = QueuedCommit> {
+        self.changes = 0;
+        let waiting = mem::take(&mut self.waiting).into_values().map(|(_, pending)| pending);
+        waiting.chain(mem::take(&mut self.undecided).into_values())
+    }
+
     /// Takes out the batch of a ticket; `None`: the group was removed meanwhile.
-    pub(crate) fn take_undecided(&mut self, id: u64) -> Option<PendingCommit> {
+    pub(crate) fn take_undecided(&mut self, id: u64) -> Option<QueuedCommit> {
         let pending = self.undecided.remove(&id)?;
         self.changes -= pending.batch.len();
         Some(pending)
     }
 
     /// Takes out the next commit to apply, if it is here, and counts it as applied.
-    pub(crate) fn next(&mut self) -> Option<(Stamp, PendingCommit)> {
+    pub(crate) fn next(&mut self) -> Option<(Stamp, QueuedCommit)> {
         let next = self.waiting.remove(&(self.applied + 1))?;
         self.applied += 1;
         self.changes -= next.1.batch.len();

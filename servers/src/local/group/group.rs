@@ -5,7 +5,7 @@
 //! released. Events are enqueued under the lock, so they keep the order of the commits.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kvs_proto::Protocol;
@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::local::group::members::{ClientInfo, ClientStatus, RemainingSubscriptions};
 use crate::local::group::notifications::PendingNotifications;
 use crate::local::group::outcome::Outcome;
-use crate::local::group::state::{Completed, GroupPhase, State};
+use crate::local::group::state::{Completed, Contents, GroupPhase, State};
 use crate::local::group::submission::{Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
 use crate::local::group::subscriptions::IndexedSubscription;
@@ -211,7 +211,7 @@ impl Group {
         if let Err(refusal) = state.check_room(changes) {
             return refusal.into();
         }
-        let ticket = |id| Ticket { completions: Arc::clone(self) as Arc<dyn Completions>, id };
+        let ticket = |id| Ticket { completions: Arc::downgrade(self) as Weak<dyn Completions>, id };
         state.submit(changes, requester, ticket)
     }
 
@@ -316,11 +316,11 @@ impl Group {
         state.members.subscribers()
     }
 
-    /// Removes all pairs, and what is pending with its reservations.
+    /// Removes all pairs, and refuses what is pending and all later submissions.
     pub(crate) fn clear(&self) {
-        let contents = self.state.lock().clear();
-        // There may be millions of pairs: not under the lock.
-        drop(contents);
+        let Contents { refused, .. } = self.state.lock().clear();
+        // The handlers are called and the pairs, perhaps millions, are dropped outside of the lock.
+        finish(refused);
     }
 
     /// Waits until all applications have left, at most for `limit`. Returns how many have not.
@@ -385,12 +385,17 @@ impl Completions for Group {
             tracing::error!(group = ?self.name, "changes were not stored: {error}");
         }
         let completed = self.state.lock().complete(id, result);
-        // The responses go first; the subscribers are notified when this is dropped.
-        let mut notifications = PendingNotifications::default();
-        for Completed { completion, applied, .. } in completed {
-            completion(applied.schedule(&mut notifications));
-        }
+        finish(completed);
     }
+}
+
+/// Passes outcomes to their requesters, then notifies the subscribers. A requester's handler only
+/// posts the outcome to its reactor, so a response may leave after the events. Call it with no lock
+/// held.
+fn finish(completed: Vec<Completed>) {
+    let mut notifications = PendingNotifications::default();
+    completed.into_iter().for_each(|completed| completed.finish(&mut notifications));
+    notifications.flush();
 }
 
 fn reap(state: &mut State, remaining: &mut RemainingSubscriptions) -> bool {

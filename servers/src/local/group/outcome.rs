@@ -22,6 +22,6 @@ pub(crate) enum Outcome {
     TooLarge,
     /// Nothing was changed: the user has reached this limit.
     LimitReached(Limit),
-    /// Nothing was changed: the store could not keep it.
+    /// Nothing was changed: the store could not keep it, or the group was deleted.
     StorageFailed,
 }

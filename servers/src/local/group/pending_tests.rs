@@ -6,15 +6,18 @@ use std::sync::Arc;
 use kvs_proto::v2::request::{EntriesBuilder, WatchTarget};
 use kvs_proto::{Protocol, Text};
 use kvs_store::testing::{StalledStore, StalledStoreControl};
+use kvs_store::{Batch, OwnedBatch, Stamp};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
+use crate::local::group::commits::{Commits, QueuedCommit};
 use crate::local::group::group::Group;
 use crate::local::group::notifications::PendingNotifications;
 use crate::local::group::outcome::Outcome;
 use crate::local::group::registry::Groups;
-use crate::local::group::submission::{Requester, Submission};
+use crate::local::group::submission::{CompletionHandler, Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
+use crate::local::limits::charge::Reservation;
 use crate::local::limits::limit::Limit;
 use crate::local::limits::quota::{Quotas, UserQuota};
 use crate::local::metrics::events::EventCounters;
@@ -180,8 +183,85 @@ fn removed_group_gives_back_what_its_commits_reserved() {
     assert_eq!(fixture.user.taken(), (3, 18));
     fixture.group.clear();
     assert_eq!(fixture.user.taken(), (0, 0));
+    let mut outcomes = fixture.take_outcomes();
+    outcomes.sort_unstable_by_key(|(number, _)| *number);
+    assert_eq!(outcomes, [0, 1, 2].map(|number| (number, Outcome::StorageFailed)));
+    // Completions that come late find nothing to decide.
     fixture.control.complete_all();
     assert_eq!((fixture.take_outcomes(), fixture.group.pairs()), (vec![], 0));
+    assert_eq!(fixture.put(b"a", b"value"), Some(Outcome::StorageFailed));
+}
+
+#[test]
+fn removed_group_in_memory_refuses_writes() {
+    let (groups, name) = (Groups::default(), Text::new(b"g").unwrap());
+    groups.add(name, name);
+    let group = groups.find(&name).unwrap();
+    let user = Quotas::user_with(10, 1000);
+    let submit = |value: Option<&[u8]>| {
+        let requester = Requester { user: &user, completion: &mut || Box::new(drop) };
+        let submission = match value {
+            Some(value) => group.put(b"key", value, None, requester),
+            None => group.delete(b"key", None, requester),
+        };
+        let Submission::Done(applied) = submission else { panic!("a write is pending") };
+        applied.schedule(&mut PendingNotifications::default())
+    };
+    assert_eq!((submit(Some(b"value")), user.taken()), (Outcome::Stored(1), (1, 8)));
+    groups.remove(&name);
+    assert_eq!(submit(Some(b"value")), Outcome::StorageFailed);
+    assert_eq!(submit(None), Outcome::NoSuchKey);
+    assert_eq!((group.pairs(), user.taken()), (0, (0, 0)));
+}
+
+#[test]
+fn late_completion_decides_no_later_batch() {
+    let handler = || Box::new(drop) as CompletionHandler;
+    let user = Quotas::user_with(10, 1000);
+    let queued = || QueuedCommit {
+        batch: OwnedBatch::from(Batch { owner: user.uid, changes: &[] }),
+        reservation: Reservation::new(&user, 1, 1),
+        completion: handler(),
+    };
+    let mut commits = Commits::default();
+    assert!(commits.advance(Stamp { sequence: 1, first_version: 1 }));
+    let early = commits.next_id();
+    commits.add_undecided(queued());
+    assert_eq!(commits.take_all().count(), 1);
+    let late = commits.next_id();
+    commits.add_undecided(queued());
+    assert!(commits.take_undecided(early).is_none());
+    assert!(commits.take_undecided(late).is_some());
+    // The store counts on, too.
+    assert!(commits.advance(Stamp { sequence: 2, first_version: 2 }));
+}
+
+#[test]
+fn unfinished_ticket_does_not_keep_a_removed_group() {
+    let mut fixture = Fixture::with_quota(10, 1000);
+    assert_eq!(fixture.put(b"key", b"value"), None);
+    fixture.group.clear();
+    let group = Arc::downgrade(&fixture.group);
+    let Fixture { group: last, control, outcomes, .. } = fixture;
+    drop(last);
+    assert!(group.upgrade().is_none());
+    control.complete_all();
+    assert_eq!(*outcomes.lock(), [(0, Outcome::StorageFailed)]);
+}
+
+#[test]
+fn quota_counts_a_committed_pair_once_in_its_handler() {
+    let fixture = Fixture::with_quota(10, 1000);
+    let taken = Arc::new(Mutex::new(None));
+    let mut completion = || {
+        let (taken, user) = (Arc::clone(&taken), Arc::clone(&fixture.user));
+        Box::new(move |_| *taken.lock() = Some(user.taken())) as CompletionHandler
+    };
+    let requester = Requester { user: &fixture.user, completion: &mut completion };
+    let submission = fixture.group.put(b"key", b"value", None, requester);
+    assert!(matches!(submission, Submission::Pending));
+    fixture.control.complete_all();
+    assert_eq!(*taken.lock(), Some((1, 8)));
 }
 
 #[test]

@@ -18,8 +18,9 @@ use kvs_store::{
 };
 use kvs_table::{Seed, Table, Value};
 
-use crate::local::group::commits::{Commits, PendingCommit};
+use crate::local::group::commits::{Commits, QueuedCommit};
 use crate::local::group::members::Members;
+use crate::local::group::notifications::PendingNotifications;
 use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{Applied, CompletionHandler, Effects, Requester, Submission};
 use crate::local::group::subscriber::{Key, Subscriber};
@@ -39,7 +40,8 @@ pub(crate) struct State {
     pub(crate) phase: GroupPhase,
     pub(crate) table: Table,
     usage: GroupUsage,
-    store: Box<dyn Store>,
+    /// `None` after the group was removed: then every submission is refused.
+    store: Option<Box<dyn Store>>,
     /// Those of the store, which do not change.
     limits: StoreLimits,
     commits: Commits,
@@ -62,19 +64,21 @@ pub(crate) enum GroupPhase {
 /// The contents of a group that was removed, to be dropped when its lock is released.
 #[derive(Debug)]
 pub(crate) struct Contents {
+    /// The batches that were pending, with their outcome.
+    pub(crate) refused: Vec<Completed>,
     _table: Table,
     _usage: GroupUsage,
-    _commits: Commits,
+    _store: Option<Box<dyn Store>>,
 }
 
 /// A pending submission whose outcome is known.
+#[derive(Debug)]
 pub(crate) struct Completed {
-    /// Who receives the outcome.
-    pub(crate) completion: CompletionHandler,
+    /// Has the handler that receives the outcome. The batch may be long, so it is not dropped under
+    /// the lock.
+    pending: QueuedCommit,
     /// The outcome.
-    pub(crate) applied: Applied,
-    /// Given back when this is dropped.
-    _reservation: Reservation,
+    applied: Applied,
 }
 
 impl State {
@@ -85,20 +89,22 @@ impl State {
             table: Table::new(seed),
             usage: GroupUsage::default(),
             limits: store.limits(),
-            store,
+            store: Some(store),
             commits: Commits::default(),
             subscriptions: SubscriptionIndex::default(),
             members: Members::default(),
         }
     }
 
-    /// Removes the pairs and all that is pending.
+    /// Removes the pairs, the store and all that is pending. From now on submissions are refused.
     pub(crate) fn clear(&mut self) -> Contents {
+        let refused = |pending| Completed { pending, applied: Outcome::StorageFailed.into() };
         Contents {
+            refused: self.commits.take_all().map(refused).collect(),
             // The group has been removed, so the seed protects nothing.
             _table: mem::replace(&mut self.table, Table::new(Seed::default())),
             _usage: mem::take(&mut self.usage),
-            _commits: mem::take(&mut self.commits),
+            _store: self.store.take(),
         }
     }
 
@@ -184,9 +190,10 @@ impl State {
         ticket: impl Fn(u64) -> Ticket,
     ) -> Submission {
         let Requester { user, completion } = requester;
+        let Some(store) = &mut self.store else { return Outcome::StorageFailed.into() };
         let batch = Batch { owner: user.uid, changes };
         let id = self.commits.next_id();
-        let stamp = match self.store.submit(batch, &mut || ticket(id)) {
+        let stamp = match store.submit(batch, &mut || ticket(id)) {
             Submitted::Done(stamp) if self.commits.advance(stamp) => {
                 let mut applied = Applied::from(outcome_of(stamp, changes));
                 self.apply(&Commit { stamp, batch }, user, applied.effects());
@@ -210,7 +217,7 @@ impl State {
     ) {
         let (pairs, bytes) = self.batch_growth(batch.changes, user);
         let reservation = Reservation::new(user, pairs, bytes);
-        let pending = PendingCommit { batch: OwnedBatch::from(batch), reservation, completion };
+        let pending = QueuedCommit { batch: OwnedBatch::from(batch), reservation, completion };
         match stamp {
             Some(stamp) => self.commits.add_waiting(stamp, pending),
             None => self.commits.add_undecided(pending),
@@ -224,13 +231,13 @@ impl State {
         id: u64,
         result: Result<Stamp, StoreError>,
     ) -> Vec<Completed> {
-        // The group may have been removed meanwhile, and its reservations with it.
+        // The group may have been removed meanwhile, which has refused the batch.
         let Some(pending) = self.commits.take_undecided(id) else { return Vec::new() };
         let stamp = match result {
             Ok(stamp) => stamp,
             Err(error) => {
                 let refusal = pending.batch.with(|batch| refusal_of(&error, batch.changes));
-                return vec![Completed::new(pending, Applied::from(refusal))];
+                return vec![Completed { pending, applied: refusal.into() }];
             }
         };
         self.commits.add_waiting(stamp, pending);
@@ -242,7 +249,7 @@ impl State {
                 self.apply(&Commit { stamp, batch }, user, applied.effects());
                 applied
             });
-            completed.push(Completed::new(pending, applied));
+            completed.push(Completed { pending, applied });
         }
         completed
     }
@@ -273,9 +280,12 @@ impl State {
 }
 
 impl Completed {
-    fn new(pending: PendingCommit, applied: Applied) -> Self {
-        let PendingCommit { reservation, completion, .. } = pending;
-        Self { completion, applied, _reservation: reservation }
+    /// Passes the outcome to the requester. Call it with no lock held.
+    pub(crate) fn finish(self, notifications: &mut PendingNotifications) {
+        let QueuedCommit { batch, reservation, completion } = self.pending;
+        // What was stored is counted as pairs now. The requester sees it counted once.
+        drop((batch, reservation));
+        completion(self.applied.schedule(notifications));
     }
 }
 

@@ -53,8 +53,9 @@ pub(crate) enum CloseReason {
     /// Protocol v1: the table refused a value that the server had agreed to receive.
     #[error("the table of its group is full")]
     TableFull,
-    /// The store has failed to keep a write. Neither protocol has a response for that.
-    #[error("the store has failed to keep a change")]
+    /// The store has failed to keep a write, or the group was deleted before it was stored. Neither
+    /// protocol has a response for that.
+    #[error("a change was not stored: the store has failed, or the group was deleted")]
     StorageFailed,
     /// The login exceeded its timeout.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
