@@ -42,7 +42,7 @@ test: ## all tests and lint; lists at the end what was skipped
 
 test-all: build examples dist check-generated check-symbols lint abi-check
 test-all: fuzz-short bench-check bench-short
-	$(CARGO) test $(LOCKED) --release --workspace
+	@CARGO="$(CARGO)" LOCKED="$(LOCKED)" tests/run
 
 test-deps: ## install the Debian packages that some tests need (tests/packages)
 	@tests/deps install
@@ -117,10 +117,9 @@ check-generated: build ## fails when include/kvs.h or man differ from what `make
 		{ echo "include/kvs.h or man is out of date: run make generate and commit them"; exit 1; }
 
 check-symbols: ## fails when the crate exports a C symbol without its feature `capi`
-	@$(CARGO) rustc $(LOCKED) --quiet --release -p kvs-lib --lib --no-default-features \
-		--crate-type cdylib \
+	@$(CARGO) rustc $(LOCKED) --quiet -p kvs-lib --lib --no-default-features --crate-type cdylib \
 		--target-dir target/no-capi
-	@symbols=$$(nm -D --defined-only target/no-capi/release/libkvs.so) || exit 1; \
+	@symbols=$$(nm -D --defined-only target/no-capi/debug/libkvs.so) || exit 1; \
 	if [ -n "$$symbols" ]; then echo "exported without capi:"; echo "$$symbols"; exit 1; fi
 
 BENCH =

@@ -83,6 +83,8 @@ fn restart_that_keeps_local_servers_loses_nothing() {
     server.quit();
     // `Quit` on the console ends the local servers in any case.
     let env = TestEnv::builder().auth_arg("--keep-local-servers").no_group().start();
+    // Before that, the authentication server does not know where to send the close flag.
+    env.auth.expect_line("New Local Server Connected");
     env.auth.send("Quit");
     expect_end(&env.server, 0);
     assert!(env.auth.wait_exit().success());
