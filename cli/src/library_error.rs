@@ -171,7 +171,7 @@ mod tests {
         use kvs::Error as E;
         let path = || PathBuf::from("/run/s");
         let connect = |kind: ErrorKind| E::Connect { path: path(), source: kind.into() };
-        let too_long = Invalid::TooLong { len: 2, most: 1 };
+        let too_long = Invalid::TooLong { len: 2, max: 1 };
         let codes = [
             (E::NoSuchKey, 1, "no_such_key"),
             (E::Invalid { what: "key", why: Invalid::Empty }, 2, "usage"),

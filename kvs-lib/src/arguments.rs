@@ -23,12 +23,12 @@ pub(crate) fn check_key(key: &[u8]) -> Result<(), Error> {
     let why = match key.len() {
         0 => Invalid::Empty,
         1..=MAX_KEY => return Ok(()),
-        len => Invalid::TooLong { len, most: MAX_KEY },
+        len => Invalid::TooLong { len, max: MAX_KEY },
     };
     Err(Error::Invalid { what: "key", why })
 }
 
-/// Checks a prefix of protocol v2. The empty prefix is one of all keys.
+/// Checks a prefix of protocol v2. Every key begins with the empty prefix.
 pub(crate) fn check_prefix(prefix: &[u8]) -> Result<(), Error> {
     match prefix.is_empty() {
         true => Ok(()),
@@ -36,11 +36,11 @@ pub(crate) fn check_prefix(prefix: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Checks a value of protocol v2 for a server that takes values of `max` bytes.
+/// Checks a value of protocol v2 for a server that accepts values of at most `max` bytes.
 pub(crate) fn check_value(value: &[u8], max: usize) -> Result<(), Error> {
     if value.len() <= max {
         return Ok(());
     }
-    let why = Invalid::TooLong { len: value.len(), most: max };
+    let why = Invalid::TooLong { len: value.len(), max };
     Err(Error::Invalid { what: "value", why })
 }

@@ -44,7 +44,8 @@ impl Default for Builder {
     }
 }
 
-/// Opening a connection. These two functions stand here because the builder needs the connection.
+/// The constructors. They are in this module because [`Builder`] uses [`Connection`], and modules
+/// form no circle.
 impl Connection {
     /// Joins `group` at the local server, with the settings of the environment: short for
     /// [`Builder::from_env`] and [`Builder::open`].

@@ -1,8 +1,8 @@
 //! One UNIX stream socket of the client, and waiting on it.
 //!
-//! Every wait ends at a [`Deadline`] that covers the whole call. If the deadline is as far away as
-//! the timeout of the connection, which is nearly always so, `recv` itself waits, with that timeout
-//! set on the socket: one system call. Otherwise `poll` waits.
+//! Every wait ends at a [`Deadline`] that covers the whole call. If the remaining time is the
+//! timeout of the connection, as it nearly always is, `recv` itself waits, with that timeout set on
+//! the socket: one system call. Otherwise `poll` waits.
 //!
 //! No function raises SIGPIPE. A signal that interrupts a wait is served by its handler, and the
 //! wait goes on. All descriptors are close-on-exec, and are closed in forked children.
@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::fork::{self, RegisteredDescriptor};
 use crate::sys;
 
-/// The events to ask `poll` for to learn of a hang-up: it always reports one.
+/// The requested events of a `poll` that waits for a hang-up only: `poll` reports hang-ups always.
 const HANG_UP: PollFlags = PollFlags::empty();
 
 /// A connected socket.
@@ -55,7 +55,7 @@ impl ClientChannel {
 
     /// A channel over a connected socket.
     #[cfg(test)]
-    pub(crate) fn of(socket: OwnedFd) -> Self {
+    pub(crate) fn from_socket(socket: OwnedFd) -> Self {
         Self { registered: fork::register(socket.as_raw_fd()), socket, receive_timeout: None }
     }
 
@@ -102,7 +102,8 @@ impl ClientChannel {
         Ok(())
     }
 
-    /// Sets the timeout that most calls have.
+    /// Sets the receive timeout of the socket: the timeout of the connection, which most calls
+    /// have.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
         // Without the option, `poll` waits.
@@ -261,7 +262,7 @@ impl ClientChannel {
 
     /// Shuts the connection down and closes the socket.
     pub(crate) fn close(self) -> Result<(), Error> {
-        // A child that is being forked may hold a copy for a moment.
+        // Closing is not enough: a child that is being forked may still hold a copy.
         self.shut_down();
         let Self { registered, socket, .. } = self;
         drop(registered);
@@ -290,7 +291,7 @@ mod tests {
 
     fn pair() -> (ClientChannel, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (ClientChannel::of(ours.into()), theirs)
+        (ClientChannel::from_socket(ours.into()), theirs)
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Numbers that tell the logins of one process apart.
+//! Numbers that distinguish the logins of one process.
 //!
 //! The number is part of the paths of a client's sockets. Small numbers are reused; when they are
-//! exhausted, or their paths are taken, unpredictable ones serve. The set of small numbers in use
-//! is one atomic rather than a set behind a lock, because a fork at the wrong moment would leave a
+//! exhausted, or their paths are taken, random ones are used. The set of small numbers in use is
+//! one atomic rather than a set behind a lock, because a fork at the wrong moment would leave a
 //! lock locked in the child.
 
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ impl ClientNumber {
     /// Claims a number that other users cannot predict.
     pub(crate) fn random() -> Result<Self, Error> {
         let number = sys::random().map_err(Error::System)?;
-        // Small numbers must be claimed.
+        // A small number is never random: its bit in `IN_USE` must be claimed.
         Ok(Self { generation: generation(), number: number.max(Self::SMALL) })
     }
 

@@ -40,7 +40,7 @@ impl Connection {
     pub(crate) fn start(logged_in: EstablishedSession, timeout: Duration) -> Result<Self, Error> {
         let connection = Self { session: Arc::new(ClientSession::new(logged_in, timeout)) };
         panic_point!("connection made");
-        // If there is no thread, the connection is dropped and thereby closed.
+        // Without a thread the connection is dropped, which closes it.
         event_loop::start(&connection.session).map_err(Error::System)?;
         panic_point!("thread started");
         Ok(connection)
@@ -69,7 +69,7 @@ impl Connection {
         self.session.state().check_open().is_err()
     }
 
-    /// The error for an invalid argument. That there is no connection takes precedence.
+    /// The error for an invalid argument. [`Error::NotConnected`] takes precedence.
     #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn invalid(&self, error: Error) -> Error {
         self.session.state().invalid(error)
@@ -87,7 +87,8 @@ impl Connection {
     /// [`MAX_TEXT`](crate::MAX_TEXT) bytes without NUL.
     ///
     /// # Errors
-    /// - [`Error::Invalid`], [`Error::TooLarge`]: an empty or too long key, or a too long value.
+    /// - [`Error::Invalid`], [`Error::TooLarge`]: the key is empty or too long, or the value is too
+    ///   long.
     /// - [`Error::LimitReached`]: the user's limit of pairs or bytes.
     /// - [`Error::NotConnected`]: the connection is closed.
     /// - [`Error::Busy`]: protocol v1 only; other threads used the connection until the timeout.

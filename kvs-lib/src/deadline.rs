@@ -1,4 +1,4 @@
-//! The point in time at which a call gives up.
+//! The point in time at which a call times out.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};

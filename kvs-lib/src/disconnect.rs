@@ -28,8 +28,8 @@ pub enum DisconnectReason {
     Refused,
     /// The server sent something that the protocol does not allow.
     ProtocolViolation,
-    /// The library could not go on: the system refused a thread to replace a callback thread that a
-    /// C callback had ended, or the library has a bug.
+    /// The library could not continue: the system refused a thread to replace a callback thread
+    /// that a C callback had ended, or the library has a bug.
     Internal,
 }
 
@@ -54,7 +54,7 @@ impl DisconnectReason {
     }
 
     /// The reason for a connection that a call closed because it failed with `error`.
-    pub(crate) fn of_call(error: &Error) -> Self {
+    pub(crate) fn from_call_error(error: &Error) -> Self {
         match error {
             Error::NotReady(_) | Error::LimitClosed => Self::Refused,
             Error::BadResponse(_) | Error::BadFrame(_) | Error::BadLength(_) | Error::BadValue => {
@@ -64,16 +64,16 @@ impl DisconnectReason {
             | Error::SendText(error)
             | Error::ReceiveReady(error)
             | Error::ReceiveResponse(error)
-            | Error::ReceiveValue(error) => Self::of_io(error),
+            | Error::ReceiveValue(error) => Self::from_io_error(error),
             _ => Self::ConnectionLost,
         }
     }
 
     /// The reason for a connection whose callback channel failed with `error`.
-    pub(crate) fn of_io(error: &io::Error) -> Self {
+    pub(crate) fn from_io_error(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::TimedOut => Self::Timeout,
-            // What the decoders reject.
+            // The decoders report malformed input with these kinds.
             ErrorKind::InvalidData | ErrorKind::Other => Self::ProtocolViolation,
             _ => Self::ConnectionLost,
         }
@@ -88,7 +88,7 @@ impl std::fmt::Display for DisconnectReason {
             Self::Timeout => "the server did not respond within the timeout",
             Self::Refused => "the server refused an operation and closed the connection",
             Self::ProtocolViolation => "the server violated the protocol",
-            Self::Internal => "the client library could not go on",
+            Self::Internal => "the client library could not continue",
         })
     }
 }

@@ -1,15 +1,15 @@
-//! The client's ends of a login: two sockets, bound to paths and not yet connected.
+//! The endpoints of a login: two sockets, bound to paths and not yet connected.
 //!
-//! The original server tells clients apart by the path to which a client binds its end. The paths
-//! are `/tmp/app_socket_<pid>` for the main channel and `/tmp/app_socket_cb_<pid>` for the callback
-//! channel, each followed by `_<n>` when the process has several logins in progress or the name is
-//! taken. Both paths carry the same number, because the server pairs the channels by it; so both
-//! sockets are bound before either is connected.
+//! The original server distinguishes clients by the path to which a client binds its socket. The
+//! paths are `/tmp/app_socket_<pid>` for the main channel and `/tmp/app_socket_cb_<pid>` for the
+//! callback channel, each followed by `_<n>` when the process has several logins in progress or the
+//! name is taken. Both paths carry the same number, because the server pairs the channels by it; so
+//! both sockets are bound before either is connected.
 //!
-//! A path is unlinked as soon as its connection stands: the peer keeps the name, the file system
+//! A path is unlinked as soon as its socket is connected: the peer keeps the name, the file system
 //! does not. Every user can write to the directory of the paths, so a name may be taken, by
-//! accident or on purpose. Then another name is tried, at last one that cannot be predicted. A file
-//! that is not the client's own is neither followed nor removed.
+//! accident or on purpose. Then another name is tried, and finally one that cannot be predicted.
+//! Only sockets of the same user are removed, and links are not followed.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -116,7 +116,7 @@ struct BoundPath {
     created: Option<FileIdentity>,
 }
 
-/// Tells a file from another one that took its name.
+/// Distinguishes a file from another one that replaced it under the same name.
 #[derive(Debug, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -128,7 +128,7 @@ impl BoundPath {
         let bind = || -> nix::Result<()> {
             let address = UnixAddr::new(&path)?;
             match bind(socket.as_raw_fd(), &address) {
-                // A process that was killed left it behind, and its process id is ours now.
+                // It remains from a killed process that had the process id of this one.
                 Err(Errno::EADDRINUSE) if socket_of_this_user(&path).is_some() => {
                     let _ = std::fs::remove_file(&path);
                     nix::sys::socket::bind(socket.as_raw_fd(), &address)
@@ -145,7 +145,7 @@ impl BoundPath {
 
 impl Drop for BoundPath {
     /// In a sticky directory like `/tmp` only the owner of a file can remove or replace it: another
-    /// program of the same user. A file that such a program put in its place stays.
+    /// program of the same user. A file with which it replaced the socket is not removed.
     fn drop(&mut self) {
         if self.created.is_some() && self.created == socket_of_this_user(&self.path) {
             // An error means that the file is gone already.

@@ -74,7 +74,7 @@ pub enum Error {
     #[error("receiving the value failed: {0}")]
     ReceiveValue(#[source] io::Error),
     /// The server announced a length that no value can have.
-    #[error("the server announced a value of {0} bytes")]
+    #[error("the server announced {0} bytes, which is not the length of a value")]
     BadLength(i32),
     /// Protocol v1: the value contains a NUL, or does not end with one.
     #[error("the server sent a malformed value")]
@@ -97,7 +97,7 @@ pub enum Error {
     },
     /// The connection flag, the first message of the server, was not received on one of the
     /// channels.
-    #[error("the server did not greet: {0}")]
+    #[error("the server did not send its greeting: {0}")]
     ReceiveGreeting(#[source] io::Error),
     /// The connection flag is not 1: the server refused the connection.
     #[error("the server refused the connection: it sent {0} instead of 1")]
@@ -114,7 +114,7 @@ pub enum Error {
     #[error("other threads kept the connection busy until the timeout")]
     Busy,
     /// The callback will not run again, but did not return within the timeout.
-    #[error("a callback did not return within the timeout")]
+    #[error("a callback did not return within the timeout; it will not run again")]
     CallbackRuns,
     /// The system refused a resource: a thread, memory, random bytes.
     #[error("the system refused a resource: {0}")]
@@ -126,19 +126,19 @@ pub enum Error {
     /// Protocol v2: the server sent a malformed or unexpected frame.
     #[error("the server violated the protocol: {0}")]
     BadFrame(#[from] Malformed),
-    /// A key, a value or a message is longer than the server takes, or
+    /// A key, a value or a message is longer than the server accepts, or
     /// [`put_many`](crate::Connection::put_many) has too many pairs for the number of clients that
     /// must be notified. Nothing was changed.
     #[error(
-        "a key, a value or a message is longer than the server takes, or the pairs are too many \
-         for a group with so many clients"
+        "a key, a value or a message is longer than the server accepts, or there are too many \
+         pairs for a group with so many clients; nothing was changed"
     )]
     TooLarge,
     /// The session speaks protocol v1, or the server does not know the request. Nothing was
     /// changed.
     #[error(
-        "not supported by this session: it speaks the original protocol (because of the server, of \
-         KVS_PROTOCOL or of a group name over 95 bytes), or the server is too old"
+        "not supported by this session: it uses protocol v1 (because of the server, KVS_PROTOCOL \
+         or a group name of more than 95 bytes), or the server is too old"
     )]
     Unsupported,
     /// The key has this version rather than the expected one; 0 stands for "no such key". C
@@ -165,18 +165,18 @@ pub enum Invalid {
     #[error(transparent)]
     Text(#[from] TextError),
     /// Too long.
-    #[error("{len} bytes are too long: at most {most} are allowed")]
+    #[error("{len} bytes are too long: at most {max} are allowed")]
     TooLong {
         /// Its length in bytes.
         len: usize,
         /// The limit in bytes.
-        most: usize,
+        max: usize,
     },
     /// Too many pairs.
-    #[error("there are too many: at most {most} are allowed")]
+    #[error("there are too many: at most {max} are allowed")]
     TooMany {
         /// The limit.
-        most: usize,
+        max: usize,
     },
     /// Not the name of a protocol.
     #[error("it is neither \"original\" nor \"best\"")]
@@ -219,8 +219,7 @@ impl Error {
         }
     }
 
-    /// Whether this error has closed the connection, because what arrives afterwards could not be
-    /// trusted.
+    /// Whether this error has closed the connection, because later messages could not be trusted.
     pub fn closes(&self) -> bool {
         matches!(
             self,
@@ -240,7 +239,7 @@ impl Error {
 
     /// The same error for a request of a value, with the codes of protocol v1: there the length of
     /// the value takes the place of the response.
-    pub(crate) fn of_a_value(self) -> Self {
+    pub(crate) fn for_value_request(self) -> Self {
         match self {
             Self::ReceiveResponse(error) => Self::ReceiveReady(error),
             Self::BadFrame(_) => Self::BadValue,

@@ -65,7 +65,7 @@ impl<T> FairMutex<T> {
 impl Gate {
     fn pass(&self, deadline: Deadline) -> Result<Passage<'_>, LockTimedOut> {
         let mut state = self.lock();
-        // While others wait, an open gate is meant for one of them.
+        // While other threads wait, an open gate is reserved for one of them.
         let mut is_first = state.waiting == 0;
         loop {
             if is_first && !state.is_taken {
@@ -80,7 +80,7 @@ impl Gate {
         }
     }
 
-    /// No code that holds this lock can panic, so a poisoned one is as good as any.
+    /// No code that holds this lock can panic, so the state is consistent even if it is poisoned.
     fn lock(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

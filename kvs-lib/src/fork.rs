@@ -49,8 +49,8 @@ pub(crate) fn keep_inherited(inherited: impl Send + Sync + 'static) {
 
 /// Installs the handler, once per process. Must be called before the first descriptor is opened.
 pub(crate) fn install_handler() -> io::Result<()> {
-    // Not a cell that blocks: if another thread initialised it during a fork, it would stay locked
-    // in the child. Two threads may both install the handler; the second run then has no effect.
+    // A cell that blocks would stay locked in the child if another thread initialised it during a
+    // fork. Two threads may both install the handler; the second run then has no effect.
     static INSTALLED: OnceBool = OnceBool::new();
     INSTALLED
         .get_or_try_init(|| {
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Node {
 // read afterwards; it is NULL or points to a node that is never freed.
 unsafe impl Sync for Node {}
 
-/// Has `descriptor` closed in forked children, as long as the registration lives.
+/// Registers `descriptor`: forked children close it, until the registration is dropped.
 pub(crate) fn register(descriptor: RawFd) -> RegisteredDescriptor {
     let free = |node: &&Node| {
         node.descriptor

@@ -39,19 +39,19 @@
 //! |---|---|---|
 //! | group name, secret | 1 to 99 bytes ([`MAX_TEXT`]), no NUL | the same |
 //! | key | 1 to 65,536 bytes ([`MAX_KEY`]) | 1 to 99 bytes, no NUL |
-//! | value | 0 to 16 MiB, or up to 64 MiB if the server is set so | 0 to 99 bytes, no NUL |
+//! | value | 0 to 16 MiB, or up to 64 MiB if the server is configured so | 0 to 99 bytes, no NUL |
 //!
 //! The server announces its limit for values, which never exceeds [`MAX_VALUE`]. Nothing needs to
 //! be UTF-8. The server also limits the pairs and bytes of each user ([`Error::LimitReached`]).
 //!
 //! # Threads
 //! Any number of threads may use a [`Connection`] at once. With protocol v2 no call waits for the
-//! round trip of another; with protocol v1 calls take turns.
+//! round trip of another; with protocol v1 calls are serialised.
 //!
 //! # Callbacks
 //! The library has one thread per connection, which runs the callbacks one after the other, with
-//! all signals blocked. A callback may call every function of the library, and may take as long as
-//! it likes: a key that changes several times meanwhile may be reported once.
+//! all signals blocked. A callback may call every function of the library, and may block: the
+//! changes of a key in the meantime are coalesced and reported once.
 //!
 //! # Timeouts
 //! A call waits at most for the [timeout](Builder::timeout) of the connection for the server, 5 s
@@ -71,7 +71,7 @@
 mod arguments;
 mod builder;
 mod callbacks;
-// The examples in its comments are C, which `rustdoc` would take for Rust.
+// Its doc comments contain C examples, which `rustdoc` would compile as Rust.
 #[cfg(all(feature = "capi", not(doctest)))]
 #[allow(unsafe_code)]
 mod capi;

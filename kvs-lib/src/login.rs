@@ -38,7 +38,7 @@ pub(crate) struct EstablishedSession {
 pub(crate) enum AgreedProtocol {
     V1,
     V2 {
-        /// The longest value that the server takes, in bytes.
+        /// The longest value that the server accepts, in bytes.
         max_value: usize,
     },
 }
@@ -49,9 +49,9 @@ pub(crate) fn log_in(
     exchange: LoginExchange,
     deadline: Deadline,
 ) -> Result<EstablishedSession, Error> {
-    let ClientEndpoints { main, callback: endpoint, number: _until_both_are_connected } =
-        ClientEndpoints::bind()?;
-    panic_point!("ends bound");
+    // `_number` stays claimed until both endpoints are connected.
+    let ClientEndpoints { main, callback: endpoint, number: _number } = ClientEndpoints::bind()?;
+    panic_point!("endpoints bound");
     let main = main.connect(&paths.main, deadline, |_| false)?;
     let mut login =
         LoginInProgress { paths, main, endpoint: Some(endpoint), callback: None, deadline };
@@ -72,7 +72,7 @@ pub(crate) fn log_in(
 struct LoginInProgress<'a> {
     paths: &'a ServerPaths,
     main: ClientChannel,
-    /// The client's end of the callback channel, until it is connected.
+    /// The endpoint of the callback channel, until it is connected.
     endpoint: Option<ClientEndpoint>,
     callback: Option<ClientChannel>,
     deadline: Deadline,
@@ -132,8 +132,8 @@ impl LoginInProgress<'_> {
         const MAX_RETRY_INTERVAL: Duration = Duration::from_millis(50);
         let mut interval = Duration::from_millis(1);
         endpoint.connect(&self.paths.callback, self.deadline, |error| {
-            // A server that hung up will not bind the socket. If the time is nearly over, the error
-            // to report is why the socket could not be reached, not that the time is over.
+            // A server that hung up will not bind the socket. Shortly before the deadline the
+            // caller gets this error, which says more than a timeout.
             if !is_not_bound_yet(error)
                 || self.deadline.remaining().is_none_or(|left| left <= interval)
                 || self.main.hangs_up_within(interval).unwrap_or(true)

@@ -66,7 +66,7 @@ type Row = (&'static str, &'static str, usize);
 
 const OPENING: [Row; 6] = [
     (LOGIN, "establishing", 1),
-    (LOGIN, "ends bound", 1),
+    (LOGIN, "endpoints bound", 1),
     (LOGIN, "login step", 8),
     (LOGIN, "connection made", 1),
     (LOGIN, "thread started", 1),
@@ -154,9 +154,9 @@ on_both_protocols! {
 /// A point on the library's thread, how many times it is passed until the callback for the first
 /// change is called, and how many of these are before any change.
 const LISTENING_V1: [(&str, usize, usize); 3] =
-    [("listening", 1, 1), ("listen step", 3, 1), ("news", 1, 0)];
+    [("listening", 1, 1), ("listen step", 3, 1), ("event received", 1, 0)];
 const LISTENING_V2: [(&str, usize, usize); 3] =
-    [("listening", 1, 1), ("listen step", 1, 1), ("news", 1, 0)];
+    [("listening", 1, 1), ("listen step", 1, 1), ("event received", 1, 0)];
 
 on_both_protocols! {
     fn panic_on_the_callback_thread_closes_the_connection(protocol: Protocol) {
@@ -184,7 +184,7 @@ on_both_protocols! {
                     }
                     if nth > count {
                         driver.expect_change("k");
-                        if point == "news" {
+                        if point == "event received" {
                             assert_eq!(other.put("k", "after"), 1, "{name}");
                         }
                     }

@@ -1,5 +1,5 @@
-//! The state of callback delivery: the watches of a connection, the change being reported, and what
-//! the callback thread does.
+//! The state of callback delivery: the watches of a connection, the change being reported, and the
+//! state of the callback thread.
 //!
 //! Every other thread of the program reaches the callback thread through this state. Its lock is
 //! never held while a callback runs, nor while a value of the program is dropped: the `Drop` of
@@ -72,7 +72,7 @@ enum RunningCallback {
 pub(crate) enum ThreadState {
     /// Uses the channel.
     Receiving,
-    /// Runs callbacks, perhaps for ever. Does not use the channel.
+    /// Runs callbacks, possibly forever. Does not use the channel.
     Calling,
     /// Has ended, or was not started.
     Ended,
@@ -138,7 +138,7 @@ impl CallbackDispatcher {
         self.lock().watches.get(target).is_some()
     }
 
-    /// Sets the handler that runs when the connection has ended. `false`: it has ended.
+    /// Sets the handler that runs when the connection has ended. `false`: it has ended already.
     pub(crate) fn set_disconnect_handler(&self, handler: DisconnectHandler) -> bool {
         let mut state = self.lock();
         if state.thread == ThreadState::Ended || state.channel.is_none() {
@@ -162,8 +162,8 @@ impl CallbackDispatcher {
         self.lock().disconnect_reason.get_or_insert(reason);
     }
 
-    /// Records that the server sent a close notice. It takes precedence over a failed call, which
-    /// is only how another thread noticed the same end.
+    /// Records that the server sent a close notice. It takes precedence over a failed call, in
+    /// which another thread noticed the same disconnect.
     pub(crate) fn set_closed_by_server(&self) {
         self.lock().disconnect_reason = Some(DisconnectReason::ClosedByServer);
     }
@@ -186,9 +186,9 @@ impl CallbackDispatcher {
         true
     }
 
-    /// Closes the channel and removes all watches, or waits until another thread has. When this
-    /// returns, the callback thread receives nothing more; it may still run a callback, perhaps the
-    /// one that called this function.
+    /// Closes the channel and removes all watches, or waits until another thread has done so. When
+    /// this returns, the callback thread receives nothing more; it may still run a callback,
+    /// perhaps the one that called this function.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let (watches, channel) = {
             let mut state = self.lock();
@@ -351,11 +351,11 @@ impl CallbackDispatcher {
 impl DispatcherState {
     fn runs_in_another_thread(&self, target: Option<WatchTarget<'_>>) -> bool {
         let Some((callback, thread)) = &self.running else { return false };
-        let is_meant = target.is_none_or(|target| match callback {
+        let matches = target.is_none_or(|target| match callback {
             RunningCallback::Watch(running) => running.as_target() == target,
             RunningCallback::Disconnect => false,
         });
-        is_meant && *thread != pthread_self()
+        matches && *thread != pthread_self()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the callback thread does: receives events, and runs the callbacks for them.
+//! The loop of the callback thread: receives events, and runs the callbacks for them.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ pub(crate) fn start(session: &Arc<ClientSession>) -> std::io::Result<()> {
 impl CallbackSource for ClientSession {
     fn next_call(&self) -> Option<CCall> {
         catch_unwind(AssertUnwindSafe(|| next_c_call(self))).unwrap_or_else(|_| {
-            // A bug in the library. The program must learn that it gets no more events.
+            // A bug in the library. It is reported, because the program gets no more events.
             if !self.is_inherited() {
                 self.dispatcher().set_thread_state(ThreadState::Calling);
                 self.on_callback_channel_lost(DisconnectReason::Internal);
@@ -49,7 +49,7 @@ impl CallbackSource for ClientSession {
             return;
         }
         if start(&self).is_err() {
-            // Without a thread there are no more events, which the program must learn.
+            // This is reported, because without a thread the program gets no more events.
             self.on_callback_channel_lost(DisconnectReason::Internal);
         }
     }
@@ -96,13 +96,13 @@ fn next_c_call(session: &ClientSession) -> Option<CCall> {
         // The channel is not used from here on: a thread that closes the connection need not wait.
         drop(channel);
         dispatcher.set_thread_state(ThreadState::Calling);
-        panic_point!("news");
+        panic_point!("event received");
         match received {
             Ok(ReceivedEvent::Changed { key, version, matched_by }) => {
                 dispatcher.begin_change(key, version, matched_by);
             }
             Ok(ReceivedEvent::Close) => session.on_close_notice(),
-            Err(error) => session.on_callback_channel_lost(DisconnectReason::of_io(&error)),
+            Err(error) => session.on_callback_channel_lost(DisconnectReason::from_io_error(&error)),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::channel::ClientChannel;
 use crate::deadline::Deadline;
 use crate::panic_points::panic_point;
 
-/// The most bytes received with one system call in a v2 session.
+/// The maximum number of bytes received with one system call in a v2 session.
 const MAX_READ: usize = 16 * 1024;
 
 /// An event, in the same form for both protocols.

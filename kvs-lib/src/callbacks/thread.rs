@@ -1,10 +1,10 @@
 //! The callback thread itself.
 //!
 //! It is a plain POSIX thread rather than one of `std`, because it calls functions of C programs,
-//! and those may end it (`pthread_exit`). That unwinds its stack by force, which Rust allows only
-//! for frames without destructors. So no value with a destructor lives in [`thread_main`], and no
-//! other Rust frame lies under the C function. A thread-specific value shows when a C function has
-//! ended the thread.
+//! and those may end it (`pthread_exit`). That is a forced unwind, which Rust allows only for
+//! frames without destructors. So no value with a destructor lives in [`thread_main`], and no other
+//! Rust frame lies under the C function. A thread-specific value shows when a C function has ended
+//! the thread.
 //!
 //! The session says which function is called next, as a [`CallbackSource`]. This module declares
 //! the trait, and the event loop implements it: so this module does not depend on the event loop,
@@ -24,7 +24,7 @@ use super::callback::CCall;
 use crate::session::ClientSession;
 use crate::sys::{NoCancel, UserPointer};
 
-/// Tells the callback thread what to call.
+/// Supplies the callback thread with the C functions to call.
 pub(crate) trait CallbackSource {
     /// Waits for the next C function to call; `None` ends the thread.
     fn next_call(&self) -> Option<CCall>;
@@ -89,7 +89,7 @@ fn spawn_detached(session: Arc<ClientSession>) -> io::Result<()> {
     Ok(())
 }
 
-/// The thread. The head of this module says what must not be in this frame.
+/// The start routine of the thread. The head of this module says what must not be in this frame.
 extern "C-unwind" fn thread_main(argument: *mut c_void) -> *mut c_void {
     while let Some(call) = next_call(argument) {
         mark_in_callback(argument);
@@ -144,7 +144,7 @@ fn end(argument: *mut c_void, report: fn(Arc<ClientSession>)) {
 /// The key of the thread-specific value, which is not NULL while a C function runs: so the
 /// destructor of the value runs if that function ends the thread.
 fn exit_key() -> io::Result<libc::pthread_key_t> {
-    // Holds the key plus 1, because a key may be 0. Not a cell that blocks, because of `fork`: two
+    // Holds the key plus 1, because a key may be 0. The cell does not block, because of `fork`: two
     // threads may both create a key, and that of the slower one is never used.
     static KEY: OnceNonZeroUsize = OnceNonZeroUsize::new();
     let one_more = KEY.get_or_try_init(|| {

@@ -47,8 +47,8 @@ pub(super) fn guarded_call(
     }
 }
 
-/// Reads `KVS_DEBUG`. `establish_connection` and `kvs_open` do so, and the first failure if it is
-/// earlier.
+/// Reads `KVS_DEBUG`. `establish_connection` and `kvs_open` call this, and so does the first
+/// failing call if it precedes them.
 pub(super) fn read_environment() {
     let wanted =
         std::env::var_os("KVS_DEBUG").is_some_and(|value| !value.is_empty() && value != "0");

@@ -170,7 +170,7 @@ impl Multiplexer {
                 false => CallFailure::Closed,
             });
             let channel = state.channel.take();
-            // A sender that panicked could not end sending itself.
+            // A thread that panicked while sending is still the sender.
             state.outbox.end_sending();
             self.notify_if_idle(state);
             self.notify_received(state);

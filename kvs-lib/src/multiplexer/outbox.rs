@@ -39,7 +39,7 @@ impl Outbox {
         Some(mem::take(&mut self.bytes))
     }
 
-    /// Ends what [`begin_sending`](Self::begin_sending) began.
+    /// Releases the sender: another thread can [begin](Self::begin_sending).
     pub(super) fn end_sending(&mut self) {
         self.is_sending = false;
     }

@@ -10,7 +10,7 @@ use crate::deadline::Deadline;
 
 use super::batch::OwnedResponse;
 
-/// The most bytes received with one system call.
+/// The maximum number of bytes received with one system call.
 const MAX_READ: usize = 64 * 1024;
 
 /// No response body is longer than the longest value.

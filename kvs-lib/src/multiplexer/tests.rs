@@ -20,7 +20,7 @@ fn pair() -> (Multiplexer, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
     theirs.set_write_timeout(Some(TIMEOUT)).unwrap();
-    let mut channel = ClientChannel::of(ours.into());
+    let mut channel = ClientChannel::from_socket(ours.into());
     channel.set_timeout(TIMEOUT);
     (Multiplexer::new(channel), theirs)
 }

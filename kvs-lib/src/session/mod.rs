@@ -1,11 +1,11 @@
 //! One membership in a group: a session of protocol v1 or v2.
 //!
 //! The calling thread carries out its request itself. The callback thread uses a session only to
-//! learn how it ends ([`ClientSession::on_close_notice`],
+//! report how it ends ([`ClientSession::on_close_notice`],
 //! [`ClientSession::on_callback_channel_lost`]).
 //!
-//! A session ends once, however many threads notice or cause it. The order is always the same: no
-//! operation may begin any more; the main channel is closed; the callback channel is closed.
+//! A session ends once, however many threads notice or cause it. The order is always the same: new
+//! operations are rejected, then the main channel is closed, then the callback channel.
 
 pub(crate) mod results;
 pub(crate) mod state;
@@ -187,7 +187,7 @@ impl ClientSession {
         panic_point!("closed by server");
         self.dispatcher().set_closed_by_server();
         if let Err(Error::Busy) = self.disconnect(self.state().deadline()) {
-            // An operation is in progress whose time is up: it is about to fail.
+            // The operation in progress has reached its deadline, too, and is about to fail.
             let _ = self.disconnect(self.state().deadline());
         }
         // The callback channel ends even if the main channel could not be closed.

@@ -92,7 +92,7 @@ impl SessionState {
         }
     }
 
-    /// The error for an invalid argument. That there is no connection takes precedence.
+    /// The error for an invalid argument. [`Error::NotConnected`] takes precedence.
     pub(crate) fn invalid(&self, error: Error) -> Error {
         if self.is_open() { error } else { Error::NotConnected }
     }

@@ -1,6 +1,6 @@
 //! A session of protocol v1: one operation at a time.
 //!
-//! The threads of the program take turns on the main channel, in the order in which they arrive.
+//! The operations of all threads are serialised on the main channel, in the order of the calls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -87,7 +87,7 @@ impl SessionV1 {
             };
             result
         });
-        // As in `delete`.
+        // Dropped after the channel is free, as in `delete`.
         drop(unused);
         match result? {
             OperationResult::NoSuchKey => Err(Error::NoSuchKey),
@@ -159,7 +159,7 @@ impl SessionV1 {
         if let Err(error) = &result
             && error.closes()
         {
-            self.state.set_disconnect_reason(DisconnectReason::of_call(error));
+            self.state.set_disconnect_reason(DisconnectReason::from_call_error(error));
             // The caller gets the error of the operation, not one of closing the sockets.
             let _ = self.close_channels(main);
         }

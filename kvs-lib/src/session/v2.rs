@@ -21,7 +21,7 @@ use crate::multiplexer::{Multiplexer, OwnedResponse, RequestBatch};
 pub(crate) struct SessionV2 {
     pub(crate) state: SessionState,
     multiplexer: Multiplexer,
-    /// The longest value that the server takes, in bytes.
+    /// The longest value that the server accepts, in bytes.
     max_value: usize,
     /// Held while a watch is changed both here and at the server.
     watch_lock: FairMutex<()>,
@@ -64,7 +64,7 @@ impl SessionV2 {
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Versioned>, Error> {
         self.check_key(key)?;
-        let reply = self.call(&Request::Get(key)).map_err(Error::of_a_value)?;
+        let reply = self.call(&Request::Get(key)).map_err(Error::for_value_request)?;
         Ok(match reply.status {
             Status::Ok => Some(Versioned { value: reply.body, version: reply.version }),
             _ => None,
@@ -94,7 +94,7 @@ impl SessionV2 {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Version, Error> {
         let mut entries = EntriesBuilder::default();
-        let most = self.max_value + PUT_MANY_OVERHEAD;
+        let max = self.max_value + PUT_MANY_OVERHEAD;
         let mut len = 0usize;
         let invalid = |why| self.state.invalid(Error::Invalid { what: "list of pairs", why });
         for (n, (key, value)) in pairs.into_iter().enumerate() {
@@ -102,16 +102,16 @@ impl SessionV2 {
             self.check_key(key)?;
             self.check_value(value)?;
             if n == MAX_ENTRIES {
-                return Err(invalid(Invalid::TooMany { most: MAX_ENTRIES }));
+                return Err(invalid(Invalid::TooMany { max: MAX_ENTRIES }));
             }
             len += EntriesBuilder::entry_len(key, value);
             // Entries beyond the limit are only counted, for the error message.
-            if len <= most {
+            if len <= max {
                 entries.push(key, value);
             }
         }
-        if len > most {
-            return Err(invalid(Invalid::TooLong { len, most }));
+        if len > max {
+            return Err(invalid(Invalid::TooLong { len, max }));
         }
         if entries.is_empty() {
             return Err(invalid(Invalid::Empty));
@@ -194,7 +194,7 @@ impl SessionV2 {
             Ok(Ok(replies)) => Ok(replies),
             Ok(Err(error)) => {
                 if error.closes() {
-                    self.state.set_disconnect_reason(DisconnectReason::of_call(&error));
+                    self.state.set_disconnect_reason(DisconnectReason::from_call_error(&error));
                     // The caller gets the error of the call, not one of closing the sockets.
                     let _ = self.close_channels(true);
                 }
@@ -269,7 +269,7 @@ impl SessionV2 {
         }
         let lock = self.lock_watches(deadline)?;
         let reply = self.call_until(request, deadline);
-        // `NoSuchKey`: another client deleted the key, and thereby ended the watch.
+        // `NoSuchKey`: another client deleted the key, which ended the watch.
         let is_ended = reply
             .as_ref()
             .is_ok_and(|reply| matches!(reply.status, Status::Ok | Status::NoSuchKey));
