@@ -3,10 +3,11 @@
  *
  * Generated from build/head.txt and kvs-lib/src/capi; changes belong there.
  *
- * A program joins a group at the local server (KVS-LocalServer) with the name and the secret of the
- * group. All programs of a group read and write the same pairs of a key and a value. A program can
- * watch a key: the library then calls a function of the program whenever any program changes that
- * key.
+ * A program, here and in all texts of the project, is a process that uses this library; the
+ * server's messages call it a client or an application. A program joins a group at the local server
+ * (KVS-LocalServer) with the name and the secret of the group. All programs of a group read and
+ * write the same pairs of a key and a value. A program can watch a key: the library then calls a
+ * function of the program, the callback, when any program puts that key.
  *
  *     kvs_t *kvs;
  *     if (kvs_open(&kvs, "weather", secret) == 0) {
@@ -18,6 +19,12 @@
  *
  *     cc program.c -lkvs
  *
+ * or, for a library that the compiler does not find without help, with the flags of pkg-config:
+ *
+ *     cc program.c $(pkg-config --cflags --libs kvs)
+ *
+ * Set KVS_DEBUG=1 in the environment of a program to see the cause of each error on stderr.
+ *
  * Six functions
  *   establish_connection, put_value, get_value, delete_value, register_callback and
  *   close_connection are the functions of the original system. A process has one connection for
@@ -25,48 +32,74 @@
  *   0.
  *
  * kvs_ functions
- *   A process can have any number of connections, each of them a kvs_t from kvs_open. Keys and
- *   values are bytes with a length. Values have versions, so that kvs_cas can replace one only if
- *   it is unchanged; kvs_put_many stores pairs atomically, kvs_keys lists keys, kvs_watch_prefix
- *   watches many keys at once. These functions return 0 for success. A program may use both kinds
- *   of functions.
+ *   A process can have any number of connections. kvs_open creates each of them and returns a
+ *   pointer to it, a kvs_t *: the handle, which all other functions take. Keys and values are bytes
+ *   with a length. Values have versions, so that kvs_cas can replace one only if it is unchanged;
+ *   kvs_put_many stores pairs atomically, kvs_keys lists keys, kvs_watch_prefix watches many keys
+ *   at once. These functions return 0 for success. A program may use both kinds of functions.
  *
- * Sessions
+ * Versions
+ *   The version of a value is a number greater than 0. Each put takes the next number from one
+ *   counter of the group, so versions of all keys grow with time. A version is never reused while
+ *   the group exists, not even after the key was deleted. 0 stands for a key that does not exist.
+ *
+ * Protocols
  *   A local server of this project speaks protocol v2: each call is one round trip, and the server
  *   acknowledges it. The library uses protocol v1, that of the original system, if the server
  *   speaks no other, if the environment has KVS_PROTOCOL=original, or if the group name has more
  *   than 95 bytes. Then keys and values have at most KVS_MAX_TEXT bytes without NUL, a put is not
  *   acknowledged, there are no versions, and the functions that need protocol v2 return
- *   KVS_ERROR_UNSUPPORTED. kvs_protocol returns the protocol of a connection.
+ *   KVS_ERROR_UNSUPPORTED. kvs_protocol returns the protocol of a connection. Programs with both
+ *   protocols can be in one group. For a get with v1, a pair whose value has a NUL or more than
+ *   KVS_MAX_TEXT bytes does not exist: it returns KVS_ERROR_NOT_FOUND.
  *
  * Limits
  *   Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. Keys have 1 to
- *   KVS_MAX_KEY bytes, values 0 to as many as the server accepts, at most KVS_MAX_VALUE. A pair
- *   that programs with protocol v1 in the same group are to read must keep to the limits of v1. The
- *   server limits the pairs and the memory of each user: see KVS_ERROR_LIMIT.
+ *   KVS_MAX_KEY bytes, values 0 to as many as the server accepts, at most KVS_MAX_VALUE. A longer
+ *   value is rejected with KVS_ERROR_INVALID, and the connection stays open. A pair that programs
+ *   with protocol v1 in the same group are to read must keep to the limits of v1. The server limits
+ *   the pairs and the memory of each user: see KVS_ERROR_LIMIT.
  *
  * Memory
  *   The library reads the strings and bytes that are passed to it only during the call. A value
  *   from get_value or kvs_get belongs to the program, which releases it with free().
  *
  * Threads
- *   Any thread may call any function at any time, callbacks included. With protocol v2 threads do
- *   not wait for each other; with v1 the library serialises the calls on a connection.
+ *   Any thread may call any function at any time, callbacks included, except that kvs_close must be
+ *   the last use of a handle. With protocol v2 threads do not wait for each other; with v1 the
+ *   library serialises the calls on a connection.
  *
  * Callbacks
  *   Each connection has one thread of the library, which calls all callbacks of this connection one
  *   after the other, with all signals blocked. A callback may call any function of this library and
- *   may block; meanwhile changes of a key are merged, and the callback is called once for the last
- *   of them. It may exit the process. pthread_exit ends only this call of the callback. A callback
- *   must not leave by longjmp or a C++ exception: no frame of the program is below it.
+ *   may block; meanwhile the events of further changes are queued. Only when many events are
+ *   pending does the server coalesce those of one key into a single event with the last version: a
+ *   callback may be called for each of many quick puts, or for some of them. The event of the last
+ *   change of a key is never lost while the connection is open. If the pending events exceed the
+ *   memory that the server grants the user, the server closes the connection. A callback may exit
+ *   the process. pthread_exit ends only this call of the callback. A callback must not leave by
+ *   longjmp or a C++ exception: no frame of the program is below it.
  *
  * Timeouts
- *   No call waits for the server longer than KVS_TIMEOUT_MS.
+ *   No call waits for the server longer than KVS_TIMEOUT_MS. The code of a timeout says what the
+ *   call was waiting for:
+ *
+ *     KVS_ERROR_CONNECT         the server to accept the connection
+ *     KVS_ERROR_NO_GREETING     the server's first response, on a new connection
+ *     KVS_ERROR_RECEIVE_ANSWER  the response to a login, a put, a deletion or another request
+ *     KVS_ERROR_RECEIVE_READY   get_value and kvs_get: the response; protocol v1: the ready
+ *                               flag, by which the server accepts a request
+ *     KVS_ERROR_RECEIVE_VALUE   protocol v1: the bytes of a value
+ *     KVS_ERROR_SEND_REQUEST, KVS_ERROR_SEND_STRING
+ *                               room in the socket to send the request
+ *     KVS_ERROR_INVALID         another thread of the program, or a running callback
+ *
+ *   All but KVS_ERROR_INVALID close the connection.
  *
  * fork
  *   A child process starts without a connection and may open its own. Connections of the parent are
- *   not affected. In the child a kvs_t of the parent returns KVS_ERROR_NOT_CONNECTED; the child
- *   releases it with kvs_close.
+ *   not affected. In the child, functions return KVS_ERROR_NOT_CONNECTED for a handle of the
+ *   parent, except kvs_protocol, which still works. The child releases the handle with kvs_close.
  *
  * Signals
  *   The library installs no signal handlers and raises no signals (no SIGPIPE). The functions are
@@ -74,19 +107,24 @@
  *   call. A thread must not have PTHREAD_CANCEL_ASYNCHRONOUS set during a call.
  *
  * Disconnection
- *   The server closes a connection when the group is deleted and when the server exits. After any
- *   of the errors that close a connection, or when the server closes it, calls return
- *   KVS_ERROR_NOT_CONNECTED. A program with the six functions then calls establish_connection
- *   again; a kvs_t can only be passed to kvs_close. After reconnecting, the program must register
- *   its callbacks again. kvs_on_disconnect reports the end of a kvs_t. The six functions have no
- *   such report: put_value(NULL, NULL) sends nothing and returns KVS_ERROR_INVALID while the
- *   process is connected, KVS_ERROR_NOT_CONNECTED when not. When the server was killed, the first
- *   call returns one of the errors that close the connection, mostly KVS_ERROR_SEND_REQUEST.
+ *   The server closes a connection when the group is deleted, when the server exits, and when the
+ *   pending events of a program exceed the limit of its user. After any of the errors that close a
+ *   connection, or when the server closes it, calls return KVS_ERROR_NOT_CONNECTED. A program with
+ *   the six functions then calls establish_connection again; a kvs_t is of no further use: pass it
+ *   to kvs_close. After reconnecting, the program must register its callbacks again.
+ *   kvs_on_disconnect reports the end of a kvs_t. The six functions have no such report:
+ *   put_value(NULL, NULL) sends nothing and returns KVS_ERROR_INVALID while the process is
+ *   connected, KVS_ERROR_NOT_CONNECTED when not. When the server was killed, the first call returns
+ *   one of the errors that close the connection, mostly KVS_ERROR_SEND_REQUEST, and later ones
+ *   KVS_ERROR_NOT_CONNECTED. put_value(NULL, NULL) does not count as that first call, nor does
+ *   kvs_on_disconnect's function: the first kvs_ call after it may still return such an error.
  *
  * Output
- *   The library prints nothing unless KVS_DEBUG is set. One exception: when the library finds a bug
- *   in itself, it prints one line to stderr, the call returns KVS_ERROR_INVALID, and the connection
- *   closes.
+ *   The library prints nothing unless KVS_DEBUG is set. With KVS_DEBUG=1 it prints one line to
+ *   stderr for each call that returns an error, with the cause: which argument was invalid, which
+ *   system call failed. put_value(NULL, NULL) is not reported. One exception: when the library
+ *   finds a bug in itself, it prints one line to stderr, the call returns KVS_ERROR_INVALID, and
+ *   the connection closes.
  *
  * Environment
  *   The library reads these variables in establish_connection and kvs_open. An empty variable
@@ -99,8 +137,7 @@
  *                          2147483647; default: 5000
  *     KVS_PROTOCOL         "original" for protocol v1; "best", the default, for v2 if the server
  *                          speaks it
- *     KVS_DEBUG            anything but 0: print one line to stderr for each call that returns an
- *                          error
+ *     KVS_DEBUG            1, or any other text but 0: print the cause of each error to stderr
  *
  * Errors
  *   Errors are negative, and each function lists those that it returns. These close a connection
@@ -121,7 +158,10 @@
 #define KVS_ERROR_NOT_CONNECTED (-2)
 /* Sending a request failed; the connection is closed. */
 #define KVS_ERROR_SEND_REQUEST (-3)
-/* Receiving the ready flag or the length of a value failed; the connection is closed. */
+/*
+ * get_value and kvs_get: receiving the response failed or timed out. Protocol v1: the server did
+ * not send the ready flag, which says whether it accepts a request. The connection is closed.
+ */
 #define KVS_ERROR_RECEIVE_READY (-4)
 /*
  * Protocol v1 and the six functions: the server refused the request, mostly because the user has
@@ -132,7 +172,10 @@
 #define KVS_ERROR_SEND_STRING (-6)
 /* There is no such key, group or watch, depending on the function. */
 #define KVS_ERROR_NOT_FOUND (-7)
-/* Receiving a response failed; the connection is closed. */
+/*
+ * Receiving the response to a login or a request other than get failed or timed out; the
+ * connection is closed.
+ */
 #define KVS_ERROR_RECEIVE_ANSWER (-8)
 /* The group has another secret. */
 #define KVS_ERROR_WRONG_SECRET (-9)
@@ -142,7 +185,10 @@
 #define KVS_ERROR_BIND (-11)
 /* connect(2) to the server failed, or the path of its socket is too long. */
 #define KVS_ERROR_CONNECT (-12)
-/* The server accepted the connection and did not send its greeting. */
+/*
+ * The server accepted the connection but did not send its first response, the greeting, within
+ * the timeout.
+ */
 #define KVS_ERROR_NO_GREETING (-13)
 /* The server refused the connection. */
 #define KVS_ERROR_REFUSED (-14)
@@ -175,7 +221,10 @@
  */
 #define KVS_MAX_VALUE 67108864
 
-/* A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it. */
+/*
+ * A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it. A pointer
+ * to it is called a handle.
+ */
 typedef struct kvs_t kvs_t;
 
 /* A key and its value, for kvs_put_many. */
@@ -206,8 +255,11 @@ typedef void (*kvs_key_fn)(const void *key, size_t key_len, void *user);
  *            protocol v1
  *   user     the pointer that was registered with the function
  *
- * The callback of a key is not called when the key is deleted. If the key was put and then deleted
- * before the callback ran, the callback is called for the put, with version 0.
+ * The callback of a key is not called when the key is deleted. If another connection puts and then
+ * deletes the key before the callback ran for the put, the callback still runs, with the version
+ * of that put; if the watching connection deletes the key, the pending call is dropped. If the
+ * connection also watches a prefix of the key, the server may coalesce the events of the put and
+ * the deletion; then both callbacks run with version 0.
  */
 typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, void *user);
 
@@ -215,16 +267,20 @@ typedef void (*kvs_watch_fn)(const void *key, size_t key_len, uint64_t version, 
  * The type of a function that kvs_on_disconnect registers.
  *
  *   user    the pointer that was registered with the function
- *   reason  why the connection ended, as an error code
+ *   reason  why the connection ended, as one of the codes below. Print a text of your own for it:
+ *           kvs_strerror describes results of calls
  *
  * `reason` is
  *   KVS_ERROR_NOT_CONNECTED  the server closed the connection: the group was deleted, or the
- *                            server is shutting down
+ *                            server is shutting down; the two cannot be distinguished
  *   KVS_ERROR_RECEIVE_ANSWER
- *                            the connection was lost, a call timed out, or the server violated the
- *                            protocol
+ *                            the connection was lost, because the server was killed or the pending
+ *                            events exceeded the user's limit; a call timed out; or the server
+ *                            violated the protocol
  *   KVS_ERROR_NOT_READY      protocol v1: the server refused a request, for example at a limit
  *   KVS_ERROR_INVALID        the library could not continue, for example for lack of memory
+ *
+ * The call that fails at the same time may return another code, such as KVS_ERROR_SEND_REQUEST.
  */
 typedef void (*kvs_disconnect_fn)(void *user, int reason);
 
@@ -248,10 +304,12 @@ extern "C" {
  *   KVS_ERROR_CONNECT        no server listens at the path, or the path is too long
  *   KVS_ERROR_REFUSED        the server refused the connection
  *   KVS_ERROR_RECEIVE_ANSWER
- *                            the server did not answer the login: the authentication server may be
- *                            unreachable, or too many logins of this user failed just before
+ *                            the server did not answer the login within the timeout: the
+ *                            authentication server may be unreachable; or, at once: the secret is
+ *                            wrong and this user has just sent several wrong ones
  *   KVS_ERROR_SEND_STRING    the group name or the secret could not be sent
- *   KVS_ERROR_NO_GREETING    the server did not send its greeting
+ *   KVS_ERROR_NO_GREETING    the server accepted the connection but did not send its first
+ *                            response within the timeout
  *   KVS_ERROR_BIND           a socket of the library could not be bound
  *   KVS_ERROR_NOT_CONNECTED  a socket could not be created
  *   KVS_ERROR_INVALID        a string is NULL, empty or too long, KVS_TIMEOUT_MS or KVS_PROTOCOL
@@ -272,8 +330,9 @@ int establish_connection(const char *group_id, const char *secret);
  *
  * Returns 1 when the value is stored, or
  *   KVS_ERROR_NOT_CONNECTED  there is no connection
- *   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or other threads
- *                            kept the connection busy until the timeout; nothing was changed
+ *   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), the key
+ *                            is empty, or other threads kept the connection busy until the
+ *                            timeout; nothing was changed, and the connection stays open
  *   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
  *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
  *   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
@@ -348,9 +407,14 @@ int delete_value(const char *key);
  *                            the connection broke and is closed
  *
  * The function runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
- * The value is stored before the function is called, so that get_value in the function returns
- * this value or a newer one. The watch ends when the key is deleted or the connection is closed;
- * until the connection is closed, the function must stay callable.
+ * The value is stored before the function is called: get_value in the function returns this value
+ * or a newer one, and another call follows for the newer one. Quick puts may be coalesced into one
+ * call. To miss nothing, register the function first, then get the value.
+ *
+ * The watch ends, without a call, when the key is deleted or the connection is closed. A program
+ * that expects the key to be deleted and put again can register the function again periodically,
+ * for example once a second: a registration replaces the previous one, so that the function is
+ * called once per change. Until the connection is closed, the function must stay callable.
  */
 int register_callback(const char *key, void (*callback_function)(char *));
 
@@ -408,16 +472,16 @@ const char *kvs_version(void);
  * number of threads and callbacks can use a handle at the same time; with protocol v2 no thread
  * waits for the round trip of another.
  *
- * After fork a handle is unusable in the child: functions return KVS_ERROR_NOT_CONNECTED. The
- * child releases it with kvs_close and opens its own.
+ * After fork a handle is of no use in the child: functions except kvs_protocol return
+ * KVS_ERROR_NOT_CONNECTED. The child releases the handle with kvs_close and opens its own.
  */
 int kvs_open(kvs_t **kvs, const char *group, const char *secret);
 
 /*
  * Leave the group, close the connection and release the handle.
  *
- *   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so no
- *        other thread may be using it
+ *   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so this
+ *        must be the last use of the handle, and no other thread may be using it
  *
  * Returns 0 when the connection is closed, or
  *   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
@@ -437,7 +501,7 @@ int kvs_close(kvs_t *kvs);
  *
  *   kvs  a handle from kvs_open
  *
- * Returns 2 for protocol v2, 1 for protocol v1 (see Sessions at the top of kvs.h and in kvs(3)),
+ * Returns 2 for protocol v2, 1 for protocol v1 (see Protocols at the top of kvs.h and in kvs(3)),
  * or
  *   KVS_ERROR_INVALID  `kvs` is NULL
  */
@@ -450,14 +514,14 @@ int kvs_protocol(const kvs_t *kvs);
  *   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
  *   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
  *            see KVS_MAX_VALUE
- *   version  receives the new version of the key, 0 with protocol v1 and after an error; may be
- *            NULL
+ *   version  receives the new version of the key (see Versions at the top of kvs.h and in kvs(3)),
+ *            0 with protocol v1 and after an error; may be NULL
  *
  * Returns 0 when the value is stored, or
  *   KVS_ERROR_NOT_CONNECTED  the connection is closed
- *   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or (protocol v1)
- *                            other threads kept the connection busy until the timeout; nothing was
- *                            changed
+ *   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), the key
+ *                            is empty, or (protocol v1) other threads kept the connection busy
+ *                            until the timeout; nothing was changed, and the connection stays open
  *   KVS_ERROR_LIMIT          protocol v2: the user has reached the limit of pairs or bytes;
  *                            nothing was changed
  *   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
@@ -544,7 +608,8 @@ int kvs_get(kvs_t *kvs, const void *key, size_t key_len, void **value, size_t *v
  *   KVS_ERROR_RECEIVE_ANSWER
  *                            the connection broke and is closed
  *
- * A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
+ * A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key. The C
+ * interface has no conditional deletion, as kvs_cas is for puts.
  */
 int kvs_delete(kvs_t *kvs, const void *key, size_t key_len);
 
@@ -562,8 +627,8 @@ int kvs_delete(kvs_t *kvs, const void *key, size_t key_len);
  * Returns 0 when the value is stored, or
  *   KVS_ERROR_CONFLICT       the key has another version; nothing was changed
  *   KVS_ERROR_NOT_CONNECTED  the connection is closed
- *   KVS_ERROR_INVALID        an argument is NULL or too long, or the key is empty; nothing was
- *                            changed
+ *   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), or the
+ *                            key is empty; nothing was changed, and the connection stays open
  *   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
  *   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
  *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
@@ -634,10 +699,27 @@ int kvs_keys(kvs_t *kvs, const void *prefix, size_t prefix_len, uint64_t *cursor
  *   KVS_ERROR_RECEIVE_ANSWER
  *                            the connection broke and is closed
  *
- * The watch ends when the key is deleted. The callback runs on a thread of the library: see
- * Callbacks at the top of kvs.h and in kvs(3). It must stay callable with `user` until kvs_unwatch
- * or kvs_close has returned, even if the key is deleted or another callback replaces this one: the
- * library may be calling it at that moment.
+ * The callback runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
+ * The value is stored before the callback is called. kvs_get in the callback may return a newer
+ * version than that of the event, or a value after an event with version 0; another call follows
+ * for it. Quick puts may be coalesced into one call. To miss nothing, watch first, then get.
+ *
+ * The callback must stay callable with `user` until kvs_unwatch or kvs_close has returned, even if
+ * the key is deleted or another callback replaces this one: the library may be calling it at that
+ * moment.
+ *
+ * The watch ends, without a call, when the key is deleted. To be called for deletions too, or to
+ * watch a key that does not exist yet, watch the whole name of the key as a prefix, and ignore
+ * longer keys (protocol v2 only):
+ *
+ *     static void on_event(const void *key, size_t key_len,
+ *                          uint64_t version, void *user)
+ *     {
+ *         if (key_len == 7)
+ *             puts(version == 0 ? "deleted" : "put");
+ *     }
+ *
+ *     code = kvs_watch_prefix(kvs, "celsius", 7, on_event, NULL);
  */
 int kvs_watch(kvs_t *kvs, const void *key, size_t key_len, kvs_watch_fn callback, void *user);
 
@@ -661,8 +743,10 @@ int kvs_watch(kvs_t *kvs, const void *key, size_t key_len, kvs_watch_fn callback
  *                            the connection broke and is closed
  *
  * No key with the prefix need exist. The callback is also called for deletions, with version 0,
- * and the watch does not end by them. A change that matches several watches calls the callback of
- * each.
+ * and the watch does not end by them. A deletion and a quick put of the same key may be coalesced
+ * into one call for the last of them. A change that matches several watches calls the callback of
+ * each. A prefix that is the whole name of a key watches one key with its deletions: see
+ * kvs_watch.
  */
 int kvs_watch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len, kvs_watch_fn callback,
                      void *user);
@@ -714,8 +798,10 @@ int kvs_unwatch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len);
  *
  * The function is called when the group was deleted, when the server exits or is killed, and when
  * an error of a call closes the connection. It runs on the library's thread after the last
- * callback, when all watches have ended. It may call kvs_close. It must stay callable with `user`
- * until kvs_close has returned.
+ * callback, when all watches have ended. A call on the handle after it returns
+ * KVS_ERROR_NOT_CONNECTED, or, when the server was killed, first one of the errors that close the
+ * connection. The function may call kvs_close. It must stay callable with `user` until kvs_close
+ * has returned.
  */
 int kvs_on_disconnect(kvs_t *kvs, kvs_disconnect_fn callback, void *user);
 

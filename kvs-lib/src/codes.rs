@@ -14,7 +14,8 @@ pub const KVS_ERROR_CLOSE: c_int = -1;
 pub const KVS_ERROR_NOT_CONNECTED: c_int = -2;
 /// Sending a request failed; the connection is closed.
 pub const KVS_ERROR_SEND_REQUEST: c_int = -3;
-/// Receiving the ready flag or the length of a value failed; the connection is closed.
+/// get_value and kvs_get: receiving the response failed or timed out. Protocol v1: the server did
+/// not send the ready flag, which says whether it accepts a request. The connection is closed.
 pub const KVS_ERROR_RECEIVE_READY: c_int = -4;
 /// Protocol v1 and the six functions: the server refused the request, mostly because the user has
 /// reached a limit; the connection is closed.
@@ -23,7 +24,8 @@ pub const KVS_ERROR_NOT_READY: c_int = -5;
 pub const KVS_ERROR_SEND_STRING: c_int = -6;
 /// There is no such key, group or watch, depending on the function.
 pub const KVS_ERROR_NOT_FOUND: c_int = -7;
-/// Receiving a response failed; the connection is closed.
+/// Receiving the response to a login or a request other than get failed or timed out; the
+/// connection is closed.
 pub const KVS_ERROR_RECEIVE_ANSWER: c_int = -8;
 /// The group has another secret.
 pub const KVS_ERROR_WRONG_SECRET: c_int = -9;
@@ -33,7 +35,8 @@ pub const KVS_ERROR_RECEIVE_VALUE: c_int = -10;
 pub const KVS_ERROR_BIND: c_int = -11;
 /// connect(2) to the server failed, or the path of its socket is too long.
 pub const KVS_ERROR_CONNECT: c_int = -12;
-/// The server accepted the connection and did not send its greeting.
+/// The server accepted the connection but did not send its first response, the greeting, within
+/// the timeout.
 pub const KVS_ERROR_NO_GREETING: c_int = -13;
 /// The server refused the connection.
 pub const KVS_ERROR_REFUSED: c_int = -14;

@@ -19,7 +19,8 @@ use crate::error::{Error, Invalid};
 use crate::session::results::{Swap, Versioned};
 use crate::sys::UserPointer;
 
-/// A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it.
+/// A connection to a group. An opaque type: kvs_open creates it, kvs_close releases it. A pointer
+/// to it is called a handle.
 #[allow(non_camel_case_types)]
 #[derive(Debug)]
 pub struct kvs_t {
@@ -48,8 +49,11 @@ pub struct kvs_pair_t {
 ///            protocol v1
 ///   user     the pointer that was registered with the function
 ///
-/// The callback of a key is not called when the key is deleted. If the key was put and then deleted
-/// before the callback ran, the callback is called for the put, with version 0.
+/// The callback of a key is not called when the key is deleted. If another connection puts and then
+/// deletes the key before the callback ran for the put, the callback still runs, with the version
+/// of that put; if the watching connection deletes the key, the pending call is dropped. If the
+/// connection also watches a prefix of the key, the server may coalesce the events of the put and
+/// the deletion; then both callbacks run with version 0.
 #[allow(non_camel_case_types)]
 pub type kvs_watch_fn = Option<
     unsafe extern "C-unwind" fn(
@@ -71,16 +75,20 @@ pub type kvs_key_fn =
 /// The type of a function that kvs_on_disconnect registers.
 ///
 ///   user    the pointer that was registered with the function
-///   reason  why the connection ended, as an error code
+///   reason  why the connection ended, as one of the codes below. Print a text of your own for it:
+///           kvs_strerror describes results of calls
 ///
 /// `reason` is
 ///   KVS_ERROR_NOT_CONNECTED  the server closed the connection: the group was deleted, or the
-///                            server is shutting down
+///                            server is shutting down; the two cannot be distinguished
 ///   KVS_ERROR_RECEIVE_ANSWER
-///                            the connection was lost, a call timed out, or the server violated the
-///                            protocol
+///                            the connection was lost, because the server was killed or the pending
+///                            events exceeded the user's limit; a call timed out; or the server
+///                            violated the protocol
 ///   KVS_ERROR_NOT_READY      protocol v1: the server refused a request, for example at a limit
 ///   KVS_ERROR_INVALID        the library could not continue, for example for lack of memory
+///
+/// The call that fails at the same time may return another code, such as KVS_ERROR_SEND_REQUEST.
 #[allow(non_camel_case_types)]
 pub type kvs_disconnect_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_void, reason: c_int)>;
 
@@ -99,8 +107,8 @@ pub type kvs_disconnect_fn = Option<unsafe extern "C-unwind" fn(user: *mut c_voi
 /// number of threads and callbacks can use a handle at the same time; with protocol v2 no thread
 /// waits for the round trip of another.
 ///
-/// After fork a handle is unusable in the child: functions return KVS_ERROR_NOT_CONNECTED. The
-/// child releases it with kvs_close and opens its own.
+/// After fork a handle is of no use in the child: functions except kvs_protocol return
+/// KVS_ERROR_NOT_CONNECTED. The child releases the handle with kvs_close and opens its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_open(
     kvs: *mut *mut kvs_t,
@@ -126,8 +134,8 @@ pub unsafe extern "C" fn kvs_open(
 
 /// Leave the group, close the connection and release the handle.
 ///
-///   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so no
-///        other thread may be using it
+///   kvs  a handle from kvs_open, or NULL. It is released whatever the function returns, so this
+///        must be the last use of the handle, and no other thread may be using it
 ///
 /// Returns 0 when the connection is closed, or
 ///   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
@@ -156,7 +164,7 @@ pub unsafe extern "C" fn kvs_close(kvs: *mut kvs_t) -> c_int {
 ///
 ///   kvs  a handle from kvs_open
 ///
-/// Returns 2 for protocol v2, 1 for protocol v1 (see Sessions at the top of kvs.h and in kvs(3)),
+/// Returns 2 for protocol v2, 1 for protocol v1 (see Protocols at the top of kvs.h and in kvs(3)),
 /// or
 ///   KVS_ERROR_INVALID  `kvs` is NULL
 #[unsafe(no_mangle)]
@@ -176,14 +184,14 @@ pub unsafe extern "C" fn kvs_protocol(kvs: *const kvs_t) -> c_int {
 ///   key      `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
 ///   value    `value_len` bytes, any bytes; may be NULL if `value_len` is 0. For the longest value
 ///            see KVS_MAX_VALUE
-///   version  receives the new version of the key, 0 with protocol v1 and after an error; may be
-///            NULL
+///   version  receives the new version of the key (see Versions at the top of kvs.h and in kvs(3)),
+///            0 with protocol v1 and after an error; may be NULL
 ///
 /// Returns 0 when the value is stored, or
 ///   KVS_ERROR_NOT_CONNECTED  the connection is closed
-///   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or (protocol v1)
-///                            other threads kept the connection busy until the timeout; nothing was
-///                            changed
+///   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), the key
+///                            is empty, or (protocol v1) other threads kept the connection busy
+///                            until the timeout; nothing was changed, and the connection stays open
 ///   KVS_ERROR_LIMIT          protocol v2: the user has reached the limit of pairs or bytes;
 ///                            nothing was changed
 ///   KVS_ERROR_NOT_READY      protocol v1: the user has reached a limit, or the connection broke;
@@ -367,7 +375,8 @@ pub unsafe extern "C" fn kvs_get(
 ///   KVS_ERROR_RECEIVE_ANSWER
 ///                            the connection broke and is closed
 ///
-/// A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key.
+/// A deletion calls only callbacks of prefixes (see kvs_watch_prefix), not those of the key. The C
+/// interface has no conditional deletion, as kvs_cas is for puts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_delete(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_delete", || {
@@ -390,8 +399,8 @@ pub unsafe extern "C" fn kvs_delete(kvs: *mut kvs_t, key: *const c_void, key_len
 /// Returns 0 when the value is stored, or
 ///   KVS_ERROR_CONFLICT       the key has another version; nothing was changed
 ///   KVS_ERROR_NOT_CONNECTED  the connection is closed
-///   KVS_ERROR_INVALID        an argument is NULL or too long, or the key is empty; nothing was
-///                            changed
+///   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), or the
+///                            key is empty; nothing was changed, and the connection stays open
 ///   KVS_ERROR_LIMIT          the user has reached the limit of pairs or bytes; nothing was changed
 ///   KVS_ERROR_UNSUPPORTED    the connection uses protocol v1
 ///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
@@ -515,10 +524,27 @@ pub unsafe extern "C" fn kvs_keys(
 ///   KVS_ERROR_RECEIVE_ANSWER
 ///                            the connection broke and is closed
 ///
-/// The watch ends when the key is deleted. The callback runs on a thread of the library: see
-/// Callbacks at the top of kvs.h and in kvs(3). It must stay callable with `user` until kvs_unwatch
-/// or kvs_close has returned, even if the key is deleted or another callback replaces this one: the
-/// library may be calling it at that moment.
+/// The callback runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
+/// The value is stored before the callback is called. kvs_get in the callback may return a newer
+/// version than that of the event, or a value after an event with version 0; another call follows
+/// for it. Quick puts may be coalesced into one call. To miss nothing, watch first, then get.
+///
+/// The callback must stay callable with `user` until kvs_unwatch or kvs_close has returned, even if
+/// the key is deleted or another callback replaces this one: the library may be calling it at that
+/// moment.
+///
+/// The watch ends, without a call, when the key is deleted. To be called for deletions too, or to
+/// watch a key that does not exist yet, watch the whole name of the key as a prefix, and ignore
+/// longer keys (protocol v2 only):
+///
+///     static void on_event(const void *key, size_t key_len,
+///                          uint64_t version, void *user)
+///     {
+///         if (key_len == 7)
+///             puts(version == 0 ? "deleted" : "put");
+///     }
+///
+///     code = kvs_watch_prefix(kvs, "celsius", 7, on_event, NULL);
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_watch(
     kvs: *mut kvs_t,
@@ -552,8 +578,10 @@ pub unsafe extern "C" fn kvs_watch(
 ///                            the connection broke and is closed
 ///
 /// No key with the prefix need exist. The callback is also called for deletions, with version 0,
-/// and the watch does not end by them. A change that matches several watches calls the callback of
-/// each.
+/// and the watch does not end by them. A deletion and a quick put of the same key may be coalesced
+/// into one call for the last of them. A change that matches several watches calls the callback of
+/// each. A prefix that is the whole name of a key watches one key with its deletions: see
+/// kvs_watch.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_watch_prefix(
     kvs: *mut kvs_t,
@@ -626,8 +654,10 @@ pub unsafe extern "C" fn kvs_unwatch_prefix(
 ///
 /// The function is called when the group was deleted, when the server exits or is killed, and when
 /// an error of a call closes the connection. It runs on the library's thread after the last
-/// callback, when all watches have ended. It may call kvs_close. It must stay callable with `user`
-/// until kvs_close has returned.
+/// callback, when all watches have ended. A call on the handle after it returns
+/// KVS_ERROR_NOT_CONNECTED, or, when the server was killed, first one of the errors that close the
+/// connection. The function may call kvs_close. It must stay callable with `user` until kvs_close
+/// has returned.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_on_disconnect(
     kvs: *mut kvs_t,

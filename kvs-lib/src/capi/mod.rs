@@ -57,10 +57,12 @@ const _: () = assert!(KVS_MAX_VALUE == kvs_proto::v2::MAX_VALUE);
 ///   KVS_ERROR_CONNECT        no server listens at the path, or the path is too long
 ///   KVS_ERROR_REFUSED        the server refused the connection
 ///   KVS_ERROR_RECEIVE_ANSWER
-///                            the server did not answer the login: the authentication server may be
-///                            unreachable, or too many logins of this user failed just before
+///                            the server did not answer the login within the timeout: the
+///                            authentication server may be unreachable; or, at once: the secret is
+///                            wrong and this user has just sent several wrong ones
 ///   KVS_ERROR_SEND_STRING    the group name or the secret could not be sent
-///   KVS_ERROR_NO_GREETING    the server did not send its greeting
+///   KVS_ERROR_NO_GREETING    the server accepted the connection but did not send its first
+///                            response within the timeout
 ///   KVS_ERROR_BIND           a socket of the library could not be bound
 ///   KVS_ERROR_NOT_CONNECTED  a socket could not be created
 ///   KVS_ERROR_INVALID        a string is NULL, empty or too long, KVS_TIMEOUT_MS or KVS_PROTOCOL
@@ -109,8 +111,9 @@ unsafe fn establish(
 ///
 /// Returns 1 when the value is stored, or
 ///   KVS_ERROR_NOT_CONNECTED  there is no connection
-///   KVS_ERROR_INVALID        an argument is NULL or too long, the key is empty, or other threads
-///                            kept the connection busy until the timeout; nothing was changed
+///   KVS_ERROR_INVALID        an argument is NULL or too long (the value: for this server), the key
+///                            is empty, or other threads kept the connection busy until the
+///                            timeout; nothing was changed, and the connection stays open
 ///   KVS_ERROR_NOT_READY      the user has reached a limit, or the connection broke; it is closed
 ///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_READY, KVS_ERROR_SEND_STRING,
 ///   KVS_ERROR_RECEIVE_ANSWER, KVS_ERROR_RECEIVE_VALUE
@@ -225,9 +228,14 @@ pub unsafe extern "C" fn delete_value(key: *const c_char) -> c_int {
 ///                            the connection broke and is closed
 ///
 /// The function runs on a thread of the library: see Callbacks at the top of kvs.h and in kvs(3).
-/// The value is stored before the function is called, so that get_value in the function returns
-/// this value or a newer one. The watch ends when the key is deleted or the connection is closed;
-/// until the connection is closed, the function must stay callable.
+/// The value is stored before the function is called: get_value in the function returns this value
+/// or a newer one, and another call follows for the newer one. Quick puts may be coalesced into one
+/// call. To miss nothing, register the function first, then get the value.
+///
+/// The watch ends, without a call, when the key is deleted or the connection is closed. A program
+/// that expects the key to be deleted and put again can register the function again periodically,
+/// for example once a second: a registration replaces the previous one, so that the function is
+/// called once per change. Until the connection is closed, the function must stay callable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn register_callback(
     key: *const c_char,
