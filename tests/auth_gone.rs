@@ -64,23 +64,21 @@ fn quit_completes_while_logins_wait_for_a_dead_auth_server() {
 
 #[test]
 fn restart_that_keeps_local_servers_loses_nothing() {
-    let mut auth = AuthServer::builder().arg("--keep-local-servers").start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
+    let mut env = TestEnv::builder().auth_arg("--keep-local-servers").start();
+    let app = env.driver();
     app.store("k", "v");
-    auth.signal(Signal::SIGTERM);
-    assert!(auth.restart().success());
+    env.auth.signal(Signal::SIGTERM);
+    assert!(env.auth.restart().success());
     // Its directory was empty, and the local server was not asked for anything: it reconnects on
     // its own.
-    auth.expect_line("New Local Server Connected");
-    auth.expect_line("Group created!");
-    let other = LocalServer::start(&auth);
+    env.auth.expect_line("New Local Server Connected");
+    env.auth.expect_line("Group created!");
+    let other = LocalServer::start(&env.auth);
     assert_eq!(other.ask("Create group", "g"), "Group id already exists");
     other.quit();
-    assert_eq!(Driver::start(&server).establish("g", &secret), 0);
+    assert_eq!(Driver::start(&env.server).establish("g", env.secret()), 0);
     assert_eq!(app.get("k").as_deref(), Ok("v"));
-    server.quit();
+    env.server.quit();
     // `Quit` on the console ends the local servers in any case.
     let env = TestEnv::builder().auth_arg("--keep-local-servers").no_group().start();
     // Before that, the authentication server does not know where to send the close flag.
@@ -113,38 +111,43 @@ fn quit_with_many_groups_waits_for_one_timeout_only() {
 
 /// When a thread of the server fails, the server exits, and nothing waits for that thread.
 fn ends_when_a_thread_fails(thread: &str, quit: bool) {
-    let auth = AuthServer::start();
     let dir = private_dir();
     let broken = dir.path().join("broken");
-    let server = LocalServer::builder(auth.addr())
-        .env("LD_PRELOAD", compile_preload("tests/c/break_poll.c").to_str().expect("it is text"))
-        .env("KVS_BREAK_THREAD", thread)
-        .env("KVS_BREAK_FILE", broken.to_str().expect("it is text"))
+    let settings = [
+        ("LD_PRELOAD", compile_preload("tests/c/break_poll.c")),
+        ("KVS_BREAK_FILE", broken.clone()),
+        ("KVS_BREAK_THREAD", thread.into()),
+    ];
+    let env = TestEnv::builder()
+        .configure(move |server| {
+            settings.into_iter().fold(server, |server, (name, value)| {
+                server.env(name, value.to_str().expect("test paths are UTF-8"))
+            })
+        })
         .start();
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
-    auth.stop();
-    let logins = pending_logins(&server, "g", dir.path());
-    server.send("Show group info");
-    server.expect_line("Insert group id:");
-    server.send("g");
+    let app = env.driver();
+    env.auth.stop();
+    let logins = pending_logins(&env.server, "g", dir.path());
+    env.server.send("Show group info");
+    env.server.expect_line("Insert group id:");
+    env.server.send("g");
     std::fs::write(&broken, "").expect("the directory is the test's");
     if quit {
-        server.send("Quit");
+        env.server.send("Quit");
     } else {
         // This wakes the thread, which then fails, unless something else has woken it before.
-        if let Ok(mut woken) = Channel::connect("main", server.socket()) {
+        if let Ok(mut woken) = Channel::connect("main", env.server.socket()) {
             let _ = woken.try_send(b"none");
         }
     }
-    server.expect_line("Exiting Local Server...");
-    let status = server.wait_exit();
+    env.server.expect_line("Exiting Local Server...");
+    let status = env.server.wait_exit();
     // `Quit` may have been first.
     let codes: &[i32] = if quit { &[0, 1] } else { &[1] };
-    assert!(status.code().is_some_and(|code| codes.contains(&code)), "{}", server.report());
+    assert!(status.code().is_some_and(|code| codes.contains(&code)), "{}", env.server.report());
     expect_no_result(logins);
     assert!(app.put("k", "v") < 0);
-    assert!(!server.socket().exists() && !server.callback_socket().exists());
+    assert!(!env.server.socket().exists() && !env.server.callback_socket().exists());
 }
 
 #[test]

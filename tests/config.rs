@@ -6,7 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_testkit::{AuthServer, Driver, LocalServer, ProcessOutput, Program, bin, private_dir};
+use kvs_testkit::{
+    AuthServer, Driver, LocalServer, ProcessOutput, Program, TestEnv, bin, private_dir,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -202,10 +204,9 @@ fn sighup_changes_only_the_log_level() {
 
 #[test]
 fn sighup_without_file_terminates_the_server() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    server.signal(Signal::SIGHUP);
-    let output = server.wait_exit();
+    let env = TestEnv::without_group();
+    env.server.signal(Signal::SIGHUP);
+    let output = env.server.wait_exit();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output), Some(Signal::SIGHUP as i32));
 }
 

@@ -128,19 +128,17 @@ fn local_server_can_be_restarted_after_a_crash() {
 
 #[test]
 fn idle_application_notices_a_server_crash_and_reconnects() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let app = env.driver();
     // A call that sends nothing.
     assert_eq!(app.call("put_value"), -15);
 
-    server.kill();
+    env.server.kill();
     let end = Instant::now() + AT_ONCE;
     while app.call("put_value") != -2 {
         assert!(Instant::now() < end, "still connected, {AT_ONCE:?} after the server was killed");
     }
-    let again = LocalServer::builder(auth.addr()).socket(server.socket()).start();
+    let again = LocalServer::builder(env.auth.addr()).socket(env.server.socket()).start();
     let secret = again.create_group("new");
     let login = format!("establish_connection new {secret}");
     assert_eq!(app.call_within(AT_ONCE, &login).0, 0, "{}", app.report());

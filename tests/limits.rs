@@ -126,9 +126,8 @@ fn socket_mode_applies_to_both_paths_despite_umask() {
 
 #[test]
 fn umask_applies_without_socket_mode() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).umask("027").start();
-    for path in [server.socket(), server.callback_socket()] {
+    let env = TestEnv::builder().configure(|server| server.umask("027")).start();
+    for path in [env.server.socket(), env.server.callback_socket()] {
         assert_eq!(fs::symlink_metadata(path).expect("it serves").mode() & 0o7777, 0o750);
     }
 }
@@ -199,12 +198,8 @@ fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Ch
 
 #[test]
 fn callback_connection_of_another_process_is_never_paired() {
-    let auth = AuthServer::start();
-    let server =
-        LocalServer::builder(auth.addr()).args(["--socket-mode", "777", "--login-timeout", "3"]);
-    let server = server.start();
-    let_all_in(&server);
-    let secret = server.create_group("g");
+    let env = TestEnv::with_args(["--socket-mode", "777", "--login-timeout", "3"]);
+    let_all_in(&env.server);
     let dir = private_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
     // The forger binds the name of our process in a directory of its own.
@@ -223,18 +218,18 @@ fn callback_connection_of_another_process_is_never_paired() {
     for (n, user) in others.iter().enumerate() {
         let forged = own(&format!("theirs{n}"), "app_socket_cb_77");
         let mut arguments = user.clone();
-        arguments.extend(["-b", path(&forged), path(server.callback_socket()), "1"]);
+        arguments.extend(["-b", path(&forged), path(env.server.callback_socket()), "1"]);
         // The forger connects before the login, and again while the login waits for its callback
         // connection.
         let before = crowd(&arguments);
         let mut main =
-            half_login(&server, &own(&format!("ours{n}"), "app_socket_77"), "g", &secret);
+            half_login(&env.server, &own(&format!("ours{n}"), "app_socket_77"), "g", env.secret());
         fs::remove_file(&forged).expect("it is bound");
         let meanwhile = crowd(&arguments);
         // Our own callback connection completes the login.
         let ours = own(&format!("ours{n}"), "app_socket_cb_77");
-        let mut callback =
-            Channel::connect_from("callback", &ours, server.callback_socket()).expect("it listens");
+        let mut callback = Channel::connect_from("callback", &ours, env.server.callback_socket())
+            .expect("it listens");
         callback.expect_int(1);
         main.expect_int(1);
         // The forger's connections get no greeting and are closed after the login timeout.
@@ -316,14 +311,14 @@ fn others_are_served_during_10000_connections() {
     const PROCESSES: usize = 4;
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let each = 2500.min(hard.saturating_sub(50));
-    let auth = AuthServer::start();
-    let server =
-        LocalServer::builder(auth.addr()).descriptors(256).args(["--socket-mode", "777"]).start();
-    let_all_in(&server);
-    let secret = server.create_group("g");
-    let app = connect(&server, "g", &secret).expect("the secret is right");
+    let env = TestEnv::builder()
+        .args(["--socket-mode", "777"])
+        .configure(|server| server.descriptors(256))
+        .start();
+    let_all_in(&env.server);
+    let app = env.connect();
     let count = each.to_string();
-    let mut arguments = vec![path(server.socket()), count.as_str()];
+    let mut arguments = vec![path(env.server.socket()), count.as_str()];
     let floods_as_another = is_root("the flood of another user");
     if floods_as_another {
         arguments.splice(0..0, ["-u", OTHER_USER]);
@@ -354,23 +349,29 @@ fn others_are_served_during_10000_connections() {
     // 256 descriptors allow three quarters of this; more are admitted once the first are closed.
     println!("{admitted} of {} connections admitted", each * PROCESSES as u64);
     assert!(admitted >= 39, "{admitted}");
-    assert!(server.open_descriptors() < 256);
+    assert!(env.server.open_descriptors() < 256);
     if floods_as_another {
-        let apps: Vec<_> = (0..8).map(|_| connect(&server, "g", &secret)).collect();
-        assert!(apps.iter().all(Result::is_ok), "others find a place\n{}", server.report());
+        let apps: Vec<_> = (0..8).map(|_| connect(&env.server, "g", env.secret())).collect();
+        assert!(apps.iter().all(Result::is_ok), "others find a place\n{}", env.server.report());
     }
     // Waiting connections use no processor time.
-    let before = server.cpu_ticks();
+    let before = env.server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
-    let used = server.cpu_ticks() - before;
+    let used = env.server.cpu_ticks() - before;
     assert!(used <= 10, "{used} ticks in a second without work");
     put_and_get(&app, 50);
     drop(flood);
     until("everything is free again", || {
-        let apps: Option<Vec<_>> = (0..20).map(|_| connect(&server, "g", &secret).ok()).collect();
+        let apps: Option<Vec<_>> =
+            (0..20).map(|_| connect(&env.server, "g", env.secret()).ok()).collect();
         apps
     });
-    assert_eq!(logged(&server, "cannot be accepted for now").len(), 0, "{}", server.report());
+    assert_eq!(
+        logged(&env.server, "cannot be accepted for now").len(),
+        0,
+        "{}",
+        env.server.report()
+    );
 }
 
 #[test]
@@ -459,10 +460,9 @@ fn expect_put_refused(app: &mut RawV1App, key: &str) {
 
 #[test]
 fn user_at_pair_limit_reads_overwrites_and_deletes() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr()).env("KVS_MAX_PAIRS_PER_USER", "3").start();
-    let secret = server.create_group("g");
-    let mut app = server.raw_app("g", &secret);
+    let env =
+        TestEnv::builder().configure(|server| server.env("KVS_MAX_PAIRS_PER_USER", "3")).start();
+    let mut app = env.server.raw_app("g", env.secret());
     for key in ["a", "b", "c"] {
         app.put(key, "v");
     }
@@ -473,22 +473,22 @@ fn user_at_pair_limit_reads_overwrites_and_deletes() {
     }
     app.put("a", "overwritten");
     assert_eq!(app.get("a").as_deref(), Some("overwritten"));
-    assert_eq!(server.group_info("g").expect("it exists").pairs, 3);
-    expect_logged_once(&server, "its user has 3 pairs (--max-pairs-per-user)");
+    assert_eq!(env.server.group_info("g").expect("it exists").pairs, 3);
+    expect_logged_once(&env.server, "its user has 3 pairs (--max-pairs-per-user)");
     // The library returns the code of a limit, and other calls still work; in protocol v2 on the
     // same connection.
-    let original = connect_v1(&server, "g", &secret);
-    assert_eq!(original.put("d", "v").map_err(|error| error.code()), Err(-5));
-    let connection = connect(&server, "g", &secret).expect("after -5 one connects again");
+    let v1 = connect_v1(&env.server, "g", env.secret());
+    assert_eq!(v1.put("d", "v").map_err(|error| error.code()), Err(-5));
+    let connection = connect(&env.server, "g", env.secret()).expect("after -5 one connects again");
     assert_eq!(connection.put("d", "v").map_err(|error| error.code()), Err(-19));
     assert_eq!(connection.delete("b").map_err(|error| error.code()), Ok(true));
     app.put("d", "v");
     assert_eq!(app.get("d").as_deref(), Some("v"));
     expect_put_refused(&mut app, "e");
     // Deleting a group releases everything that it was charged.
-    server.delete_group("g");
-    let secret = server.create_group("h");
-    let mut app = server.raw_app("h", &secret);
+    env.server.delete_group("g");
+    let secret = env.server.create_group("h");
+    let mut app = env.server.raw_app("h", &secret);
     for key in ["a", "b", "c"] {
         app.put(key, "v");
     }
@@ -651,35 +651,37 @@ fn first_login_of_a_throttled_user_waits() {
 
 #[test]
 fn secrets_are_never_logged() {
-    let auth = AuthServer::builder().arg("--verbose").start();
-    let server =
-        LocalServer::builder(auth.addr()).arg("--verbose").env("RUST_LOG", "trace").start();
-    let secret = server.create_group("g");
+    let env = TestEnv::builder()
+        .auth_arg("--verbose")
+        .args(["--verbose"])
+        .configure(|server| server.env("RUST_LOG", "trace"))
+        .start();
+    let secret = env.secret();
     let wrong = "Wr0ng-5ecret";
-    drop(connect(&server, "g", &secret).expect("the secret is right"));
-    assert_eq!(code_of_login(&server, "g", wrong), -9);
+    drop(env.connect());
+    assert_eq!(code_of_login(&env.server, "g", wrong), -9);
     // Each secret is sent in a login that ends at another step.
-    for secret in [&secret, wrong] {
-        let main = half_login(&server, &private_dir().path().join("app_socket_1"), "g", secret);
+    for secret in [secret, wrong] {
+        let main = half_login(&env.server, &private_dir().path().join("app_socket_1"), "g", secret);
         drop(main);
     }
     thread::scope(|scope| {
         for _ in 0..20 {
-            scope.spawn(|| connect(&server, "g", wrong).map(drop));
+            scope.spawn(|| connect(&env.server, "g", wrong).map(drop));
         }
     });
     // A secret that is far too long, and one with a NUL.
     for secret in [wrong.repeat(20), format!("{secret}\0{wrong}")] {
-        let mut main = Channel::connect("main", server.socket()).expect("it listens");
+        let mut main = Channel::connect("main", env.server.socket()).expect("it listens");
         main.begin_login("g", &secret);
         main.expect_end();
     }
-    server.delete_group("g");
-    server.quit();
-    auth.send("Quit");
-    let logs = [server.finish().stderr, auth.finish().stderr];
-    assert!(logs[0].iter().any(|line| line.contains("wrong secret")), "{}", server.report());
+    env.server.delete_group("g");
+    env.server.quit();
+    env.auth.send("Quit");
+    let logs = [env.server.finish().stderr, env.auth.finish().stderr];
+    assert!(logs[0].iter().any(|line| line.contains("wrong secret")), "{}", env.server.report());
     for line in logs.iter().flatten() {
-        assert!(!line.contains(&secret) && !line.contains(wrong), "{line}");
+        assert!(!line.contains(secret) && !line.contains(wrong), "{line}");
     }
 }

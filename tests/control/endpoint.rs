@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use kvs_testkit::{
-    AuthServer, Console, LocalServer, Process, ProcessOutput, Program, Sockets, are_installed, bin,
-    is_root, private_dir,
+    AuthServer, Console, LocalServer, Process, ProcessOutput, Program, Sockets, TestEnv,
+    are_installed, bin, is_root, private_dir,
 };
 use serde_json::json;
 
@@ -108,11 +108,13 @@ fn stale_socket_is_replaced_and_live_one_is_not() {
 
 #[test]
 fn control_socket_always_has_mode_0600() {
-    let auth = AuthServer::start();
-    let builder = LocalServer::builder(auth.addr()).umask("000").args(["--socket-mode", "666"]);
-    let server = builder.start();
+    let env = TestEnv::builder()
+        .no_group()
+        .args(["--socket-mode", "666"])
+        .configure(|server| server.umask("000"))
+        .start();
     let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
-    assert_eq!((mode(server.socket()), mode(&control_path(&server))), (0o666, 0o600));
+    assert_eq!((mode(env.server.socket()), mode(&control_path(&env.server))), (0o666, 0o600));
 }
 
 /// Runs `kvs admin` as the user `nobody`, which only root can do.
@@ -130,9 +132,8 @@ fn other_users_are_refused_by_mode_and_by_server() {
     if !is_root("other_users_are_refused_by_mode_and_by_server") {
         return;
     }
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let control = control_path(&server);
+    let env = TestEnv::without_group();
+    let control = control_path(&env.server);
     let dir = control.parent().expect("in a directory");
     fs::set_permissions(dir, Permissions::from_mode(0o755)).expect("it is ours");
     let refused = as_nobody(&control, &["create", "g"]);
@@ -142,11 +143,15 @@ fn other_users_are_refused_by_mode_and_by_server() {
         let refused = as_nobody(&control, &["create", "g"]);
         assert_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
     }
-    let log = server.log_lines();
+    let log = env.server.log_lines();
     let expected = log.iter().filter(|line| line.contains("refused on the control socket"));
     assert_eq!(expected.count(), 1, "logged once: {log:?}");
-    assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
-    assert_eq!(kvs_admin(&server, &["create", "g"]).status.code(), Some(0), "others are served");
+    assert_eq!(env.server.ask("Show group info", "g"), "Group id not found!");
+    assert_eq!(
+        kvs_admin(&env.server, &["create", "g"]).status.code(),
+        Some(0),
+        "others are served"
+    );
 }
 
 /// Starts a program of the user `nobody` that listens at `path` and prints what it receives.

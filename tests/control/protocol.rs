@@ -9,16 +9,15 @@ use kvs_proto::control::{
     AdminErrorKind as Kind, AdminRequest, AdminResponse, Bytes, GroupStatus, MAX_REQUEST_LEN,
     WatchedItem,
 };
-use kvs_testkit::{AT_ONCE, AuthServer, Driver, LocalServer, RawV2App, Sockets, until};
+use kvs_testkit::{AT_ONCE, RawV2App, Sockets, TestEnv, until};
 
 use crate::{AdminClient, assert_error, control_path, group, kind, kvs_admin};
 
 #[test]
 fn quit_reply_precedes_shutdown() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    server.create_group("g");
-    let (mut admin, mut other) = (AdminClient::connect(&server), AdminClient::connect(&server));
+    let env = TestEnv::start();
+    let (mut admin, mut other) =
+        (AdminClient::connect(&env.server), AdminClient::connect(&env.server));
     assert_eq!(admin.request(&AdminRequest::Quit {}), AdminResponse::Quitting {});
     // The server either replies or has closed this connection.
     other
@@ -27,17 +26,16 @@ fn quit_reply_precedes_shutdown() {
         .write_all(&AdminRequest::Create { group: group("late"), secret: None }.encode())
         .ok();
     assert!(admin.is_closed());
-    assert!(!server.socket().exists() && !control_path(&server).exists());
-    assert!(server.wait_exit().success());
-    let again = kvs_admin(&server, &["status"]);
+    assert!(!env.server.socket().exists() && !control_path(&env.server).exists());
+    assert!(env.server.wait_exit().success());
+    let again = kvs_admin(&env.server, &["status"]);
     assert_error(&again, 3, &["no server"]);
 }
 
 #[test]
 fn names_and_keys_are_arbitrary_bytes() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let mut admin = AdminClient::connect(&server);
+    let env = TestEnv::without_group();
+    let mut admin = AdminClient::connect(&env.server);
     let name = Bytes(b"\xff\n\"\\\x01 \xe2\x82".to_vec());
     let AdminResponse::Created { group, secret } =
         admin.request(&AdminRequest::Create { group: name.clone(), secret: None })
@@ -47,14 +45,17 @@ fn names_and_keys_are_arbitrary_bytes() {
     assert_eq!(group, name);
     let info = admin.request(&AdminRequest::Info { group: name.clone() });
     assert_eq!(info, AdminResponse::Info { group: name.clone(), secret, pairs: 0 });
-    assert!(kvs_admin(&server, &["status"]).stdout[0].contains("\u{fffd}\\n"), "no line is forged");
+    assert!(
+        kvs_admin(&env.server, &["status"]).stdout[0].contains("\u{fffd}\\n"),
+        "no line is forged"
+    );
     assert_eq!(
         admin.request(&AdminRequest::Delete { group: name.clone() }),
         AdminResponse::Deleted { group: name }
     );
 
-    let secret = server.create_group("g");
-    let mut app = RawV2App::login(&server, "g", &secret);
+    let secret = env.server.create_group("g");
+    let mut app = RawV2App::login(&env.server, "g", &secret);
     let long = vec![1; 65_536];
     for key in [&b"\xff\x00key"[..], &long] {
         app.put(key, "");
@@ -77,9 +78,8 @@ fn names_and_keys_are_arbitrary_bytes() {
 fn long_status_is_split_and_complete() {
     const GROUPS: usize = 300;
     const APPLICATIONS: usize = 400;
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let mut admin = AdminClient::connect(&server);
+    let env = TestEnv::without_group();
+    let mut admin = AdminClient::connect(&env.server);
     let mut secrets = Vec::new();
     for n in 0..GROUPS {
         match admin
@@ -94,14 +94,14 @@ fn long_status_is_split_and_complete() {
     let key = |n: usize, k: usize| format!("{n:0>80}/{k}");
     let apps: Vec<_> = (0..APPLICATIONS)
         .map(|n| {
-            let mut app = RawV2App::login(&server, "group 7", &secrets[7]);
+            let mut app = RawV2App::login(&env.server, "group 7", &secrets[7]);
             (0..5).for_each(|k| app.watch_prefix(key(n, k)));
             app
         })
         .collect();
 
     // A client that does not read blocks only itself.
-    let mut blocked = AdminClient::connect(&server);
+    let mut blocked = AdminClient::connect(&env.server);
     for _ in 0..20 {
         blocked.send(&AdminRequest::Status { group: None }.encode());
     }
@@ -129,20 +129,19 @@ fn long_status_is_split_and_complete() {
         let watched = (0..5).map(|k| WatchedItem::Prefix(group(&key(n, k))));
         assert_eq!(application.watches, watched.collect::<Vec<_>>());
     }
-    let printed = kvs_admin(&server, &["status", "group 7"]);
+    let printed = kvs_admin(&env.server, &["status", "group 7"]);
     assert_eq!(printed.stdout.len(), APPLICATIONS + 2, "a heading, and a line for each");
     drop(apps);
     drop(blocked);
-    server.quit();
+    env.server.quit();
 }
 
 #[test]
 fn concurrent_creations_and_deletions_are_exclusive() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     for round in 0..100 {
         let name = format!("g{round}");
-        let mut admins: Vec<_> = (0..4).map(|_| AdminClient::connect(&server)).collect();
+        let mut admins: Vec<_> = (0..4).map(|_| AdminClient::connect(&env.server)).collect();
         let created = AtomicUsize::new(0);
         thread::scope(|scope| {
             for admin in &mut admins {
@@ -156,7 +155,7 @@ fn concurrent_creations_and_deletions_are_exclusive() {
                     }
                 });
             }
-            match &*server.ask("Create group", &name) {
+            match &*env.server.ask("Create group", &name) {
                 "Group id already exists" => {}
                 answer => {
                     assert!(answer.starts_with("Group created with secret "), "{answer}");
@@ -167,7 +166,7 @@ fn concurrent_creations_and_deletions_are_exclusive() {
         assert_eq!(created.into_inner(), 1, "round {round}");
     }
     // A late deletion would be counted twice, or would delete a new group.
-    let mut admins: Vec<_> = (0..6).map(|_| AdminClient::connect(&server)).collect();
+    let mut admins: Vec<_> = (0..6).map(|_| AdminClient::connect(&env.server)).collect();
     let (created, deleted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for (n, admin) in admins.iter_mut().enumerate() {
@@ -201,12 +200,10 @@ fn concurrent_creations_and_deletions_are_exclusive() {
 
 #[test]
 fn hostile_clients_do_not_affect_others() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let secret = server.create_group("g");
-    let app = Driver::connected(&server, "g", &secret);
+    let env = TestEnv::start();
+    let app = env.driver();
 
-    let mut admin = AdminClient::connect(&server);
+    let mut admin = AdminClient::connect(&env.server);
     for garbage in [&b"\n"[..], b"\x00\xff\n", b"[[[[\n", b"{\"version\":1}\n", b"Create group\n"] {
         admin.send(garbage);
         assert_eq!(kind(admin.receive()), Kind::Invalid);
@@ -216,25 +213,25 @@ fn hostile_clients_do_not_affect_others() {
     let known = kind(admin.request(&AdminRequest::Create { group: group("g"), secret: None }));
     assert_eq!(known, Kind::Exists, "the connection goes on");
 
-    let mut endless = AdminClient::connect(&server);
+    let mut endless = AdminClient::connect(&env.server);
     endless.send(&vec![b'['; MAX_REQUEST_LEN]);
     assert_eq!(kind(endless.receive()), Kind::Invalid);
     assert!(endless.is_closed());
 
-    let threads = server.threads();
-    let mut half = AdminClient::connect(&server);
+    let threads = env.server.threads();
+    let mut half = AdminClient::connect(&env.server);
     half.send(b"{\"version\":1,\"request\":\"cre");
-    let mut idle: Vec<_> = (0..100).map(|_| AdminClient::connect(&server)).collect();
-    assert_eq!(server.group_info("g").map(|info| info.secret), Ok(secret));
+    let mut idle: Vec<_> = (0..100).map(|_| AdminClient::connect(&env.server)).collect();
+    assert_eq!(env.server.group_info("g").map(|info| info.secret), Ok(env.secret().to_owned()));
     for _ in 0..3 {
-        assert_eq!(kvs_admin(&server, &["status", "g"]).status.code(), Some(0));
+        assert_eq!(kvs_admin(&env.server, &["status", "g"]).status.code(), Some(0));
     }
     app.store("k", "v");
     assert_eq!(app.call_within(AT_ONCE, "get_value k").1, "v");
     assert!(half.is_closed(), "its connection was needed");
     assert!(idle[0].is_closed());
     until("the threads of closed connections end", || {
-        (server.threads() <= threads + 16).then_some(())
+        (env.server.threads() <= threads + 16).then_some(())
     });
     let last = idle.last_mut().expect("there are a hundred");
     assert_eq!(
@@ -245,19 +242,18 @@ fn hostile_clients_do_not_affect_others() {
 
     // Requests that are cut off anywhere.
     for n in 0..50 {
-        let mut admin = AdminClient::connect(&server);
+        let mut admin = AdminClient::connect(&env.server);
         let line = AdminRequest::Status { group: None }.encode();
         admin.send(&line[..n % line.len()]);
     }
-    server.quit();
+    env.server.quit();
 }
 
 /// Slow: it waits for the timeout.
 #[test]
 fn incomplete_request_times_out() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
-    let mut half = AdminClient::connect(&server);
+    let env = TestEnv::without_group();
+    let mut half = AdminClient::connect(&env.server);
     half.send(b"{");
     let drip = half.0.get_ref().try_clone().expect("a descriptor can be duplicated");
     thread::scope(|scope| {
@@ -270,5 +266,5 @@ fn incomplete_request_times_out() {
         });
         assert!(half.is_closed());
     });
-    assert_eq!(kvs_admin(&server, &["status"]).status.code(), Some(0));
+    assert_eq!(kvs_admin(&env.server, &["status"]).status.code(), Some(0));
 }

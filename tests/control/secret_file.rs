@@ -4,23 +4,23 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use kvs_testkit::{AuthServer, Console, Driver, LocalServer, is_root, private_dir};
+use kvs_testkit::{Console, Driver, TestEnv, is_root, private_dir};
 
 use crate::{assert_error, assert_prints, control_path, kvs_admin, program};
 
 #[test]
 fn secret_file_is_new_and_private() {
-    let mut auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let mut env = TestEnv::without_group();
     let dir = private_dir();
     let file = dir.path().join("secret");
     let path = file.to_str().expect("test paths are UTF-8");
     let create = |group: &str| {
-        let program = program(&control_path(&server), &["create", group, "--secret-file", path]);
+        let program =
+            program(&control_path(&env.server), &["create", group, "--secret-file", path]);
         program.umask("000").console(Console::NoInput).spawn().finish()
     };
     assert_prints(&create("g"), &[]);
-    let info = server.group_info("g").expect("it was created");
+    let info = env.server.group_info("g").expect("it was created");
     assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{}\n", info.secret));
     assert_eq!(fs::metadata(&file).expect("it is there").mode() & 0o777, 0o600);
 
@@ -34,41 +34,40 @@ fn secret_file_is_new_and_private() {
 
     assert_error(&create("g"), 5, &["group g exists"]);
     assert!(!file.exists(), "the file is removed, because no group was created");
-    auth.kill();
+    env.auth.kill();
     assert_error(&create("h"), 6, &["does not answer"]);
     assert!(!file.exists(), "the file is removed, because no group was created");
-    auth.restart();
+    env.auth.restart();
     let nowhere = dir.path().join("no/such/directory");
     let nowhere = nowhere.to_str().expect("test paths are UTF-8");
     assert_error(
-        &kvs_admin(&server, &["create", "h", "--secret-file", nowhere]),
+        &kvs_admin(&env.server, &["create", "h", "--secret-file", nowhere]),
         7,
         &["cannot use the secret file"],
     );
-    assert_error(&kvs_admin(&server, &["info", "h"]), 1, &["no group h"]);
+    assert_error(&kvs_admin(&env.server, &["info", "h"]), 1, &["no group h"]);
 }
 
 #[test]
 fn group_is_recreated_with_the_secret_of_a_file() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     let dir = private_dir();
     let file = dir.path().join("secret");
     let path = file.to_str().expect("test paths are UTF-8");
-    let create = |group: &str| kvs_admin(&server, &["create", group, "--secret-file", path]);
+    let create = |group: &str| kvs_admin(&env.server, &["create", group, "--secret-file", path]);
     assert_prints(&create("g"), &[]);
     let content = fs::read_to_string(&file).expect("it is there");
-    server.delete_group("g");
+    env.server.delete_group("g");
 
     assert_prints(&create("g"), &[]);
-    assert_eq!(server.group_info("g").expect("it was created").secret, content.trim_end());
+    assert_eq!(env.server.group_info("g").expect("it was created").secret, content.trim_end());
     assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
-    let app = Driver::connected(&server, "g", content.trim_end());
+    let app = Driver::connected(&env.server, "g", content.trim_end());
     app.store("k", "v");
 
     fs::write(&file, "1234567\nnot this\n").expect("it is ours");
     assert_prints(&create("h"), &[]);
-    assert_eq!(server.group_info("h").expect("it was created").secret, "1234567");
+    assert_eq!(env.server.group_info("h").expect("it was created").secret, "1234567");
     for (content, code, word) in [
         ("12345678", 2, "at most 7 are allowed"),
         ("a\0b", 2, "invalid secret"),
@@ -78,21 +77,20 @@ fn group_is_recreated_with_the_secret_of_a_file() {
         assert_error(&create("i"), code, &[word]);
         assert_eq!(fs::read_to_string(&file).expect("it is there"), content);
     }
-    assert_eq!(server.ask("Show group info", "i"), "Group id not found!");
+    assert_eq!(env.server.ask("Show group info", "i"), "Group id not found!");
     // An interrupted creation leaves an empty file behind.
     fs::write(&file, "").expect("it is ours");
     assert_prints(&create("i"), &[]);
-    let secret = server.group_info("i").expect("it was created").secret;
+    let secret = env.server.group_info("i").expect("it was created").secret;
     assert_eq!(fs::read_to_string(&file).expect("it is there"), format!("{secret}\n"));
 }
 
 #[test]
 fn secret_file_that_others_can_write_is_rejected() {
-    let auth = AuthServer::start();
-    let server = LocalServer::start(&auth);
+    let env = TestEnv::without_group();
     let dir = private_dir();
     let create = |path: &Path| {
-        kvs_admin(&server, &["create", "g", "--secret-file", path.to_str().expect("ours")])
+        kvs_admin(&env.server, &["create", "g", "--secret-file", path.to_str().expect("ours")])
     };
     let file = |name: &str, mode: u32| {
         let path = dir.path().join(name);
@@ -116,7 +114,7 @@ fn secret_file_that_others_can_write_is_rejected() {
         std::os::unix::fs::chown(&theirs, Some(65534), None).expect("root may");
         assert_error(&create(&theirs), 4, &["it belongs to another user"]);
     }
-    assert_eq!(server.ask("Show group info", "g"), "Group id not found!");
+    assert_eq!(env.server.ask("Show group info", "g"), "Group id not found!");
     assert_prints(&create(&dir.path().join("right")), &[]);
-    assert_eq!(server.group_info("g").expect("it was created").secret, "known");
+    assert_eq!(env.server.group_info("g").expect("it was created").secret, "known");
 }
