@@ -36,7 +36,7 @@ fn expect_no_result(logins: Vec<RawV1App>) {
     }
 }
 
-/// The server has exited with this code and has removed its sockets.
+/// Asserts that the server exits with this code and removes its sockets.
 fn expect_end(server: &LocalServer, code: i32) {
     server.expect_line("Exiting Local Server...");
     assert_eq!(server.wait_exit().code(), Some(code), "{}", server.report());
@@ -69,8 +69,8 @@ fn restart_that_keeps_local_servers_loses_nothing() {
     app.store("k", "v");
     env.auth.signal(Signal::SIGTERM);
     assert!(env.auth.restart().success());
-    // Its directory was empty, and the local server was not asked for anything: it reconnects on
-    // its own.
+    // The restarted server knows no groups. The local server reconnects and registers its group
+    // without a request.
     env.auth.expect_line("New Local Server Connected");
     env.auth.expect_line("Group created!");
     let other = LocalServer::start(&env.auth);
@@ -96,8 +96,8 @@ fn quit_with_many_groups_waits_for_one_timeout_only() {
     for n in 0..GROUPS {
         env.server.create_group(&format!("g{n}"));
     }
-    // Stopped, not killed: for a closed port the kernel would report an error at once, for each
-    // group.
+    // The server is stopped, not killed: for a closed port the kernel would report an error at once
+    // for each group.
     env.auth.stop();
     env.server.send("Quit");
     expect_end(&env.server, 0);
@@ -109,7 +109,8 @@ fn quit_with_many_groups_waits_for_one_timeout_only() {
     assert_eq!(tried, 1, "{}", env.server.report());
 }
 
-/// When a thread of the server fails, the server exits, and nothing waits for that thread.
+/// Asserts that the server exits when one of its threads fails, and that nothing waits for that
+/// thread.
 fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     let dir = private_dir();
     let broken = dir.path().join("broken");
@@ -142,7 +143,7 @@ fn ends_when_a_thread_fails(thread: &str, quit: bool) {
     }
     env.server.expect_line("Exiting Local Server...");
     let status = env.server.wait_exit();
-    // `Quit` may have been first.
+    // `Quit` may complete before the thread fails.
     let codes: &[i32] = if quit { &[0, 1] } else { &[1] };
     assert!(status.code().is_some_and(|code| codes.contains(&code)), "{}", env.server.report());
     expect_no_result(logins);
@@ -165,7 +166,7 @@ fn failed_reactor_ends_the_server() {
     ends_when_a_thread_fails("reactor-0", false);
 }
 
-/// What happens after an abandoned creation.
+/// The step that follows an abandoned creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextStep {
     /// Nothing: the server reconnects on its own.
@@ -178,8 +179,8 @@ enum NextStep {
     QuitWithoutGroups,
 }
 
-/// Creates a group while the network loses every datagram from number `first` on. Whether the
-/// creation was abandoned.
+/// Creates a group while the network loses every datagram from number `first` on. Returns whether
+/// the creation was abandoned.
 fn abandoned_from(first: usize, next: NextStep) -> bool {
     let auth = AuthServer::start();
     let down = Arc::new(AtomicBool::new(false));
@@ -229,7 +230,7 @@ fn await_no_group(observer: &RawLocalServer, server: &LocalServer) {
 /// The datagrams of one creation, in both directions. (There are more when one is late.)
 const CREATION: Range<usize> = 0..10;
 
-/// Those around the one that stores the group, which is the last but one.
+/// The datagrams around the one that stores the group, which is the last but one.
 const STORING: Range<usize> = 7..10;
 
 /// Abandons a creation at each of these datagrams; no group must remain.

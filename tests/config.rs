@@ -165,7 +165,7 @@ fn sighup_changes_only_the_log_level() {
     let secret = secret["Group created with secret ".len()..].trim_end_matches('!').to_owned();
     let opened = kvs::Connection::builder().socket(files.path("sock")).open("g", &secret);
     let connection = opened.expect("it is served");
-    let put = |key: &str| connection.put(key, "v").expect("the server goes on");
+    let put = |key: &str| connection.put(key, "v").expect("the server still serves");
     put("first");
 
     files.write(&auth, "log-level = \"debug\"\nlogin-timeout = 99\n");

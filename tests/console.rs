@@ -50,7 +50,7 @@ impl<P: Deref<Target = Process>> Dialogue<P> {
         }
     }
 
-    /// The process prints nothing more and exits successfully.
+    /// Asserts that the process prints nothing more and exits successfully.
     fn ends(&self) {
         let status = self.process.expect_end();
         assert_eq!(status.code(), Some(0), "{}", self.process.report());
@@ -103,7 +103,7 @@ fn is_time_between(text: &str, earliest: i64, latest: i64, offset: i64) -> bool 
     (earliest..=latest).any(|moment| printed_time(moment, offset) == text)
 }
 
-/// `Connected time interval: 8.415734`
+/// The seconds in a line such as `Connected time interval: 8.415734`.
 fn interval(line: &str) -> f64 {
     let seconds = after(line, "Connected time interval: ");
     let (whole, fraction) = seconds.split_once('.').expect("a decimal point");
@@ -127,7 +127,7 @@ fn dialogue_of_the_local_server_about_groups() {
 
         let long = "x".repeat(99);
         dialogue.goes(&[
-            // No groups, no lines.
+            // Without groups the status has no lines.
             ("Show application status", &[]),
             ("Create group", &["Insert group id:"]),
         ]);
@@ -256,7 +256,7 @@ fn dialogue_of_the_local_server_about_applications() {
         assert!(rest.is_empty() || rest == ["empty:"], "{rest:?}");
         server.expect_line("Unknown Command");
 
-        // The interval grows for the connected one only.
+        // The interval of a closed application does not grow.
         let later = server.status();
         assert!(later[0].interval > so_far);
         assert_eq!(later[1].interval.to_bits(), in_all.to_bits());
@@ -422,7 +422,7 @@ fn dialogue_of_the_application(protocol: Protocol) {
             ("k1", &[&no_connection, "Error in 'delete_value'"]),
             ("register_callback", &["Insert key:"]),
             ("k1", &[&no_connection, "Error in 'register_callback'"]),
-            // Refused, then let in.
+            // A refused login, then a successful one.
             ("establish_connection", &["Insert group id:"]),
             ("none", &["Insert secret:"]),
             (env.secret(), &[&no_key, "Error in 'establish_connection'"]),
@@ -512,7 +512,7 @@ fn dialogue_of_the_interactive_program_at_a_forced_close() {
 fn end_of_the_input_is_not_quit() {
     for console in [Console::NoInput, Console::Pipes, Console::Terminal { echo: false }] {
         let auth = AuthServer::builder().console(console).start();
-        // Its group is created on the console.
+        // The helper has a console, on which its group can be created.
         let helper = LocalServer::start(&auth);
         let server_console = if console == Console::NoInput { Console::Pipes } else { console };
         let server = LocalServer::builder(auth.addr()).console(server_console).start();
@@ -532,7 +532,7 @@ fn end_of_the_input_is_not_quit() {
         }
         helper.create_group("h");
         assert_eq!(Driver::start(&deaf).establish("g", &secret), -7, "the group of another server");
-        // The authentication server last, as its end ends the local servers.
+        // The authentication server ends last, as its end ends the local servers.
         for process in [&*server, &*deaf, &*auth] {
             assert_eq!(process.exit_status(), None, "{}", process.report());
             process.signal(Signal::SIGTERM);
@@ -776,13 +776,13 @@ fn operations_are_logged_on_request_and_secrets_never() {
 
 // Servers that cannot start.
 
-/// The program has exited with code 1 after one sentence that contains all these words, and has
-/// never reported that it serves.
+/// Asserts that the program exits with code 1 after one message that contains all these words, and
+/// never reports that it serves.
 fn expect_cannot_start(program: &str, process: &Process, words: &[&str]) {
     expect_end_at_start(1, program, process, words);
 }
 
-/// The same with another exit code.
+/// As [`expect_cannot_start`], with another exit code.
 fn expect_end_at_start(code: i32, program: &str, process: &Process, words: &[&str]) {
     let finished = process.finish();
     assert_eq!(finished.status.code(), Some(code), "{}", process.report());
@@ -806,7 +806,7 @@ fn auth_server_that_cannot_listen_reports_why() {
     let other = other.to_string();
     expect_cannot_start("KVS-AuthServer", &spawn_auth(&other), &[&other, "in use"]);
 
-    // A second one on the same port: the first is not affected.
+    // A second server on the same port does not affect the first.
     let address = ports.addr(0).to_string();
     let auth = AuthServer::builder().ports(ports).start();
     expect_cannot_start("KVS-AuthServer", &spawn_auth(&address), &[&address, "in use"]);
@@ -830,8 +830,8 @@ fn local_server_without_auth_server_reports_it_and_cleans_up() {
     }
 }
 
-/// The local server cannot start with these paths, names `named`, and leaves the directory as it
-/// was.
+/// Asserts that the local server does not start with these paths, reports `named`, and leaves the
+/// directory unchanged.
 fn expect_bad_paths(
     auth: &AuthServer,
     dir: &Path,

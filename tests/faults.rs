@@ -1,5 +1,5 @@
-//! What happens to the other programs when one of them is killed or stopped: the table of faults in
-//! the documentation, row by row.
+//! The effect on the other programs when one is killed or stopped: the table of faults in the
+//! documentation, row by row.
 
 #![forbid(unsafe_code)]
 
@@ -65,7 +65,7 @@ fn next_call_returns_its_code_at_once_after_a_server_crash() {
     assert!([Err(-3), Err(-4)].contains(&code), "put returned {code:?}");
     assert_eq!(wrapper.put("k", "v").map_err(|error| error.code()), Err(-2));
 
-    // Nothing was printed, and no signal was raised: the programs run on and exit on their own.
+    // The programs print nothing, receive no signal, and exit normally.
     assert_eq!(idle.log_lines(), [""; 0]);
     assert_eq!(blocked.log_lines(), ["blocked k"]);
     blocked.call("release");
@@ -99,7 +99,7 @@ fn interactive_program_survives_a_server_crash() {
     let app = InteractiveApp::connected(&env.server, "g", env.secret());
     assert!(app.put("k", "v"));
     env.server.kill();
-    // Either the command notices, or the program has noticed before and has exited.
+    // Either the command detects the loss, or the program has detected it earlier and has exited.
     app.end_input_with("close_connection");
     let ended = app.finish();
     assert_eq!(ended.stdout.last().map(String::as_str), Some("Exiting the app..."));
@@ -115,7 +115,7 @@ fn local_server_can_be_restarted_after_a_crash() {
     assert!(env.server.socket().exists() && env.server.callback_socket().exists(), "stale paths");
     assert!([-3, -4].contains(&app.put("k", "v")));
 
-    // The authentication server goes on and still has the group of the killed server.
+    // The authentication server still runs and knows the group of the killed server.
     let again = LocalServer::builder(env.auth.addr()).socket(env.server.socket()).start();
     assert_eq!(app.establish("g", env.secret()), -7, "a restarted server starts empty");
     let new_secret = again.create_group("g");
@@ -130,7 +130,7 @@ fn local_server_can_be_restarted_after_a_crash() {
 fn idle_application_notices_a_server_crash_and_reconnects() {
     let env = TestEnv::start();
     let app = env.driver();
-    // A call that sends nothing.
+    // An invalid call, which sends nothing.
     assert_eq!(app.call("put_value"), -15);
 
     env.server.kill();
@@ -173,7 +173,7 @@ fn killed_application_is_closed_in_the_status_at_once() {
     assert!(is_time(&after.closed_at), "closed at {:?}", after.closed_at);
     assert_eq!((after.number, &after.connected_at), (before.number, &before.connected_at));
     assert!(after.interval >= before.interval);
-    // The interval does not grow any more.
+    // The interval no longer grows.
     assert_eq!(
         find(&env.server.status(), doomed.pid()).interval.to_bits(),
         after.interval.to_bits()
@@ -217,7 +217,7 @@ fn expect_answers_again(server: &LocalServer, auth: &AuthServer) {
     server.expect_line_where(&format!("`{line}…`"), |seen| seen.starts_with(&line));
 }
 
-/// Disables the authentication server in one way or another: what fails, and what goes on working.
+/// Disables the authentication server, and checks what fails and what continues to work.
 fn without_authentication_server(disable: impl Fn(&AuthServer)) {
     let env = TestEnv::start();
     let app = env.driver();
@@ -230,7 +230,7 @@ fn without_authentication_server(disable: impl Fn(&AuthServer)) {
     env.server.send("new");
     expect_complaint(&env.server, &env.auth, "Group not created: ");
 
-    // Nothing is lost, and what needs no authentication server works.
+    // No data is lost, and calls that need no authentication server work.
     assert_eq!(app.get("k").as_deref(), Ok("v"));
     let refusal = env.server.ask("Delete group", "g");
     assert!(refusal.starts_with("Group not deleted: "), "{refusal}");
@@ -294,7 +294,7 @@ fn groups_are_registered_again_with_an_empty_auth_server() {
     apps[0].store("k", "v");
 
     env.auth.kill();
-    // Both notice, each with a command of its own.
+    // Each local server detects the loss at its next command.
     for server in [&env.server, &second] {
         server.send("Create group");
         server.expect_line("Insert group id:");
@@ -302,7 +302,7 @@ fn groups_are_registered_again_with_an_empty_auth_server() {
         expect_complaint(server, &env.auth, "Group not created: ");
     }
     env.auth.restart();
-    // Without a command.
+    // The link is restored without a command.
     for server in [&env.server, &second] {
         expect_answers_again(server, &env.auth);
     }
@@ -323,7 +323,7 @@ fn groups_are_registered_again_with_an_empty_auth_server() {
     assert_eq!(apps[0].get("k").as_deref(), Ok("v"));
     assert_eq!(apps[1].put("k", "v"), 1);
 
-    // What was refused meanwhile works now.
+    // Operations that were refused during the outage work now.
     env.server.create_group("new");
     env.server.delete_group("one");
     assert_eq!(apps[0].put("k", "v"), -2);
@@ -393,7 +393,7 @@ fn exit_on_auth_loss_ends_the_server_at_its_next_request() {
 // A datagram between the two servers is lost, duplicated, or late.
 
 /// Runs every operation that needs the authentication server while datagram number `n` has this
-/// fate. Whether there was such a datagram.
+/// fate. Returns whether there was such a datagram.
 fn everything_works_although(n: usize, fate: Delivery) -> bool {
     let auth = AuthServer::start();
     let relay =
@@ -421,8 +421,8 @@ fn everything_works_although(n: usize, fate: Delivery) -> bool {
     relay.count() > n
 }
 
-/// Once for each datagram of the whole conversation, several at a time, as most of the time is
-/// waiting.
+/// Repeats the conversation for each of its datagrams; several run concurrently, as they mostly
+/// wait.
 fn everything_works_although_one_is(fate: Delivery) {
     const AT_A_TIME: usize = 8;
     let mut failed = Vec::new();
@@ -496,7 +496,7 @@ fn only_the_auth_server_can_make_a_local_server_quit() {
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
         let _ = forger.send_to(&close, ("127.0.0.1", close_port));
     }
-    // The address that the local server would believe is taken.
+    // The only address that the local server accepts is already bound.
     assert!(UdpSocket::bind(("127.0.0.1", env.server.port() + 1)).is_err());
     assert_eq!(Driver::start(&env.server).establish("g", env.secret()), 0);
     assert_eq!(env.server.group_info("g").map(|info| info.secret), Ok(env.secret().to_owned()));
@@ -554,7 +554,7 @@ fn events_of_a_subscriber_that_does_not_read_are_coalesced() {
     for n in 0..3000 {
         writer.put(keys[n % 3], n.to_string()).unwrap();
     }
-    // Operations of the subscriber itself go on.
+    // Operations of the subscriber itself still work.
     assert_eq!(writer.get("k3").unwrap().as_deref(), Some(&b"2999"[..]));
     assert_eq!(subscriber.get("k3").as_deref(), Some("2999"));
     writer.put("z", "end").unwrap();

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use kvs_testkit::{Driver, TestEnv};
 
-/// How long the servers are left alone.
+/// The time for which the servers are idle.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The clock ticks (1/100 s) that they may use meanwhile.
+/// The clock ticks (1/100 s) that the servers may use in this time.
 const ALLOWED: u64 = 2;
 
 #[test]
 fn idle_servers_with_ten_applications_use_no_processor_time() {
     let env = TestEnv::start();
     let apps: Vec<Driver> = (0..10).map(|_| env.driver()).collect();
-    // All of them are in use and watch, so that nothing that work leaves behind goes unnoticed.
+    // The applications have worked and watch keys, so that timers left behind by work are detected.
     for app in &apps {
         assert_eq!(app.put("k", "v"), 1);
         assert_eq!(app.call("register_callback k"), 1);

@@ -53,7 +53,7 @@ fn callback_connection_without_login_does_not_break_the_next() {
         drop(
             Channel::connect("callback", env.server.callback_socket()).expect("the server listens"),
         );
-        // Not bound to a path, like the dropped one: the server sees the same process.
+        // The socket is unnamed like the dropped one, so the server identifies the same process.
         let mut app = env.server.raw_app("g", env.secret());
         app.put("k", "v");
         assert_eq!(app.get("k").as_deref(), Some("v"));

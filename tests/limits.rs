@@ -52,7 +52,7 @@ fn path(path: &Path) -> &str {
 
 /// Opens the directory of the server's sockets to other users. The mode of the sockets must allow
 /// it, too.
-fn let_all_in(server: &LocalServer) {
+fn open_directory_to_all(server: &LocalServer) {
     let dir = server.socket().parent().expect("it is in a directory");
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
 }
@@ -151,7 +151,7 @@ fn other_users_connect_only_if_socket_mode_allows() {
     let auth = AuthServer::start();
     for (mode, allowed) in [("600", false), ("666", true)] {
         let server = LocalServer::builder(auth.addr()).args(["--socket-mode", mode]).start();
-        let_all_in(&server);
+        open_directory_to_all(&server);
         let program = compile_c("tests/c/crowd.c");
         let other = Program::new(program).args(["-u", OTHER_USER, path(server.socket()), "1"]);
         let other = other.spawn();
@@ -199,7 +199,7 @@ fn half_login(server: &LocalServer, own: &Path, group: &str, secret: &str) -> Ch
 #[test]
 fn callback_connection_of_another_process_is_never_paired() {
     let env = TestEnv::with_args(["--socket-mode", "777", "--login-timeout", "3"]);
-    let_all_in(&env.server);
+    open_directory_to_all(&env.server);
     let dir = private_dir();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
     // The forger binds the name of our process in a directory of its own.
@@ -258,7 +258,7 @@ fn status_shows_the_pid_of_the_kernel() {
 #[test]
 fn connection_limit_applies_per_user_and_process() {
     let env = TestEnv::with_args(["--max-connections-per-user", "8", "--socket-mode", "777"]);
-    let_all_in(&env.server);
+    open_directory_to_all(&env.server);
     // This process holds half of its user's connections.
     let apps: Vec<_> = (0..4).map(|_| env.server.raw_app("g", env.secret())).collect();
     for _ in 0..3 {
@@ -315,7 +315,7 @@ fn others_are_served_during_10000_connections() {
         .args(["--socket-mode", "777"])
         .configure(|server| server.descriptors(256))
         .start();
-    let_all_in(&env.server);
+    open_directory_to_all(&env.server);
     let app = env.connect();
     let count = each.to_string();
     let mut arguments = vec![path(env.server.socket()), count.as_str()];

@@ -61,7 +61,7 @@ impl Page {
     }
 }
 
-/// Runs `command` in `dir`, with a server to connect to; what it prints.
+/// Runs `command` in `dir`, with a server to connect to. Returns its output.
 fn run(server: &LocalServer, dir: &Path, command: &str) -> Vec<String> {
     // The callback path follows from this one.
     let program = Program::new("sh").args(["-c", command]).current_dir(dir);
@@ -71,7 +71,7 @@ fn run(server: &LocalServer, dir: &Path, command: &str) -> Vec<String> {
     finished.stdout
 }
 
-/// A directory with a C program of a page, and what its commands expect beside it.
+/// Creates a directory with a C program of a page and the files that its commands need.
 fn with_program(name: &str, program: &str) -> TempDir {
     let dir = private_dir();
     let prepare = || {
@@ -158,7 +158,8 @@ fn rust_program_builds_without_the_c_interface_and_runs() {
     let env = TestEnv::builder().group(GROUP).start();
     let page = Page::load(LIBRARY);
 
-    // In a place that stays, and written only when they change, so that it is built only once.
+    // The directory is permanent and files are written only when they change, so that the program
+    // is built only once.
     let dir = lib_dir().join("test-programs/readme");
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -179,7 +180,7 @@ fn rust_program_builds_without_the_c_interface_and_runs() {
     let lock = fs::read_to_string(project_dir().join("Cargo.lock")).expect("it is committed");
     fs::create_dir_all(dir.join("src"))
         .and_then(|()| write("Cargo.toml", &manifest))
-        // With the versions that the project was built with, nothing has to be fetched.
+        // With the versions in the project's lock file, nothing must be downloaded.
         .and_then(|()| write("Cargo.lock", &lock))
         .and_then(|()| write("src/main.rs", &program))
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()));

@@ -485,7 +485,7 @@ fn create_group(server: &mut LocalServer, play: &mut Play, group: &str, recorded
     type_command(server, "Create group", group);
     play.exchange("FindGroup");
     play.until_after("NewGroup");
-    // Ready, name, go on; then the secret and the confirmation.
+    // The ready flag, the name and its acknowledgement; then the secret and the confirmation.
     for _ in 0..3 {
         play.step();
     }

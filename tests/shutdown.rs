@@ -26,7 +26,7 @@ struct Applications {
     /// A connection of this process whose callback blocks until `release` is dropped.
     blocked_wrapper: kvs::Connection,
     release: mpsc::Sender<()>,
-    /// An application that got the flag of an event and does not send that it is ready for the key.
+    /// An application that has received the flag of an event and does not send its ready flag.
     silent: RawV1App,
 }
 
@@ -60,7 +60,7 @@ impl Applications {
         Self { interactive, idle, blocked, wrapper, blocked_wrapper, release, silent }
     }
 
-    /// All connections have been closed by the server.
+    /// Asserts that the server has closed all connections.
     fn expect_closed(&mut self) {
         self.silent.main.expect_end();
         self.silent.callback.expect_end();
@@ -79,7 +79,7 @@ impl Applications {
         assert_eq!(code, Err(-2), "the library has received the close flag");
 
         // The callback thread, which would receive the close flag, is blocked: the next call
-        // notices.
+        // detects the close.
         let (code, _) = self.blocked.call_within(AT_ONCE, "put_value k v3");
         assert!([-2, -3, -4].contains(&code), "put_value returned {code}");
         assert_eq!(self.blocked.put("k", "v3"), -2);
@@ -95,12 +95,12 @@ impl Applications {
         }
     }
 
-    /// Every application can join the group `name` of this server, which uses the sockets of the
-    /// previous one, and works there; then all of them end.
+    /// Asserts that every application can join the group `name` of this server, which uses the
+    /// sockets of the previous one, and works there; then ends all of them.
     fn expect_connected_again(self, server: &LocalServer, name: &str) {
         let secret = server.create_group(name);
         assert_eq!(self.idle.establish(name, &secret), 0);
-        // The callback of its old connection has not returned yet.
+        // The callback of the old connection has not returned yet.
         assert_eq!(self.blocked.establish(name, &secret), 0);
         let wrapper = connect(server, name, &secret).expect("the server knows the group");
         self.idle.store("k", "v4");
@@ -123,7 +123,7 @@ impl Applications {
     }
 }
 
-/// The server has exited as after its own `Quit`.
+/// Asserts that the server exits as after its own `Quit`.
 fn expect_quit(server: &LocalServer) {
     server.expect_line("Exiting Local Server...");
     let status = server.wait_exit();
@@ -150,7 +150,7 @@ fn deleting_a_group_closes_its_applications_and_no_others() {
 
     env.server.delete_group("g");
     applications.expect_closed();
-    assert_eq!(other.put("k", "v"), 1, "the other group goes on");
+    assert_eq!(other.put("k", "v"), 1, "the other group is not affected");
     assert!(!RawLocalServer::connect(env.auth.addr()).find_group("g"), "its name is free");
 
     applications.expect_connected_again(&env.server, "g");

@@ -272,7 +272,7 @@ fn line_can_be_edited_recalled_and_completed() {
     };
     program.expect("the secret", |screen| secret(screen) == 1 && screen.current() == ">");
 
-    // The first Up recalls the id, the second the command before it.
+    // The first Up key recalls the id, the second one the command before it.
     program.type_text(UP);
     program.expect_current("> weather");
     program.type_text(UP);

@@ -38,7 +38,7 @@ impl AuthServer {
         AuthServerBuilder { program: Program::new(bin("KVS-AuthServer")), port: None, ports: None }
     }
 
-    /// Its address.
+    /// The address of the server.
     pub fn addr(&self) -> SocketAddrV4 {
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port)
     }

@@ -1,4 +1,4 @@
-//! One socket between an application and a local server, of which the test chooses every byte.
+//! A raw socket between an application and a local server: the test chooses every byte.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};

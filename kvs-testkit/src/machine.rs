@@ -22,7 +22,7 @@ pub const MACHINE_TOOLS: [&str; 6] =
 /// The longest time for a script in a machine: it may install a package and start services.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a machine's shell prints after a script, before its status.
+/// The line prefix that a machine's shell prints after a script, before the status.
 const DONE: &str = "the script is done: ";
 
 /// A machine whose root shell runs one script after the other. Dropping it stops the machine and

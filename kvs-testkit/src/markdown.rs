@@ -11,7 +11,7 @@ pub struct CodeBlock {
     pub marker: Option<(String, String)>,
     /// The file name in backticks and a colon that end the text before the block.
     pub file: Option<String>,
-    /// Its lines.
+    /// The lines of the block.
     pub text: String,
 }
 

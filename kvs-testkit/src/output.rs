@@ -31,7 +31,7 @@ pub(crate) struct Stream {
     pub(crate) lines: Vec<String>,
     /// The beginning of an incomplete line.
     pub(crate) rest: Vec<u8>,
-    /// How many lines the test has consumed.
+    /// The number of lines that the test has consumed.
     pub(crate) taken: usize,
     pub(crate) ended: bool,
 }

@@ -65,7 +65,7 @@ impl Process {
         Self { name, pid, console, input: Mutex::new(input), shared }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
@@ -321,7 +321,7 @@ impl Process {
         })
     }
 
-    /// Its exit status, if it has exited.
+    /// The exit status, if the process has exited.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.shared.lock().status
     }
@@ -355,7 +355,7 @@ impl Process {
         status
     }
 
-    /// Its whole output, for the message of a failure.
+    /// The whole output, for failure messages.
     pub fn report(&self) -> String {
         let state = self.shared.lock();
         let mut report = match state.status {

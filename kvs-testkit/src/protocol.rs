@@ -9,7 +9,7 @@ impl Program {
     pub fn protocol(self, protocol: Protocol) -> Self {
         match protocol {
             Protocol::V1 => self.env("KVS_PROTOCOL", "original"),
-            // What the library negotiates by default.
+            // The library negotiates v2 by default.
             Protocol::V2 => self,
         }
     }

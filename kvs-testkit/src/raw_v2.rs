@@ -43,7 +43,7 @@ pub struct RawResponse {
 pub struct RawEvent {
     /// The key.
     pub key: Vec<u8>,
-    /// Its version; 0 if it was deleted.
+    /// The version of the key; 0 if it was deleted.
     pub version: Version,
     /// The application watches the key.
     pub by_key: bool,

@@ -36,7 +36,7 @@ impl Process {
         }
     }
 
-    /// Its resident memory in KiB (`VmRSS` of proc_pid_status(5)).
+    /// The resident memory in KiB (`VmRSS` of proc_pid_status(5)).
     ///
     /// # Panics
     /// If the process has exited.
@@ -44,7 +44,7 @@ impl Process {
         self.status_kib("VmRSS")
     }
 
-    /// Its largest resident memory in KiB since [`reset_peak_resident`](Self::reset_peak_resident).
+    /// The largest resident memory in KiB since [`reset_peak_resident`](Self::reset_peak_resident).
     ///
     /// # Panics
     /// If the process has exited.

@@ -28,7 +28,7 @@ pub enum ChannelRole {
     Callback,
 }
 
-/// One step.
+/// A step of the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Connects the channel.

@@ -36,8 +36,8 @@ pub(crate) struct Screen {
 
 /// Opens a pseudo-terminal.
 pub(crate) fn open_terminal(echo: bool) -> io::Result<(Ends, Screen)> {
-    // Not `openpty`: a program that another test starts meanwhile would inherit its descriptors,
-    // and the terminal would never hang up.
+    // `openpty` is unsuitable: a program that another test starts meanwhile would inherit its
+    // descriptors, and the terminal would never hang up.
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;

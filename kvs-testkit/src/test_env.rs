@@ -52,7 +52,7 @@ struct Group {
 pub struct TestEnvBuilder {
     auth: AuthServerBuilder,
     server: Vec<ConfigureServer>,
-    /// Not set: only [`GROUP`].
+    /// The names of the groups. `None`: only [`GROUP`].
     groups: Option<Vec<String>>,
     protocol: Protocol,
 }

@@ -1,14 +1,14 @@
 /*
- * crowd.c - a process that opens many connections to a socket and never speaks.
+ * crowd.c - a process that opens many connections to a socket and sends nothing.
  *
  *     crowd [-u UID] [-b OWN_PATH] PATH COUNT     opens them, and holds them until its input ends
  *     crowd [-u UID] -c PATH                      opens and closes them until its input ends
  *     crowd [-u UID] -a NAME                      holds an abstract socket until its input ends
  *
- * With -u it does so as another user, with -b from a socket that is bound to OWN_PATH. In the first
- * form it says "connected" when all are open, then how each was greeted: "admitted A, refused R,
- * ended E" (the last: closed without a greeting), and when every one has been closed by the peer,
- * "all ended".
+ * With -u the process runs as another user, with -b its sockets are bound to OWN_PATH. The first
+ * form prints "connected" when all connections are open, then how they were greeted: "admitted A,
+ * refused R, ended E" (ended: closed without a greeting), and "all ended" when the peer has closed
+ * every connection.
  */
 
 #define _DEFAULT_SOURCE

@@ -1,25 +1,25 @@
 /*
- * driver.c - makes the calls that its standard input says, and prints what each returned.
+ * driver.c - makes the calls that it reads from standard input, and prints the result of each.
  *
  *     establish_connection g1 abcde
  *     get_value k1
  *
- * One call a line: the function and its arguments; what is left out is NULL, and "" is empty. It
- * answers with the function, the code, and the value if there may be one. What callbacks have to
- * print goes to standard error. Unlike the interactive example it goes on after a forced close, so
- * that a test can see what the next calls return.
+ * Each line is one call: the function and its arguments. A missing argument is NULL, and "" is
+ * empty. The response is the function, the code, and the value if there is one. Callbacks print to
+ * standard error. Unlike the interactive example the driver continues after a forced close, so that
+ * a test can check the next calls.
  *
- * The kvs_ functions are called on one handle: `kvs_open GROUP SECRET` sets it, `kvs_close` takes
- * it away; `kvs_put K V`, `kvs_put_many K V` (that pair, twice), `kvs_get K`, `kvs_delete K`,
- * `kvs_cas K V` (if absent), `kvs_keys PREFIX`, `kvs_watch K` and so on; `kvs_on_disconnect` says
- * `disconnected`.
+ * The kvs_ functions use one handle: `kvs_open GROUP SECRET` sets it, `kvs_close` closes it;
+ * `kvs_put K V`, `kvs_put_many K V` (that pair, twice), `kvs_get K`, `kvs_delete K`, `kvs_cas K V`
+ * (if absent), `kvs_keys PREFIX`, `kvs_watch K` and so on. The callback of `kvs_on_disconnect`
+ * prints `disconnected`.
  *
- * Besides the functions of the library it knows: `put_long KEY LENGTH`, a put_value of so many
- * bytes; `release` the blocked callback; how many `descriptors`, `threads`, `paths` (of its sockets
- * in /tmp) and bytes of `memory` it has; `await_threads N`; `timeout MILLISECONDS` of the next
- * connection; `spare_descriptors N`, how many it may still open; and, when shim.c is preloaded,
- * `fail FUNCTION NTH TIMES ERRNO THREAD`, and how many `failures` of `calls` there were; and, in
- * the test build of the library, `panic_at POINT NTH` with _ for spaces in the name of the point.
+ * Other commands: `put_long KEY LENGTH` puts a value of this length; `release` releases the blocked
+ * callback; `descriptors`, `threads`, `paths` (of the process's sockets in /tmp) and `memory` (in
+ * bytes) return what the process uses; `await_threads N`; `timeout MILLISECONDS` of the next
+ * connection; `spare_descriptors N` limits further descriptors. With shim.c preloaded: `fail
+ * FUNCTION NTH TIMES ERRNO THREAD`, and the numbers of `failures` and `calls`. In the test build of
+ * the library: `panic_at POINT NTH`, with _ for spaces in the name of the point.
  *
  * SIGPIPE has its default effect: a library that raises it ends the program.
  */

@@ -33,8 +33,8 @@
 enum meeting { KEYS_EXIST, ALL_WATCH, ALL_SEEN, MEETINGS };
 
 /*
- * Pipes: a byte of each process that has come to a meeting; for each meeting one whose end lets all
- * go on; the results.
+ * Pipes. `ready`: a byte of each process that has reached a meeting. `go`: one for each meeting,
+ * which is closed to release all processes. `results`: the results.
  */
 static int ready[2], go[MEETINGS][2], results[2];
 

@@ -3,8 +3,9 @@
  *
  *     tour GROUP SECRET KEY
  *
- * Before each call it prints the function, after it the function and its code (and the value). It
- * goes on whatever a call returns, and ends with exit code 0: what it printed says how it went.
+ * The program prints the name of each function before the call, and the name and the code (and the
+ * value) after it. It continues whatever a call returns and ends with exit code 0: its output is
+ * the result.
  */
 
 #define _POSIX_C_SOURCE 200809L

@@ -13,7 +13,7 @@ const LOGIN: &str = "establish_connection g abcde";
 struct Client {
     server: ScriptedServer,
     driver: Driver,
-    /// How many it has open while it is not connected.
+    /// The program's open descriptors while it is not connected.
     descriptors: i32,
 }
 
@@ -22,7 +22,7 @@ impl Client {
         Self::with(|program| program)
     }
 
-    /// One of which the program is changed before.
+    /// As `start`, with a change to the program.
     fn with(change: impl FnOnce(Program) -> Program) -> Self {
         let server = ScriptedServer::start();
         let driver =
@@ -38,7 +38,7 @@ impl Client {
         channels
     }
 
-    /// It has no connection any more and nothing left of it, and the next login works.
+    /// Asserts that the connection is closed without a leak, and that the next login works.
     fn expect_closed(&self, what: &str) {
         assert_eq!(self.driver.put("k", "v"), -2, "{what}");
         assert_eq!(self.driver.call("descriptors"), self.descriptors, "{what}");
@@ -50,7 +50,7 @@ impl Client {
     }
 }
 
-/// A login that the server breaks off: it fails with `code`, and the next one works.
+/// Asserts that a login that the server aborts fails with `code`, and that the next one works.
 fn broken_login(code: i32, break_off: impl FnOnce(&ScriptedServer)) {
     let client = Client::start();
     client.driver.begin(LOGIN);
@@ -59,13 +59,13 @@ fn broken_login(code: i32, break_off: impl FnOnce(&ScriptedServer)) {
     client.expect_closed(&format!("login, code {code}"));
 }
 
-/// A call that the server breaks off: it fails with `code`, the connection is closed, and the next
-/// login works.
+/// Asserts that a call that the server aborts fails with `code` and closes the connection, and that
+/// the next login works.
 fn broken_call(call: &str, code: i32, break_off: impl FnOnce(Channel) -> Option<Channel>) {
     let client = Client::start();
     let (main, _callback) = client.log_in();
     let kept_open = if code == -3 {
-        // The call begins when the server has broken off.
+        // The call begins after the server has closed.
         let kept_open = break_off(main);
         client.driver.begin(call);
         kept_open
@@ -111,7 +111,7 @@ fn aborted_call_fails_with_its_code_without_sigpipe() {
     });
     broken_call("put_value k v", -6, |mut main| {
         main.expect_int(0);
-        // From now on, sending to it fails; only then may the program go on.
+        // Sending to the server fails from now on, so the program may continue.
         main.stream().shutdown(Shutdown::Read).expect("the socket is connected");
         main.send_int(1);
         Some(main)
@@ -166,12 +166,12 @@ fn concurrent_logins_at_a_silent_server_cost_one_timeout() {
 fn broken_callback_channel_raises_no_sigpipe() {
     let client = Client::start();
     let (mut main, mut callback) = client.log_in();
-    // The program responds to this flag on a socket that has no reader.
+    // The program responds to this flag on a socket without a reader.
     callback.stream().shutdown(Shutdown::Read).expect("the socket is connected");
     callback.send_int(1);
     callback.expect_end();
     drop(callback);
-    // The library gives the connection up.
+    // The library closes the connection.
     main.expect_end();
     assert_eq!(client.driver.put("k", "v"), -3);
     client.expect_closed("after the callback channel broke");

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::programs::{OTHER_GROUP, measured, run, succeeded};
 
-/// A copy of `c-examples`, beside what its Makefile expects there; built.
+/// A built copy of `c-examples`, with the files that its Makefile needs beside it.
 struct Examples {
     dir: TempDir,
 }
@@ -217,7 +217,7 @@ on_both_protocols! {
     }
 }
 
-/// No process is left that was started for something in this directory.
+/// Asserts that no process that was started in this directory is left.
 fn assert_no_process_mentions(dir: &Path) {
     let dir = dir.to_str().expect("temporary directories have plain names");
     for entry in fs::read_dir("/proc").expect("this is Linux").flatten() {
@@ -275,7 +275,7 @@ fn failing_demo_reports_and_cleans_up() {
     let examples = Examples::build();
     let private = private_dir();
     let script = "#!/bin/sh\necho broken on purpose >&2\nexit 3\n";
-    // Not written into the program itself: the copy keeps its execute permission.
+    // A copy keeps the execute permission of the program.
     fs::remove_file(examples.path("meminfo")).unwrap();
     fs::copy(examples.path("demo.sh"), examples.path("meminfo")).unwrap();
     fs::write(examples.path("meminfo"), script).unwrap();
@@ -296,7 +296,7 @@ fn interrupted_demo_cleans_up() {
     let demo = demo(&examples, &private).spawn();
     demo.expect_line("watch       | watching 3 keys");
     demo.signal(Signal::SIGTERM);
-    // It waits for the publisher, which has some rounds to go.
+    // The subscriber waits for the publisher, which has some rounds left.
     let finished = demo.finish();
     assert_eq!(finished.status.code(), Some(143), "{finished:?}");
     assert_empty(private.path());

@@ -1,5 +1,5 @@
-//! What the headers promise: codes, handles, callbacks, forks, and compiling in every supported
-//! way.
+//! The promises of the headers: codes, handles, callbacks, forks, and compilation in every
+//! supported way.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -19,7 +19,7 @@ on_both_protocols! {
     }
 }
 
-/// Runs `handles.c`, which asks for the deletion of a group and for the end of the server.
+/// Runs `handles.c`, which requests the deletion of a group and the end of the server.
 fn handles(env: &TestEnv, program: impl FnOnce(&str) -> Program) {
     let other = env.server.create_group(OTHER_GROUP);
     let process = program(&other).spawn();
@@ -94,7 +94,7 @@ on_both_protocols! {
         };
         run(valgrind("codes", &[]).arg(env!("CARGO_PKG_VERSION")));
         run(valgrind("rounds", &["-t", "4"]).args(["2", "100"]));
-        // The others meet no more of what is particular to the session, and are slow in this way.
+        // The other programs do not depend on the protocol and are slow under valgrind.
         if protocol == Protocol::V2 {
             run(valgrind("api", &[]));
             run(valgrind("old_style", &[]));
@@ -103,7 +103,7 @@ on_both_protocols! {
     }
 }
 
-/// Both headers, each alone, without a warning.
+/// Compiles each header alone, without warnings.
 fn check_headers(compiler: &str, standard: &str, language: &str) {
     for header in ["kvs.h", "KVS-lib.h"] {
         tool(
@@ -185,13 +185,13 @@ on_both_protocols! {
     fn debug_line_is_printed_only_on_request(protocol: Protocol) {
         let env = TestEnv::with_protocol(protocol);
         let failures = [
-            // The first before anything else, when no connection was ever asked for.
+            // The first call precedes any login.
             ("put_value k v", -2),
             ("establish_connection unknown abcde", -7),
             ("establish_connection g wrong", -9),
             ("get_value k", -2),
         ];
-        // The question whether it is connected, which is no failure.
+        // The query whether there is a connection, which is no failure.
         let question = ("put_value", -2);
         for debug in ["1", "0", ""] {
             let driver =
@@ -256,7 +256,7 @@ on_both_protocols! {
     fn fork_during_library_calls_never_blocks_the_child(protocol: Protocol) {
         let _alone = alone();
         let env = TestEnv::with_protocol(protocol);
-        // With a sanitizer each child takes many times as long.
+        // A sanitizer slows each child down many times.
         let children = if std::env::var_os("KVS_TEST_PROGRAMS").is_some() { "200" } else { "2000" };
         let lines = run(env.member(compile_c("tests/c/forks.c")).arg(children));
         assert!(lines[0].starts_with(&format!("{children} forks during ")), "{lines:?}");

@@ -1,5 +1,5 @@
-//! Applications under load: one with every habit of the original, several processes, a thousand
-//! logins.
+//! Applications under load: one that behaves like the original client, several processes, a
+//! thousand logins.
 
 use std::collections::BTreeSet;
 

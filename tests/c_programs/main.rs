@@ -1,7 +1,7 @@
 //! C and C++ programs, compiled here, with real servers.
 //!
 //! The programs in `tests/c` check the results of their calls and exit with 0 only if all are
-//! right; the comment at the top of each says what it checks. These tests build them in every way
+//! right; the comment at the top of each describes its checks. These tests build them in every way
 //! in which the library can be used, start them, and observe them from outside: exit code, output,
 //! threads of the server.
 //!

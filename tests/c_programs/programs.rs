@@ -8,10 +8,10 @@ use std::time::Duration;
 use kvs_testkit::{Process, ProcessOutput, Program};
 use tempfile::TempDir;
 
-/// For whole programs that do tens of thousands of operations, on a busy machine.
+/// The timeout of programs with tens of thousands of operations, on a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_secs(90);
 
-/// Runs a program to its end, which must be good. The library says nothing by itself.
+/// Runs a program, which must succeed. The library must print nothing.
 pub(crate) fn run(program: Program) -> Vec<String> {
     let process = program.spawn();
     process.wait_exit_within(LONG);
@@ -24,13 +24,13 @@ pub(crate) fn succeeded(process: &Process) -> Vec<String> {
     stdout
 }
 
-/// Only one of the tests that want both processors at a time.
+/// A lock that serialises tests that use both processors.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prints figures, visible with `--nocapture`.
+/// Prints measurements, visible with `--nocapture`.
 pub(crate) fn measured(what: &str, lines: &[String]) {
     println!("{what}: {}", lines.join("; "));
 }
@@ -49,5 +49,5 @@ pub(crate) fn compile(
     program
 }
 
-/// The second group of programs that use two.
+/// The second group of programs that use two groups.
 pub(crate) const OTHER_GROUP: &str = "other";

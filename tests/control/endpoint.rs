@@ -1,4 +1,4 @@
-//! Where the control socket is, and who may use it.
+//! The path and the permissions of the control socket.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -74,7 +74,7 @@ fn typed_socket_overrides_the_environment() {
         assert!(finished.status.success(), "{finished:?}");
     }
     assert!(one.group_info("g1").is_ok() && one.group_info("g2").is_ok());
-    // Without the option, the environment counts.
+    // Without the option, the environment variable applies.
     let program = Program::new(bin("kvs")).args(["admin", "create", "g3"]);
     let program = program.env("KVS_CONTROL_SOCKET", &elsewhere).env("KVS_SOCKET", socket);
     assert!(program.console(Console::NoInput).spawn().finish().status.success());
@@ -119,7 +119,7 @@ fn control_socket_always_has_mode_0600() {
 
 /// Runs `kvs admin` as the user `nobody`, which only root can do.
 fn as_nobody(control: &Path, args: &[&str]) -> ProcessOutput {
-    // That user cannot read the build directory.
+    // The user `nobody` cannot read the build directory.
     let copy = control.with_file_name("kvs");
     fs::copy(bin("kvs"), &copy).expect("there is room for it");
     let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"];

@@ -211,7 +211,7 @@ fn hostile_clients_do_not_affect_others() {
     admin.send(b"{\"version\":2,\"request\":\"quit\"}\n");
     assert_eq!(kind(admin.receive()), Kind::Version);
     let known = kind(admin.request(&AdminRequest::Create { group: group("g"), secret: None }));
-    assert_eq!(known, Kind::Exists, "the connection goes on");
+    assert_eq!(known, Kind::Exists, "the connection stays open");
 
     let mut endless = AdminClient::connect(&env.server);
     endless.send(&vec![b'['; MAX_REQUEST_LEN]);
@@ -240,7 +240,7 @@ fn hostile_clients_do_not_affect_others() {
         "it is connected"
     );
 
-    // Requests that are cut off anywhere.
+    // Requests that are truncated at any byte.
     for n in 0..50 {
         let mut admin = AdminClient::connect(&env.server);
         let line = AdminRequest::Status { group: None }.encode();
@@ -249,7 +249,7 @@ fn hostile_clients_do_not_affect_others() {
     env.server.quit();
 }
 
-/// Slow: it waits for the timeout.
+/// This test is slow, as it waits for the timeout.
 #[test]
 fn incomplete_request_times_out() {
     let env = TestEnv::without_group();

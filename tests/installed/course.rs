@@ -35,7 +35,7 @@ struct App {
     process: Process,
 }
 
-/// What the library prints at a forced close, and what the program then prints.
+/// The output of the library at a forced close, and the output of the program after it.
 const FORCED: [&str; 3] = [
     "App: Closing connection due to deletion of group or closed server",
     "keyboard cancelled",
@@ -87,7 +87,7 @@ fn callback_thread_may_be_cancelled_before_close() {
     assert!(app.process.wait_exit().success());
 }
 
-/// Checks that `end` is a forced close for a waiting program, and ends its wait.
+/// Asserts that `end` closes the connection of a waiting program by force, and ends its wait.
 fn is_a_forced_close(end: impl FnOnce(&InstalledEnv)) {
     let env = InstalledEnv::start();
     let app = App::start(&env);

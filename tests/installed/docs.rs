@@ -46,7 +46,7 @@ fn porting_guide_works_as_written() {
     follow("docs/PORTING.md");
 }
 
-/// Does what the page says, with nothing but a home directory.
+/// Follows the instructions of a page, with nothing but a home directory.
 fn follow(name: &str) {
     let page = fs::read_to_string(project_dir().join(name)).expect("the page exists");
     let ports = Ports::reserve();
@@ -126,7 +126,7 @@ struct Terminal {
     is_running: bool,
 }
 
-/// What a shell prints after a script, before the status and the directory.
+/// The line prefix that a shell prints after a script, before the status and the directory.
 const DONE: &str = "the block is done: ";
 
 impl Reader<'_> {

@@ -1,4 +1,4 @@
-//! Every metric counts what its description says.
+//! Every metric counts the events of its description.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

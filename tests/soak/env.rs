@@ -27,7 +27,7 @@ pub(crate) struct SoakEnv {
 
 /// Prints progress to standard error, as a soak takes long and output of a passing test is
 /// captured.
-pub(crate) fn say(text: impl Display) {
+pub(crate) fn print_progress(text: impl Display) {
     // A closed standard error must not fail the soak.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -363,7 +363,7 @@ impl Report {
 
     pub(crate) fn violation(&self, text: impl Display) {
         self.violations.fetch_add(1, Ordering::Relaxed);
-        say(format_args!("VIOLATION {text}"));
+        print_progress(format_args!("VIOLATION {text}"));
     }
 
     pub(crate) fn violations(&self) -> u64 {

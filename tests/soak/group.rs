@@ -13,7 +13,9 @@ use kvs_testkit::{AppStatus, SeededRng, application_paths};
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Command, Event, Kind, Report};
-use crate::env::{Count, REPORT_TIMEOUT, Recent, SoakEnv, SoakServer, Ticket, created, lock, say};
+use crate::env::{
+    Count, REPORT_TIMEOUT, Recent, SoakEnv, SoakServer, Ticket, created, lock, print_progress,
+};
 use crate::model::{Call, Model};
 
 /// The maximum number of calls that are commanded in advance for each application.
@@ -216,7 +218,7 @@ impl<'a> Run<'a> {
             self.env.report.count(Count::CommandRefused);
         } else {
             self.group_violation(&format!("the console says {answer:?}"));
-            assert!(!self.env.report.is_full(), "nothing goes on like this");
+            assert!(!self.env.report.is_full(), "the soak stops after too many violations");
         }
         self.env.outages.wait_for_end();
     }
@@ -235,7 +237,7 @@ impl<'a> Run<'a> {
                 }
                 other => {
                     self.violation(seat, "login with the right secret", &format!("code {other}"));
-                    assert!(!self.env.report.is_full(), "nothing goes on like this");
+                    assert!(!self.env.report.is_full(), "the soak stops after too many violations");
                 }
             }
         }
@@ -328,7 +330,7 @@ impl<'a> Run<'a> {
     // Results.
 
     /// Waits for the next report and checks it.
-    fn hear(&mut self) {
+    fn receive(&mut self) {
         let Ok(Report { client, event }) = self.reports.recv_timeout(REPORT_TIMEOUT) else {
             for seat in self.seats().filter(|seat| self.model.pending(*seat) > 0) {
                 let why = format!("{} calls have not returned", self.model.pending(seat));
@@ -406,7 +408,7 @@ impl<'a> Run<'a> {
     /// commands.
     fn wait_for(&mut self, seat: usize, done: impl Fn(&Self) -> bool) {
         while !done(self) {
-            self.hear();
+            self.receive();
             // A program that has exited needs no signal.
             assert!(
                 !self.members[seat].ended,
@@ -436,7 +438,7 @@ impl<'a> Run<'a> {
         let mut next_fault = self.results + self.rng.below(FAULTS) as u64;
         while self.results < end && !self.env.report.is_full() {
             self.fill();
-            self.hear();
+            self.receive();
             if faults && self.results >= next_fault {
                 next_fault = self.results + (FAULTS / 2 + self.rng.below(FAULTS)) as u64;
                 self.fault();
@@ -482,7 +484,7 @@ impl<'a> Run<'a> {
         // Reports that it sent before its death are checked.
         while !self.members[seat].ended {
             self.fill();
-            self.hear();
+            self.receive();
         }
         self.model.vacate(seat);
         match kind {
@@ -579,7 +581,7 @@ impl<'a> Run<'a> {
             match self.differs(&status) {
                 None if also(&status) => break,
                 difference if std::time::Instant::now() > end => {
-                    let why = difference.unwrap_or_else(|| "somebody has not left".into());
+                    let why = difference.unwrap_or_else(|| "an application has not left".into());
                     self.group_violation(&format!("the status {when}: {why}: {status:#?}"));
                     break;
                 }
@@ -679,7 +681,7 @@ impl<'a> Run<'a> {
                         return answer;
                     }
                     self.fill();
-                    self.hear();
+                    self.receive();
                 }
             });
             if answer == "Group deleted!" {
@@ -772,7 +774,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        say(format_args!(
+        print_progress(format_args!(
             "group {} has ended; {} applications were in it",
             self.name, self.clients
         ));

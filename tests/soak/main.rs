@@ -27,7 +27,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use env::{Count, Outages, Pace, Size, SoakEnv, SoakServer, lock, say};
+use env::{Count, Outages, Pace, Size, SoakEnv, SoakServer, lock, print_progress};
 use kvs_testkit::{AuthServer, Process, SeededRng, Sockets, number_from_env};
 
 /// The length of a period, from one point of rest to the next.
@@ -60,7 +60,7 @@ fn mixed_load_with_outages_keeps_every_promise() {
     let minutes: f64 = number_from_env("KVS_SOAK_MINUTES").unwrap_or(0.5);
     let seed = number_from_env("KVS_SOAK_SEED")
         .unwrap_or_else(|| SeededRng::from_time().number() % 1_000_000);
-    say(format_args!("soak for {minutes} minutes with seed {seed}"));
+    print_progress(format_args!("soak for {minutes} minutes with seed {seed}"));
 
     let auth = AuthServer::start();
     let sites = [SoakServer::start("A", &auth), SoakServer::start("B", &auth)];
@@ -108,7 +108,7 @@ fn mixed_load_with_outages_keeps_every_promise() {
         sizes.judge(&env);
         quit(&env, runs);
     }
-    say(format_args!("{}\nseed {seed}", env.report));
+    print_progress(format_args!("{}\nseed {seed}", env.report));
     assert_eq!(env.report.violations(), 0, "see above; the seed is {seed}");
 }
 
@@ -216,7 +216,7 @@ impl Sizes {
         self.past.push([0, a, b]);
         let report = &env.report;
         let columns = sizes.map(|size| format!("{} KiB {} fds", size.rss, size.descriptors));
-        say(format_args!(
+        print_progress(format_args!(
             "{:>4} s: {} calls, {} callbacks, {} kills, {} drops, {} stops, {} groups deleted, \
              {} outages, \
              {} violations; auth {}, A {}, B {}",
@@ -243,7 +243,7 @@ impl Sizes {
             let descriptors = self.series.iter().map(|sizes| sizes[n].descriptors);
             let (least, most) = (descriptors.clone().min(), descriptors.max());
             let past: Vec<u64> = self.past.iter().map(|past| past[n]).collect();
-            say(format_args!(
+            print_progress(format_args!(
                 "{name}: {rss:?} KiB; {past:?} applications remembered; {least:?} to {most:?} \
                  descriptors"
             ));
@@ -278,7 +278,7 @@ fn quit(env: &SoakEnv, mut runs: Vec<group::Run<'_>>) {
     thread::sleep(IDLE.0);
     let used: Vec<_> =
         ticks(env).iter().zip(before).map(|(after, before)| after - before).collect();
-    say(format_args!("idle for {:?} with all applications: {used:?} ticks", IDLE.0));
+    print_progress(format_args!("idle for {:?} with all applications: {used:?} ticks", IDLE.0));
     if used.iter().any(|ticks| *ticks > IDLE.1) {
         env.report.violation(format_args!("idle servers used {used:?} ticks"));
     }

@@ -1,4 +1,4 @@
-//! The package's services in a machine with a systemd of its own: `in_machine` is what happens
+//! The package's services in a container with its own systemd. `in_machine` is the script that runs
 //! there.
 
 use kvs_testkit::{MACHINE_TOOLS, Machine, are_installed, skipped};

@@ -23,7 +23,7 @@ impl Supervisor {
         Self { socket, dir }
     }
 
-    /// For `NOTIFY_SOCKET`.
+    /// The value of `NOTIFY_SOCKET`.
     fn address(&self) -> String {
         self.dir.path().join("notify").display().to_string()
     }
@@ -32,7 +32,7 @@ impl Supervisor {
         server.env("NOTIFY_SOCKET", &self.address())
     }
 
-    fn told_within(&self, limit: Duration) -> Option<String> {
+    fn message_within(&self, limit: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(limit)).expect("it is not zero");
         let mut buffer = [0; 4096];
         let count = self.socket.recv(&mut buffer).ok()?;
@@ -40,12 +40,12 @@ impl Supervisor {
     }
 
     fn expect(&self, message: &str) {
-        assert_eq!(self.told_within(DEADLINE).as_deref(), Some(format!("{message}\n").as_str()));
+        assert_eq!(self.message_within(DEADLINE).as_deref(), Some(format!("{message}\n").as_str()));
     }
 
-    /// All messages have been received.
+    /// Asserts that no message is pending.
     fn expect_no_more(&self) {
-        assert_eq!(self.told_within(Duration::from_millis(1)), None);
+        assert_eq!(self.message_within(Duration::from_millis(1)), None);
     }
 }
 
@@ -63,8 +63,8 @@ fn local_server_reports_readiness_and_link_state() {
     let first = addr.port() + 1;
     supervisor.expect(&connected(&auth, first));
     supervisor.expect("READY=1");
-    // At once, and not at a second try.
-    let mut client = Channel::connect("main", server.socket()).expect("somebody listens");
+    // The first attempt must succeed.
+    let mut client = Channel::connect("main", server.socket()).expect("the server listens");
     Channel::connect("callback", server.callback_socket()).expect("there, too");
     client.expect_int(1);
 
@@ -91,7 +91,7 @@ fn local_server_is_not_ready_before_the_auth_server() {
     auth.stop();
     let _server = supervisor.starts(LocalServer::builder(auth.addr())).spawn();
     supervisor.expect(&format!("STATUS=Looking for the authentication server {}", auth.addr()));
-    assert_eq!(supervisor.told_within(QUIET_PERIOD), None);
+    assert_eq!(supervisor.message_within(QUIET_PERIOD), None);
     auth.signal(Signal::SIGCONT);
     supervisor.expect(&connected(&auth, auth.addr().port() + 1));
     supervisor.expect("READY=1");

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// `KVS_ERROR_NOT_FOUND`.
 const NOT_FOUND: i32 = -7;
 
-/// Two listening sockets, whatever becomes of the servers that get them.
+/// Two listening sockets, which outlive the servers that receive them.
 struct Holder {
     main: UnixListener,
     callback: UnixListener,
@@ -39,7 +39,7 @@ impl Holder {
     }
 
     fn starts(&self, auth: &AuthServer) -> LocalServer {
-        // They have no order.
+        // The order of the sockets is not specified.
         let both = [&self.callback, &self.main].map(duplicate);
         LocalServer::builder(auth.addr())
             .socket(self.socket())
@@ -47,15 +47,15 @@ impl Holder {
             .start()
     }
 
-    /// Waits until somebody is in the queue of the main socket.
+    /// Waits until a connection is in the backlog of the main socket.
     fn wait_for_client(&self) {
         let mut fds = [PollFd::new(self.main.as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(DEADLINE).expect("it is short");
         assert_eq!(poll(&mut fds, limit), Ok(1), "a client comes");
     }
 
-    /// An application that has connected both channels and awaits its greeting, and others after
-    /// it.
+    /// An application that has connected both channels and waits for its greeting, and more
+    /// applications behind it.
     fn queued(&self) -> [Channel; 2] {
         let dir = self.dir.path();
         [
@@ -79,7 +79,7 @@ fn duplicate(socket: &UnixListener) -> OwnedFd {
     socket.try_clone().expect("a descriptor can be duplicated").into()
 }
 
-/// The rest of its login, and that it is served.
+/// Completes the login, and asserts that the application is served.
 fn expect_served([mut main, mut callback]: [Channel; 2], server: &LocalServer) {
     let secret = server.create_group("g");
     main.begin_login("g", &secret);
@@ -102,7 +102,7 @@ fn systemd_socket_activation_starts_the_server() {
         server.expect_log("both sockets", |line| line.contains("Listening on "));
     }
     let first = Driver::start(&server);
-    // There is no group yet: the response comes from the server, which was not running before.
+    // Without a group, the refusal shows that the server was started.
     assert_eq!(first.establish("g", "xxxxx"), NOT_FOUND);
     let secret = server.create_group("g");
     assert_eq!(first.establish("g", &secret), 0);
@@ -147,8 +147,8 @@ fn clients_during_quit_wait_for_the_next_server() {
     let holder = Holder::new();
     let server = holder.starts(&auth);
     let secret = server.create_group("g");
-    // It ignores the request to close, so the server takes a while to quit. The first application
-    // is served by the thread that accepts.
+    // The application ignores the request to close, so the server takes a while to quit. The
+    // accepting thread serves the first application.
     let mut slow = server.raw_app("g", &secret);
     server.signal(Signal::SIGTERM);
     slow.callback.int();
@@ -187,7 +187,7 @@ fn activation_sockets_are_kept_and_not_inherited() {
     assert_eq!(mode(holder.socket()), 0o604);
 }
 
-/// As `/proc` shows close-on-exec.
+/// The close-on-exec flag in `/proc`.
 fn close_on_exec() -> u32 {
     OFlag::O_CLOEXEC.bits().cast_unsigned()
 }
@@ -218,9 +218,10 @@ fn activation_sockets_of_another_process_are_ignored() {
     assert!(!server.socket().exists());
 }
 
-/// A server that is handed this does not start, and says all of that.
+/// Asserts that a server that receives these descriptors does not start, and that its message
+/// contains these words.
 fn expect_refusal(descriptor: impl Into<OwnedFd>, sentences: &[&str]) {
-    // It does not come to ask the authentication server.
+    // The server fails before it contacts the authentication server.
     let auth = AuthServer::start();
     let holder = Holder::new();
     let all = vec![duplicate(&holder.main), duplicate(&holder.callback), descriptor.into()];

@@ -8,12 +8,12 @@ use std::process::Command;
 use kvs_testkit::{InstalledTree, are_installed, bin, private_dir, project_dir, tool};
 use tempfile::TempDir;
 
-/// The most that `systemd-analyze security` may find exposed of a service, in tenths. (10 is a
-/// service without any protection, 0 one that can do nothing.)
+/// The maximum exposure of a service by `systemd-analyze security`, in tenths. (10.0 is a service
+/// without any protection.)
 const EXPOSED: [(&str, u32); 2] =
     [("kvs-local-server.service", 12), ("kvs-auth-server.service", 11)];
 
-/// Units name their programs, so the tree is where it says that it is.
+/// Units contain the paths of their programs, so the tree must be at its final path.
 fn installed() -> TempDir {
     let dir = private_dir();
     tool(
@@ -49,7 +49,7 @@ fn systemd_accepts_the_units_and_rates_them_safe() {
     }
 }
 
-/// The options of a server with their defaults, as its help has them.
+/// The options of a server with their defaults, from its help.
 fn options(program: &str) -> BTreeMap<String, Option<String>> {
     let help = tool(Command::new(bin(program)).arg("--help"));
     let mut options = BTreeMap::new();
@@ -58,7 +58,7 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
         let line = line.trim();
         if let Some((_, option)) = line.split_once("--").filter(|(before, _)| before.len() < 5) {
             let name = option.split(' ').next().expect("a word").to_owned();
-            // The text after the options speaks of them, too.
+            // The text after the options mentions options, too.
             if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
                 continue;
             }
@@ -72,7 +72,7 @@ fn options(program: &str) -> BTreeMap<String, Option<String>> {
             }
         }
     }
-    // What a file cannot say.
+    // Options that a file cannot set.
     options
         .retain(|name, _| !["help", "version", "config", "check-config"].contains(&name.as_str()));
     options
@@ -127,7 +127,7 @@ fn changed_configuration_is_neither_overwritten_nor_removed() {
     installed.uninstall();
     assert!(!unchanged.exists());
     assert_eq!(read(&changed), mine);
-    // The second time there is nothing to compare it with.
+    // The second time there is no earlier version for comparison.
     installed.uninstall();
     assert_eq!(read(&changed), mine);
 }

@@ -9,7 +9,7 @@ use crate::rng::SeededRng;
 pub enum Delivery {
     /// Once, without delay.
     OnTime,
-    /// Not at all.
+    /// The datagram is lost.
     Dropped,
     /// Duplicated, without delay.
     Duplicated,
@@ -29,8 +29,8 @@ pub enum Delivery {
 pub struct Delay {
     /// The delay after it was sent.
     pub after: Duration,
-    /// Whether it is delivered earlier, once two later datagrams of the same direction have
-    /// arrived.
+    /// Whether the datagram is delivered earlier, once two later datagrams of the same direction
+    /// have arrived.
     pub or_overtaken: bool,
 }
 

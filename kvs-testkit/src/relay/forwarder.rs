@@ -16,7 +16,7 @@ use crate::ports::Ports;
 /// Chooses the delivery of the datagram with this number.
 pub(super) type ChooseDelivery = Box<dyn Fn(usize) -> Delivery + Send + Sync>;
 
-/// What the thread shares with its relay.
+/// The state that the thread shares with its relay.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
@@ -30,7 +30,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// Received datagrams of both directions.
     pub(super) count: usize,
-    /// Those that were not delivered normally.
+    /// Datagrams that were not delivered normally.
     pub(super) hit: usize,
     /// Datagrams in flight.
     pub(super) under_way: usize,
