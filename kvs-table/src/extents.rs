@@ -1,12 +1,13 @@
 //! The bytes of large records: long keys, and values of more than [`MAX_INLINE`](crate::MAX_INLINE)
 //! bytes.
 //!
-//! A record names an extent by a handle of four bytes. The bytes are reference-counted, so a reader
-//! takes a reference under the group's lock and copies the bytes afterwards, and a writer releases
+//! Extents have the numbers of their records. The bytes are reference-counted, so a reader takes a
+//! reference under the group's lock and copies the bytes afterwards, and a writer releases
 //! megabytes after the lock. [`ExtentRef`] is the only reference count in a table. Shared memory
 //! will replace it: an extent is then a range of the mapped region.
 
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -42,50 +43,50 @@ impl fmt::Debug for ExtentRef {
     }
 }
 
-/// The handle of an extent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ExtentId(u32);
-
-/// The extents of one table.
-#[derive(Default)]
-pub(crate) struct Extents {
-    extents: Vec<Option<ExtentRef>>,
-    free_list: Vec<u32>,
+/// The two extents of a large record.
+pub(crate) struct RecordExtents {
+    pub(crate) key: ExtentRef,
+    pub(crate) value: ExtentRef,
 }
 
+/// The extents of all large records of one table, by the number of their record.
+#[derive(Default)]
+pub(crate) struct Extents(Vec<RecordExtents>);
+
 impl Extents {
-    /// Stores an extent. The caller keeps the number of extents below 2^32.
-    pub(crate) fn store(&mut self, bytes: ExtentRef) -> ExtentId {
-        match self.free_list.pop() {
-            Some(id) => {
-                self.extents[id as usize] = Some(bytes);
-                ExtentId(id)
-            }
-            None => {
-                self.extents.push(Some(bytes));
-                ExtentId((self.extents.len() - 1) as u32)
-            }
-        }
+    /// Adds the extents of the record with the next number.
+    pub(crate) fn push(&mut self, extents: RecordExtents) {
+        self.0.push(extents);
     }
 
-    /// The bytes of an extent in use.
-    pub(crate) fn get(&self, id: ExtentId) -> &ExtentRef {
-        self.extents[id.0 as usize].as_ref().expect("a record names extents in use only")
+    /// The extents of a record.
+    pub(crate) fn get(&self, number: u32) -> &RecordExtents {
+        &self.0[number as usize]
     }
 
-    /// Replaces the bytes of an extent in use, and returns the previous ones.
-    pub(crate) fn replace(&mut self, id: ExtentId, bytes: ExtentRef) -> ExtentRef {
-        let previous = self.extents[id.0 as usize].replace(bytes);
-        previous.expect("a record names extents in use only")
+    /// Replaces the value of a record, and returns the previous one.
+    pub(crate) fn replace_value(&mut self, number: u32, value: ExtentRef) -> ExtentRef {
+        mem::replace(&mut self.0[number as usize].value, value)
     }
 
-    /// Frees an extent, and returns its bytes.
-    pub(crate) fn free(&mut self, id: ExtentId) -> ExtentRef {
-        let freed = self.extents[id.0 as usize].take();
-        self.free_list.push(id.0);
-        if self.free_list.len() == self.extents.len() {
-            (self.extents, self.free_list) = (Vec::new(), Vec::new());
-        }
-        freed.expect("a record names extents in use only")
+    /// Removes the extents of a record. The last record gets its number.
+    pub(crate) fn swap_remove(&mut self, number: u32) -> RecordExtents {
+        swap_remove(&mut self.0, number)
     }
+
+    /// The number of records for which there is memory.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+/// Removes an entry, and moves the last one there. The memory of `entries` is at most four times
+/// what they need, at a constant cost per removal.
+pub(crate) fn swap_remove<T>(entries: &mut Vec<T>, number: u32) -> T {
+    let removed = entries.swap_remove(number as usize);
+    if entries.len() <= entries.capacity() / 4 {
+        entries.shrink_to(entries.len() * 2);
+    }
+    removed
 }

@@ -3,12 +3,12 @@
 //! A record stores one pair. A small record is one slot: a header of 14 bytes, the key and the
 //! value. A record is large when its value is longer than [`MAX_INLINE`] or when the record does
 //! not fit into the largest slot; it is then a fixed-size entry of `large`, and its key and value
-//! are extents.
+//! are extents. Both kinds are kept dense, so freed records leave no gaps behind.
 //!
-//! A record keeps its handle until it is replaced or freed, or until its slot moves because another
+//! A record keeps its handle until it is replaced or freed, or until it moves because another
 //! record was freed ([`Moved`]): then the owner of the index must correct the handle there.
 
-use crate::extents::{ExtentId, ExtentRef, Extents};
+use crate::extents::{ExtentRef, Extents, RecordExtents, swap_remove};
 use crate::hash::KeyHash;
 use crate::slots::{HANDLE_LIMIT, MAX_SLOT, Moved, Slots};
 use crate::value::{MAX_INLINE, Value};
@@ -67,8 +67,6 @@ struct Large {
     hash: u64,
     version: u64,
     owner: u32,
-    key: ExtentId,
-    value: ExtentId,
 }
 
 /// The records of one table.
@@ -76,8 +74,7 @@ struct Large {
 pub(crate) struct Records {
     slots: Slots,
     large: Vec<Large>,
-    /// The numbers of the large records that are not in use.
-    free_list: Vec<u32>,
+    /// Those of `large`, at the same positions.
     extents: Extents,
 }
 
@@ -111,9 +108,10 @@ impl Records {
             self.write_slot(handle, &record);
             return None;
         }
-        let large = &mut self.large[(handle ^ LARGE) as usize];
+        let number = handle ^ LARGE;
+        let large = &mut self.large[number as usize];
         (large.version, large.owner) = (record.version, record.owner);
-        Some(self.extents.replace(large.value, extent_of(record.value))).filter(is_shared)
+        Some(self.extents.replace_value(number, extent_of(record.value))).filter(is_shared)
     }
 
     /// Whether the record of `key` can be overwritten with this value.
@@ -129,7 +127,7 @@ impl Records {
     pub(crate) fn can_store(&self, key: &[u8], value: &Value<'_>) -> bool {
         match Self::slot_len(key, value) {
             Some(len) => self.slots.can_allocate(len),
-            None => !self.free_list.is_empty() || self.large.len() < LARGE as usize,
+            None => self.large.len() < LARGE as usize,
         }
     }
 
@@ -139,20 +137,17 @@ impl Records {
         self.slots.available_pages() >= count && LARGE as usize - self.large.len() >= count
     }
 
-    /// Frees a record. Returns its value if it is shared, and the record that moved to its slot.
+    /// Frees a record. Returns its value if it is shared, and the record that got its handle.
     pub(crate) fn free(&mut self, handle: u32) -> (Option<ExtentRef>, Option<Moved>) {
         if handle & LARGE == 0 {
             return (None, self.slots.free(handle));
         }
         let number = handle ^ LARGE;
-        let Large { key, value, .. } = self.large[number as usize];
-        drop(self.extents.free(key));
-        let value = self.extents.free(value);
-        self.free_list.push(number);
-        if self.free_list.len() == self.large.len() {
-            (self.large, self.free_list) = (Vec::new(), Vec::new());
-        }
-        (Some(value).filter(is_shared), None)
+        swap_remove(&mut self.large, number);
+        let RecordExtents { value, .. } = self.extents.swap_remove(number);
+        // What was the last record has this number now.
+        let from = LARGE | self.large.len() as u32;
+        (Some(value).filter(is_shared), (from != handle).then_some(Moved { from, to: handle }))
     }
 
     /// The hash of the key of a record.
@@ -169,15 +164,16 @@ impl Records {
         if handle & LARGE == 0 {
             return RecordHeader::read(self.slots.slot(handle));
         }
-        let Large { version, owner, key, value, .. } = *self.large(handle);
-        let (key_len, value_len) = (self.extents.get(key).len(), self.extents.get(value).len());
+        let Large { version, owner, .. } = *self.large(handle);
+        let RecordExtents { key, value } = self.extents.get(handle ^ LARGE);
+        let (key_len, value_len) = (key.len(), value.len());
         RecordHeader { version, owner, key_len, value_len }
     }
 
     #[inline]
     pub(crate) fn key(&self, handle: u32) -> &[u8] {
         if handle & LARGE != 0 {
-            return self.extents.get(self.large(handle).key);
+            return &self.extents.get(handle ^ LARGE).key;
         }
         let slot = self.slots.slot(handle);
         &slot[HEADER_LEN..HEADER_LEN + RecordHeader::read(slot).key_len]
@@ -187,9 +183,8 @@ impl Records {
     #[inline]
     pub(crate) fn value(&self, handle: u32) -> (Value<'_>, u64) {
         if handle & LARGE != 0 {
-            let large = self.large(handle);
-            let extent = self.extents.get(large.value);
-            return (Value::from_extent(extent), large.version);
+            let RecordExtents { value, .. } = self.extents.get(handle ^ LARGE);
+            return (Value::from_extent(value), self.large(handle).version);
         }
         let slot = self.slots.slot(handle);
         let header = RecordHeader::read(slot);
@@ -216,25 +211,14 @@ impl Records {
     }
 
     fn store_large(&mut self, record: NewRecord<'_>) -> Result<u32, Full> {
-        if self.free_list.is_empty() && self.large.len() >= LARGE as usize {
+        if self.large.len() >= LARGE as usize {
             return Err(Full);
         }
         let NewRecord { hash, version, owner, key, value } = record;
-        // There are two extents for each of at most 2^31 large records, so 32-bit ids suffice.
-        let key = self.extents.store(key.into());
-        let value = self.extents.store(extent_of(value));
-        let large = Large { hash, version, owner, key, value };
-        let number = match self.free_list.pop() {
-            Some(number) => {
-                self.large[number as usize] = large;
-                number
-            }
-            None => {
-                self.large.push(large);
-                (self.large.len() - 1) as u32
-            }
-        };
-        Ok(LARGE | number)
+        let handle = LARGE | self.large.len() as u32;
+        self.large.push(Large { hash, version, owner });
+        self.extents.push(RecordExtents { key: key.into(), value: extent_of(value) });
+        Ok(handle)
     }
 
     fn large(&self, handle: u32) -> &Large {
@@ -264,6 +248,11 @@ impl Records {
     /// The length of the slot of a record, or 0 for a large record.
     pub(crate) fn slot_len_of(&self, handle: u32) -> usize {
         if handle & LARGE == 0 { self.slots.slot(handle).len() } else { 0 }
+    }
+
+    /// The number of large records for which there is memory.
+    pub(crate) fn large_capacity(&self) -> usize {
+        self.large.capacity().max(self.extents.capacity())
     }
 
     /// Uses up all page numbers.

@@ -487,6 +487,27 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_deleted_large_records_is_released() {
+        const MANY: usize = 1000;
+        let mut table = SeededHash::table();
+        let value = |number: usize| vec![number as u8; MAX_INLINE + 1 + number];
+        for number in 0..MANY {
+            let _ = table.put(&number.to_le_bytes(), &Value::new(&value(number)), 1, 0).unwrap();
+        }
+        // The last ones stay, and move.
+        for number in 0..MANY - 3 {
+            assert!(table.delete(&number.to_le_bytes()).is_some());
+            let kept = table.records.large_capacity();
+            assert!(kept <= (4 * table.reader().count()).max(4), "{kept} after {number}");
+        }
+        for number in MANY - 3..MANY {
+            let deleted = table.delete(&number.to_le_bytes()).unwrap();
+            assert_eq!(deleted.value.as_deref(), Some(&value(number)[..]));
+        }
+        assert_eq!(table.records.large_capacity(), 0);
+    }
+
+    #[test]
     fn long_value_is_not_copied() {
         let mut table = SeededHash::table();
         let value = Value::new(&[1; MAX_INLINE + 1]);
