@@ -58,6 +58,15 @@ impl Batch<'_> {
         let puts = self.changes.iter();
         puts.filter(|change| matches!(change.operation, Operation::Put(_))).count() as u64
     }
+
+    /// The bytes of all keys and values, which an [`OwnedBatch`] keeps.
+    pub fn len_bytes(&self) -> u64 {
+        let len = |change: &Change<'_>| match &change.operation {
+            Operation::Put(value) => change.key.len() + value.len(),
+            Operation::Delete => change.key.len(),
+        };
+        self.changes.iter().map(|change| len(change) as u64).sum()
+    }
 }
 
 /// A batch that owns its keys and values, for a store or a group that keeps it until it is

@@ -23,7 +23,12 @@ impl Store for MemoryStore {
     }
 
     fn limits(&self) -> StoreLimits {
-        StoreLimits { max_value: usize::MAX, max_changes: usize::MAX, is_durable: false }
+        StoreLimits {
+            max_value: usize::MAX,
+            max_changes: usize::MAX,
+            commits_at_once: true,
+            is_durable: false,
+        }
     }
 
     fn recover(&mut self, _: &mut dyn Apply) -> Result<Version, StoreError> {

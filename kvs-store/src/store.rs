@@ -49,6 +49,9 @@ pub struct StoreLimits {
     pub max_value: usize,
     /// The maximum number of changes in a batch.
     pub max_changes: usize,
+    /// Whether every batch is committed at once: [`Store::submit`] never returns
+    /// [`Submitted::Pending`].
+    pub commits_at_once: bool,
     /// Whether committed batches survive the end of the process.
     pub is_durable: bool,
 }

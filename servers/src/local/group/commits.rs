@@ -12,7 +12,7 @@ use std::mem;
 use kvs_store::{OwnedBatch, Stamp};
 
 use crate::local::group::submission::CompletionHandler;
-use crate::local::limits::charge::Reservation;
+use crate::local::limits::charge::{Charge, Reservation};
 
 /// A batch that was submitted and is not applied yet.
 pub(crate) struct QueuedCommit {
@@ -20,6 +20,8 @@ pub(crate) struct QueuedCommit {
     pub(crate) batch: OwnedBatch,
     /// What they may take of their user's quota.
     pub(crate) reservation: Reservation,
+    /// Counts the bytes of `batch` that are not reserved: of deleted keys and overwriting values.
+    pub(crate) buffer: Charge,
     /// Who receives the outcome.
     pub(crate) completion: CompletionHandler,
 }

@@ -208,7 +208,7 @@ impl Group {
         changes: &[Change<'_>],
         requester: Requester<'_>,
     ) -> Submission {
-        if let Err(refusal) = state.check_room(changes) {
+        if let Err(refusal) = state.check_room(changes, requester.user) {
             return refusal.into();
         }
         let ticket = |id| Ticket { completions: Arc::downgrade(self) as Weak<dyn Completions>, id };

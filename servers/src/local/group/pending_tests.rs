@@ -17,7 +17,7 @@ use crate::local::group::outcome::Outcome;
 use crate::local::group::registry::Groups;
 use crate::local::group::submission::{CompletionHandler, Requester, Submission};
 use crate::local::group::subscriber::Subscriber;
-use crate::local::limits::charge::Reservation;
+use crate::local::limits::charge::{Charge, Reservation};
 use crate::local::limits::limit::Limit;
 use crate::local::limits::quota::{Quotas, UserQuota};
 use crate::local::metrics::events::EventCounters;
@@ -215,12 +215,36 @@ fn removed_group_in_memory_refuses_writes() {
 }
 
 #[test]
+fn bytes_of_pending_batches_are_charged_and_limited() {
+    let mut fixture = Fixture::with_quota(10, 100);
+    assert_eq!(fixture.put(b"key", &[0; 30]), None);
+    fixture.control.complete_all();
+    assert_eq!(fixture.user.taken(), (1, 33));
+    // The pair and the value that will overwrite it exist at the same time.
+    assert_eq!(fixture.put(b"key", &[1; 30]), None);
+    assert_eq!(fixture.user.taken(), (1, 66));
+    fixture.control.complete_all();
+    assert_eq!(fixture.user.taken(), (1, 33));
+    // So do all the keys that are to be deleted.
+    let key = [b'k'; 45];
+    assert_eq!((fixture.delete(&key), fixture.user.taken()), (Some(Outcome::NoSuchKey), (1, 33)));
+    assert_eq!((fixture.delete(b"key"), fixture.user.taken()), (None, (1, 36)));
+    assert_eq!((fixture.delete(&key), fixture.delete(&key)), (None, None));
+    assert_eq!(fixture.user.taken(), (1, 126));
+    let limit = Some(Outcome::LimitReached(Limit::Bytes));
+    assert_eq!((fixture.delete(&key), fixture.control.pending()), (limit, 3));
+    fixture.control.complete_all();
+    assert_eq!(fixture.user.taken(), (0, 0));
+}
+
+#[test]
 fn late_completion_decides_no_later_batch() {
     let handler = || Box::new(drop) as CompletionHandler;
     let user = Quotas::user_with(10, 1000);
     let queued = || QueuedCommit {
         batch: OwnedBatch::from(Batch { owner: user.uid, changes: &[] }),
         reservation: Reservation::new(&user, 1, 1),
+        buffer: Charge::buffer(&user, 1),
         completion: handler(),
     };
     let mut commits = Commits::default();

@@ -25,7 +25,7 @@ use crate::local::group::outcome::Outcome;
 use crate::local::group::submission::{Applied, CompletionHandler, Effects, Requester, Submission};
 use crate::local::group::subscriber::{Key, Subscriber};
 use crate::local::group::subscriptions::SubscriptionIndex;
-use crate::local::limits::charge::Reservation;
+use crate::local::limits::charge::{Charge, Reservation};
 use crate::local::limits::limit::Limit;
 use crate::local::limits::quota::UserQuota;
 use crate::local::limits::usage::GroupUsage;
@@ -161,9 +161,13 @@ impl State {
     }
 
     /// Whether the store and the table can take the changes, once those that are pending are
-    /// applied.
+    /// applied, and `user` may keep them pending.
     #[inline]
-    pub(crate) fn check_room(&self, changes: &[Change<'_>]) -> Result<(), Outcome> {
+    pub(crate) fn check_room(
+        &self,
+        changes: &[Change<'_>],
+        user: &UserQuota,
+    ) -> Result<(), Outcome> {
         let is_too_long = |change: &Change<'_>| match &change.operation {
             Operation::Put(value) => value.len() > self.limits.max_value,
             Operation::Delete => false,
@@ -178,7 +182,20 @@ impl State {
             }
             _ => self.table.has_room(changes.len() + self.commits.pending_changes()),
         };
-        if has_room { Ok(()) } else { Err(Outcome::LimitReached(Limit::Pairs)) }
+        if !has_room {
+            return Err(Outcome::LimitReached(Limit::Pairs));
+        }
+        if self.limits.commits_at_once { Ok(()) } else { self.check_pending_quota(changes, user) }
+    }
+
+    /// Whether `user` may have the copy of a pending batch buffered.
+    #[cold]
+    fn check_pending_quota(&self, changes: &[Change<'_>], user: &UserQuota) -> Result<(), Outcome> {
+        let (_, reserved) = self.batch_growth(changes, user);
+        match unreserved_bytes(Batch { owner: user.uid, changes }, reserved) {
+            0 => Ok(()),
+            bytes => user.check_buffer_quota(bytes).map_err(Outcome::LimitReached),
+        }
     }
 
     /// Submits changes that were checked. `ticket` makes a ticket with this id.
@@ -217,7 +234,9 @@ impl State {
     ) {
         let (pairs, bytes) = self.batch_growth(batch.changes, user);
         let reservation = Reservation::new(user, pairs, bytes);
-        let pending = QueuedCommit { batch: OwnedBatch::from(batch), reservation, completion };
+        let buffer = Charge::buffer(user, unreserved_bytes(batch, bytes) as usize);
+        let batch = OwnedBatch::from(batch);
+        let pending = QueuedCommit { batch, reservation, buffer, completion };
         match stamp {
             Some(stamp) => self.commits.add_waiting(stamp, pending),
             None => self.commits.add_undecided(pending),
@@ -282,9 +301,9 @@ impl State {
 impl Completed {
     /// Passes the outcome to the requester. Call it with no lock held.
     pub(crate) fn finish(self, notifications: &mut PendingNotifications) {
-        let QueuedCommit { batch, reservation, completion } = self.pending;
+        let QueuedCommit { batch, reservation, buffer, completion } = self.pending;
         // What was stored is counted as pairs now. The requester sees it counted once.
-        drop((batch, reservation));
+        drop((batch, reservation, buffer));
         completion(self.applied.schedule(notifications));
     }
 }
@@ -293,6 +312,11 @@ impl Completed {
 #[cold]
 fn log_table_full(version: Version) {
     tracing::error!(version, "a committed pair does not fit into the table");
+}
+
+/// The bytes of a pending batch beyond those that its reservation counts.
+fn unreserved_bytes(batch: Batch<'_>, reserved: u64) -> u64 {
+    batch.len_bytes().saturating_sub(reserved)
 }
 
 fn outcome_of(stamp: Stamp, changes: &[Change<'_>]) -> Outcome {

@@ -52,7 +52,8 @@ pub(crate) struct UserQuota {
     pub(super) bytes: AtomicU64,
     /// Those of the bytes that are pending events.
     pub(super) events: AtomicU64,
-    /// Those of the bytes that are messages on their way in, or responses that are not taken.
+    /// Those of the bytes that are messages on their way in, pending batches, or responses that are
+    /// not taken.
     pub(super) buffers: AtomicU64,
     pub(super) connections: Connections,
     log: UserLog,
@@ -152,9 +153,9 @@ impl UserQuota {
         self.events.load(Ordering::Relaxed) < self.limits.bytes
     }
 
-    /// Whether so many bytes of a response may be buffered. Buffers count against the limit of
-    /// bytes apart from pairs, so a user whose pairs have reached the limit still reads them; and
-    /// one response may always be buffered.
+    /// Whether so many bytes of a response or a pending batch may be buffered. Buffers count
+    /// against the limit of bytes apart from pairs, so a user whose pairs have reached the limit
+    /// still reads and deletes them; and one buffer is always allowed.
     ///
     /// # Errors
     /// The limit that forbids it.

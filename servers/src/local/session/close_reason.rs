@@ -50,7 +50,7 @@ pub(crate) enum CloseReason {
     /// The application sent bytes on the callback channel in protocol v2.
     #[error("protocol error: unexpected bytes on the callback channel")]
     UnexpectedBytes,
-    /// Protocol v1: the table refused a value that the server had agreed to receive.
+    /// Protocol v1: the group refused a value that the server had agreed to receive, or a delete.
     #[error("the table of its group is full")]
     TableFull,
     /// The store has failed to keep a write, or the group was deleted before it was stored. Neither

@@ -117,14 +117,14 @@ impl V1Session {
     ) -> Result<(), CloseReason> {
         match (kind, outcome) {
             (_, Outcome::StorageFailed) => return Err(CloseReason::StorageFailed),
-            (RequestKind::Delete, _) => {
+            (RequestKind::Delete, Outcome::Deleted | Outcome::NoSuchKey) => {
                 let found = outcome == Outcome::Deleted;
                 requests.recorder.count(kind, found_status(found));
                 self.channel.respond_found(found, requests.output);
             }
             (_, Outcome::Stored(_)) => requests.recorder.count(kind, Status::Ok),
             _ => {
-                // Protocol v1 has no response to a value.
+                // Protocol v1 has no response to a value, and none to a delete that was refused.
                 requests.recorder.count(kind, Status::Limit);
                 return Err(CloseReason::TableFull);
             }
