@@ -14,6 +14,9 @@
 //! - A refused batch has no stamp, so the sequence of stamps has no gap.
 //! - The versions of a group strictly increase and are never reused.
 //!
+//! Every group begins empty: no caller calls [`Store::recover`] or reads
+//! [`StoreLimits::is_durable`] yet.
+//!
 //! The crate knows no sessions, no users beyond their uid, and no sockets.
 
 #![forbid(unsafe_code)]

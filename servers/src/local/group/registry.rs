@@ -1,4 +1,7 @@
 //! All groups of this local server, by name.
+//!
+//! A new group begins empty: it does not [recover](kvs_store::Store::recover) what its store kept
+//! in an earlier life of the group.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -67,7 +67,8 @@ struct State {
     writer: EventWriter,
 }
 
-/// The pending events, in the order in which their keys changed first.
+/// The pending events, in the order in which their keys were enqueued first. A batch enqueues each
+/// of its keys once, at the position of the key's last change.
 #[derive(Debug)]
 struct EventQueue {
     order: VecDeque<Key>,

@@ -11,7 +11,8 @@ pub struct Limits {
     pub connections: usize,
     /// Pairs whose value the user has stored.
     pub pairs: u64,
-    /// Bytes of the keys and values of those pairs. A subscription counts as 512.
+    /// Bytes of the keys and values of those pairs, of subscriptions (512 each), of pending events
+    /// (256 each) and of buffers. Events, and buffered responses, are limited apart from the rest.
     pub bytes: u64,
 }
 
