@@ -51,7 +51,8 @@
 //! # Callbacks
 //! The library has one thread per connection, which runs the callbacks one after the other, with
 //! all signals blocked. A callback may call every function of the library, and may block: the
-//! changes of a key in the meantime are coalesced and reported once.
+//! events of further changes are queued. When many are pending, those of one key are coalesced; the
+//! last one of a key is not lost.
 //!
 //! # Timeouts
 //! A call waits at most for the [timeout](Builder::timeout) of the connection for the server, 5 s
