@@ -2,8 +2,8 @@
 //!
 //! A store completes tickets in any order, but commits are applied in the order of their stamps. So
 //! a commit whose predecessor is not here yet waits. A batch keeps its quota reservation until it
-//! is applied or refused. A group that is removed refuses them all, but sequences and ticket ids go on,
-//! so that a late completion decides no other batch.
+//! is applied or refused. A group that is removed refuses them all, but sequences and ticket ids go
+//! on, so that a late completion decides no other batch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

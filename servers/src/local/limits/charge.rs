@@ -42,8 +42,8 @@ impl Charge {
         Self::new(user, bytes, ChargeKind::Event)
     }
 
-    /// Counts so many bytes of a message on its way in, of a pending batch, or of responses that are
-    /// not taken.
+    /// Counts so many bytes of a message on its way in, of a pending batch, or of responses that
+    /// are not taken.
     pub(crate) fn buffer(user: &Arc<UserQuota>, len: usize) -> Self {
         Self::new(user, saturating_u32(len), ChargeKind::Buffer)
     }
