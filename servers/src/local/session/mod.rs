@@ -16,6 +16,7 @@ mod pending_responses;
 mod pending_tests;
 mod request_context;
 mod time_budget;
+mod unserved_input;
 mod v1;
 mod v2;
 
@@ -126,13 +127,13 @@ impl Session {
         let mut requests = RequestContext::new(context, output);
         self.main.socket.flush().map_err(|_| self.connection_lost())?;
         for reads in 0.. {
-            self.serve_backlog(&mut requests)?;
+            self.serve_unserved_input(&mut requests)?;
             // An application is not read while it does not read its responses, or while a request
             // waits for the store.
             if self.main.socket.is_write_blocked() || self.awaits_commits() {
                 break;
             }
-            if reads == MAX_READS || self.has_backlog() {
+            if reads == MAX_READS || self.has_unserved_input() {
                 self.main.schedule_continue(context);
                 break;
             }
@@ -164,7 +165,7 @@ impl Session {
             // return nothing, and what arrives later is a new event. The end of the stream is not.
             // (Descriptors passed along cut a read short, too; their sender waits for the next
             // byte.)
-            if read.len() < capacity && !has_more && !self.has_backlog() {
+            if read.len() < capacity && !has_more && !self.has_unserved_input() {
                 break;
             }
         }
@@ -205,10 +206,13 @@ impl Session {
     }
 
     /// Serves requests that were read earlier, unless the application does not read its responses.
-    fn serve_backlog(&mut self, requests: &mut RequestContext<'_>) -> Result<(), CloseReason> {
+    fn serve_unserved_input(
+        &mut self,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<(), CloseReason> {
         match &mut self.state {
             State::V2(session) if !self.main.socket.is_write_blocked() => {
-                if session.serve_backlog(&mut self.main, requests)? {
+                if session.serve_unserved_input(&mut self.main, requests)? {
                     self.write(requests)?;
                 }
                 Ok(())
@@ -217,8 +221,8 @@ impl Session {
         }
     }
 
-    fn has_backlog(&self) -> bool {
-        matches!(&self.state, State::V2(session) if session.has_backlog())
+    fn has_unserved_input(&self) -> bool {
+        matches!(&self.state, State::V2(session) if session.has_unserved_input())
     }
 
     fn awaits_commits(&self) -> bool {

@@ -2,21 +2,20 @@
 //! change events on the callback channel, which the [subscriber] writes.
 //!
 //! What an application makes the server keep is bounded and charged to its user: a frame that
-//! arrives in pieces, responses that the application does not read, and the backlog of requests
+//! arrives in pieces, responses that the application does not read, and the unserved requests
 //! behind them. So is its time: requests that were read and do not fit in the session's time slice
-//! wait in the backlog, too. A write that the store has not committed holds back the responses to
+//! stay unserved, too. A write that the store has not committed holds back the responses to
 //! later requests ([`PendingResponses`]). Further writes are submitted meanwhile; any other request
-//! waits in the backlog until all writes before it are committed, so that it sees their effect.
+//! stays unserved until all writes before it are committed, so that it sees their effect.
 //!
 //! [subscriber]: crate::local::group::subscriber
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
 
 use kvs_proto::v2::request::{FrameLimits, Request, RequestKind};
 use kvs_proto::v2::response::{self, Response, Status};
-use kvs_proto::v2::{Decoded, FrameDecoder, MAX_KEY, NO_VERSION, Version};
+use kvs_proto::v2::{Decoded, FrameDecoder, HEADER_LEN, MAX_KEY, NO_VERSION, Version};
 use kvs_table::Value;
 
 use crate::local::group::group::Group;
@@ -33,6 +32,7 @@ use crate::local::session::pending_responses::{
 };
 use crate::local::session::request_context::RequestContext;
 use crate::local::session::time_budget::{BYTES_PER_WORK, WORK_PER_CLOCK_READ};
+use crate::local::session::unserved_input::{Rest, UnservedInput};
 
 /// Responses are written when they have so many bytes, and no further request is served until the
 /// kernel has taken them.
@@ -54,20 +54,10 @@ pub(super) struct V2Session {
     decoder: FrameDecoder,
     /// Charges a long frame that arrives in pieces.
     partial_frame: Option<Charge>,
-    backlog: Backlog,
+    unserved: UnservedInput,
     responses: PendingResponses,
-    /// Charges the backlog and the responses that the application does not read.
+    /// Charges unserved requests and the responses that the application does not read.
     buffers: Option<Charge>,
-}
-
-/// Bytes that were read and not yet served.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: Vec<u8>,
-    /// When they were read, if that is measured.
-    read_at: Option<Instant>,
-    /// They begin with a request that waits until no response is pending.
-    awaits_commits: bool,
 }
 
 impl V2Session {
@@ -86,47 +76,62 @@ impl V2Session {
             limits,
             decoder: FrameDecoder::default(),
             partial_frame: None,
-            backlog: Backlog::default(),
+            unserved: UnservedInput::default(),
             responses: PendingResponses::default(),
             buffers: None,
         }
     }
 
     /// Whether requests were read that are not served yet.
-    pub(super) fn has_backlog(&self) -> bool {
-        !self.backlog.bytes.is_empty()
+    pub(super) fn has_unserved_input(&self) -> bool {
+        !self.unserved.is_empty()
     }
 
     /// Whether no request can be served until the store has committed a pending write.
     pub(super) fn awaits_commits(&self) -> bool {
-        self.responses.is_full() || (self.backlog.awaits_commits && !self.responses.is_empty())
+        self.responses.is_full() || (self.unserved.awaits_commits && !self.responses.is_empty())
     }
 
-    /// Serves the backlog. Returns whether there was one.
-    pub(super) fn serve_backlog(
+    /// Serves requests that were read earlier. Returns whether there were any to serve.
+    pub(super) fn serve_unserved_input(
         &mut self,
         main: &mut MainConnection,
         requests: &mut RequestContext<'_>,
     ) -> Result<bool, CloseReason> {
-        if !self.has_backlog() || self.awaits_commits() {
+        if !self.has_unserved_input() || self.awaits_commits() {
             return Ok(false);
         }
         requests.budget.begin();
-        let backlog = mem::take(&mut self.backlog);
-        requests.recorder.resume(backlog.read_at);
-        self.serve(&backlog.bytes, main, requests)?;
+        let unserved = mem::take(&mut self.unserved);
+        requests.recorder.resume(unserved.read_at);
+        let rest = self.serve_bytes(unserved.bytes(), main, requests)?;
+        self.unserved = unserved.keep(rest, requests.recorder.since());
         Ok(true)
     }
 
     /// Serves requests from `read` until the time slice is over, the application does not read its
-    /// responses, or a request must wait for pending writes. The rest is kept as the backlog.
+    /// responses, or a request must wait for pending writes. The rest is kept.
     pub(super) fn serve(
         &mut self,
         read: &[u8],
         main: &mut MainConnection,
         requests: &mut RequestContext<'_>,
     ) -> Result<(), CloseReason> {
-        let served = self.serve_frames(read, main, requests);
+        debug_assert!(self.unserved.is_empty(), "what was read earlier is served first");
+        let rest = self.serve_bytes(read, main, requests)?;
+        if !rest.is_empty() {
+            self.unserved = UnservedInput::copy_of(read, rest, requests.recorder.since());
+        }
+        Ok(())
+    }
+
+    fn serve_bytes(
+        &mut self,
+        bytes: &[u8],
+        main: &mut MainConnection,
+        requests: &mut RequestContext<'_>,
+    ) -> Result<Rest, CloseReason> {
+        let served = self.serve_frames(bytes, main, requests);
         if served.is_err() {
             // Earlier requests are answered; whether the application reads it no longer matters.
             let _ = main.socket.write(requests.output);
@@ -136,10 +141,10 @@ impl V2Session {
 
     fn serve_frames(
         &mut self,
-        mut read: &[u8],
+        mut bytes: &[u8],
         main: &mut MainConnection,
         requests: &mut RequestContext<'_>,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<Rest, CloseReason> {
         loop {
             if requests.output.len() >= MAX_OUTPUT {
                 write(main, requests)?;
@@ -148,13 +153,12 @@ impl V2Session {
                 || requests.budget.is_exhausted()
                 || self.responses.is_full()
             {
-                self.backlog.bytes.extend_from_slice(read);
-                self.backlog.read_at = requests.recorder.since();
-                return Ok(());
+                return Ok(Rest { len: bytes.len(), ..Rest::default() });
             }
             let (limits, partial_frame) = (self.limits, &mut self.partial_frame);
             let mut refusal = Status::TooLarge;
-            let next = self.decoder.next(&mut read, |header, is_partial| {
+            let unserved = bytes;
+            let next = self.decoder.next(&mut bytes, |header, is_partial| {
                 let mut check = limits.check(header);
                 if check.is_ok() && is_partial {
                     let len = header.body_len as usize;
@@ -177,7 +181,7 @@ impl V2Session {
                 requests: &mut *requests,
             };
             match next {
-                Decoded::Incomplete => return Ok(()),
+                Decoded::Incomplete => return Ok(Rest::default()),
                 Decoded::Rejected(header) => {
                     self.partial_frame = None;
                     handler.requests.budget.spend(1);
@@ -188,13 +192,13 @@ impl V2Session {
                     self.partial_frame = None;
                     let kind = RequestKind::of(&header);
                     if !handler.responses.is_empty() && !is_write(kind) {
-                        let backlog = &mut self.backlog;
-                        backlog.bytes.extend_from_slice(&header.encode());
-                        backlog.bytes.extend_from_slice(body);
-                        backlog.bytes.extend_from_slice(read);
-                        backlog.read_at = requests.recorder.since();
-                        backlog.awaits_commits = true;
-                        return Ok(());
+                        let is_whole = unserved.len() - bytes.len() == HEADER_LEN + body.len();
+                        let (request, len) = match is_whole {
+                            true => (Vec::new(), unserved.len()),
+                            // It came in pieces, the first of which the decoder had.
+                            false => ([&header.encode()[..], body].concat(), bytes.len()),
+                        };
+                        return Ok(Rest { request, len, awaits_commits: true });
                     }
                     handler.requests.budget.spend(1 + body.len() / BYTES_PER_WORK);
                     match Request::decode(&header, body, limits)? {
@@ -237,7 +241,7 @@ impl V2Session {
 
     /// Charges the user for what waits for the application.
     pub(super) fn charge_buffers(&mut self, main: &MainConnection) {
-        let bytes = main.socket.buffered() + self.backlog.bytes.len();
+        let bytes = main.socket.buffered() + self.unserved.buffered();
         self.buffers = (bytes > 0).then(|| Charge::buffer(&main.user, bytes));
     }
 
