@@ -232,7 +232,7 @@ fn json_log_has_one_object_per_line() {
         }
     }
     assert!(lines.iter().any(|line| {
-        line["message"] == "created"
+        line["message"] == "group created"
             && line["group"].as_str().is_some_and(|name| name.contains("group"))
     }));
     assert!(!log.concat().contains(&secret), "a secret is logged");

@@ -275,7 +275,7 @@ fn connection_limit_applies_per_user_and_process() {
     assert_eq!(greeted(&second), [4, 6, 0]);
     let third = Driver::start(&env.server);
     assert_eq!(third.establish("g", env.secret()), -14);
-    expect_logged_once(&env.server, "its user has 8 (--max-connections-per-user");
+    expect_logged_once(&env.server, "its user has 8 connections (--max-connections-per-user");
     if is_root("another user finds a place") {
         let other = crowd(&["-u", OTHER_USER, path(env.server.socket()), "10"]);
         assert_eq!(greeted(&other), [4, 6, 0]);
@@ -512,7 +512,7 @@ fn user_at_byte_limit_cannot_store_or_watch() {
     // stored.
     app.put("long", "short");
     assert_eq!(app.get("long").as_deref(), Some("short"));
-    expect_logged_once(&env.server, "nearly 700 bytes (--max-bytes-per-user)");
+    expect_logged_once(&env.server, "would exceed 700 bytes (--max-bytes-per-user)");
     // In protocol v1 the library returns -5 for either limit, in v2 the reason.
     let original = connect_v1(&env.server, "g", env.secret());
     assert_eq!(original.watch("k", |_| {}).map_err(|error| error.code()), Err(-5));

@@ -141,7 +141,7 @@ fn other_users_are_refused_by_mode_and_by_server() {
     fs::set_permissions(&control, Permissions::from_mode(0o666)).expect("it is ours");
     for _ in 0..3 {
         let refused = as_nobody(&control, &["create", "g"]);
-        assert_error(&refused, 4, &["only root and the user of the server", "try sudo"]);
+        assert_error(&refused, 4, &["only root and the server's user", "try sudo"]);
     }
     let log = env.server.log_lines();
     let expected = log.iter().filter(|line| line.contains("refused on the control socket"));

@@ -255,7 +255,7 @@ fn unusable_activation_socket_fails_the_start() {
     let path = dir.path().join("datagrams");
     let datagrams = UnixDatagram::bind(&path).expect("the directory is ours");
     let named = path.to_str().expect("it is UTF-8");
-    expect_refusal(datagrams, &[named, "a socket for datagrams", "ListenStream="]);
+    expect_refusal(datagrams, &[named, "a datagram or packet socket", "ListenStream="]);
 
     let path = dir.path().join("silent");
     let silent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
@@ -268,8 +268,8 @@ fn unusable_activation_socket_fails_the_start() {
 
     let network = TcpListener::bind("127.0.0.1:0").expect("there is a port");
     let address = network.local_addr().expect("it is bound").to_string();
-    expect_refusal(network, &[&address, "a socket of the network"]);
+    expect_refusal(network, &[&address, "is a network socket"]);
 
     let file = File::open("/dev/null").expect("it is everywhere");
-    expect_refusal(file, &["descriptor 5 was passed", "no socket"]);
+    expect_refusal(file, &["descriptor 5 was passed", "is not a socket"]);
 }

@@ -1,4 +1,4 @@
-//! The end of the authentication server: local servers are asked to close until they have
+//! The shutdown of the authentication server: it asks local servers to close until they have
 //! disconnected or the deadline has passed.
 
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use super::links::Links;
 /// How often a local server that is still connected is sent the close flag.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(300);
 
-/// How many copies of the flag are sent that keeps local servers running. Nothing acknowledges it,
-/// so several copies make up for lost ones.
+/// How many copies of the reconnect flag are sent. No response acknowledges it, so several copies
+/// make up for lost ones.
 const RECONNECT_COPIES: usize = 3;
 
 /// A server that is quitting.
@@ -21,26 +21,26 @@ pub(super) struct Quit {
 }
 
 impl Quit {
-    /// Begins to quit, which takes at most `timeout`.
+    /// Starts the shutdown, which takes at most `timeout`.
     pub(super) fn begin(links: &Links, now: Instant, timeout: Duration) -> Self {
         for (_, link) in links.iter() {
             if link.is_confirmed() && link.close_address().is_none() {
                 tracing::warn!(
-                    "{link} cannot be asked to close: it has sent no Connect_2 and must be ended \
-                     by hand"
+                    "{link} cannot be asked to close, because it has sent no Connect_2: stop it \
+                     manually"
                 );
             }
         }
         Self { deadline: now + timeout, next_close: now }
     }
 
-    /// When [`poll`](Self::poll) has something to do at the latest.
+    /// The latest time for the next [`poll`](Self::poll).
     pub(super) fn deadline(&self) -> Instant {
         self.deadline.min(self.next_close)
     }
 
-    /// Sends the close flag to the local servers that are still connected, if it is time for it.
-    /// Returns whether the server can exit.
+    /// Sends the close flag to the local servers that are still connected, once per
+    /// [`CLOSE_INTERVAL`]. Returns whether the server can exit.
     pub(super) fn poll(&mut self, links: &Links, now: Instant) -> bool {
         let mut connected =
             links.iter().filter(|(_, link)| link.close_address().is_some()).peekable();

@@ -89,7 +89,7 @@ impl<'a> Reactor<'a> {
             self.service.expire(now);
             if let (Some(reason), None) = (shutdown.reason(), &self.quit) {
                 if self.config.keep_local_servers && matches!(reason, Reason::Signal(_)) {
-                    tracing::info!("quitting alone: {reason}; the local servers keep running");
+                    tracing::info!("quitting: {reason}; the local servers keep running");
                     self.supervisor.stopping(reason);
                     quit::send_reconnect(self.service.links());
                     break;

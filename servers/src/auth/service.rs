@@ -1,8 +1,8 @@
-//! What each datagram does to links and groups. Knows no sockets but those of the links, and keeps
-//! no clock: the reactor calls it with the time.
+//! Applies datagrams to links and groups. It uses only the sockets of the links and reads no clock:
+//! the reactor passes the time.
 //!
-//! Two things expire: unconfirmed links, and groups that were inherited and not registered again.
-//! An exchange that was left incomplete needs no timer: the next datagram finds it too old.
+//! Unconfirmed links expire, and so do inherited groups that are not registered again. An
+//! incomplete exchange needs no timer: the next datagram on its port discards it if it is too old.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ pub(super) struct Service<'a> {
     registry: Registry,
     /// The links that have inherited groups, and since when; the oldest first.
     successors: VecDeque<(Instant, LinkId)>,
-    /// The log line about a `Connect` that is not answered.
+    /// Limits the log lines about `Connect` datagrams that are not answered.
     refusals: LogLimiter,
-    /// The server quits: it accepts no links and asks those that it has to close.
+    /// The server is quitting: it accepts no links, and asks the local servers to close.
     is_quitting: bool,
     output: &'a Output,
 }
@@ -51,13 +51,13 @@ impl<'a> Service<'a> {
         &self.links
     }
 
-    /// The server quits from now on.
+    /// Makes the service refuse new links, because the server is quitting.
     pub(super) fn quit(&mut self) {
         self.is_quitting = true;
     }
 
-    /// Takes a datagram that arrived on the listen port. Returns the command port that answers a
-    /// `Connect`.
+    /// Handles a datagram that arrived on the listen port. Returns the command port, which is the
+    /// response to a `Connect`.
     pub(super) fn on_listen_port(
         &mut self,
         from: SocketAddr,
@@ -110,7 +110,7 @@ impl<'a> Service<'a> {
         };
         let is_idle =
             |link: &Link| now.duration_since(link.last_command()) >= self.config.idle_timeout;
-        // A link without a close address has never behaved like a local server.
+        // A local server sends `Connect_2`, so a link without a close address is probably not one.
         let is_unused = |(id, link): &(LinkId, &Link)| {
             link.is_confirmed()
                 && !self.registry.owns_any(*id)
@@ -128,11 +128,11 @@ impl<'a> Service<'a> {
         let Some(id) = unused else {
             return Err(reason);
         };
-        self.close_link(id, now, "idle, and its ports are needed");
+        self.close_link(id, now, "it is idle, and another local server needs ports");
         self.links.open(connector, now, events).map(|link| link.port)
     }
 
-    /// Takes a datagram that arrived on the close port of a link.
+    /// Handles a datagram that arrived on the close port of a link.
     pub(super) fn on_close_port(
         &mut self,
         id: LinkId,
@@ -156,14 +156,14 @@ impl<'a> Service<'a> {
         match self.links.with_close_address(from) {
             // A younger link has that close port, so this datagram was delayed.
             Some(other) if other > id => {
-                tracing::debug!("Connect_2 from {from} ignored: it is late");
+                tracing::debug!("Connect_2 from {from} ignored: a newer link has this close port");
                 return;
             }
             Some(other) if other < id => {
                 if self.registry.inherit(other, id) {
                     self.successors.push_back((now, id));
                 }
-                self.close_link(other, now, "its local server has connected again");
+                self.close_link(other, now, "its local server has reconnected");
             }
             _ => {}
         }
@@ -175,7 +175,7 @@ impl<'a> Service<'a> {
         self.confirm(id);
     }
 
-    /// Takes a datagram that arrived on the command port of a link, and answers it there.
+    /// Handles a datagram that arrived on the command port of a link, and sends the response there.
     pub(super) fn on_command_port(
         &mut self,
         id: LinkId,
@@ -249,16 +249,16 @@ impl<'a> Service<'a> {
         tracing::info!("{link} removed: {reason}");
         let groups = self.registry.remove_link(id);
         if !groups.is_empty() {
-            tracing::warn!("groups that {link} had not deleted are deleted: {groups:?}");
+            tracing::warn!("groups deleted together with {link}, their owner: {groups:?}");
         }
     }
 
-    /// Removes the unconfirmed links and the inherited groups whose time is over.
+    /// Removes the unconfirmed links and the inherited groups whose timeout has expired.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((id, since)) = self.links.oldest_unconfirmed()
             && now.saturating_duration_since(since) >= self.config.confirm_timeout
         {
-            self.close_link(id, now, "it was given ports and has not used them");
+            self.close_link(id, now, "it has not used its ports in time (--confirm-wait)");
         }
         while let Some((since, id)) = self.successors.front()
             && now.saturating_duration_since(*since) >= self.config.inherit_timeout
@@ -266,7 +266,7 @@ impl<'a> Service<'a> {
             let groups = self.registry.remove_inherited(*id);
             if !groups.is_empty() {
                 tracing::warn!(
-                    "groups are deleted that no local server has registered again: {groups:?}"
+                    "groups deleted, because no local server has registered them again: {groups:?}"
                 );
             }
             self.successors.pop_front();

@@ -1,4 +1,4 @@
-//! Why a local server cannot start or go on.
+//! The error of a local server that cannot start or continue.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use crate::local::metrics::http::MetricsError;
 use crate::local::net::listener::ListenError;
 use crate::local::net::socket_activation::ActivationError;
 
-/// Why a local server cannot start or go on.
+/// The reason why a local server cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Two sockets have the same path.
-    #[error("{} and {} must differ, and both are {}", options[0], options[1], path.display())]
+    #[error("{} and {} must differ, but both are {}", options[0], options[1], path.display())]
     SamePath {
         /// The options that set it.
         options: [&'static str; 2],
@@ -43,7 +43,10 @@ pub enum Error {
     #[error("a thread of the server has failed: the server was shut down, and all data is lost")]
     Broken,
     /// The authentication server was lost, and `--exit-on-auth-loss` is set.
-    #[error("the authentication server {0} does not answer: ended, as --exit-on-auth-loss says")]
+    #[error(
+        "the authentication server {0} does not answer: the server has exited \
+         (--exit-on-auth-loss), and all data is lost"
+    )]
     AuthLost(String),
 }
 

@@ -152,8 +152,8 @@ impl Server {
         let reason = self.shutdown.wait();
         tracing::info!("quitting: {reason}");
         self.supervisor.stopping(reason);
-        // Its connections stay open until the end, which tells an administrator who requested the
-        // shutdown that it is complete.
+        // Connections of the control socket stay open until the server exits: their end informs an
+        // administrator who requested the shutdown that it is complete.
         if let Some(control) = &mut control {
             control.stop_accepting();
         }
@@ -262,8 +262,8 @@ fn reactors() -> usize {
     (processors / 2).clamp(1, MAX_REACTORS)
 }
 
-/// Deletes all groups at the authentication server, as long as it answers and there is time. It
-/// forgets the remaining ones when a local server starts again on the same socket.
+/// Deletes all groups at the authentication server, until it stops answering or the timeout
+/// expires. It removes the remaining groups when a local server starts again on the same socket.
 fn delete_groups(groups: &Groups, directory: &dyn Directory) {
     let deadline = Instant::now() + DELETE_TIMEOUT;
     let mut is_lost = false;
@@ -286,8 +286,8 @@ fn join(thread: JoinHandle<io::Result<()>>) {
     let name = thread.thread().name().unwrap_or("thread").to_string();
     match thread.join() {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!("{name} ended: {error}"),
-        Err(_) => tracing::error!("{name} ended by a panic"),
+        Ok(Err(error)) => tracing::error!("thread {name} failed: {error}"),
+        Err(_) => tracing::error!("thread {name} panicked"),
     }
 }
 

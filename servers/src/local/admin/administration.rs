@@ -37,7 +37,7 @@ pub(crate) struct Administration {
     group_locks: KeyedLock<Text>,
 }
 
-/// Why bytes are not a valid group id or secret.
+/// The reason why bytes are not a valid group id or secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvalidText {
     /// It is empty.
@@ -69,7 +69,7 @@ pub(crate) enum GroupError {
     Unavailable(Unavailable),
 }
 
-/// What is shown of a group.
+/// The information about a group that administrators see.
 #[derive(Debug)]
 pub(crate) struct GroupSummary {
     /// The secret that the directory has.
@@ -120,7 +120,7 @@ impl Administration {
         match directory::wait(|done| self.directory.create(id, secret, done)) {
             Ok(true) => {
                 self.groups.add(id, secret);
-                tracing::debug!(group = ?id, "created");
+                tracing::debug!(group = ?id, "group created");
                 Ok(secret)
             }
             Ok(false) => Err(CreateError::Exists),
@@ -140,7 +140,7 @@ impl Administration {
         }
         close_applications(&group);
         self.groups.remove(&id);
-        tracing::debug!(group = ?id, "deleted");
+        tracing::debug!(group = ?id, "group deleted");
         Ok(())
     }
 
@@ -183,6 +183,9 @@ pub(crate) fn close_applications(group: &Group) {
     // The reactors close them within `CLOSE_TIMEOUT`; twice that is for a very busy machine.
     let left = group.wait_until_empty(CLOSE_TIMEOUT * 2 + Duration::from_secs(1));
     if left > 0 {
-        tracing::warn!(group = ?group.name(), "{left} applications are still connected");
+        tracing::warn!(
+            group = ?group.name(),
+            "group closed, but {left} applications are still connected"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The control socket: administration without the console (`docs/PROTOCOL.md` §8).
 //!
-//! Only the server's own user and root are served. The mode of the path says so, and the kernel's
-//! credentials of each connection (`SO_PEERCRED`) confirm it, because the mode may have been
-//! changed. A connection of another user is refused with one line.
+//! Only root and the server's own user may connect. The mode of the path enforces this. Because an
+//! administrator may have changed the mode, the server also checks the credentials of each
+//! connection (`SO_PEERCRED`), and refuses another user with one line.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
@@ -67,7 +67,7 @@ impl ControlSocket {
         let Some(acceptor) = self.acceptor.take() else { return };
         match self.waker.wake() {
             Ok(()) if acceptor.join().is_ok() => {}
-            Ok(()) => tracing::error!("the thread of the control socket has panicked"),
+            Ok(()) => tracing::error!("the control socket's thread has panicked"),
             Err(error) => tracing::error!("cannot stop the thread of the control socket: {error}"),
         }
     }
@@ -87,7 +87,7 @@ struct Sessions {
     slots: Arc<ControlSlots>,
 }
 
-/// Accepts connections until the waker is used.
+/// Accepts connections until the waker fires.
 fn accept(mut poll: Poll, socket: &UnixListener, sessions: &Sessions) -> io::Result<()> {
     let mut events = Events::with_capacity(8);
     let mut acceptor = Acceptor::new("administrators");
@@ -121,10 +121,11 @@ fn admit(stream: OwnedFd, sessions: &Sessions, refusals: &mut LogLimiter) {
                 tracing::warn!(
                     pid,
                     uid,
-                    "refused on the control socket: neither the user of the server nor root"
+                    "connection refused on the control socket: its user is neither root nor the \
+                     server's user"
                 );
             }
-            let message = "only root and the user of the server may administer it";
+            let message = "only root and the server's user may administer it";
             return refuse(&stream, AdminErrorKind::Denied, message);
         }
         Err(error) => {
@@ -135,7 +136,7 @@ fn admit(stream: OwnedFd, sessions: &Sessions, refusals: &mut LogLimiter) {
         return refuse(
             &stream,
             AdminErrorKind::Busy,
-            "too many administrators are at work; try again",
+            "too many administrators are connected and have operations under way; try again",
         );
     };
     let session = ControlSession::new(slot, stream, Arc::clone(&sessions.administration));

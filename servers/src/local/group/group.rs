@@ -382,7 +382,7 @@ impl Completions for Group {
         if let Err(error @ StoreError::Failed(_)) = &result
             && self.failure_logged.lock().allow(Instant::now())
         {
-            tracing::error!(group = ?self.name, "changes were not stored: {error}");
+            tracing::error!(group = ?self.name, "changes not committed: {error}");
         }
         let completed = self.state.lock().complete(id, result);
         finish(completed);

@@ -8,19 +8,19 @@ use parking_lot::Mutex;
 use crate::local::limits::limit::{ConnectionLimits, LIMITS, Limit, Limits};
 use crate::log_limiter::LogLimiter;
 
-/// The most lines a minute about the closed sessions of one user.
+/// The maximum number of lines per minute about the closed sessions of one user.
 const MAX_LINES: u32 = 20;
 
-/// Allows one more line about a closed session.
+/// A permit for one log line about a closed session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogPermit {
     /// More lines may follow.
     More,
-    /// This is the last one for a while.
+    /// Further lines are suppressed for the rest of the minute.
     Last,
 }
 
-/// What was logged about one user.
+/// Limits the log lines about one user.
 #[derive(Debug, Default)]
 pub(super) struct UserLog(Mutex<State>);
 
@@ -28,13 +28,15 @@ pub(super) struct UserLog(Mutex<State>);
 struct State {
     /// The lines about each limit that was reached.
     refusals: [LogLimiter; LIMITS],
-    /// Starts `lines` anew.
+    /// Resets `lines` once a minute.
     minute: LogLimiter,
+    /// The lines about closed sessions in this minute.
     lines: u32,
 }
 
 impl UserLog {
-    /// Asks for a line about a closed session; `None`: there were enough in this minute.
+    /// Returns a permit for a line about a closed session, or `None` when the user has caused
+    /// [`MAX_LINES`] of them within the last minute.
     pub(super) fn permit(&self) -> Option<LogPermit> {
         let state = &mut *self.0.lock();
         if state.minute.allow(Instant::now()) {
@@ -48,7 +50,8 @@ impl UserLog {
         }
     }
 
-    /// Logs that something was refused, unless the same limit was logged a short time ago.
+    /// Logs a refusal because of `limit`, at most once a minute for each limit. `what` is the
+    /// refused operation.
     pub(super) fn refusal(
         &self,
         uid: u32,
@@ -66,24 +69,24 @@ impl UserLog {
         match limit {
             Limit::Connections => tracing::warn!(
                 uid,
-                "{what}: its user has {user} (--max-connections-per-user, or three quarters of \
-                 what the limit of open files allows)"
+                "{what}: its user has {user} connections (--max-connections-per-user, capped at \
+                 three quarters of what the limit of open files allows)"
             ),
             Limit::ProcessConnections => tracing::warn!(
                 uid,
-                "{what}: it has {process}, half of what its user may have \
-                 (--max-connections-per-user, or three quarters of what the limit of open files \
-                 allows)"
+                "{what}: the process has {process} connections, half of what its user may have \
+                 (--max-connections-per-user, capped at three quarters of what the limit of open \
+                 files allows)"
             ),
             Limit::Pairs => {
                 tracing::warn!(uid, "{what}: its user has {pairs} pairs (--max-pairs-per-user)");
             }
             Limit::Bytes => tracing::warn!(
                 uid,
-                "{what}: its user has stored nearly {bytes} bytes (--max-bytes-per-user)"
+                "{what}: its user would exceed {bytes} bytes (--max-bytes-per-user)"
             ),
             Limit::FailedLogins => {
-                tracing::warn!(uid, "{what}: its user sends too many wrong secrets");
+                tracing::warn!(uid, "{what}: its user has sent too many wrong secrets");
             }
         }
     }
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_does_not_fill_the_log() {
+    fn log_lines_of_a_user_are_limited() {
         let log = UserLog::default();
         let lines: Vec<_> = (0..1000).filter_map(|_| log.permit()).collect();
         assert_eq!(lines.len(), MAX_LINES as usize);

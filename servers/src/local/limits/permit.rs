@@ -6,7 +6,7 @@ use crate::local::limits::connections::Channel;
 use crate::local::limits::limit::Limit;
 use crate::local::limits::quota::{Quotas, UserQuota};
 
-/// Allows one connection. Counts it for its user and its process until it is dropped.
+/// A permit for one connection. It counts for its user and its process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     user: Arc<UserQuota>,
@@ -15,7 +15,7 @@ pub(crate) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Asks for a connection of this process of this user.
+    /// Acquires a permit for a connection of process `pid`, which runs as user `uid`.
     ///
     /// # Errors
     /// The limit that forbids it; the refusal was logged.
@@ -29,8 +29,7 @@ impl ConnectionPermit {
         match user.add_connection(pid, channel) {
             Ok(()) => Ok(Self { user, pid, channel }),
             Err(limit) => {
-                let what = format_args!("a connection of process {pid} is refused");
-                user.log_refusal(limit, what);
+                user.log_refusal(limit, format_args!("connection of process {pid} refused"));
                 Err(limit)
             }
         }

@@ -10,7 +10,7 @@ use crate::console::Output;
 use crate::local::group::registry::Groups;
 use crate::local::metrics::link::LinkCounters;
 
-/// How often a change is tried again that a distrusted network did not confirm.
+/// The maximum number of attempts to confirm a change while the network is distrusted.
 pub(super) const MAX_CONFIRMATIONS: u32 = 10;
 
 /// Registers all groups that are open. A group that the authentication server refuses is reported
@@ -28,13 +28,16 @@ pub(super) fn register_all(
     for group in groups.iter().filter(|group| group.is_open()) {
         let (name, secret) = (group.name(), group.secret());
         match register(connection, counters, name, secret) {
-            Ok(Registration::Stored) => tracing::info!(group = ?name, "registered again"),
+            Ok(Registration::Stored) => tracing::info!(group = ?name, "group registered again"),
             Ok(Registration::Taken) => {
                 output.say(format_args!(
                     "Group {name} now belongs to another local server: its applications here keep \
                      working, but logins to it fail."
                 ));
-                tracing::warn!(group = ?name, "not registered: taken by another local server");
+                tracing::warn!(
+                    group = ?name,
+                    "group not registered again: another local server has taken its name"
+                );
             }
             Ok(Registration::Refused) => output.say(format_args!(
                 "Group {name} is no longer stored by the authentication server: its applications \
@@ -43,7 +46,7 @@ pub(super) fn register_all(
             Err(error) => {
                 tracing::warn!(
                     group = ?name,
-                    "not registered: the authentication server does not answer"
+                    "group not registered again: the authentication server does not answer"
                 );
                 return Err(error);
             }

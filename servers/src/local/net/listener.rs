@@ -142,11 +142,14 @@ impl Listener {
         let Some(socket) = activated.take(path).map_err(io)? else {
             return Self::bind(path, mode);
         };
-        tracing::info!("{} is a socket of the service manager (socket activation)", path.display());
+        tracing::info!(
+            "listening on {}, a socket of the service manager (socket activation)",
+            path.display()
+        );
         if mode.is_some() {
             tracing::warn!(
-                "{}: --socket-mode has no effect: the service manager has handed the socket over; \
-                 SocketMode= in its .socket unit sets the permissions",
+                "--socket-mode has no effect on {}: the service manager has created this socket; \
+                 set SocketMode= in its .socket unit instead",
                 path.display()
             );
         }
@@ -186,7 +189,7 @@ impl Drop for OwnPath {
         match self.bound.unlink(&self.path) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!("{} could not be removed: {error}", self.path.display()),
+            Err(error) => tracing::warn!("cannot remove {}: {error}", self.path.display()),
         }
     }
 }
@@ -224,8 +227,8 @@ fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
             owner => {
                 tracing::warn!(
                     owner,
-                    "{}: another user has bound the abstract socket that excludes other servers; \
-                     serving without it",
+                    "{}: another user has bound the abstract socket that protects this path from a \
+                     second server; serving without this protection",
                     path.display()
                 );
                 Ok(None)
@@ -235,8 +238,8 @@ fn guard(path: &Path) -> Result<Option<UnixListener>, ListenError> {
     }
 }
 
-/// The user who has bound the abstract socket; `None` if it accepts no connection. Only servers
-/// that start connect to it, so the backlog of a real one is never full.
+/// The user who has bound the abstract socket; `None` if it accepts no connection. Only starting
+/// servers connect to it, so the backlog of a genuine one is never full.
 fn owner(name: &SocketAddr) -> Option<u32> {
     let stream = UnixStream::connect_addr(name).ok()?;
     getsockopt(&stream, PeerCredentials).ok().map(|owner| owner.uid())
@@ -260,7 +263,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
             Err(ListenError::InUse(path.to_path_buf()))
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!("{} replaced: the server that has bound it has ended", path.display());
+            tracing::info!("stale socket {} replaced: no server listens on it", path.display());
             match found.unlink(path) {
                 Ok(true) => Ok(()),
                 // Another server has just replaced it, and listens there now.

@@ -1,7 +1,7 @@
 //! Mailboxes: how other threads send messages to a reactor.
 //!
-//! A bottom layer: what a message carries is either of this layer or opaque (a [`Task`]), so that
-//! groups, the link and the sessions can all send messages without a cycle between modules.
+//! A bottom layer: a message carries types of this layer or an opaque [`Task`], so that groups, the
+//! link and the sessions can all send messages without a cycle between modules.
 //!
 //! Sending never blocks. The first message in an empty mailbox wakes the reactor; a reactor checks
 //! its mailbox before it sleeps, so a message that it sends to itself needs no wake-up.
@@ -122,5 +122,5 @@ impl Mailbox {
 /// An open eventfd can always be written to. If that fails nevertheless, the message waits until
 /// the next event wakes the reactor.
 fn log_wake_error(error: &io::Error) {
-    tracing::error!("a reactor could not be woken; its messages wait for the next event: {error}");
+    tracing::error!("cannot wake a reactor; its messages wait for the next event: {error}");
 }

@@ -1,13 +1,13 @@
 //! Socket activation: listening sockets that the service manager has bound (sd_listen_fds(3)).
 //!
-//! The service manager keeps such a socket while no server runs; connections made meanwhile wait in
-//! its queue for the next server. So this server never removes the path or changes its permissions,
-//! and needs no protection from a second server: only one receives the socket.
+//! The service manager keeps such a socket open while no server runs; connections made meanwhile
+//! wait in its backlog for the next server. So the server never removes the path or changes its
+//! permissions, and needs no protection from a second server: only one receives the socket.
 //!
-//! A socket is recognised by the address it is bound to, not by order or name. The server does not
-//! start with a descriptor that is not a listening UNIX stream socket, or that is bound to a path
-//! which no option names: it would serve no application there. A path without an activated socket
-//! is bound as usual.
+//! The server matches sockets to options by the address that they are bound to, not by order or
+//! name. It refuses to start with a descriptor that is not a listening UNIX stream socket, or whose
+//! path no option names, because it would not serve the clients there. It binds a path without an
+//! activated socket as usual.
 
 use std::fmt;
 use std::io;
@@ -101,14 +101,14 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationErr
     };
     let family = match &address {
         Ok(address) => address.family(),
-        Err(Errno::ENOTSOCK) => return unusable("no socket"),
+        Err(Errno::ENOTSOCK) => return unusable("not a socket"),
         Err(errno) => return Err(io::Error::from(*errno).into()),
     };
     if family != Some(socket::AddressFamily::Unix) {
-        return unusable("a socket of the network");
+        return unusable("a network socket");
     }
     if getsockopt(&descriptor, SockType).map_err(io::Error::from)? != socket::SockType::Stream {
-        return unusable("a socket for datagrams or packets");
+        return unusable("a datagram or packet socket");
     }
     if !getsockopt(&descriptor, AcceptConn).map_err(io::Error::from)? {
         return unusable("not listening");
@@ -116,7 +116,7 @@ fn checked(descriptor: OwnedFd) -> Result<(PathBuf, UnixListener), ActivationErr
     let listener = UnixListener::from(descriptor.try_clone()?);
     match listener.local_addr()?.as_pathname() {
         Some(path) => Ok((absolute(path)?, UnixListener::from(descriptor))),
-        None => unusable("without a path"),
+        None => unusable("a socket without a path"),
     }
 }
 

@@ -51,23 +51,23 @@ pub(crate) enum CloseReason {
     #[error("protocol error: unexpected bytes on the callback channel")]
     UnexpectedBytes,
     /// Protocol v1: the group refused a value that the server had agreed to receive, or a delete.
-    #[error("the table of its group is full")]
+    #[error("its group's table is full")]
     TableFull,
-    /// The store has failed to keep a write, or the group was deleted before it was stored. Neither
-    /// protocol has a response for that.
-    #[error("a change was not stored: the store has failed, or the group was deleted")]
+    /// The store could not commit a write, or the group was deleted first. Neither protocol has a
+    /// response for that.
+    #[error("a change was not committed: the store failed, or the group was deleted")]
     StorageFailed,
     /// The login exceeded its timeout.
     #[error("the login was not finished within {} s (--login-timeout)", .0.as_secs())]
     LoginTimeout(Duration),
-    /// The application's pending events exceed the user's budget.
+    /// The application's pending events exceed the user's quota.
     #[error("pending events exceed the user's limit (--max-bytes-per-user)")]
     TooManyEvents,
     /// The application closed its session after the server had asked it to.
     #[error("closed at the request of the server: its group was deleted, or the server quits")]
     ClosedByServer,
     /// The application did not close its session after the server had asked it to.
-    #[error("not closed within {} s of the request of the server", CLOSE_TIMEOUT.as_secs())]
+    #[error("it did not close within {} s of the server's request", CLOSE_TIMEOUT.as_secs())]
     CloseTimeout,
 }
 
@@ -80,7 +80,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the log shows it to administrators. Events of normal operation are for debugging.
+    /// Whether the log line is a warning. Reasons of normal operation are logged at level debug.
     pub(crate) fn is_notable(&self) -> bool {
         matches!(
             self,
