@@ -1,12 +1,12 @@
-//! The administrator's dialogue: commands from standard input, responses to standard output.
+//! The console of a server: commands from standard input, responses to standard output.
 //!
 //! Responses are lines. A thread of its own writes and flushes them one by one, so that a stopped
 //! terminal or a pipe that is not read never blocks a server. When [`BACKLOG`] lines are queued,
 //! further ones are dropped and counted, and the count is printed when there is space again.
 //!
 //! Commands are whole lines. The end of the input is not `Quit`: a server started with its input
-//! closed keeps serving. On a terminal the dialogue continues, too: after Ctrl-D at once, and for a
-//! server in the background when it is continued in the foreground.
+//! closed keeps serving. On a terminal, the console keeps reading after Ctrl-D; in the background
+//! it waits until the server is continued in the foreground.
 //!
 //! On a capable terminal, lines are edited (`terminal`) with a prompt, a history and completion.
 //! Everywhere else, above all in pipes, no byte beyond the lines themselves is read or written.
@@ -117,7 +117,7 @@ impl Output {
     pub fn flush(&self, limit: Duration) {
         let (done, flushed) = mpsc::sync_channel(1);
         if self.lines.try_send(WriterMessage::Flushed(done)).is_ok() {
-            // After the timeout, the reader is too slow: the lines are given up.
+            // When the timeout expires, the reader is too slow, and the lines are lost.
             let _: Result<(), RecvTimeoutError> = flushed.recv_timeout(limit);
         }
     }
@@ -166,7 +166,7 @@ impl Input<BufReader<Stdin>> {
 }
 
 impl<R: BufRead> Input<R> {
-    /// Reads from `reader`, which is no terminal.
+    /// Reads from `reader`, which is not a terminal.
     pub fn new(reader: R) -> Self {
         Self { reader, terminal: false, editor: None }
     }
@@ -212,7 +212,9 @@ impl<R: BufRead> Input<R> {
     }
 
     fn ended(&self) -> Option<Vec<u8>> {
-        tracing::info!("end of the input: no more commands; use SIGTERM to end the server");
+        tracing::info!(
+            "end of standard input: no more commands are read; send SIGTERM to stop the server"
+        );
         None
     }
 

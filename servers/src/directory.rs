@@ -1,15 +1,15 @@
-//! `Directory`: which groups exist and what their secrets are.
+//! `Directory`: the groups that exist, and their secrets.
 //!
-//! The local server reaches its directory through this trait and does not know what stands behind
-//! it: the authentication server over its link (`local::link`), or the table of an authentication
-//! server in the same process (`auth::registry`).
+//! The local server uses its directory through this trait only. It has two implementations: the
+//! link to the authentication server (`local::link`), and the table of an authentication server in
+//! the same process (`auth::registry`).
 //!
-//! - No method blocks. The result arrives through a [`Completion`], on whatever thread has it.
-//! - Every completion is called exactly once, also when the directory goes away.
+//! - No method blocks. The result arrives through a [`Completion`], on any thread.
+//! - The directory calls every completion exactly once, also when it shuts down.
 //! - A completion must not block and must not take a lock that a caller of the directory holds: an
 //!   implementation may call it before the method returns.
-//! - `true`, `Some` and "no such group" are responses of the directory; [`Unavailable`] means that
-//!   there was none, and that what was asked for may or may not have happened.
+//! - `true`, `Some` and "no such group" are responses of the directory. [`Unavailable`] means that
+//!   no response arrived, and that the request may or may not have taken effect.
 
 use std::sync::{Arc, mpsc};
 use std::{fmt, io};
@@ -19,7 +19,7 @@ use kvs_proto::Text;
 /// Receives the result of one request.
 pub(crate) type Completion<T> = Box<dyn FnOnce(Result<T, Unavailable>) + Send>;
 
-/// Which groups exist and what their secrets are.
+/// The groups that exist, and their secrets.
 pub(crate) trait Directory: fmt::Debug + Send + Sync {
     /// Looks up the secret of a group; `None` when there is no such group.
     fn secret(&self, name: Text, done: Completion<Option<Text>>);
@@ -32,7 +32,7 @@ pub(crate) trait Directory: fmt::Debug + Send + Sync {
     fn delete(&self, name: Text, done: Completion<()>);
 }
 
-/// Sends a request and waits for its result. For threads that may block: those of administrators.
+/// Sends a request and waits for its result. Only the administrators' threads may block like this.
 ///
 /// # Errors
 /// [`Unavailable`], as the directory reports it.
@@ -44,11 +44,11 @@ pub(crate) fn wait<T: Send + 'static>(
         // The receiver is alive: it waits below.
         let _ = sender.send(result);
     }));
-    // A directory that breaks its promise drops the sender: then it is no longer running.
+    // The directory calls every completion. If it panicked instead, the sender was dropped.
     result.recv().unwrap_or(Err(Unavailable::Ended))
 }
 
-/// Why a directory gave no response.
+/// The reason why the directory gave no response.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Unavailable {
     /// No datagram came back.

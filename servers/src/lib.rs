@@ -1,9 +1,9 @@
 //! The two servers of kvs as a library; the programs in `bin/` parse options and start them.
 //!
 //! [`local`] serves the applications of one machine, [`auth`] keeps the secrets of all groups. They
-//! share [`console`] (the administrator's dialogue), [`shutdown`] (how a server is shut down),
+//! share [`console`] (the administrator's commands), [`shutdown`] (requests to shut down),
 //! [`supervisor`] (systemd), [`logging`] and [`startup`] (options, limits, exit code), and the
-//! `Directory` trait: which groups exist, and what their secrets are.
+//! `Directory` trait: the groups that exist, and their secrets.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Limits how often a log line is written that a peer can cause as often as it likes.
+//! Rate-limits log lines that a peer can cause.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct LogLimiter(Option<Instant>);
 
 impl LogLimiter {
-    /// Whether the line may be written `now`. If so, the interval starts anew.
+    /// Whether the line may be written `now`. If so, a new interval begins.
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
         let allowed = self.0.is_none_or(|last| now.saturating_duration_since(last) >= INTERVAL);
         if allowed {

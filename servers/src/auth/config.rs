@@ -1,4 +1,4 @@
-//! What the authentication server is given at its start.
+//! The configuration of the authentication server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub struct Config {
     /// How long the server waits, once it quits, for the local servers to delete their groups and
     /// disconnect.
     pub quit_timeout: Duration,
-    /// How long ports are kept for a sender of `Connect` that does not use them.
+    /// How long ports are reserved for a sender of `Connect` that does not use them.
     pub confirm_timeout: Duration,
     /// How long the groups of a local server that has reconnected are kept for it to register them
     /// again.
@@ -22,16 +22,16 @@ pub struct Config {
     /// How long a local server that owns no group must have been silent before its ports may be
     /// given to another one, which happens only when no other ports are left.
     pub idle_timeout: Duration,
-    /// How long ports that were given back are not given out again, unless no others are left.
+    /// How long released ports are not assigned again, unless no others are left.
     pub port_cooldown: Duration,
     /// How many local servers one machine may have connected at a time. A machine is an IPv4
     /// address or an IPv6 network of 64 bits; the loopback network is one machine, unless the
     /// server listens there only.
     pub links_per_machine: usize,
-    /// How many groups one machine may have. Beyond that, new names are answered as if they were
-    /// taken.
+    /// How many groups one machine may have. Beyond that, the server responds to new names as if
+    /// they were taken.
     pub groups_per_machine: usize,
-    /// A signal ends this server alone: it tells the local servers to keep running, and they
+    /// Whether a signal ends this server alone: it asks the local servers to keep running, and they
     /// register their groups with the server that is started next.
     pub keep_local_servers: bool,
 }

@@ -1,4 +1,4 @@
-//! Why the authentication server cannot start or continue.
+//! The error of an authentication server that cannot start or continue.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! One link per local server, and the pair of ports that it was given.
+//! One link per local server, and the pair of ports assigned to it.
 //!
 //! A link begins with `Connect`. It is *unconfirmed* until its local server has used one of its two
 //! ports: the response to `Connect` may have been lost, or the sender may not be a local server.
@@ -6,11 +6,11 @@
 //! does not take a second pair.
 //!
 //! The ports P and P+1 are the lowest pair above the listen port, in steps of 2, that is free here
-//! and can be bound. A pair that was given back cools down before it is given out again, unless no
-//! other is left: a late `CloseConnection` from its previous local server must not close the link
-//! that gets the pair next, and a late command should find a closed port, not another's link.
+//! and can be bound. A released pair cools down before it is assigned again, unless no other is
+//! left: a late `CloseConnection` from its previous local server must not close the next link on
+//! the pair, and a late command should meet a closed port, not the link of another local server.
 //!
-//! One machine gets at most its share of the ports.
+//! The number of links of one machine is limited.
 //!
 //! Anyone may send `Connect` as fast as the network allows. So no datagram makes this module scan
 //! all links or all ports: every lookup has an index. The exception is the search for a link that
@@ -87,10 +87,10 @@ impl Link {
     }
 }
 
-/// The machine whose share is charged for an address. All addresses that any process of a machine
-/// can choose from count as one machine: those of an IPv6 network of 64 bits, and those of the
-/// loopback network. A server that listens on the loopback network only has no other machine to
-/// protect; it takes each loopback address for a machine of its own.
+/// The machine that is charged for an address. All addresses that any process of a machine can use
+/// count as one machine: those of an IPv6 network of 64 bits, and those of the loopback network. A
+/// server that listens on the loopback network only has no other machine to protect, so it counts
+/// each loopback address as a separate machine.
 fn machine(ip: IpAddr, listen: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) if ip.is_loopback() && !listen.is_loopback() => Ipv4Addr::LOCALHOST.into(),
@@ -108,13 +108,13 @@ impl fmt::Display for Link {
     }
 }
 
-/// Why a local server gets no ports.
+/// The reason why a local server gets no ports.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoPorts {
     /// No pair can be bound.
     #[error("no pair of ports is free")]
     AllTaken,
-    /// The machine has its share of links.
+    /// The machine has reached its limit of links.
     #[error("its machine has {0} local servers already (--links-per-machine)")]
     ShareTaken(usize),
     /// The system has no sockets left.
@@ -134,9 +134,9 @@ pub(super) struct Links {
     unconfirmed_since: BTreeSet<(Instant, LinkId)>,
     by_close_address: HashMap<SocketAddr, LinkId>,
     by_machine: HashMap<IpAddr, BTreeSet<LinkId>>,
-    /// The pairs that are neither given out nor cooling down.
+    /// The pairs that are neither assigned nor cooling down.
     free: BTreeSet<u16>,
-    /// The pairs that cool down, and since when; the oldest first.
+    /// The pairs that cool down and the time of their release, the oldest first.
     cooling: VecDeque<(Instant, u16)>,
     next_id: usize,
 }
@@ -295,7 +295,7 @@ impl Links {
             self.free.insert(*port);
             self.cooling.pop_front();
         }
-        // Pairs that cool down come last, the one that has cooled longest first.
+        // Pairs that cool down are tried last, the one that was released first before the others.
         let cooling = self.cooling.iter().map(|(_, port)| *port);
         for port in self.free.iter().copied().chain(cooling) {
             let bind = |number, port: Port| {

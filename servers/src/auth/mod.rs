@@ -3,12 +3,12 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `config`, `options`, `error` | what the server is given, and why it fails |
+//! | `config`, `options`, `error` | the configuration, and the reasons of failure |
 //! | `port` | the ports and the events that `mio` reports for them |
 //! | `registry` | the table of groups: the `Directory` of this server |
-//! | `links` | one link per local server, and the pair of ports that it was given |
-//! | `service` | what each datagram does to links and groups |
-//! | `quit` | how local servers are asked to close before the server exits |
+//! | `links` | one link per local server, and the pair of ports assigned to it |
+//! | `service` | applies datagrams to links and groups |
+//! | `quit` | asks local servers to close before the server exits |
 //! | `reactor` | the one thread: waits for datagrams, reads sockets, keeps deadlines |
 //! | `server` | opens the listen port and runs the reactor |
 //!

@@ -40,14 +40,14 @@ pub(super) struct LinkIdentity {
 struct RegisteredGroup {
     secret: Text,
     owner: LinkIdentity,
-    /// The link of the same machine that last wanted to create the group.
+    /// The link of the same machine that last tried to create the group.
     claimed_by: Option<LinkId>,
     /// The owner has inherited the group and not registered it again.
     is_inherited: bool,
 }
 
 impl RegisteredGroup {
-    /// Whether the group does not exist for this link, although it does for all others.
+    /// Whether this link may create the group, although the name is taken for all other links.
     fn is_free_for(&self, link: LinkId) -> bool {
         self.is_inherited && self.owner.link == link
     }
@@ -166,8 +166,8 @@ impl GroupTable {
         let exists = !group.is_free_for(link.link);
         let is_allowed = group.owner.link == link.link || group.owner.ip == link.ip;
         if is_allowed {
-            // A group that `link` has inherited and does not want is removed at once, not after the
-            // timeout; it did not exist for `link` all the same.
+            // A group that `link` has inherited and deletes is removed at once, not after the
+            // timeout. It did not exist for `link`, so the response is still "no such group".
             self.remove(name);
         }
         exists && is_allowed
@@ -208,9 +208,9 @@ impl GroupTable {
 
 /// The directory as one link may read and change it.
 ///
-/// It serves the link's command port as its [`LinkDirectory`]: the few questions, answered at once,
-/// that the UDP protocol asks of a directory. As a [`Directory`] it serves a local server in the
-/// same process.
+/// As a [`LinkDirectory`] it serves the link's command port: the few operations that the UDP
+/// protocol needs, which complete at once. As a [`Directory`] it serves a local server in the same
+/// process.
 #[derive(Debug, Clone)]
 pub(super) struct LinkView {
     registry: Registry,
@@ -293,7 +293,7 @@ mod tests {
         assert!(!create(owner, "g").unwrap());
         assert!(!create(other, "g").unwrap());
         assert_eq!(secret(other, "g"), Some(text("abc")));
-        // Another machine may not delete it; to ask is no error.
+        // Another machine may not delete it, but its request is not an error.
         wait(|done| other.delete(text("g"), done)).unwrap();
         assert_eq!(secret(owner, "g"), Some(text("abc")));
         // One machine has two groups at most. A taken name is still reported as taken.

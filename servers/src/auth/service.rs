@@ -97,7 +97,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Opens a link, if need be on the ports of a link that is no longer used.
+    /// Opens a link. If no ports are left, it replaces a link that is no longer used.
     fn open_link(
         &mut self,
         connector: SocketAddr,
@@ -120,7 +120,7 @@ impl<'a> Service<'a> {
             let unused = links.filter(is_unused);
             unused.min_by_key(|(_, link)| link.last_command()).map(|(id, _)| id)
         };
-        // A machine that has its share gets no ports of another machine.
+        // A machine at its limit may replace only its own links.
         let unused = match reason {
             NoPorts::ShareTaken(_) => longest_unused(&mut self.links.of_machine(connector)),
             _ => longest_unused(&mut self.links.iter()),

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use mio::net::UdpSocket;
 
-/// Sends one datagram, or loses it as UDP may anyway: a peer that needs the response asks again.
+/// Sends one datagram. If the send buffer is full, the datagram is dropped, as any UDP datagram may
+/// be: a peer that needs the response repeats its request.
 pub(super) fn send(socket: &UdpSocket, to: SocketAddr, datagram: &[u8]) {
     match socket.send_to(datagram, to) {
         Ok(_) => {}

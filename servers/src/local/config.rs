@@ -26,11 +26,11 @@ pub struct Config {
     /// The longest value in bytes, at most [`MAX_VALUE`](kvs_proto::v2::MAX_VALUE). In protocol v1
     /// it is 99.
     pub max_value: usize,
-    /// The longest time from a connection to the end of its login.
+    /// The maximum time from accepting a connection to the end of its login.
     pub login_timeout: Duration,
     /// Whether the server quits when the authentication server is lost.
     pub exit_on_auth_loss: bool,
-    /// The loopback address where metrics are served; without it nothing is counted.
+    /// The loopback address where metrics are served. `None` disables the metrics.
     pub metrics: Option<SocketAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! The dialogue of the console: commands from standard input, responses to standard output.
+//! The console of a local server: commands from standard input, responses to standard output.
 
 use std::io::BufRead;
 use std::sync::Arc;

@@ -8,7 +8,10 @@ use crate::local::admin::administration::{
     Administration, CreateError, GroupError, InvalidText, chosen_secret, group_id,
 };
 
-/// Creates a group. Invalid arguments are an error that is a response already.
+/// Creates a group.
+///
+/// # Errors
+/// The response to invalid arguments.
 fn create(
     administration: &Administration,
     group: &Bytes,

@@ -50,9 +50,9 @@ impl ControlSession {
         Self { slot, stream, administration }
     }
 
-    /// Serves the connection until its end.
+    /// Serves the connection until it ends.
     pub(super) fn run(self) {
-        // An error is the peer's: it was too slow or has disconnected.
+        // An error means that the peer was too slow or has disconnected.
         let _ = self.serve_requests();
     }
 
@@ -82,7 +82,7 @@ impl ControlSession {
         if administration.is_quitting() {
             return self.send(&quitting());
         }
-        // A request restarts the time that the connection has waited for its peer.
+        // The idle time of the connection starts again with each request.
         if !self.slot.wait_for_peer() {
             return Ok(());
         }
@@ -122,7 +122,7 @@ impl ControlSession {
         self.send(&parts.last_part())
     }
 
-    /// Writes a line, if the peer reads it in time.
+    /// Writes a response within [`RESPONSE_TIMEOUT`].
     fn send(&self, response: &AdminResponse) -> io::Result<()> {
         let line = response.encode();
         let (mut rest, deadline) = (&line[..], Instant::now() + RESPONSE_TIMEOUT);

@@ -1,7 +1,7 @@
 //! The open connections of the control socket: at most [`MAX_CONNECTIONS`].
 //!
-//! A new connection replaces the one that has waited longest for its peer. A connection whose
-//! operation is under way is never closed for another one: no operation is cut short.
+//! When all slots are taken, a new connection evicts the one that has waited longest for its peer.
+//! A connection with an operation under way is never evicted.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// How many administrators are served at a time.
+/// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 16;
 
 /// The open connections.
@@ -29,12 +29,12 @@ struct Open {
 struct ControlConnection {
     id: u64,
     stream: Arc<UnixStream>,
-    /// Since when the connection waits for its peer; `None` while an operation is under way.
+    /// When the connection began to wait for its peer; `None` while an operation is under way.
     waiting_since: Option<Instant>,
 }
 
 impl ControlSlots {
-    /// Takes a slot, if need be that of a connection that waits for its peer. `None` when all
+    /// Acquires a slot, and evicts a connection if none is free. Returns `None` when all
     /// connections have an operation under way.
     pub(super) fn acquire(slots: &Arc<Self>, stream: &Arc<UnixStream>) -> Option<ControlSlot> {
         let mut open = slots.open.lock();
@@ -77,7 +77,7 @@ impl ControlSlots {
     }
 }
 
-/// The slot of one connection, free again when it is dropped.
+/// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct ControlSlot {
     slots: Arc<ControlSlots>,
@@ -85,12 +85,12 @@ pub(super) struct ControlSlot {
 }
 
 impl ControlSlot {
-    /// The connection waits for its peer from now on; `false` when it has lost its slot.
+    /// Marks the connection as waiting for its peer. Returns `false` when it was evicted.
     pub(super) fn wait_for_peer(&self) -> bool {
         self.slots.set_waiting(self.id, Some(Instant::now()))
     }
 
-    /// An operation is under way from now on; `false` when the connection has lost its slot.
+    /// Marks the connection as busy with an operation. Returns `false` when it was evicted.
     pub(super) fn begin_operation(&self) -> bool {
         self.slots.set_waiting(self.id, None)
     }
@@ -104,6 +104,6 @@ impl Drop for ControlSlot {
 
 /// Closes both directions of a connection.
 pub(super) fn close(stream: &UnixStream) {
-    // It fails when the peer has closed the connection already.
+    // The call fails when the peer has closed the connection already.
     let _ = stream.shutdown(Shutdown::Both);
 }
