@@ -1,9 +1,9 @@
 //! Batches that the store has not decided yet, and commits that wait for earlier ones.
 //!
-//! A store completes tickets in any order, but commits are applied in the order of their stamps. So
-//! a commit whose predecessor is not here yet waits. A batch keeps its quota reservation until it
-//! is applied or refused. A group that is removed refuses them all, but sequences and ticket ids go
-//! on, so that a late completion decides no other batch.
+//! A store completes tickets in any order, but the group applies commits in the order of their
+//! stamps. So a commit waits until its predecessors have arrived. A batch keeps its quota
+//! reservation until it is applied or refused. A removed group refuses all of them, but its
+//! sequence and its ticket ids go on, so that a late completion never decides another batch.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,11 +14,11 @@ use kvs_store::{OwnedBatch, Stamp};
 use crate::local::group::submission::CompletionHandler;
 use crate::local::limits::charge::{Charge, Reservation};
 
-/// A batch that was submitted and is not applied yet.
+/// A submitted batch that is not applied yet.
 pub(crate) struct QueuedCommit {
     /// The changes.
     pub(crate) batch: OwnedBatch,
-    /// What they may take of their user's quota.
+    /// The part of the user's quota that is reserved for them.
     pub(crate) reservation: Reservation,
     /// Counts the bytes of `batch` that are not reserved: of deleted keys and overwriting values.
     pub(crate) buffer: Charge,
@@ -43,12 +43,12 @@ pub(crate) struct Commits {
     undecided: HashMap<u64, QueuedCommit>,
     /// Commits that cannot be applied yet, by sequence.
     waiting: BTreeMap<u64, (Stamp, QueuedCommit)>,
-    /// The changes in all of these.
+    /// The number of changes in all of these batches.
     changes: usize,
 }
 
 impl Commits {
-    /// Whether all that was submitted is applied or refused.
+    /// Whether every submitted batch is applied or refused.
     pub(crate) fn is_idle(&self) -> bool {
         self.changes == 0
     }
@@ -63,7 +63,7 @@ impl Commits {
         self.last_id + 1
     }
 
-    /// Counts a commit as applied if no earlier one is missing; `false`: it must wait.
+    /// Counts a commit as applied if it is the next one. Otherwise returns `false`: it must wait.
     pub(crate) fn advance(&mut self, stamp: Stamp) -> bool {
         let is_next = stamp.sequence == self.applied + 1;
         self.applied += u64::from(is_next);
@@ -77,27 +77,28 @@ impl Commits {
         self.undecided.insert(self.last_id, pending);
     }
 
-    /// Keeps a commit until those before it are applied.
+    /// Keeps a commit until its predecessors are applied.
     pub(crate) fn add_waiting(&mut self, stamp: Stamp, pending: QueuedCommit) {
         self.changes += pending.batch.len();
         self.waiting.insert(stamp.sequence, (stamp, pending));
     }
 
-    /// Takes out all batches. Those that are not decided yet will not be found any more.
+    /// Removes and returns all batches. Later completions of their tickets are ignored.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = QueuedCommit> {
         self.changes = 0;
         let waiting = mem::take(&mut self.waiting).into_values().map(|(_, pending)| pending);
         waiting.chain(mem::take(&mut self.undecided).into_values())
     }
 
-    /// Takes out the batch of a ticket; `None`: the group was removed meanwhile.
+    /// Removes the batch of a ticket and returns it, or returns `None` if the group was removed
+    /// meanwhile.
     pub(crate) fn take_undecided(&mut self, id: u64) -> Option<QueuedCommit> {
         let pending = self.undecided.remove(&id)?;
         self.changes -= pending.batch.len();
         Some(pending)
     }
 
-    /// Takes out the next commit to apply, if it is here, and counts it as applied.
+    /// Removes the next commit in order and counts it as applied, if it has arrived.
     pub(crate) fn next(&mut self) -> Option<(Stamp, QueuedCommit)> {
         let next = self.waiting.remove(&(self.applied + 1))?;
         self.applied += 1;

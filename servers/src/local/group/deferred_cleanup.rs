@@ -1,7 +1,7 @@
-//! The subscriptions of an application that has left, of which there may be millions.
+//! Removes the subscriptions of an application that has left; there may be millions.
 //!
-//! The application's reactor removes them one time slice at a time and serves others in between.
-//! Until a subscription is removed, it counts for its user.
+//! The application's reactor removes them one time slice at a time, and serves other sessions in
+//! between. A subscription is charged to its user until it is removed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,14 @@ use crate::local::net::mailbox::Task;
 /// Subscriptions that are still to be removed from the index.
 #[derive(Debug)]
 pub(crate) struct DeferredCleanup {
-    /// The group whose index still has them.
+    /// The group whose index still contains them.
     pub(crate) group: Arc<Group>,
-    /// What is to be removed.
+    /// The subscriptions to remove.
     pub(crate) subscriptions: RemainingSubscriptions,
 }
 
 impl DeferredCleanup {
-    /// Removes as many as it can in about this time, and returns the rest. Called with no lock
-    /// held.
+    /// Removes subscriptions for about `time`, and returns the rest. The caller must hold no lock.
     fn reap(mut self, time: Duration) -> Option<Self> {
         let begin = Instant::now();
         while !self.group.reap(&mut self.subscriptions) {

@@ -1,8 +1,8 @@
 //! One group: its secret, its pairs, its applications and their subscriptions.
 //!
-//! A group has one lock, held for work in memory only. What a change sets off (notifying
-//! subscribers, dropping long values) is returned to the caller, who does it when the lock is
-//! released. Events are enqueued under the lock, so they keep the order of the commits.
+//! A group has one lock, which is held for work in memory only. The remaining effects of a change
+//! (notifying subscribers, dropping long values) are returned to the caller, which carries them out
+//! after the lock is released. Events are enqueued under the lock, so they keep commit order.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -31,8 +31,8 @@ use crate::local::link::single_flight::SingleFlight;
 use crate::local::net::mailbox::Address;
 use crate::log_limiter::LogLimiter;
 
-/// So many subscriptions of an application that has left are removed at a time; the lock is not
-/// held for more.
+/// The maximum number of subscriptions that are removed under one lock after an application has
+/// left.
 pub(crate) const REAP_BATCH: usize = 64;
 
 /// One group.
@@ -40,7 +40,7 @@ pub(crate) struct Group {
     name: Text,
     secret: Text,
     created: Instant,
-    /// Slows down guesses of the secret.
+    /// Limits how fast the secret can be guessed.
     pub(crate) login_throttle: LoginThrottle,
     /// The sessions that wait for the secret from the authentication server.
     pub(crate) secret_lookup: SingleFlight<Address>,
@@ -50,7 +50,7 @@ pub(crate) struct Group {
     failure_logged: Mutex<LogLimiter>,
 }
 
-/// A group in numbers.
+/// The figures of a group that the metrics show.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupStats {
     /// Its pairs.
@@ -77,7 +77,7 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
-    /// An open group without pairs.
+    /// An open, empty group.
     pub(crate) fn new(name: Text, secret: Text, store: Box<dyn Store>) -> Self {
         Self {
             name,
@@ -126,7 +126,7 @@ impl Group {
             .or_else(|_| self.state.lock().check_put_quota(key, len, user))
     }
 
-    /// Stores a pair without a check of the user's quota: the session has asked
+    /// Stores a pair without checking the user's quota: the session has called
     /// [`check_put_quota`](Self::check_put_quota) before it received the value.
     pub(crate) fn put_unchecked(
         self: &Arc<Self>,
@@ -215,7 +215,7 @@ impl Group {
         state.submit(changes, requester, ticket)
     }
 
-    /// Passes a pair to `read`, which must only copy it: the group is locked meanwhile.
+    /// Passes a pair to `read`, which should only copy it, because the group is locked meanwhile.
     pub(crate) fn get<T>(&self, key: &[u8], read: impl FnOnce(Option<Entry<'_>>) -> T) -> T {
         read(self.state.lock().table.reader().get(key))
     }
@@ -226,7 +226,7 @@ impl Group {
     }
 
     /// Subscribes an application of `user` to a key, or to all keys with a prefix. Returns the
-    /// version of the key; `None`: there is no such key.
+    /// version of the key, or `None` if the key does not exist.
     pub(crate) fn subscribe(
         &self,
         target: WatchTarget<'_>,
@@ -251,7 +251,7 @@ impl Group {
         Some(version)
     }
 
-    /// Ends a subscription of an application; `false`: there is none.
+    /// Ends a subscription of an application. Returns `false` if it does not exist.
     pub(crate) fn unsubscribe(&self, target: WatchTarget<'_>, client: u64) -> bool {
         let state = &mut *self.state.lock();
         let Some(removed) = state.subscriptions.remove(target, client) else { return false };
@@ -276,8 +276,8 @@ impl Group {
         Ok(state.members.join(pid, protocol, subscriber))
     }
 
-    /// Disconnects an application and ends its subscriptions. Returns those that are still to be
-    /// [reaped](Self::reap), if there are many.
+    /// Disconnects an application and ends its subscriptions. If there are many, returns the rest,
+    /// which the caller must [reap](Self::reap).
     pub(crate) fn leave(&self, client: u64) -> Option<RemainingSubscriptions> {
         let mut state = self.state.lock();
         let mut remaining = state.members.leave(client)?;
@@ -287,7 +287,8 @@ impl Group {
         (!is_done).then_some(remaining)
     }
 
-    /// Removes a few subscriptions of an application that has left; `true`: there are no more.
+    /// Removes up to [`REAP_BATCH`] subscriptions of an application that has left. Returns `true`
+    /// when none are left.
     pub(crate) fn reap(&self, remaining: &mut RemainingSubscriptions) -> bool {
         reap(&mut self.state.lock(), remaining)
     }
@@ -298,32 +299,33 @@ impl Group {
         self.state.lock().subscriptions.count()
     }
 
-    /// Lets no application join for now.
+    /// Refuses new applications, until [`reopen`](Self::reopen).
     pub(crate) fn begin_closing(&self) {
         self.state.lock().phase = GroupPhase::Closing;
     }
 
-    /// Lets applications join again, as the group could not be deleted.
+    /// Accepts applications again, because the group could not be deleted.
     pub(crate) fn reopen(&self) {
         self.state.lock().phase = GroupPhase::Open;
     }
 
-    /// Lets no application join again. Returns the subscribers of the connected ones, which are to
-    /// be asked to close.
+    /// Refuses new applications for good. Returns the subscribers of the connected applications,
+    /// which the caller must ask to close.
     pub(crate) fn close(&self) -> Vec<Arc<Subscriber>> {
         let mut state = self.state.lock();
         state.phase = GroupPhase::Closed;
         state.members.subscribers()
     }
 
-    /// Removes all pairs, and refuses what is pending and all later submissions.
+    /// Removes all pairs, and refuses all pending and later submissions.
     pub(crate) fn clear(&self) {
         let Contents { refused, .. } = self.state.lock().clear();
         // The handlers are called and the pairs, perhaps millions, are dropped outside of the lock.
         finish(refused);
     }
 
-    /// Waits until all applications have left, at most for `limit`. Returns how many have not.
+    /// Waits until all applications have left, for `limit` at most. Returns the number of those
+    /// that are still connected.
     pub(crate) fn wait_until_empty(&self, limit: Duration) -> usize {
         let deadline = Instant::now() + limit;
         let mut state = self.state.lock();
@@ -358,7 +360,7 @@ impl Group {
         all.into_iter().map(|(number, status, _)| (number, status)).collect()
     }
 
-    /// The group in numbers.
+    /// The figures for the metrics.
     pub(crate) fn stats(&self) -> GroupStats {
         let state = self.state.lock();
         let v2 = state.members.connected_v2();
@@ -390,8 +392,8 @@ impl Completions for Group {
 }
 
 /// Passes outcomes to their requesters, then notifies the subscribers. A requester's handler only
-/// posts the outcome to its reactor, so a response may leave after the events. Call it with no lock
-/// held.
+/// posts the outcome to its reactor, so a response may leave after the events. The caller must hold
+/// no lock.
 fn finish(completed: Vec<Completed>) {
     let mut notifications = PendingNotifications::default();
     completed.into_iter().for_each(|completed| completed.finish(&mut notifications));

@@ -1,4 +1,4 @@
-//! The applications of a group: those that are connected, and the last of those that were.
+//! The applications of a group: the connected ones, and the last ones that disconnected.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -10,8 +10,8 @@ use kvs_proto::Protocol;
 use crate::local::group::subscriber::{Key, Subscriber};
 use crate::local::limits::charge::Charge;
 
-/// How many disconnected applications of a group are remembered for its status. The oldest are
-/// forgotten first, so a server that runs for years does not grow with its visitors.
+/// The maximum number of disconnected applications that a group remembers for its status. The
+/// oldest are dropped first, so the memory of a long-running server stays bounded.
 pub(crate) const MAX_DISCONNECTED: usize = 1000;
 
 /// The applications of one group, by number.
@@ -37,8 +37,8 @@ struct Client {
     connected_for: Option<Duration>,
     /// `None` when the application has disconnected.
     subscriber: Option<Arc<Subscriber>>,
-    /// By position, which is the order of registration. Removing one is quick however many there
-    /// are: the group is locked meanwhile.
+    /// By position, which is the order of subscription. A map keeps removal fast, because the group
+    /// is locked meanwhile.
     subscriptions: BTreeMap<u64, Subscription>,
     last_position: u64,
 }
@@ -51,7 +51,7 @@ struct Subscription {
     _charge: Charge,
 }
 
-/// The subscriptions of an application that has left, which the subscription index still has.
+/// The subscriptions of an application that has left, which are still in the subscription index.
 #[derive(Debug)]
 pub(crate) struct RemainingSubscriptions {
     /// The number of the application.
@@ -60,13 +60,13 @@ pub(crate) struct RemainingSubscriptions {
 }
 
 impl RemainingSubscriptions {
-    /// Takes the next one out; `None`: there are no more. `true`: it is a prefix.
+    /// Removes the next subscription. Returns its key or prefix, and whether it is a prefix.
     pub(crate) fn pop(&mut self) -> Option<(Key, bool)> {
         let (_, Subscription { key, is_prefix, _charge }) = self.subscriptions.pop_first()?;
         Some((key, is_prefix))
     }
 
-    /// Whether there are no more.
+    /// Whether no subscriptions are left.
     pub(crate) fn is_empty(&self) -> bool {
         self.subscriptions.is_empty()
     }
@@ -88,7 +88,7 @@ pub(crate) struct ClientStatus {
     pub(crate) subscriptions: Vec<(Key, bool)>,
 }
 
-/// One application in short.
+/// A summary of one application, without its keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientInfo {
     /// Its number in the group.
@@ -132,14 +132,14 @@ impl Members {
         self.last_number
     }
 
-    /// Makes a connected application a disconnected one, and returns its subscriptions; `None`:
-    /// there is no such application.
+    /// Marks an application as disconnected, and returns its subscriptions. Returns `None` if there
+    /// is no such application.
     pub(crate) fn leave(&mut self, number: u64) -> Option<RemainingSubscriptions> {
         let client = self.clients.get_mut(&number)?;
         client.disconnected_at = Some(SystemTime::now());
         client.connected_for = Some(client.joined.elapsed());
-        // Nothing is enqueued for it from now on, so the index may have its subscriptions a while
-        // longer.
+        // Without a subscriber no events are enqueued, so its subscriptions may stay in the index
+        // for a while.
         client.subscriber = None;
         self.connected_v2 -= usize::from(client.protocol == Protocol::V2);
         let subscriptions = mem::take(&mut client.subscriptions);

@@ -1,26 +1,26 @@
-//! The subscribers that are notified when the responses to the writers are out.
+//! Subscribers to notify after the responses to the writers are sent.
 //!
-//! That order is the faster one for both sides: a writer continues at once, and the subscriber that
-//! is notified last finds the processor free as soon as the reactor sleeps.
+//! This order is faster for both sides: a writer continues at once, and the subscriber that is
+//! notified last can use the processor as soon as the reactor sleeps.
 
 use std::sync::Arc;
 
 use crate::local::group::subscriber::Subscriber;
 
-/// A change with more subscribers than this is left to their own reactors: flushing them here would
-/// delay the other sessions of this reactor.
+/// Above this number of subscribers, their own reactors send the events of a change: flushing all
+/// of them here would delay the other sessions of this reactor.
 const MAX_DIRECT_SUBSCRIBERS: usize = 16;
 
-/// More pending notifications than this are flushed even if responses wait.
+/// Above this number, pending notifications are flushed even before the responses.
 const MAX_PENDING: usize = 64;
 
-/// Subscribers with pending events. They are flushed at the latest when this is dropped.
+/// Subscribers with pending events. Dropping this flushes them.
 #[must_use]
 #[derive(Debug, Default)]
 pub(crate) struct PendingNotifications(Vec<Arc<Subscriber>>);
 
 impl PendingNotifications {
-    /// Adds the subscribers of one change. Call it with no lock held.
+    /// Adds the subscribers of one change. The caller must hold no lock.
     pub(crate) fn schedule(&mut self, subscribers: Vec<Arc<Subscriber>>) {
         if subscribers.len() <= MAX_DIRECT_SUBSCRIBERS {
             self.0.extend(subscribers);
@@ -32,7 +32,7 @@ impl PendingNotifications {
         }
     }
 
-    /// Flushes the pending events of all subscribers. Call it with no lock held.
+    /// Flushes the pending events of all subscribers. The caller must hold no lock.
     pub(crate) fn flush(&mut self) {
         self.0.drain(..).for_each(|subscriber| subscriber.flush());
     }

@@ -24,7 +24,7 @@ use crate::local::metrics::events::EventCounters;
 use crate::local::net::mailbox::{Address, SessionId};
 use crate::local::net::reactor::Reactor;
 
-/// A group, what completes its submissions, and their outcomes in the order in which they came.
+/// A group, the control of its store, and the outcomes in the order of their arrival.
 struct Fixture {
     group: Arc<Group>,
     control: StalledStoreControl,
@@ -137,7 +137,7 @@ fn failed_batch_changes_nothing_and_gives_its_quota_back() {
     let mut fixture = Fixture::with_quota(10, 1000);
     fixture.control.fail_next(1);
     assert_eq!((fixture.put(b"a", b"1"), fixture.put(b"b", b"2")), (None, None));
-    // A failed batch takes no sequence, so it holds nothing up.
+    // A failed batch takes no sequence number, so later commits do not wait for it.
     assert!(fixture.control.complete(1));
     assert_eq!(fixture.take_outcomes(), [(1, Outcome::Stored(1))]);
     assert!(fixture.control.complete(0));
@@ -153,7 +153,7 @@ fn store_decides_on_versions_while_commits_are_pending() {
     };
     assert_eq!(put(&mut fixture, 1), Some(Outcome::Conflict(0)));
     assert_eq!(fixture.delete(b"key"), Some(Outcome::NoSuchKey));
-    // The table does not have the key yet, the store has.
+    // The store has committed the key, but the table does not contain it yet.
     assert_eq!(
         (put(&mut fixture, 0), put(&mut fixture, 1), put(&mut fixture, 0)),
         (None, None, None)
@@ -306,7 +306,7 @@ fn put_many_reserves_everything_before_it_commits() {
     fixture.control.fail_next(1);
     fixture.control.complete_all();
     assert_eq!(fixture.take_outcomes(), [(0, Outcome::Stored(3))]);
-    // All of them or none: this one fails.
+    // The failed batch changes none of its keys.
     assert_eq!(put_many(&mut fixture, &three), None);
     fixture.control.complete_all();
     assert_eq!(fixture.take_outcomes(), [(1, Outcome::StorageFailed)]);
@@ -341,7 +341,7 @@ enum Step {
 
 proptest! {
     #[test]
-    fn group_ends_as_with_a_memory_store_in_whatever_order(
+    fn completion_order_does_not_change_the_final_state(
         steps in prop::collection::vec(
             prop_oneof![
                 (0..4u8, any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),

@@ -1,9 +1,9 @@
 //! The state of one group, which its lock protects.
 //!
-//! [`State::submit`] and [`State::complete`] are the only ways in for a change: the store decides,
-//! then the [`Applier`] updates the table, the usage and the subscribers in the order of commits.
-//! Nothing here does I/O or wakes another thread; what has to happen outside of the lock is
-//! returned ([`Effects`]).
+//! Every change goes through [`State::submit`] or [`State::complete`]: the store decides, then the
+//! [`Applier`] updates the table, the usage and the subscribers in commit order. This module does
+//! no I/O and wakes no thread; effects that must happen outside of the lock are returned
+//! ([`Effects`]).
 
 use std::collections::HashMap;
 use std::mem;
@@ -34,7 +34,7 @@ use crate::local::limits::usage::GroupUsage;
 /// applications and lengths of prefixes at most.
 const MAX_EVENTS_PER_BATCH: usize = 200_000;
 
-/// What a group has.
+/// The state of a group.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) phase: GroupPhase,
@@ -42,7 +42,7 @@ pub(crate) struct State {
     usage: GroupUsage,
     /// `None` after the group was removed: then every submission is refused.
     store: Option<Box<dyn Store>>,
-    /// Those of the store, which do not change.
+    /// The limits of the store, which do not change.
     limits: StoreLimits,
     commits: Commits,
     pub(crate) subscriptions: SubscriptionIndex,
@@ -52,16 +52,17 @@ pub(crate) struct State {
 /// Whether applications may join.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum GroupPhase {
-    /// They may.
+    /// Applications may join.
     #[default]
     Open,
-    /// The group is being deleted at the authentication server; they may not.
+    /// No application may join, because the authentication server is being asked to delete the
+    /// group.
     Closing,
     /// The group is deleted. No application may join, and the connected ones are closing.
     Closed,
 }
 
-/// The contents of a group that was removed, to be dropped when its lock is released.
+/// The contents of a removed group, which the caller drops after the lock is released.
 #[derive(Debug)]
 pub(crate) struct Contents {
     /// The batches that were pending, with their outcome.
@@ -74,15 +75,15 @@ pub(crate) struct Contents {
 /// A pending submission whose outcome is known.
 #[derive(Debug)]
 pub(crate) struct Completed {
-    /// Has the handler that receives the outcome. The batch may be long, so it is not dropped under
-    /// the lock.
+    /// Contains the handler of the outcome. The batch may be long, so it is dropped after
+    /// the lock is released.
     pending: QueuedCommit,
     /// The outcome.
     applied: Applied,
 }
 
 impl State {
-    /// An open group without pairs.
+    /// An open, empty group.
     pub(crate) fn new(store: Box<dyn Store>, seed: Seed) -> Self {
         Self {
             phase: GroupPhase::Open,
@@ -96,7 +97,7 @@ impl State {
         }
     }
 
-    /// Removes the pairs, the store and all that is pending. From now on submissions are refused.
+    /// Removes the pairs, the store and all pending batches. Later submissions are refused.
     pub(crate) fn clear(&mut self) -> Contents {
         let refused = |pending| Completed { pending, applied: Outcome::StorageFailed.into() };
         Contents {
@@ -124,8 +125,7 @@ impl State {
         user.check_quota(pairs, bytes)
     }
 
-    /// Whether `user` may store all of these pairs. A key that stands twice among them counts
-    /// twice.
+    /// Whether `user` may store all of these pairs. A key that occurs twice counts twice.
     pub(crate) fn check_batch_quota(
         &self,
         changes: &[Change<'_>],
@@ -135,8 +135,8 @@ impl State {
         user.check_quota(pairs, bytes)
     }
 
-    /// Why a change cannot be made, as far as the table knows. While commits are pending the table
-    /// is behind the store, which then decides alone.
+    /// Checks the expected version of a change against the table. While commits are pending, the
+    /// table lags behind the store, so only the store decides.
     #[inline]
     pub(crate) fn check_version(&self, change: &Change<'_>) -> Result<(), Outcome> {
         let is_delete = matches!(change.operation, Operation::Delete);
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// Whether the events that a batch causes are more than one lock is held for.
+    /// Checks that the batch causes at most [`MAX_EVENTS_PER_BATCH`] events.
     pub(crate) fn check_fan_out(&self, changes: usize) -> Result<(), Outcome> {
         let fan_out = self.subscriptions.fan_out(self.members.connected());
         match changes.saturating_mul(fan_out) > MAX_EVENTS_PER_BATCH {
@@ -198,7 +198,7 @@ impl State {
         }
     }
 
-    /// Submits changes that were checked. `ticket` makes a ticket with this id.
+    /// Submits checked changes. `ticket` makes a ticket with this id.
     #[inline]
     pub(crate) fn submit(
         &mut self,
@@ -223,7 +223,7 @@ impl State {
         Submission::Pending
     }
 
-    /// Keeps a batch that cannot be applied yet; `None`: it is not decided.
+    /// Keeps a batch that cannot be applied yet. A batch without a stamp is not decided.
     #[cold]
     fn keep(
         &mut self,
@@ -243,8 +243,8 @@ impl State {
         }
     }
 
-    /// The store has decided the batch of a ticket. Returns the submissions whose outcome is known
-    /// now, in the order of their commits: none, if the commit has to wait for an earlier one.
+    /// Handles the store's decision on the batch of a ticket. Returns the submissions whose outcome
+    /// is now known, in commit order: none if the commit must wait for an earlier one.
     pub(crate) fn complete(
         &mut self,
         id: u64,
@@ -299,7 +299,7 @@ impl State {
 }
 
 impl Completed {
-    /// Passes the outcome to the requester. Call it with no lock held.
+    /// Passes the outcome to the requester. The caller must hold no lock.
     pub(crate) fn finish(self, notifications: &mut PendingNotifications) {
         let QueuedCommit { batch, reservation, buffer, completion } = self.pending;
         // What was stored is counted as pairs now. The requester sees it counted once.
@@ -308,10 +308,10 @@ impl Completed {
     }
 }
 
-/// A batch is only submitted after `check_room`, so this is a defect.
+/// Logs a defect: [`State::check_room`] precedes every submission, so the table has room.
 #[cold]
 fn log_table_full(version: Version) {
-    tracing::error!(version, "a committed pair does not fit into the table");
+    tracing::error!(version, "committed pair lost: the table of its group is full");
 }
 
 /// The bytes of a pending batch beyond those that its reservation counts.
@@ -345,7 +345,7 @@ struct Applier<'a> {
     usage: &'a mut GroupUsage,
     subscriptions: &'a mut SubscriptionIndex,
     members: &'a mut Members,
-    /// The user that the batch names.
+    /// The owner of the batch.
     owner: &'a Arc<UserQuota>,
     effects: &'a mut Effects,
 }
@@ -420,7 +420,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Enqueues an event at all subscribers of `key`, and returns them.
+    /// Enqueues an event for all subscribers of `key`, and returns the subscribers.
     fn enqueue(&self, key: &[u8], version: Version) -> Vec<Arc<Subscriber>> {
         let enqueue = |(client, key, matched_by): (u64, Key, MatchedBy)| {
             let subscriber = self.members.subscriber(client)?;

@@ -1,4 +1,4 @@
-//! What a session submits to a group, and what it gets back.
+//! The types by which sessions submit writes to a group and receive the outcome.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::local::limits::quota::UserQuota;
 /// lock held.
 pub(crate) type CompletionHandler = Box<dyn FnOnce(Outcome) + Send>;
 
-/// On whose behalf a change is submitted, and who receives the outcome if it is pending.
+/// The user that submits a write, and the receiver of an outcome that is pending.
 pub(crate) struct Requester<'a> {
     /// The user who owns what is stored.
     pub(crate) user: &'a Arc<UserQuota>,
@@ -28,7 +28,7 @@ impl fmt::Debug for Requester<'_> {
     }
 }
 
-/// The answer to a submission.
+/// The result of a submission.
 #[must_use]
 #[derive(Debug)]
 pub(crate) enum Submission {
@@ -44,20 +44,20 @@ impl From<Outcome> for Submission {
     }
 }
 
-/// A change that is decided, with what was left for when the group's lock is released.
-#[must_use = "subscribers are to be notified"]
+/// A decided write, and the effects that remain for when the group's lock is released.
+#[must_use = "its subscribers must be notified"]
 #[derive(Debug)]
 pub(crate) struct Applied {
     outcome: Outcome,
     effects: Effects,
 }
 
-/// What applying commits leaves for when the group's lock is released.
+/// The effects of commits that remain for when the group's lock is released.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// The subscribers with new pending events, each once.
     pub(crate) subscribers: Vec<Arc<Subscriber>>,
-    /// Replaced values. They may be long, so they are not dropped under the lock.
+    /// Replaced values. They may be long, so they are dropped after the lock is released.
     pub(crate) replaced: Vec<ExtentRef>,
 }
 
@@ -72,8 +72,8 @@ impl Applied {
         self.effects.subscribers.len()
     }
 
-    /// Schedules the notification of the subscribers, and returns the outcome. Call it with no lock
-    /// held.
+    /// Schedules the notification of the subscribers, and returns the outcome. The caller must hold
+    /// no lock.
     pub(crate) fn schedule(self, notifications: &mut PendingNotifications) -> Outcome {
         notifications.schedule(self.effects.subscribers);
         self.outcome
