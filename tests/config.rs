@@ -6,9 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kvs_testkit::{
-    AuthServer, Driver, LocalServer, ProcessOutput, Program, TestEnv, bin, private_dir,
-};
+use kvs_testkit::{AuthServer, ProcessOutput, Program, TestEnv, bin, private_dir};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -212,15 +210,14 @@ fn sighup_without_file_terminates_the_server() {
 
 #[test]
 fn json_log_has_one_object_per_line() {
-    let auth = AuthServer::start();
-    let server = LocalServer::builder(auth.addr())
+    let env = TestEnv::builder()
         .args(["--log-format", "json", "--log-level", "debug"])
+        .group("a\"group\"")
         .start();
-    let secret = server.create_group("a\"group\"");
-    let app = Driver::connected(&server, "a\"group\"", &secret);
+    let app = env.driver();
     app.store("k", "v");
-    server.quit();
-    let log = server.finish().stderr;
+    env.server.quit();
+    let log = env.server.finish().stderr;
     assert!(!log.is_empty());
     let lines: Vec<Value> = log
         .iter()
@@ -235,5 +232,5 @@ fn json_log_has_one_object_per_line() {
         line["message"] == "group created"
             && line["group"].as_str().is_some_and(|name| name.contains("group"))
     }));
-    assert!(!log.concat().contains(&secret), "a secret is logged");
+    assert!(!log.concat().contains(env.secret()), "a secret is logged");
 }

@@ -366,26 +366,25 @@ fn local_server_quits_without_the_auth_server() {
 #[test]
 fn exit_on_auth_loss_ends_the_server_at_its_next_request() {
     for by_environment in [false, true] {
-        let auth = AuthServer::start();
-        let builder = LocalServer::builder(auth.addr());
-        let server = if by_environment {
-            builder.env("KVS_EXIT_ON_AUTH_LOSS", "1").start()
-        } else {
-            builder.arg("--exit-on-auth-loss").start()
-        };
-        let secret = server.create_group("g");
-        let app = Driver::connected(&server, "g", &secret);
+        let env = TestEnv::builder()
+            .configure(move |server| match by_environment {
+                true => server.env("KVS_EXIT_ON_AUTH_LOSS", "1"),
+                false => server.arg("--exit-on-auth-loss"),
+            })
+            .start();
+        let app = env.driver();
         assert_eq!(app.put("k", "v"), 1);
-        auth.kill();
+        env.auth.kill();
         assert_eq!(app.get("k").as_deref(), Ok("v"), "no request yet");
-        server.send("Show group info");
-        server.expect_line("Insert group id:");
-        server.send("g");
-        let complaint = format!("Authentication server {} does not answer", auth.addr());
-        server.expect_line_within(AT_ONCE, "the complaint", |line| line.starts_with(&complaint));
-        let status = server.wait_exit();
-        assert_eq!(status.code(), Some(1), "{}", server.report());
-        assert!(!server.socket().exists() && !server.callback_socket().exists());
+        env.server.send("Show group info");
+        env.server.expect_line("Insert group id:");
+        env.server.send("g");
+        let complaint = format!("Authentication server {} does not answer", env.auth.addr());
+        env.server
+            .expect_line_within(AT_ONCE, "the complaint", |line| line.starts_with(&complaint));
+        let status = env.server.wait_exit();
+        assert_eq!(status.code(), Some(1), "{}", env.server.report());
+        assert!(!env.server.socket().exists() && !env.server.callback_socket().exists());
         assert!(app.put("k", "v") < 0);
     }
 }

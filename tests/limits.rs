@@ -148,12 +148,11 @@ fn other_users_connect_only_if_socket_mode_allows() {
     if !is_root("other_users_connect_only_if_socket_mode_allows") {
         return;
     }
-    let auth = AuthServer::start();
     for (mode, allowed) in [("600", false), ("666", true)] {
-        let server = LocalServer::builder(auth.addr()).args(["--socket-mode", mode]).start();
-        open_directory_to_all(&server);
+        let env = TestEnv::builder().no_group().args(["--socket-mode", mode]).start();
+        open_directory_to_all(&env.server);
         let program = compile_c("tests/c/crowd.c");
-        let other = Program::new(program).args(["-u", OTHER_USER, path(server.socket()), "1"]);
+        let other = Program::new(program).args(["-u", OTHER_USER, path(env.server.socket()), "1"]);
         let other = other.spawn();
         if allowed {
             assert_eq!(greeted(&other), [1, 0, 0]);
