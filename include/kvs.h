@@ -57,7 +57,7 @@
  *   Group names and secrets are NUL-terminated and have 1 to KVS_MAX_TEXT bytes. Keys have 1 to
  *   KVS_MAX_KEY bytes, values 0 to as many as the server accepts, at most KVS_MAX_VALUE. A longer
  *   value is rejected with KVS_ERROR_INVALID, and the connection stays open. A pair that programs
- *   with protocol v1 in the same group are to read must keep to the limits of v1. The server limits
+ *   with protocol v1 in the same group read must stay within the limits of v1. The server limits
  *   the pairs and the memory of each user: see KVS_ERROR_LIMIT.
  *
  * Memory
@@ -114,9 +114,9 @@
  *   to kvs_close. After reconnecting, the program must register its callbacks again.
  *   kvs_on_disconnect reports the end of a kvs_t. The six functions have no such report:
  *   put_value(NULL, NULL) sends nothing and returns KVS_ERROR_INVALID while the process is
- *   connected, KVS_ERROR_NOT_CONNECTED when not. When the server was killed, the first call returns
- *   one of the errors that close the connection, mostly KVS_ERROR_SEND_REQUEST, and later ones
- *   KVS_ERROR_NOT_CONNECTED. put_value(NULL, NULL) does not count as that first call, nor does
+ *   connected, KVS_ERROR_NOT_CONNECTED otherwise. When the server was killed, the first call
+ *   returns one of the errors that close the connection, usually KVS_ERROR_SEND_REQUEST, and later
+ *   ones KVS_ERROR_NOT_CONNECTED. put_value(NULL, NULL) does not count as that first call, nor does
  *   kvs_on_disconnect's function: the first kvs_ call after it may still return such an error.
  *
  * Output
@@ -152,7 +152,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Closing a socket failed; it is closed all the same. */
+/* Closing a socket failed; it is closed nevertheless. */
 #define KVS_ERROR_CLOSE (-1)
 /* There is no connection, or a socket could not be created. */
 #define KVS_ERROR_NOT_CONNECTED (-2)
@@ -164,7 +164,7 @@
  */
 #define KVS_ERROR_RECEIVE_READY (-4)
 /*
- * Protocol v1 and the six functions: the server refused the request, mostly because the user has
+ * Protocol v1 and the six functions: the server refused the request, usually because the user has
  * reached a limit; the connection is closed.
  */
 #define KVS_ERROR_NOT_READY (-5)
@@ -423,9 +423,9 @@ int register_callback(const char *key, void (*callback_function)(char *));
  *
  * Returns 1 when the connection is closed, or
  *   KVS_ERROR_NOT_CONNECTED  there is no connection
- *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+ *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed nevertheless
  *   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
- *                            the connection is closed all the same
+ *                            the connection is closed nevertheless
  *   KVS_ERROR_INVALID        other threads kept the connection busy until the timeout; it stays
  *                            open
  *
@@ -485,9 +485,9 @@ int kvs_open(kvs_t **kvs, const char *group, const char *secret);
  *
  * Returns 0 when the connection is closed, or
  *   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
- *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+ *   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed nevertheless
  *   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
- *                            the connection is closed all the same
+ *                            the connection is closed nevertheless
  *   KVS_ERROR_INVALID        `kvs` is NULL, or a callback has not returned within the timeout and
  *                            is still running
  *
@@ -537,11 +537,11 @@ int kvs_put(kvs_t *kvs, const void *key, size_t key_len, const void *value, size
             uint64_t *version);
 
 /*
- * Store all of `pairs` atomically: with an error none is stored, and no reader ever sees only some
- * of them.
+ * Store all of `pairs` atomically: after an error none is stored, and no reader ever sees only a
+ * part of them.
  *
  *   kvs      a handle from kvs_open
- *   pairs    `count` pairs; of equal keys the last counts
+ *   pairs    `count` pairs; if a key occurs several times, its last value counts
  *   count    1 to 10,000
  *   version  receives the version of the last pair, 0 after an error; may be NULL
  *
@@ -758,7 +758,7 @@ int kvs_watch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len, kvs_watc
  *   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
  *
  * Returns 0 when the watch has ended, or
- *   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or does not any more because the
+ *   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or no longer does, because the
  *                            key was deleted
  *   KVS_ERROR_NOT_CONNECTED  the connection is closed
  *   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
@@ -768,8 +768,8 @@ int kvs_watch_prefix(kvs_t *kvs, const void *prefix, size_t prefix_len, kvs_watc
  *   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
  *                            the connection broke and is closed
  *
- * After 0 and KVS_ERROR_NOT_FOUND the callback is not running any more, so that `user` may be
- * released; unless the function was called from a callback of the same handle.
+ * After 0 and KVS_ERROR_NOT_FOUND the callback no longer runs, so that `user` may be released,
+ * unless the function was called from a callback of the same handle.
  */
 int kvs_unwatch(kvs_t *kvs, const void *key, size_t key_len);
 

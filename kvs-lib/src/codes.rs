@@ -8,7 +8,7 @@
 
 use std::ffi::c_int;
 
-/// Closing a socket failed; it is closed all the same.
+/// Closing a socket failed; it is closed nevertheless.
 pub const KVS_ERROR_CLOSE: c_int = -1;
 /// There is no connection, or a socket could not be created.
 pub const KVS_ERROR_NOT_CONNECTED: c_int = -2;
@@ -17,7 +17,7 @@ pub const KVS_ERROR_SEND_REQUEST: c_int = -3;
 /// get_value and kvs_get: receiving the response failed or timed out. Protocol v1: the server did
 /// not send the ready flag, which says whether it accepts a request. The connection is closed.
 pub const KVS_ERROR_RECEIVE_READY: c_int = -4;
-/// Protocol v1 and the six functions: the server refused the request, mostly because the user has
+/// Protocol v1 and the six functions: the server refused the request, usually because the user has
 /// reached a limit; the connection is closed.
 pub const KVS_ERROR_NOT_READY: c_int = -5;
 /// Sending a key, a value, a group name or a secret failed; the connection is closed.

@@ -139,9 +139,9 @@ pub unsafe extern "C" fn kvs_open(
 ///
 /// Returns 0 when the connection is closed, or
 ///   KVS_ERROR_NOT_CONNECTED  the connection was closed before: by the server, or by an error
-///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed nevertheless
 ///   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
-///                            the connection is closed all the same
+///                            the connection is closed nevertheless
 ///   KVS_ERROR_INVALID        `kvs` is NULL, or a callback has not returned within the timeout and
 ///                            is still running
 ///
@@ -225,11 +225,11 @@ pub unsafe extern "C" fn kvs_put(
     })
 }
 
-/// Store all of `pairs` atomically: with an error none is stored, and no reader ever sees only some
-/// of them.
+/// Store all of `pairs` atomically: after an error none is stored, and no reader ever sees only a
+/// part of them.
 ///
 ///   kvs      a handle from kvs_open
-///   pairs    `count` pairs; of equal keys the last counts
+///   pairs    `count` pairs; if a key occurs several times, its last value counts
 ///   count    1 to 10,000
 ///   version  receives the version of the last pair, 0 after an error; may be NULL
 ///
@@ -602,7 +602,7 @@ pub unsafe extern "C" fn kvs_watch_prefix(
 ///   key  `key_len` bytes, 1 to KVS_MAX_KEY, any bytes
 ///
 /// Returns 0 when the watch has ended, or
-///   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or does not any more because the
+///   KVS_ERROR_NOT_FOUND      the handle does not watch this key, or no longer does, because the
 ///                            key was deleted
 ///   KVS_ERROR_NOT_CONNECTED  the connection is closed
 ///   KVS_ERROR_INVALID        an argument is NULL, the key is empty or too long, other threads kept
@@ -612,8 +612,8 @@ pub unsafe extern "C" fn kvs_watch_prefix(
 ///   KVS_ERROR_SEND_REQUEST, KVS_ERROR_RECEIVE_ANSWER
 ///                            the connection broke and is closed
 ///
-/// After 0 and KVS_ERROR_NOT_FOUND the callback is not running any more, so that `user` may be
-/// released; unless the function was called from a callback of the same handle.
+/// After 0 and KVS_ERROR_NOT_FOUND the callback no longer runs, so that `user` may be released,
+/// unless the function was called from a callback of the same handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_unwatch(kvs: *mut kvs_t, key: *const c_void, key_len: usize) -> c_int {
     guarded("kvs_unwatch", || {

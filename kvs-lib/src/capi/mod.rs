@@ -259,9 +259,9 @@ pub unsafe extern "C" fn register_callback(
 ///
 /// Returns 1 when the connection is closed, or
 ///   KVS_ERROR_NOT_CONNECTED  there is no connection
-///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed all the same
+///   KVS_ERROR_CLOSE          closing a socket failed; the connection is closed nevertheless
 ///   KVS_ERROR_SEND_REQUEST   the server could not be notified, because it was killed for example;
-///                            the connection is closed all the same
+///                            the connection is closed nevertheless
 ///   KVS_ERROR_INVALID        other threads kept the connection busy until the timeout; it stays
 ///                            open
 ///
