@@ -4,7 +4,7 @@ CARGO ?= cargo
 # `make LOCKED=--locked` fails when Cargo.lock is not up to date.
 LOCKED =
 
-# The examples and the demo look for the programs where cargo puts them unless told otherwise.
+# All targets expect the programs in target/, so CARGO_TARGET_DIR of the environment is ignored.
 unexport CARGO_TARGET_DIR
 
 # SECONDS is a parameter of `make fuzz`; the shell has a variable of that name.
@@ -33,7 +33,7 @@ examples: build ## the C programs in c-examples
 demo: examples ## both servers, a publisher of /proc/meminfo and a watcher, from start to end
 	c-examples/demo.sh
 
-# Everything that is skipped for want of a program is collected here.
+# Tests that are skipped because a program is missing are listed in this file.
 export KVS_SKIPPED = $(CURDIR)/target/skipped
 
 test: ## all tests and lint; lists at the end what was skipped
@@ -106,7 +106,7 @@ deb-check: deb ## install that package on this machine (as root), use it, and pu
 abi-check: dist ## fails when the C interface has changed without a new version
 	@packaging/abi check
 
-abi-accept: dist ## makes the C interface as it is now that of this version
+abi-accept: dist ## make the current C interface the baseline of this version
 	@packaging/abi accept
 
 check-generated: build ## fails when include/kvs.h or man differ from what `make generate` writes

@@ -1,8 +1,8 @@
 //! Generates the C headers and the manual pages of section 3 from `kvs-lib/src/capi`, into
 //! `OUT_DIR`.
 //!
-//! `kvs-generate` (`build/generate.rs`) contains the results and writes them where it is told to:
-//! `make generate` into `include/` and `man/man3`. A build writes nothing into the source tree.
+//! `kvs-generate` (`build/generate.rs`) contains the results and writes them to a given directory:
+//! with `make generate`, to `include/` and `man/man3`. A build writes nothing into the source tree.
 
 #[path = "build/header.rs"]
 mod header;
@@ -25,7 +25,7 @@ use layout::Title;
 /// `mod.rs`.
 const PUBLIC: [&str; 2] = ["kvs-lib/src/codes.rs", "kvs-lib/src/capi/mod.rs"];
 
-/// Read as well, without being named.
+/// A source that cbindgen reads as a module of `mod.rs`; a change triggers this script.
 const HANDLES: &str = "kvs-lib/src/capi/handles.rs";
 
 /// The source of the header that `course/KVS-lib.c` shares with the library.
@@ -37,7 +37,7 @@ const HEAD: &str = "build/head.txt";
 /// The example of kvs(3).
 const EXAMPLE: &str = "c-examples/put_get.c";
 
-/// Where the groups of functions begin.
+/// The titles of the groups of functions.
 const TITLES: [Title; 3] = [
     Title {
         before: " establish_connection",
@@ -79,14 +79,14 @@ fn kvs_h(root: &Path) -> Result<String, Box<dyn Error>> {
         include_guard: Some("KVS_H".into()),
         cpp_compat: true,
         sys_includes: vec!["stddef.h".into(), "stdint.h".into()],
-        // KVS-lib.o has this function, the library has not.
+        // Only KVS-lib.o has this function, not the library.
         export: ExportConfig { exclude: vec!["kvs_course_open".into()], ..ExportConfig::default() },
         ..config()
     };
     Ok(layout::header(&bindings(root, &PUBLIC, config)?, &TITLES))
 }
 
-/// The header of what `KVS-lib.o` has in addition.
+/// The header of the function that only `KVS-lib.o` has.
 fn course_h(root: &Path) -> Result<String, Box<dyn Error>> {
     let mut export = ExportConfig::default();
     export.rename.insert("sockaddr_un".into(), "struct sockaddr_un".into());

@@ -1,8 +1,8 @@
 //! `kvs-generate`: writes the C headers and manual pages that `build.rs` has generated.
 //!
 //! `kvs-generate DIRECTORY` writes `include/kvs.h` and `man/man3` below DIRECTORY, and removes the
-//! generated pages of functions that do not exist any more. `kvs-generate --private DIRECTORY`
-//! writes the header that `course/KVS-lib.c` includes. A file that has not changed keeps its time.
+//! generated pages of functions that no longer exist. `kvs-generate --private DIRECTORY` writes the
+//! header that `course/KVS-lib.c` includes. An unchanged file keeps its modification time.
 
 #![forbid(unsafe_code)]
 
@@ -13,16 +13,16 @@ use std::process::ExitCode;
 
 type Files = &'static [(&'static str, &'static str)];
 
-/// What is committed.
+/// The files that are committed.
 const PUBLIC: Files = include!(concat!(env!("OUT_DIR"), "/public.rs"));
 
-/// What only the build of `KVS-lib.o` needs.
+/// The files that only the build of `KVS-lib.o` needs.
 const PRIVATE: Files = include!(concat!(env!("OUT_DIR"), "/private.rs"));
 
-/// Where the pages are.
+/// The directory of the pages.
 const PAGES: &str = "man/man3";
 
-/// How generated pages begin: those with text, and those that lead to another.
+/// The first bytes of generated pages: of those with text, and of those that include another page.
 const MARKS: [&str; 2] = [".\\\" Generated from the comments in kvs-lib/src/capi", ".so man3/kvs_"];
 
 fn main() -> ExitCode {
@@ -54,8 +54,8 @@ fn write_all(files: Files, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes generated pages of functions that do not exist any more. Other pages stay: DIRECTORY may
-/// be one that other software shares.
+/// Removes generated pages of functions that no longer exist. Other pages stay: other software may
+/// use the same directory.
 fn remove_stale(to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(to.join(PAGES))? {
         let path = entry?.path();

@@ -7,7 +7,7 @@
 //! ```text
 //! A paragraph, from the first column.
 //!   term      a row of a table: two spaces, the term, two spaces or more, the text,
-//!             which goes on with a deeper indentation
+//!             which continues with a deeper indentation
 //!   term, term
 //!             terms that are too long have their text on the next line
 //! - an entry of a list

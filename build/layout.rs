@@ -1,10 +1,10 @@
 //! The layout of `kvs.h`: turns what cbindgen writes into a header that reads as if written by
 //! hand.
 //!
-//! Comments get a left border, prototypes are filled up to the last column, negative constants
-//! stand in parentheses, and titles part the groups of functions. Text is not changed.
+//! Comments get a left border, prototypes are filled up to the last column, negative constants get
+//! parentheses, and titles separate the groups of functions. Text is not changed.
 
-/// Lines are not longer.
+/// The maximum length of a line.
 const WIDTH: usize = 100;
 
 /// A title in the header, before the function that it names first.
@@ -79,7 +79,7 @@ fn without_border(line: &str) -> &str {
     line.strip_prefix(' ').unwrap_or(line)
 }
 
-/// `#define NAME -1` with parentheses, as a macro may stand behind an operator.
+/// `#define NAME -1` with parentheses, because a macro may follow an operator.
 fn constant(line: &str) -> String {
     match line.rsplit_once(' ') {
         Some((name, value)) if value.starts_with('-') => format!("{name} ({value})"),
@@ -123,7 +123,7 @@ fn filled(declaration: &str) -> String {
     out + &line
 }
 
-/// cbindgen writes some comments of its own as `// …`, which C89 does not know.
+/// cbindgen writes its own comments as `// …`, which C89 does not support.
 fn without_line_comment(line: &str) -> String {
     match line.split_once(" // ") {
         Some((code, comment)) if code.starts_with(['#', '}']) => {

@@ -27,7 +27,7 @@ const ERRORS: &str = "Errors";
 /// kvs(3).
 pub(crate) fn pages(text: &str, version: &str, program: &str) -> Vec<(String, String)> {
     let header = Header::parse(text);
-    Manual::of(&header, version).pages(program)
+    Manual::new(&header, version).pages(program)
 }
 
 struct Manual<'a> {
@@ -54,7 +54,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Manual<'a> {
-    fn of(header: &'a Header, version: &'a str) -> Self {
+    fn new(header: &'a Header, version: &'a str) -> Self {
         let items = header.items.iter();
         let functions = items.clone().filter_map(Item::function_name).collect();
         let constants = items.clone().filter_map(|item| Some(item.constant()?.0));
@@ -173,8 +173,8 @@ impl<'a> Manual<'a> {
             .map(|((name, value), doc)| (name, value, &doc[..]))
     }
 
-    /// Pages that this one names, and those that name it. The functions without a prefix are one
-    /// group.
+    /// Pages that this one names, and pages that name it. The functions without a prefix refer to
+    /// each other.
     fn see_also(&self, names: &[&str]) -> String {
         let is_old = |name: &str| !name.starts_with("kvs_");
         let own = || self.all().filter(|function| names.contains(&function.name));
@@ -333,8 +333,8 @@ fn is_negative(word: &str) -> bool {
 }
 
 fn is_opaque(item: &Item) -> bool {
-    let has_inside = item.declaration.contains(['{', '(']);
-    item.type_name().is_some() && !item.doc.is_empty() && !has_inside
+    let has_body = item.declaration.contains(['{', '(']);
+    item.type_name().is_some() && !item.doc.is_empty() && !has_body
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -385,7 +385,7 @@ fn blocks(style: &Style<'_>, blocks: &[Block]) -> String {
                     out.push_str(&format!(".TP\n.B {}\n", term.replace(", ", ",\n.TQ\n.B ")));
                     out.push_str(&style.text(text));
                 }
-                // What follows is not indented as the last text is.
+                // Ends the indentation of the last text.
                 if n + 1 < blocks.len() && !matches!(blocks[n + 1], Block::Paragraph(_)) {
                     out.push_str(".PP\n");
                 }

@@ -108,7 +108,7 @@ static int publish_loadavg(void)
     return pairs + 1;
 }
 
-/* Parses a non-negative number; -1 if the text is none. */
+/* Parses a non-negative number; returns -1 if the text is not one. */
 static long number(const char *text)
 {
     char *end;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use roff::{Inline, Roff, bold, italic, roman};
 
-/// How options are written.
+/// The syntax in which options are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OptionSyntax {
     /// As on the command line.
