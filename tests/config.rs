@@ -113,7 +113,7 @@ fn errors_are_reported_with_lines_and_prevent_the_start() {
             output.stderr,
             [
                 format!("KVS-LocalServer: {at}:3: login-timeout = 0: 0 is not in 1..=3600"),
-                format!("{at}:5: there is no option socket-mod; is socket-mode meant?"),
+                format!("{at}:5: there is no option socket-mod; did you mean socket-mode?"),
                 format!("{at}:6: log-level = loud: it must be one of error, warn, info, debug"),
             ]
         );

@@ -1,7 +1,7 @@
 //! Reads a configuration file: TOML without sections, whose keys are long names of options.
 //!
-//! A value is checked by the parser of its option, so that it is wrong in the file exactly if it is
-//! wrong on the command line. All errors of a file are reported at once, each with its line.
+//! A value is checked by the parser of its option, so that the file accepts the same values as the
+//! command line. All errors of a file are reported at once, each with its line.
 
 use std::error::Error as _;
 use std::io::{self, Read};
@@ -109,19 +109,20 @@ fn parse_entry(
     command: &Command,
 ) -> Result<(String, String), String> {
     let Some(value) = item.as_value() else {
-        return Err(format!("[{name}]: there are no sections, each option stands alone"));
+        return Err(format!(
+            "[{name}]: sections are not supported; write each option as NAME = VALUE"
+        ));
     };
     let options = || command.get_arguments().filter(|option| is_allowed_in_file(option));
     let Some(option) = options().find(|option| option.get_long() == Some(name)) else {
         let hint = match suggestion(name, options()) {
-            Some(long) => format!("; is {long} meant?"),
+            Some(long) => format!("; did you mean {long}?"),
             None => ". --help lists all, each with -- before its name".to_owned(),
         };
         return Err(format!("there is no option {name}{hint}"));
     };
-    let value = as_argument(value, text).ok_or_else(|| {
-        format!("{name}: it must be a number, a text in quotes, or true or false")
-    })?;
+    let value = as_argument(value, text)
+        .ok_or_else(|| format!("{name}: it must be a number, text in quotes, true or false"))?;
     if let ArgAction::SetTrue = option.get_action() {
         if !["true", "false"].contains(&value.as_str()) {
             return Err(format!("{name} = {value}: it must be true or false"));
@@ -149,7 +150,7 @@ fn standalone(option: Arg) -> Arg {
     option.env(Resettable::Reset).required(false)
 }
 
-/// A value as it would be on the command line. Numbers are taken literally: 0660 is no number in
+/// A value as it would be on the command line. Numbers are taken literally: 0660 is not a number in
 /// TOML, and 0o660 must not become 432.
 fn as_argument(value: &Value, text: &str) -> Option<String> {
     match value {
