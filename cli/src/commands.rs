@@ -13,11 +13,11 @@ use crate::connector::GroupConnection;
 use crate::error::Error;
 use crate::json::JsonObject;
 use crate::output::Output;
-use crate::quoting::Escaped;
+use crate::quoting::Unquoted;
 use crate::watch::command as watch;
 
-/// How many requests the round trip time is the median of. It is odd, so that one of them is the
-/// median.
+/// The number of requests whose median is the round trip time. It is odd, so that the median is the
+/// time of one request.
 const ROUND_TRIP_SAMPLES: usize = 21;
 
 /// The key that these requests get. It need not exist.
@@ -240,8 +240,8 @@ fn status(group: &GroupConnection, output: Output) -> Result<(), Error> {
          protocol:    {protocol}\n\
          keys:        {count}\n\
          round trip:  {round_trip:.1} \u{b5}s",
-        Escaped(server),
-        Escaped(&group.group),
+        Unquoted(server),
+        Unquoted(&group.group),
     ))
 }
 

@@ -15,9 +15,9 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 use crate::arguments;
-use crate::quoting::{Escaped, PartialLine, quote_word};
+use crate::quoting::{PartialLine, Unquoted, quote_word};
 
-/// How many keys are offered at most.
+/// The maximum number of keys that are offered.
 const MAX_KEYS: u32 = 200;
 
 /// The connection of the prompt, while it has one.
@@ -68,7 +68,7 @@ impl LineCompleter {
         keys.iter()
             .filter_map(|key| {
                 let replacement = format!("{} ", quote_word(key)?);
-                Some(Pair { display: Escaped(key).to_string(), replacement })
+                Some(Pair { display: Unquoted(key).to_string(), replacement })
             })
             .collect()
     }

@@ -6,11 +6,11 @@ use std::path::Path;
 use kvs::{Invalid, TextError};
 
 use crate::exit_code::ErrorClass;
-use crate::quoting::{Escaped, Quoted};
+use crate::quoting::{Quoted, Unquoted};
 
 /// How a message names a server.
 pub(crate) fn server_at(socket: &Path) -> String {
-    format!("the server at {}", Escaped(socket.as_os_str().as_encoded_bytes()))
+    format!("the server at {}", Unquoted(socket.as_os_str().as_encoded_bytes()))
 }
 
 /// The class of an error, its name for programs, and its message: what happened, to what, and what
@@ -129,7 +129,7 @@ fn classify_connect(path: &Path, source: &io::Error) -> (ErrorClass, &'static st
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => format!(
             "no server at {}: is KVS-LocalServer running? \
              (KVS_SOCKET or --socket names another path)",
-            Escaped(path.as_os_str().as_encoded_bytes())
+            Unquoted(path.as_os_str().as_encoded_bytes())
         ),
         ErrorKind::PermissionDenied => {
             format!("your user may not connect to {server}: its administrator can grant access")

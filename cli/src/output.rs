@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use crate::error::Error;
 use crate::exit_code;
 use crate::json::JsonObject;
-use crate::quoting::Escaped;
+use crate::quoting::Unquoted;
 
 /// Writes what a command prints.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ impl Output {
             return format!("{object}\n").into_bytes();
         }
         match io::stdout().is_terminal() {
-            true => format!("{}\n", Escaped(key)).into_bytes(),
+            true => format!("{}\n", Unquoted(key)).into_bytes(),
             false => [key, b"\n"].concat(),
         }
     }
@@ -126,14 +126,14 @@ impl Output {
     /// Reports an error of clap, or prints the help that was asked for. Returns the exit code.
     pub(crate) fn clap_error(self, error: &clap::Error) -> u8 {
         if !error.use_stderr() {
-            // A pager that is quit before the end of the help is no error.
+            // It is not an error to quit a pager before the end of the help.
             let _ = error.print();
             return 0;
         }
         let rendered = error.render().to_string();
         let rendered = rendered.strip_prefix("error: ").unwrap_or(&rendered).trim_end();
         if self.json {
-            // The error stands before the first empty line, the usage after it.
+            // The error precedes the first empty line, and the usage follows it.
             let lines = rendered.lines().map(str::trim).take_while(|line| !line.is_empty());
             self.error(&Error::Usage(lines.collect::<Vec<_>>().join(" ")));
         } else {

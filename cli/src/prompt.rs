@@ -30,16 +30,16 @@ use crate::connector::{Connector, GroupConnection};
 use crate::error::Error;
 use crate::line::{ParsedLine, parse};
 use crate::output::Output;
-use crate::quoting::{Escaped, PartialLine, Quoted};
+use crate::quoting::{PartialLine, Quoted, Unquoted};
 use crate::watch::event::KeyEvent;
 use crate::watch::event_stream::EventStream;
 use crate::watch::filter::WatchFilter;
 use crate::watch::queue::{ChangeQueue, WatchEnd};
 
-/// How many lines the history keeps.
+/// The maximum number of lines in the history.
 const MAX_HISTORY_LINES: usize = 1000;
 
-/// How many bytes of a value a watch prints.
+/// The maximum number of bytes of a value that a watch prints.
 const MAX_SHOWN_VALUE: usize = 200;
 
 /// Runs the prompt until the user quits.
@@ -145,8 +145,8 @@ impl Prompt {
     fn prompt_text(&self) -> String {
         let Some(group) = self.connector.group() else { return "kvs> ".into() };
         match self.is_connected() {
-            true => format!("{}> ", Escaped(group)),
-            false => format!("{} (not connected)> ", Escaped(group)),
+            true => format!("{}> ", Unquoted(group)),
+            false => format!("{} (not connected)> ", Unquoted(group)),
         }
     }
 

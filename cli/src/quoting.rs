@@ -7,15 +7,15 @@ use std::fmt::{self, Display, Write};
 
 use kvs_proto::needs_escaping;
 
-/// Displays bytes with escapes and without quotes.
+/// Displays bytes with the same escapes as [`Quoted`] (but for quotes) and without quotes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Escaped<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Unquoted<'a>(pub(crate) &'a [u8]);
 
 /// Displays bytes with escapes between double quotes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quoted<'a>(pub(crate) &'a [u8]);
 
-impl Display for Escaped<'_> {
+impl Display for Unquoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(self.0, false, f)
     }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn displayed_bytes_are_one_line_without_control_characters() {
-        let shown = |bytes: &[u8]| Escaped(bytes).to_string();
+        let shown = |bytes: &[u8]| Unquoted(bytes).to_string();
         assert_eq!(shown("21.5 \u{b0}C".as_bytes()), "21.5 \u{b0}C");
         assert_eq!(shown(b"a\nb\r\t\\"), "a\\nb\\r\\t\\\\");
         assert_eq!(shown(b"\x1b[31m\x07\x7f"), "\\x1b[31m\\x07\\x7f");

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use crate::admin::error::{AdminError, UserName};
 use crate::admin::trust::is_trusted;
 
-/// The timeout of a reply. The server has shorter timeouts for its authentication server and for
+/// The timeout of a response. The server has shorter timeouts for its authentication server and for
 /// applications that are slow to disconnect.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,18 +50,18 @@ impl ControlClient {
 
     fn failed(&self, error: io::Error, maybe_executed: bool) -> AdminError {
         let error = match error.kind() {
-            ErrorKind::WouldBlock => io::Error::other("the server did not reply in time"),
+            ErrorKind::WouldBlock => io::Error::other("the server did not respond in time"),
             _ => error,
         };
         AdminError::Connection { path: self.path.clone(), error, maybe_executed }
     }
 
-    /// The error of a reply of the wrong type.
+    /// The error for a response of the wrong type.
     pub(super) fn unexpected(&self) -> AdminError {
-        self.failed(io::Error::other("the reply belongs to another request"), true)
+        self.failed(io::Error::other("the response belongs to another request"), true)
     }
 
-    /// Sends a request and receives its only reply. A refusal is an error.
+    /// Sends a request and receives its response of one line. A refusal is an error.
     pub(super) fn request(&mut self, request: &AdminRequest) -> Result<AdminResponse, AdminError> {
         self.send(request)?;
         self.receive(!matches!(request, AdminRequest::Info { .. }))
@@ -82,7 +82,7 @@ impl ControlClient {
         }
     }
 
-    /// Receives a line of a reply. A refusal is an error. `has_effects` says whether the request
+    /// Receives a line of a response. A refusal is an error. `has_effects` says whether the request
     /// changes the server.
     pub(super) fn receive(&mut self, has_effects: bool) -> Result<AdminResponse, AdminError> {
         let mut line = Vec::new();

@@ -221,7 +221,7 @@ fn print(text: impl Display) -> Result<u8, AdminError> {
     let mut stdout = io::stdout().lock();
     match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(0),
-        // A reader that has read enough is no error.
+        // It is not an error that a reader has read enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(AdminError::Output(error)),
     }

@@ -9,7 +9,7 @@ use nix::unistd::{Uid, User};
 
 use crate::admin::endpoint::DEFAULT_PATHS;
 use crate::error::Error;
-use crate::quoting::Escaped;
+use crate::quoting::Unquoted;
 
 /// Why a command of `kvs admin` failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ pub(crate) enum AdminError {
 
 fn refusal(kind: AdminErrorKind, message: &str) -> String {
     // The server may run as another user, so its text must not reach the terminal unescaped.
-    let message = Escaped(message.as_bytes());
+    let message = Unquoted(message.as_bytes());
     match kind {
         AdminErrorKind::Denied => format!("{message}; try sudo"),
         _ => message.to_string(),

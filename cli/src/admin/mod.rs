@@ -2,7 +2,7 @@
 //!
 //! - `args`: the command line.
 //! - `endpoint`: which control socket to connect to. `trust`: whether its owner is trusted.
-//! - `client`: requests and replies of the control protocol, [`kvs_proto::control`].
+//! - `client`: requests and responses of the control protocol, [`kvs_proto::control`].
 //! - `secret_file`: the file of `create --secret-file`.
 //! - `commands`: create, delete, info, status, quit. `status_table`, `status_json`: their output.
 //! - `error`: messages, names and exit codes.

@@ -1,14 +1,14 @@
 //! Whether the process behind a control socket is trusted.
 //!
-//! In `/tmp` any user can be the first to listen at a path. Before anything is sent, the kernel
-//! therefore tells who listens (`SO_PEERCRED`). Trusted are root and the calling user. Root also
-//! trusts a server of another user if no third user can have created the socket: the path belongs
-//! to the user who listens, and every directory above it, both as written and after resolving
-//! symbolic links, belongs to root or to that user and is writable by no one else. A sticky
-//! directory does not qualify: the sticky bit restricts who may remove an entry, not who may create
-//! one. For the same reason the owner of a path in `/tmp` proves nothing: a squatter owns the path
-//! that it has created. When the path of the server is in such a directory, root runs `kvs admin`
-//! as the user of the server.
+//! In `/tmp` any user can be the first to listen at a path. Before `kvs admin` sends anything, it
+//! therefore asks the kernel which user listens (`SO_PEERCRED`). It trusts root and the calling
+//! user. Root also trusts a server of another user if no third user can have created the socket:
+//! the path belongs to the user who listens, and every directory above it, both as written and
+//! after resolving symbolic links, belongs to root or to that user and is writable by no one else.
+//! A sticky directory does not qualify: the sticky bit restricts who may remove an entry, not who
+//! may create one. For the same reason the owner of a path in `/tmp` proves nothing: a squatter
+//! owns the path that it has created. When the path of the server is in such a directory, root runs
+//! `kvs admin` as the user of the server.
 //!
 //! The path is checked after the connection is made. No third user can exchange it in between,
 //! because only root and the user of the server can write to its directories.

@@ -3,17 +3,17 @@
 use kvs::Version;
 
 use crate::json::JsonObject;
-use crate::quoting::Escaped;
+use crate::quoting::Unquoted;
 
 /// What happened to a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyEvent {
     pub(crate) key: Vec<u8>,
-    pub(crate) change: KeyChange,
+    pub(crate) kind: KeyEventKind,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum KeyChange {
+pub(crate) enum KeyEventKind {
     /// The value of the key: a new one, or the `initial` one. The version is 0 in protocol v1.
     Value { value: Vec<u8>, version: Version, initial: bool },
     /// The key was deleted.
@@ -23,23 +23,23 @@ pub(crate) enum KeyChange {
 impl KeyEvent {
     /// The stable name for programs.
     pub(crate) fn name(&self) -> &'static str {
-        match self.change {
-            KeyChange::Value { initial: true, .. } => "initial",
-            KeyChange::Value { initial: false, .. } => "changed",
-            KeyChange::Deleted => "deleted",
+        match self.kind {
+            KeyEventKind::Value { initial: true, .. } => "initial",
+            KeyEventKind::Value { initial: false, .. } => "changed",
+            KeyEventKind::Deleted => "deleted",
         }
     }
 
     /// A line of text. A value longer than `max_value` bytes is cut.
     pub(crate) fn text(&self, max_value: usize) -> String {
-        let key = Escaped(&self.key);
-        match &self.change {
-            KeyChange::Value { value, .. } if value.len() > max_value => {
-                let shown = Escaped(&value[..max_value]);
+        let key = Unquoted(&self.key);
+        match &self.kind {
+            KeyEventKind::Value { value, .. } if value.len() > max_value => {
+                let shown = Unquoted(&value[..max_value]);
                 format!("{key} = {shown}\u{2026} ({} bytes)", value.len())
             }
-            KeyChange::Value { value, .. } => format!("{key} = {}", Escaped(value)),
-            KeyChange::Deleted => format!("{key} deleted"),
+            KeyEventKind::Value { value, .. } => format!("{key} = {}", Unquoted(value)),
+            KeyEventKind::Deleted => format!("{key} deleted"),
         }
     }
 
@@ -48,7 +48,7 @@ impl KeyEvent {
         let mut object = JsonObject::new();
         object.text("event", self.name());
         object.bytes("key", &self.key);
-        if let KeyChange::Value { value, version, .. } = &self.change {
+        if let KeyEventKind::Value { value, version, .. } = &self.kind {
             object.bytes("value", value);
             object.version(*version);
         }
@@ -62,15 +62,16 @@ mod tests {
 
     #[test]
     fn event_is_one_line() {
-        let change = KeyChange::Value { value: b"two\nlines".to_vec(), version: 3, initial: false };
-        let event = KeyEvent { key: b"k".to_vec(), change };
+        let kind =
+            KeyEventKind::Value { value: b"two\nlines".to_vec(), version: 3, initial: false };
+        let event = KeyEvent { key: b"k".to_vec(), kind };
         assert_eq!(event.text(usize::MAX), "k = two\\nlines");
         assert_eq!(event.text(3), "k = two\u{2026} (9 bytes)");
         assert_eq!(
             event.to_json().to_string(),
             r#"{"event":"changed","key":"k","value":"two\nlines","version":3}"#
         );
-        let event = KeyEvent { key: b"k".to_vec(), change: KeyChange::Deleted };
+        let event = KeyEvent { key: b"k".to_vec(), kind: KeyEventKind::Deleted };
         assert_eq!(event.text(3), "k deleted");
         assert_eq!(event.to_json().to_string(), r#"{"event":"deleted","key":"k"}"#);
     }

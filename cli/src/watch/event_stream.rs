@@ -12,7 +12,7 @@ use kvs::{Protocol, Version};
 
 use crate::connector::GroupConnection;
 use crate::error::Error;
-use crate::watch::event::{KeyChange, KeyEvent};
+use crate::watch::event::{KeyEvent, KeyEventKind};
 use crate::watch::filter::WatchFilter;
 use crate::watch::queue::{ChangeQueue, WatchEnd};
 
@@ -97,8 +97,8 @@ impl<'a> EventStream<'a> {
         }
         let Some((value, version)) = self.group.get(key)? else { return Ok(()) };
         self.reported.insert(key.to_vec(), version);
-        let change = KeyChange::Value { value, version, initial: true };
-        report(KeyEvent { key: key.to_vec(), change })
+        let kind = KeyEventKind::Value { value, version, initial: true };
+        report(KeyEvent { key: key.to_vec(), kind })
     }
 
     /// Waits for the next event. Returns `None` when the user has ended the watch.
@@ -123,14 +123,14 @@ impl<'a> EventStream<'a> {
                     if found != 0 {
                         self.reported.insert(key.clone(), found);
                     }
-                    let change = KeyChange::Value { value, version: found, initial: false };
-                    return Ok(Some(KeyEvent { key, change }));
+                    let kind = KeyEventKind::Value { value, version: found, initial: false };
+                    return Ok(Some(KeyEvent { key, kind }));
                 }
                 // The key was put and has been deleted since; the deletion is queued separately.
                 None if version != 0 => {}
                 None => {
                     self.reported.remove(&key);
-                    return Ok(Some(KeyEvent { key, change: KeyChange::Deleted }));
+                    return Ok(Some(KeyEvent { key, kind: KeyEventKind::Deleted }));
                 }
             }
         }

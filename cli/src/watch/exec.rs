@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
 
 use crate::connector::{GroupConnection, SECRET_VARIABLE};
-use crate::watch::event::{KeyChange, KeyEvent};
+use crate::watch::event::{KeyEvent, KeyEventKind};
 
 /// Runs the command and waits until it exits. An error is the predicate of a sentence about the
 /// command.
@@ -19,9 +19,9 @@ pub(crate) fn run(
     event: &KeyEvent,
     group: &GroupConnection,
 ) -> Result<(), String> {
-    let (version, value) = match &event.change {
-        KeyChange::Value { value, version, .. } => (*version, value.as_slice()),
-        KeyChange::Deleted => (0, &[][..]),
+    let (version, value) = match &event.kind {
+        KeyEventKind::Value { value, version, .. } => (*version, value.as_slice()),
+        KeyEventKind::Deleted => (0, &[][..]),
     };
     let mut shell = Command::new("sh");
     shell
