@@ -3,8 +3,8 @@
 //! One thread per connection reads the callback channel and runs the callbacks, one after the
 //! other. It has all signals blocked and cancellation disabled. No lock of the library is held
 //! while a callback runs, so a callback may call every function,
-//! [`close`](crate::Connection::close) included, and may block: the server coalesces the changes in
-//! the meantime.
+//! [`close`](crate::Connection::close) included, and may block: the server queues further events,
+//! and coalesces those of one key when many are pending.
 //!
 //! A C callback may end the thread (`pthread_exit`); a new thread then takes over. So C callbacks
 //! are called by [`thread`], in a frame without destructors, and [`event_loop`] only says which
