@@ -10,7 +10,7 @@
 //! | `labels` | the label values, which are part of the interface |
 //! | `snapshot` | counters, groups and users at one moment, copied on request |
 //! | `exposition`, `status` | a snapshot in the Prometheus text format, and as JSON for the page |
-//! | `site` | what an HTTP request is answered |
+//! | `site` | the pages that the HTTP server serves |
 //! | `http` | the thread that serves HTTP |
 //! | `page/` | the files for the browser |
 //!

@@ -81,9 +81,9 @@ pub(super) struct ReactorCounters {
 
 /// Counts the operations of one time slice of a session.
 ///
-/// The latencies of all operations whose requests were read together are measured with two looks at
-/// the clock: when the requests were read, which the session knows anyway, and when the responses
-/// are written or the recorder is dropped. With metrics off it reads no clock.
+/// Two clock reads measure the latencies of all operations whose requests were read together: when
+/// the requests are read, which the session needs anyway, and when the responses are written or the
+/// recorder is dropped. With metrics off, the recorder reads no clock.
 #[derive(Debug)]
 pub(crate) struct OpRecorder<'a> {
     counters: Option<&'a ReactorCounters>,

@@ -1,4 +1,4 @@
-//! What an HTTP request is answered.
+//! The pages that the HTTP server serves.
 //!
 //! The groups are read at most once in [`SNAPSHOT_INTERVAL`], however many requests arrive:
 //! requests that arrive in between wait for the next snapshot and share it.

@@ -58,8 +58,8 @@ pub(crate) struct AcceptedConnection {
 pub(crate) struct Connection {
     /// The stream.
     pub(crate) stream: UnixStream,
-    /// Declared after the stream, so that it is returned when the descriptor is free again: fields
-    /// are dropped in their order.
+    /// Declared after the stream, so that the permit is released after the descriptor is closed:
+    /// fields are dropped in the order of their declaration.
     _permit: ConnectionPermit,
 }
 

@@ -1,7 +1,6 @@
-//! What a session uses of the rest of the server, and the messages by which a login proceeds.
+//! The context of a session: the parts of the server that it uses, and the messages of a login.
 //!
-//! Stands below both the sessions and the reactor that owns them, so that neither needs the other's
-//! types for it.
+//! This layer is below both the sessions and their reactor, so neither needs the other's types.
 
 use std::sync::Arc;
 use std::time::Duration;

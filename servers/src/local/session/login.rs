@@ -49,7 +49,7 @@ enum LoginProgress {
     Verification(Box<Verification>),
 }
 
-/// What the verdict depends on. Boxed, because a session outlives its login.
+/// The inputs of the verification. Boxed, because a session outlives its login.
 struct Verification {
     group: Arc<Group>,
     secret: Text,
@@ -198,7 +198,7 @@ impl LoginSession {
         socket.register(registry, token).map_err(|_| CloseReason::ConnectionLost)?;
         match Callback::greet(socket) {
             Ok(callback) => self.callback = Some(callback),
-            // It was left from an abandoned login; that of this login is still to come.
+            // This connection is left from an abandoned login; the right one has not arrived yet.
             Err(_) => context.await_callback(main.peer.clone(), main.id),
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What the requests of one event share: the server, the output, and what is settled afterwards.
+//! The context of the requests of one event: the server, the output, and deferred work.
 
 use crate::local::group::notifications::PendingNotifications;
 use crate::local::metrics::recorder::OpRecorder;

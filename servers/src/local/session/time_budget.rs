@@ -1,4 +1,4 @@
-//! The time slice of a session, measured with few looks at the clock.
+//! The time slice of a session, measured with few clock reads.
 
 use std::time::{Duration, Instant};
 
