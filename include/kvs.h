@@ -305,8 +305,9 @@ extern "C" {
  *   KVS_ERROR_REFUSED        the server refused the connection
  *   KVS_ERROR_RECEIVE_ANSWER
  *                            the server did not answer the login within the timeout: the
- *                            authentication server may be unreachable; or, at once: the secret is
- *                            wrong and this user has just sent several wrong ones
+ *                            authentication server may be unreachable; or, at once: this user has
+ *                            just sent several wrong secrets. A right one is then refused, too,
+ *                            unless a login of this user to the group has succeeded before
  *   KVS_ERROR_SEND_STRING    the group name or the secret could not be sent
  *   KVS_ERROR_NO_GREETING    the server accepted the connection but did not send its first
  *                            response within the timeout
