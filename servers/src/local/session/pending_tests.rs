@@ -251,6 +251,44 @@ fn failed_store_closes_the_session_in_place_of_the_response() {
 }
 
 #[test]
+fn write_to_a_removed_group_closes_the_session() {
+    let mut server = Server::in_memory();
+    let mut app = server.login(Protocol::V2);
+    app.main.write_all(&encode(&[put(b"k", b"v")])).unwrap();
+    server.settle();
+    assert_eq!(app.response().status, Status::Ok);
+    server.inner.delete_group(&text(b"g"));
+    app.main.write_all(&encode(&[Request::Get(b"k"), put(b"k", b"v")])).unwrap();
+    server.settle();
+    assert_eq!(app.response().status, Status::NoSuchKey);
+    assert!(app.is_at_end());
+}
+
+#[test]
+fn removing_a_group_closes_sessions_with_pending_writes() {
+    for protocol in [Protocol::V1, Protocol::V2] {
+        let (mut server, control) = Server::stalled();
+        let mut app = server.login(protocol);
+        match protocol {
+            Protocol::V2 => app.main.write_all(&encode(&[put(b"k", b"v")])).unwrap(),
+            Protocol::V1 => {
+                app.send_int(0);
+                server.settle();
+                app.main.write_all(b"k").unwrap();
+                server.settle();
+                assert_eq!([app.int(), app.int()], [1, 1]);
+                app.main.write_all(b"v").unwrap();
+            }
+        }
+        server.settle();
+        assert_eq!((control.pending(), app.can_read()), (1, false));
+        server.inner.delete_group(&text(b"g"));
+        server.settle();
+        assert!(app.is_at_end());
+    }
+}
+
+#[test]
 fn completion_for_a_closed_session_is_ignored() {
     let (mut server, control) = Server::stalled();
     let mut app = server.login(Protocol::V2);
