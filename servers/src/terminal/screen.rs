@@ -6,13 +6,16 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal};
 use parking_lot::{Condvar, Mutex};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// How long the editor may take from its beginning until it reads.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long restoring the terminal waits until the terminal can be written to, in milliseconds.
+const WRITE_TIMEOUT: u16 = 200;
 
 /// The state of the terminal, shared by the threads that change it.
 #[derive(Debug, Default)]
@@ -114,10 +117,11 @@ fn restore(original: &Termios) -> io::Result<()> {
     // In the background, changing the terminal would stop the process before it exits.
     SigSet::from(Signal::SIGTTOU).thread_block()?;
     tcsetattr(io::stdin(), OptionalActions::Now, original)?;
-    // Clears the line. A stopped terminal would block the write, so it is checked first.
+    // Clears the line. A stopped terminal would block the write, so the write waits until it is
+    // possible. It is not while the editor's thread writes a prompt that it has begun.
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-    if poll(&mut fds, PollTimeout::ZERO)? == 1 {
+    if poll(&mut fds, WRITE_TIMEOUT)? == 1 {
         nix::unistd::write(&stdout, b"\r\x1b[K")?;
     }
     Ok(())
