@@ -169,6 +169,21 @@ static inline int await_threads(int count)
     return thread_count();
 }
 
+/*
+ * Waits until this process has this many open descriptors, and returns their number, which differs
+ * after the timeout. A callback that is in a call while another thread closes the connection closes
+ * the socket when its call returns, and no event reports that.
+ */
+static inline int await_descriptors(int count)
+{
+    const struct timespec pause = {.tv_nsec = 1000 * 1000};
+
+    for (double end = seconds_now() + TIMEOUT_S; seconds_now() < end; nanosleep(&pause, NULL))
+        if (descriptors() == count)
+            return count;
+    return descriptors();
+}
+
 /* Waits for a forked child, which must have ended with exit code 0. */
 static inline void check_child(pid_t child)
 {

@@ -200,7 +200,7 @@ static void run_child(const char *group, const char *secret, int count)
     CHECK(!lockstep || callbacks == rounds);
     closing = true;
     CHECK_CODE(1, close_connection());
-    CHECK(descriptors() == before);
+    CHECK(await_descriptors(before) == before);
 
     result.callbacks = callbacks;
     write_all(results[1], &result, sizeof result);
